@@ -1,0 +1,49 @@
+# make run   serve on http://127.0.0.1:8000 (the demo checkpoint where Ray finds no GPU)
+# make test  run every test
+# make check format, lint, types, import rules
+# Each target makes what it needs: a virtual environment in .venv and the packages pinned in constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install run test check format bench
+
+install: $(VENV)/installed
+
+run: $(VENV)/installed
+	@echo "==> serving on http://127.0.0.1:8000 - API documentation at /docs, stop with Ctrl-C"
+	$(BIN)/serve run serve_config.yaml
+
+test: $(VENV)/installed-dev
+	@echo "==> running the tests"
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	@echo "==> checking format, lint, types and import rules"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m tests.benchmarks.http_load
+
+$(BIN)/python:
+	@echo "==> making a virtual environment in $(VENV)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "==> installing the service's packages into $(VENV) (once; a few minutes)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "==> installing the test and check tools into $(VENV)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@

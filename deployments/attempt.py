@@ -1,0 +1,45 @@
+"""One attempt of one render, as the generating thread and the event loop both see it."""
+
+import threading
+from dataclasses import dataclass, field
+from time import monotonic
+
+from serve_app.errors import DeadlineExceeded
+from serve_app.jobs.records import Claim
+
+
+class AttemptAborted(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """The attempt was told to stop: canceled, or its lease is no longer valid."""
+
+
+@dataclass
+class Attempt:
+    """Shared state of a running attempt; the stop flag is set on the loop and read in the thread."""
+
+    claim: Claim
+    timeout_s: float
+    started: float = field(default_factory=monotonic)
+    steps_done: int = 0
+    lease_lost: bool = False
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self, *, lease_lost: bool = False) -> None:
+        """Ask the generating thread to stop at its next step."""
+        self.lease_lost = self.lease_lost or lease_lost
+        self._stop.set()
+
+    def on_step(self, steps_done: int) -> None:
+        """Called in the generating thread after each denoising step.
+
+        Raises:
+            AttemptAborted: `stop` was called.
+            DeadlineExceeded: the attempt has run for longer than `timeout_s`.
+        """
+        self.steps_done = steps_done
+        if self._stop.is_set():
+            raise AttemptAborted
+        if monotonic() - self.started > self.timeout_s:
+            raise DeadlineExceeded(
+                f"the render was stopped after {self.timeout_s:g} s at step {steps_done} of "
+                f"{self.claim.spec.sample_steps}; ask for fewer frames, steps or pixels, or raise render_timeout_s"
+            )

@@ -1,0 +1,108 @@
+"""The Dispatcher: the one way from the job store to the GPUs."""
+
+import asyncio
+import contextvars
+import logging
+from time import time
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.scheduling import pick
+from serve_app.errors import StoreUnavailable
+from serve_app.jobs.records import Claim, Waiting
+from serve_app.jobs.store import JobStore
+from serve_app.plan import ServicePlan
+
+logger = logging.getLogger("ray.serve")
+
+_WINDOW = 256  # waiting renders that a decision looks at; memory does not grow with the queue
+
+
+@serve.deployment(name="Dispatcher", num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1})
+class Dispatcher:
+    """Keeps a bounded number of slots open at the Generators; a slot that wins a replica then picks its render.
+
+    Nothing that matters is kept in memory: a Dispatcher that dies is replaced, and the store knows the rest.
+    """
+
+    def __init__(self, plan: ServicePlan, generators: DeploymentHandle) -> None:
+        self._settings = plan.settings
+        self._max_slots = plan.max_generators
+        self._store = JobStore(plan.settings.database_url)
+        self._generators = generators.options(method_name="render")
+        self._loaded: dict[str, str] = {}  # replica id -> pair key that its last render left loaded
+        self._slots: set[asyncio.Task[None]] = set()
+        self._queued = asyncio.Event()
+        # A context of its own: in the caller's, a client that disconnects would cancel this task.
+        self._supply = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+
+    async def wake(self) -> None:
+        """Say that renders were queued."""
+        self._queued.set()
+
+    async def check_health(self) -> None:
+        """Raise if the supply of slots has ended, so that Serve replaces this replica."""
+        if self._supply.done():
+            self._supply.result()
+            raise RuntimeError("the dispatcher's loop has ended")
+
+    async def _run(self) -> None:
+        while True:
+            self._queued.clear()
+            try:
+                await self._store.expire_leases(self._settings.max_attempts)
+                self._open_slots(len(await self._store.waiting(self._max_slots)))
+            except StoreUnavailable as error:
+                logger.warning("%s", error)
+            # Wake-ups start renders; the sweep is for leases that ran out and for wake-ups that got lost.
+            await _wait(self._queued, self._settings.sweep_s)
+
+    def _open_slots(self, waiting: int) -> None:
+        for _ in range(min(waiting, self._max_slots - len(self._slots))):
+            slot = asyncio.create_task(self._serve_while_queued(), context=contextvars.Context())
+            self._slots.add(slot)
+            slot.add_done_callback(self._close_slot)
+
+    def _close_slot(self, slot: asyncio.Task[None]) -> None:
+        self._slots.discard(slot)
+        if not slot.cancelled() and (error := slot.exception()):
+            logger.warning("a slot ended: %r; the next sweep opens another", error)
+
+    async def _serve_while_queued(self) -> None:
+        while await self._serve_one():
+            pass
+
+    async def _serve_one(self) -> bool:
+        """Win a replica, give it the render that suits it, and wait; False where no render was left for it."""
+        async with self._generators.choose_replica() as replica:
+            claim = await self._claim_for(replica.replica_id)
+            if claim is None:
+                return False
+            try:
+                # Inside the block: the slot is held until the replica has answered.
+                await self._generators.dispatch(replica, claim)
+                self._loaded[replica.replica_id] = claim.spec.pair_key
+            except Exception as error:
+                logger.warning("render %d was lost with replica %s: %r", claim.render_id, replica.replica_id, error)
+                self._loaded.pop(replica.replica_id, None)
+                await self._store.release(claim, self._settings.max_attempts)
+        return True
+
+    async def _claim_for(self, replica_id: str) -> Claim | None:
+        """Claim the most suitable render; another writer may take one first, then the next is tried."""
+        waiting = await self._store.waiting(_WINDOW)
+        while waiting:
+            choice: Waiting = pick(waiting, loaded=self._loaded.get(replica_id), now=time())
+            claim = await self._store.claim(choice.render_id, replica_id, self._settings.lease_s)
+            if claim is not None:
+                return claim
+            waiting.remove(choice)
+        return None
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,183 @@
+"""The Generator: one GPU (or, in the demo, one CPU thread), one render at a time."""
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from ray import serve
+from serve_app.outputs.store import OutputStore
+
+from deployments.attempt import Attempt, AttemptAborted
+from deployments.media.encoding import encode
+from deployments.pipelines import pipeline_class
+from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
+from serve_app.jobs.records import Claim, Output
+from serve_app.jobs.store import JobStore
+from serve_app.plan import ServicePlan
+from serve_app.settings import Profile
+
+logger = logging.getLogger("ray.serve")
+
+Frames = npt.NDArray[np.uint8]
+
+# On a shared CPU the API must win over generation; 10 halves its share about ten times over.
+_CPU_NICENESS = 10
+_RETRY_S = 1.0
+
+
+@serve.deployment(name="Generator", max_ongoing_requests=1)
+class Generator:
+    """Loads the base model once, then renders claims; it alone writes how each one ended."""
+
+    def __init__(self, plan: ServicePlan) -> None:
+        settings = plan.settings
+        self._settings = settings
+        self._store = JobStore(settings.database_url)
+        self._outputs = OutputStore.from_url(settings.output_url)
+        cpu = plan.profile is Profile.CPU
+        # One thread for the device: torch and CUDA keep state per thread, and renders never overlap.
+        self._device_thread = ThreadPoolExecutor(1, "device", initializer=_yield_to_api if cpu else None)
+        load = pipeline_class(plan.card.pipeline).load
+        self._pipeline = self._device_thread.submit(
+            load,
+            base_model=plan.base_model,
+            transformer_model=plan.transformer_model,
+            dtype=settings.dtype,
+            offload=settings.offload,
+            hf_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
+            device="cpu" if cpu else "cuda",
+        ).result()
+        self._broken: Exception | None = None
+        logger.info("ready: %s", self._pipeline.summary)
+
+    async def check_health(self) -> None:
+        """Raise if the device failed a probe, so that Serve replaces this replica."""
+        if self._broken is not None:
+            raise self._broken
+
+    async def render(self, claim: Claim) -> None:
+        """Run one attempt to its end and record it in the store under the claim's token."""
+        attempt = Attempt(claim, self._settings.render_timeout_s)
+        async with self._lease(attempt):
+            try:
+                frames, seconds = await self._generate(attempt)
+                output = await self._publish(attempt, frames, {"generate": seconds})
+            except AttemptAborted:
+                if not attempt.lease_lost:
+                    await self._report(lambda: self._store.cancel_claim(claim))
+            except RenderError as error:
+                await self._report_failure(claim, error)
+            except Exception as error:
+                logger.exception("render %d of request %s failed", claim.render_id, claim.request_id)
+                failure = RenderFailed(f"generation failed with {type(error).__name__}: {error}")
+                await self._report_failure(claim, failure)
+            else:
+                await self._report(lambda: self._store.succeed(claim, output))
+
+    async def _generate(self, attempt: Attempt) -> tuple[Frames, float]:
+        """Frames of the attempt and the seconds they took."""
+        started = monotonic()
+        loop = asyncio.get_running_loop()
+        spec = attempt.claim.spec
+        frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
+        return frames, monotonic() - started
+
+    async def _publish(self, attempt: Attempt, frames: Frames, seconds: dict[str, float]) -> Output:
+        """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""
+        claim, spec = attempt.claim, attempt.claim.spec
+        name = f"{claim.request_id}/{claim.index}-{claim.attempt}.{spec.output_format.extension}"
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "output")
+            started = monotonic()
+            await asyncio.to_thread(encode, frames, spec.fps, spec.output_format, path)
+            encoded = monotonic()
+            await self._outputs.put(name, path, spec.output_format.media_type)
+        seconds = {**seconds, "encode": encoded - started, "store": monotonic() - encoded}
+        count, height, width, _ = frames.shape
+        return Output(
+            name=name,
+            format=spec.output_format,
+            width=width,
+            height=height,
+            num_frames=count,
+            fps=spec.fps,
+            seed=spec.seed,
+            metadata=self._metadata(claim, seconds),
+        )
+
+    def _metadata(self, claim: Claim, seconds: dict[str, float]) -> dict[str, Any]:
+        """What a user needs to make the same video again, and how long each part took in seconds."""
+        spec = claim.spec
+        return {
+            "recipe": spec.recipe.value,
+            "sample_steps": spec.sample_steps,
+            "guidance_scale": spec.guidance_scale,
+            "loras": [
+                {
+                    "path": lora.reference,
+                    "transformer": lora.expert.value,
+                    "network_multiplier": lora.multiplier,
+                    "sha256": lora.sha256,
+                }
+                for lora in spec.loras
+            ],
+            "pair_key": spec.pair_key,
+            "attempt": claim.attempt,
+            "runtime": self._pipeline.summary,
+            "timings": {part: round(value, 4) for part, value in seconds.items()},
+        }
+
+    @asynccontextmanager
+    async def _lease(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Keep the claim alive, and its progress known, while the block runs."""
+        beat = asyncio.create_task(self._renew(attempt))
+        try:
+            yield
+        finally:
+            beat.cancel()
+            with suppress(asyncio.CancelledError):
+                await beat
+
+    async def _renew(self, attempt: Attempt) -> None:
+        while True:
+            await asyncio.sleep(self._settings.heartbeat_s)
+            try:
+                canceled = await self._store.renew(attempt.claim, attempt.steps_done, self._settings.lease_s)
+            except StoreUnavailable as error:
+                logger.warning("%s; the render goes on", error)
+                continue
+            if canceled is None:
+                attempt.stop(lease_lost=True)
+            elif canceled:
+                attempt.stop()
+
+    async def _report_failure(self, claim: Claim, error: RenderError) -> None:
+        await self._report(lambda: self._store.fail(claim, error))
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._device_thread, self._pipeline.probe)
+        except Exception as broken:
+            self._broken = broken
+
+    async def _report(self, write: Callable[[], Awaitable[bool]]) -> None:
+        """Write an end state; while the store does not answer, wait for it rather than lose a finished render."""
+        while True:
+            try:
+                if not await write():
+                    logger.warning("a newer attempt holds this render; what this one did is dropped")
+                return
+            except StoreUnavailable as error:
+                logger.warning("%s; the end of the render is written when it is back", error)
+                await asyncio.sleep(_RETRY_S)
+
+
+def _yield_to_api() -> None:
+    os.nice(_CPU_NICENESS)  # of this thread and those it starts, on Linux

@@ -1,0 +1,41 @@
+"""Lossless PNG frames in a ZIP."""
+
+import io
+from pathlib import Path
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import numpy as np
+from PIL import Image
+
+from deployments.media.frames import Frames
+
+# Level 1 takes 21-34 ms for a frame of 832x480, level 6 84-204 ms for 14-20 % fewer bytes.
+_COMPRESS_LEVEL = 1
+
+_REGULAR_FILE = 0o100644 << 16  # where ZIP keeps the Unix mode
+_UNIX = 3
+
+
+def write_png_zip(frames: Frames, path: Path) -> None:
+    """Write `frames` [F, H, W, 3] as `frame_00000.png`, `frame_00001.png`, ...
+
+    Raises:
+        OSError: The file could not be written.
+    """
+    with ZipFile(path, "w", ZIP_STORED) as archive:
+        for index, frame in enumerate(frames):
+            archive.writestr(_entry(index), _compress(frame))
+
+
+def _entry(index: int) -> ZipInfo:
+    # ZipInfo's default date is 1980-01-01 and not today, which keeps the bytes the same.
+    entry = ZipInfo(f"frame_{index:05d}.png")
+    entry.create_system = _UNIX
+    entry.external_attr = _REGULAR_FILE
+    return entry
+
+
+def _compress(frame: np.ndarray) -> bytes:
+    image = io.BytesIO()
+    Image.fromarray(frame).save(image, "PNG", compress_level=_COMPRESS_LEVEL)
+    return image.getvalue()

@@ -1,0 +1,1 @@
+"""The HTTP API, as one FastAPI application over a job store, a LoRA library and an output store."""

@@ -1,0 +1,42 @@
+"""The FastAPI application and how errors leave it."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+
+from serve_app.api.routes import router
+from serve_app.api.services import Services
+from serve_app.errors import ServiceError, StoreUnavailable
+
+_RETRY_AFTER_S = 5
+
+_DESCRIPTION = """\
+Videos from **LoRA pairs trained with AI Toolkit for Wan 2.2 T2V A14B**.
+
+1. `POST /v1/inference` with the pair and one or more prompts; it answers at once with a `request_id`.
+2. `GET /v1/requests/{request_id}/status` until `status` is `succeeded`, `failed` or `canceled`.
+3. `GET /v1/requests/{request_id}/result`, and the video at each output's `url`.
+"""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The HTTP API over these parts."""
+    app = FastAPI(title="Wan 2.2 LoRA video", version=version("wan-lora-serve"), description=_DESCRIPTION)
+    app.state.services = services
+    app.include_router(router)
+    app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    return app
+
+
+async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, StoreUnavailable) else None
+    return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
+
+
+async def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
+    """FastAPI's own 422 body without the input, which may hold a token."""
+    detail = [{"loc": item["loc"], "msg": item["msg"], "type": item["type"]} for item in error.errors()]
+    return JSONResponse({"detail": detail}, status_code=422)

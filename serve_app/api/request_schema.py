@@ -1,0 +1,116 @@
+"""What a client may send. Names and limits are the reference server's; what it ignored is refused here."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from serve_app.jobs.spec import Expert, OutputFormat, Recipe
+
+_EXAMPLE_LORAS = [
+    {"path": "my_lora_job/my_high_noise.safetensors", "transformer": "high", "network_multiplier": 1.0},
+    {"path": "my_lora_job/my_low_noise.safetensors", "transformer": "low", "network_multiplier": 1.0},
+]
+
+EXAMPLES = [
+    {
+        "model": "wan22_14b_t2v",
+        "trigger_word": "sks",
+        "loras": _EXAMPLE_LORAS,
+        "prompts": [
+            {
+                "prompt": "[trigger] a photo of a person",
+                "width": 1024,
+                "height": 1024,
+                "seed": 42,
+                "sample_steps": 25,
+                "guidance_scale": 4.0,
+                "neg": "",
+                "num_frames": 41,
+                "fps": 16,
+            }
+        ],
+    }
+]
+
+Multiplier = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+
+
+class LoraItem(BaseModel):
+    """One LoRA file and the expert it is for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(
+        description="Path of the .safetensors file inside the server's `lora_root`.",
+        examples=["my_lora_job/my_high_noise.safetensors"],
+    )
+    transformer: Expert | None = Field(
+        None, description="The expert the file was trained for: `high` (noise) or `low` (noise). Required."
+    )
+    network_multiplier: Multiplier | None = Field(
+        None, description="LoRA scale; 1.0 when omitted. Changing it between requests needs no reload."
+    )
+
+
+class PromptItem(BaseModel):
+    """One video to render. What is omitted takes the model's default; see `GET /v1/models`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str = Field(description="What to show. `[trigger]` is replaced by the trigger word.")
+    trigger_word: str | None = Field(None, description="Replaces `[trigger]` in this prompt; overrides the request's.")
+    width: int | None = Field(None, ge=64, le=4096, description="Pixels; floored to the model's divisor (32).")
+    height: int | None = Field(None, ge=64, le=4096, description="Pixels; floored to the model's divisor (32).")
+    seed: int | None = Field(
+        None,
+        ge=-1,
+        le=2**64 - 1,
+        description="When omitted: 42 plus the prompt's index. -1 draws a random one; the result tells which.",
+    )
+    sample_steps: int | None = Field(None, ge=1, le=150, description="Denoising steps; 25 when omitted.")
+    guidance_scale: float | None = Field(
+        None,
+        ge=0,
+        le=20,
+        allow_inf_nan=False,
+        description="Classifier-free guidance; 4.0 when omitted, 1.0 = none.",
+    )
+    neg: str | None = Field(None, description="Negative prompt; empty when omitted.")
+    num_frames: int | None = Field(
+        None, ge=1, le=1000, description="Frames; rounded to n // 4 * 4 + 1. 41 when omitted."
+    )
+    fps: int | None = Field(None, ge=1, le=120, description="Frames per second of the file; 16 when omitted.")
+    sampler: Literal["unipc"] | None = Field(
+        None, description="The checkpoint's own scheduler is `unipc`; no other is offered yet."
+    )
+    output_format: OutputFormat = Field(
+        OutputFormat.MP4,
+        description="`mp4` (H.264), `webp` (animated) or `png` (a ZIP of lossless frames).",
+    )
+    ctrl_img: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
+    ctrl_img_1: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
+    ctrl_img_2: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
+    ctrl_img_3: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
+
+    def control_images(self) -> list[str]:
+        """Names of the control-image fields that carry a value."""
+        return [name for name in ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3") if getattr(self, name)]
+
+
+class InferenceRequest(BaseModel):
+    """Body of `POST /v1/inference`."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": EXAMPLES})
+
+    model: str = Field(description="Model id, as listed by `GET /v1/models`.", examples=["wan22_14b_t2v"])
+    loras: list[LoraItem] = Field(description="The LoRA pair: one `high` and/or one `low` file, each once.")
+    prompts: list[PromptItem] = Field(min_length=1, max_length=1000, description="One video each.")
+    trigger_word: str | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
+    hf_token: SecretStr | None = Field(
+        None,
+        description="Accepted for compatibility; LoRAs are read from `lora_root`, which needs none. Never stored.",
+    )
+    recipe: Recipe = Field(
+        Recipe.REFERENCE,
+        description="Whose frames the video must equal: `reference`, the reference server's.",
+    )

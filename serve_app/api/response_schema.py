@@ -1,0 +1,146 @@
+"""What a client gets back. The reference server's fields, and beside them what it lacked."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from serve_app.jobs.spec import OutputFormat
+from serve_app.jobs.states import RenderState
+
+Status = Literal["in_queue", "in_progress", "succeeded", "failed", "canceled"]
+
+API_STATUS: dict[RenderState, Status] = {
+    RenderState.QUEUED: "in_queue",
+    RenderState.PROCESSING: "in_progress",
+    RenderState.SUCCEEDED: "succeeded",
+    RenderState.FAILED: "failed",
+    RenderState.CANCELED: "canceled",
+}
+
+_ID = "b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11"
+_TIME = "2026-01-17T00:00:00.000Z"
+
+
+class Accepted(BaseModel):
+    """The request is durable: it will be rendered, whatever restarts meanwhile."""
+
+    request_id: str = Field(examples=[_ID])
+    status: Status = Field(examples=["in_queue"])
+    status_url: str = Field(examples=[f"http://localhost:8000/v1/requests/{_ID}/status"])
+    result_url: str = Field(examples=[f"http://localhost:8000/v1/requests/{_ID}/result"])
+    cancel_url: str = Field(examples=[f"http://localhost:8000/v1/requests/{_ID}/cancel"])
+    created_at: str = Field(examples=[_TIME], description="RFC 3339, UTC.")
+
+
+class RequestStatus(BaseModel):
+    """How far a request is."""
+
+    request_id: str = Field(examples=[_ID])
+    status: Status
+    progress: float = Field(ge=0, le=1, examples=[0.4], description="Denoising steps done of all.")
+    queue_position: int | None = Field(
+        None,
+        examples=[0],
+        description="Renders queued ahead of this request's first queued one; null when none is.",
+    )
+    created_at: str = Field(examples=[_TIME])
+    started_at: str | None = Field(None, examples=[_TIME])
+    finished_at: str | None = Field(None, examples=[_TIME])
+    error: str | None = Field(None, description="What went wrong and what to do; only when failed.")
+    error_code: str | None = Field(None, examples=["OUT_OF_MEMORY"], description="Machine-readable; only when failed.")
+
+
+class Video(BaseModel):
+    """One finished video, with the values that were in effect."""
+
+    format: OutputFormat
+    width: int = Field(examples=[832])
+    height: int = Field(examples=[480])
+    num_frames: int = Field(examples=[41])
+    fps: int = Field(examples=[16])
+    seed: int = Field(examples=[42])
+    file_path: str = Field(description="Where the server keeps the file.", examples=["/srv/outputs/b3e6e2e0/0-1.mp4"])
+    url: str = Field(
+        description="Download address; supports range requests.",
+        examples=[f"http://localhost:8000/v1/requests/{_ID}/outputs/0"],
+    )
+    index: int = Field(description="Index of the prompt in the request.", examples=[0])
+
+
+class Outputs(BaseModel):
+    """Finished videos, in the order of their prompts; `images` is empty for a video model."""
+
+    images: list[Any] = Field(default_factory=list)
+    videos: list[Video]
+
+
+class RequestResult(BaseModel):
+    """The outputs so far; complete once `status` is succeeded, failed or canceled."""
+
+    request_id: str = Field(examples=[_ID])
+    status: Status
+    outputs: Outputs | None
+    error: str | None = None
+    error_code: str | None = None
+    created_at: str = Field(examples=[_TIME])
+    finished_at: str | None = Field(None, examples=[_TIME])
+    metadata: dict[str, Any] | None = Field(
+        None,
+        description="What was used: per prompt the recipe, LoRA hashes and scales, attempt and timings (s).",
+    )
+
+
+class Model(BaseModel):
+    """A model that this service runs, with its defaults."""
+
+    id: str = Field(examples=["wan22_14b_t2v"])
+    base_model: str = Field(examples=["Wan-AI/Wan2.2-T2V-A14B-Diffusers"])
+    transformer_model: str = Field(examples=["ai-toolkit/Wan2.2-T2V-A14B-Diffusers-bf16"])
+    resolution_divisor: int = Field(examples=[32])
+    default_steps: int = Field(examples=[25])
+    default_guidance_scale: float = Field(examples=[4.0])
+    default_seed: int = Field(examples=[42])
+    default_width: int = Field(examples=[1024])
+    default_height: int = Field(examples=[1024])
+    requires_control_image: bool = Field(examples=[False])
+    is_video_model: bool = Field(examples=[True])
+    default_num_frames: int | None = Field(examples=[41])
+    default_fps: int | None = Field(examples=[16])
+    demo: bool = Field(examples=[False], description="True when the weights are the tiny random demo checkpoint.")
+    notice: str | None = Field(None, description="What a user must know about this service, if anything.")
+
+
+class Models(BaseModel):
+    """Every model of this service."""
+
+    models: list[Model]
+
+
+class Health(BaseModel):
+    """The API answers."""
+
+    status: Literal["healthy"] = "healthy"
+    model: str = Field(examples=["wan22_14b_t2v"])
+    profile: str = Field(examples=["gpu"])
+    demo: bool = Field(examples=[False])
+    notice: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """`code` is for programs, `message` for people, `details` names what is wrong."""
+
+    code: str = Field(examples=["LORA_NOT_FOUND"])
+    message: str = Field(examples=["LoRA file(s) not found: ['my_lora_job/my_high_noise.safetensors']"])
+    details: dict[str, Any] = Field(examples=[{"missing_files": ["my_lora_job/my_high_noise.safetensors"]}])
+
+
+class ErrorDetail(BaseModel):
+    """One error."""
+
+    error: ErrorBody
+
+
+class ErrorResponse(BaseModel):
+    """An error, in the reference server's shape."""
+
+    detail: ErrorDetail

@@ -1,0 +1,134 @@
+"""The endpoints."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import FileResponse, RedirectResponse
+
+from serve_app.api import views
+from serve_app.api.request_schema import InferenceRequest
+from serve_app.api.response_schema import (
+    Accepted,
+    ErrorResponse,
+    Health,
+    Model,
+    Models,
+    RequestResult,
+    RequestStatus,
+)
+from serve_app.api.services import ServicesDep
+from serve_app.api.submission import accept
+from serve_app.errors import OutputNotFound, RequestNotFound
+from serve_app.jobs.states import RenderState
+
+_LINK_LIFETIME_S = 3600  # of a presigned address; clients fetch the output right after they ask for it
+
+RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
+
+_not_found: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "No such request."}}
+_refusals: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorResponse, "description": "The model or a LoRA file stands against the request."},
+    503: {"model": ErrorResponse, "description": "The job store does not answer; nothing was accepted."},
+}
+
+router = APIRouter()
+
+
+def _known_form(request_id: str) -> str:
+    """The id in the form in which ids are given out; anything else names no request."""
+    try:
+        return str(UUID(request_id))
+    except ValueError:
+        raise RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id}) from None
+
+
+@router.post("/v1/inference", response_model=Accepted, responses=_refusals, tags=["inference"])
+async def submit(body: InferenceRequest, request: Request, services: ServicesDep) -> Accepted:
+    """Queue one video per prompt. Once answered, the request survives any restart."""
+    new = await accept(body, services)
+    await services.store.submit(new)
+    services.announce()
+    return views.accepted(new, request, services)
+
+
+@router.get("/v1/requests/{request_id}/status", response_model=RequestStatus, responses=_not_found, tags=["requests"])
+async def status(request_id: RequestId, services: ServicesDep) -> RequestStatus:
+    """Where the request is, and how far."""
+    record = await services.store.request(_known_form(request_id))
+    return views.status(record, await services.store.position(record))
+
+
+@router.get("/v1/requests/{request_id}/result", response_model=RequestResult, responses=_not_found, tags=["requests"])
+async def result(request_id: RequestId, request: Request, services: ServicesDep) -> RequestResult:
+    """The finished videos; before the end, those that are finished so far."""
+    record = await services.store.request(_known_form(request_id))
+    return views.result(record, request, services)
+
+
+@router.post("/v1/requests/{request_id}/cancel", response_model=RequestStatus, responses=_not_found, tags=["requests"])
+async def cancel(request_id: RequestId, services: ServicesDep) -> RequestStatus:
+    """End the request: queued renders now, a running one at its next denoising step. Idempotent."""
+    record = await services.store.cancel(_known_form(request_id))
+    return views.status(record, await services.store.position(record))
+
+
+@router.get(
+    "/v1/requests/{request_id}/outputs/{index}",
+    response_class=FileResponse,
+    responses={
+        200: {
+            "content": {"video/mp4": {}, "image/webp": {}, "application/zip": {}},
+            "description": "The file.",
+        },
+        206: {"description": "The range that was asked for."},
+        307: {"description": "Where the file lies, when outputs are kept in an object store."},
+        404: {"model": ErrorResponse, "description": "No such request, or no finished output at that index."},
+    },
+    tags=["requests"],
+)
+@router.head("/v1/requests/{request_id}/outputs/{index}", include_in_schema=False)
+async def output(request_id: RequestId, index: int, services: ServicesDep) -> Response:
+    """The video of one prompt, with range requests."""
+    record = await services.store.request(_known_form(request_id))
+    finished = {render.index: render.output for render in record.renders if render.state is RenderState.SUCCEEDED}
+    found = finished.get(index)
+    if found is None:
+        raise OutputNotFound(
+            f"request {request_id} has no finished output {index}; it has: {sorted(finished)}",
+            {"request_id": request_id, "index": index, "finished": sorted(finished)},
+        )
+    path = services.outputs.local_path(found.name)
+    if path is None:
+        return RedirectResponse(await services.outputs.signed_url(found.name, _LINK_LIFETIME_S))
+    return FileResponse(
+        path,
+        media_type=found.format.media_type,
+        filename=f"{record.id}_{index}.{found.format.extension}",
+        content_disposition_type="inline",
+    )
+
+
+@router.get("/v1/models", response_model=Models, tags=["service"])
+async def models(services: ServicesDep) -> Models:
+    """The model that this service runs, with its defaults."""
+    plan = services.plan
+    shared = plan.card.model_dump(include=set(Model.model_fields) - {"base_model", "transformer_model"})
+    return Models(
+        models=[
+            Model(
+                **shared,
+                base_model=plan.base_model,
+                transformer_model=plan.transformer_model,
+                demo=plan.demo,
+                notice=plan.notice,
+            )
+        ]
+    )
+
+
+@router.get("/health", response_model=Health, tags=["service"])
+async def health(services: ServicesDep) -> Health:
+    """The API is up; renders are accepted."""
+    plan = services.plan
+    return Health(model=plan.card.id, profile=plan.profile.value, demo=plan.demo, notice=plan.notice)

@@ -1,0 +1,129 @@
+"""`build`: settings in, a Serve application out. The only module that knows every part."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import ValidationError
+from ray.serve import Application
+
+from deployments.dispatcher import Dispatcher
+from deployments.generator import Generator
+from deployments.ingress import Ingress
+from serve_app.cards import ModelCard, load_card
+from serve_app.errors import ConfigurationError
+from serve_app.jobs.database import migrate
+from serve_app.loras.architecture import WanArchitecture
+from serve_app.plan import ServicePlan
+from serve_app.settings import STATE_DIRECTORY, Profile, Settings
+
+logger = logging.getLogger("ray.serve")
+
+_DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
+
+
+def application(args: dict[str, Any]) -> Application:
+    """The Serve application for these args.
+
+    Raises:
+        ConfigurationError: an arg is unknown or has a wrong value; the message names it.
+    """
+    plan = _plan(_settings(args))
+    plan.settings.lora_root.mkdir(parents=True, exist_ok=True)
+    migrate(plan.settings.database_url)
+    logger.warning(_banner(plan))
+    return bind(plan)
+
+
+def bind(plan: ServicePlan) -> Application:
+    """Ingress -> Dispatcher -> Generator, sized by the plan."""
+    settings = plan.settings
+    longest_s = settings.render_timeout_s + _DRAIN_MARGIN_S
+    generator = Generator.options(
+        ray_actor_options={"num_cpus": 0.5} if plan.profile is Profile.CPU else {"num_cpus": 1, "num_gpus": 1},
+        # Scale-in must outwait a running render, else Serve kills it half-way.
+        graceful_shutdown_timeout_s=longest_s,
+        autoscaling_config={
+            "min_replicas": min(settings.min_generators, plan.max_generators),
+            "max_replicas": plan.max_generators,
+            "target_ongoing_requests": 1,
+            "upscale_delay_s": 2,
+            "downscale_delay_s": 600,
+        },
+    )
+    ingress = Ingress.options(num_replicas=settings.ingress_replicas)
+    return ingress.bind(plan, Dispatcher.bind(plan, generator.bind(plan)))
+
+
+def _settings(args: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**args)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"args of serve_config.yaml: {problems}") from None
+
+
+def _plan(settings: Settings) -> ServicePlan:
+    card = load_card(settings.model)
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    profile = _profile(settings.profile, gpus)
+    demo = profile is Profile.CPU and settings.base_model is None
+    base_model, transformer_model = (
+        _demo(settings)
+        if demo
+        else (settings.base_model or card.base_model, settings.transformer_model or card.transformer_model)
+    )
+    return ServicePlan(
+        settings=settings,
+        card=card,
+        profile=profile,
+        base_model=base_model,
+        transformer_model=transformer_model,
+        architecture=_architecture(transformer_model, card),
+        max_generators=settings.max_generators or (max(1, gpus) if profile is Profile.GPU else 1),
+        demo=demo,
+    )
+
+
+def _profile(wanted: Profile, gpus: int) -> Profile:
+    if wanted is Profile.GPU and not gpus:
+        raise ConfigurationError(
+            "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, or use profile: auto or cpu"
+        )
+    if wanted is Profile.AUTO:
+        return Profile.GPU if gpus else Profile.CPU
+    return wanted
+
+
+def _demo(settings: Settings) -> tuple[str, str]:
+    """Build the demo checkpoint and its LoRA pair where they are missing; their base and expert directories."""
+    # Only the demo needs the model stack at this point, and it takes seconds to import.
+    from deployments.wan.demo import ensure_demo_checkpoint, ensure_demo_loras  # noqa: PLC0415
+
+    checkpoint = ensure_demo_checkpoint(STATE_DIRECTORY.absolute() / "demo")
+    ensure_demo_loras(settings.lora_root)
+    return str(checkpoint.base), str(checkpoint.transformers)
+
+
+def _architecture(transformer_model: str, card: ModelCard) -> WanArchitecture:
+    """Of a checkpoint on disk: its own config; of one on the hub: what the card says."""
+    config = Path(transformer_model, "transformer", "config.json")
+    if config.is_file():
+        return WanArchitecture.from_config(json.loads(config.read_text()))
+    if Path(transformer_model).is_absolute():
+        raise ConfigurationError(f"transformer_model: {config} does not exist")
+    return WanArchitecture.from_config(card.architecture)
+
+
+def _banner(plan: ServicePlan) -> str:
+    lines = [
+        f"{plan.card.title} ({plan.card.id}) on {plan.profile.value}",
+        f"base model    {plan.base_model}",
+        f"experts       {plan.transformer_model}",
+        f"LoRA root     {plan.settings.lora_root}",
+        *([plan.notice] if plan.notice else []),
+    ]
+    rule = "=" * max(map(len, lines))
+    return "\n".join(["", rule, *lines, rule])

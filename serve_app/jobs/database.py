@@ -1,0 +1,99 @@
+"""The way to the job store's database: engine, transactions, schema migrations."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from serve_app.errors import StoreUnavailable
+
+_SQLITE_BEGIN = "sqlite_begin"  # execution option: how a transaction starts on SQLite
+
+
+def _with_driver(url: str, *, sync: bool) -> str:
+    """The URL with the driver that this project uses for that kind of database."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        driver = "sqlite" if sync else "sqlite+aiosqlite"
+    else:
+        driver = "postgresql+psycopg"
+    return parsed.set(drivername=driver).render_as_string(hide_password=False)
+
+
+def migrate(url: str) -> None:
+    """Bring the schema up to date, creating the database file of SQLite where there is none. Blocking."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(resources.files("serve_app.jobs") / "migrations"))
+    config.attributes["url"] = _with_driver(url, sync=True)
+    command.upgrade(config, "head")
+
+
+def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    dbapi_connection.isolation_level = None  # SQLAlchemy begins transactions; see _begin_sqlite
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # FULL: a commit has reached the disk when it returns, so an answered request outlives a power cut.
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA busy_timeout = 30000")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_SQLITE_BEGIN, "BEGIN"))
+
+
+class Database:
+    """Connections to one database, for one process. Open it on the event loop that uses it."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: AsyncEngine = create_async_engine(_with_driver(url, sync=False), pool_pre_ping=False)
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+        # A write that began as a read cannot wait for another writer on SQLite; it fails at once.
+        self._writer = self._engine.execution_options(**{_SQLITE_BEGIN: "BEGIN IMMEDIATE"})
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that only reads.
+
+        Raises:
+            StoreUnavailable: the database did not answer.
+        """
+        async with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that commits when the block ends, and leaves nothing when it raises.
+
+        Raises:
+            StoreUnavailable: the database did not answer; nothing was written.
+        """
+        async with _translated(), self._writer.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, OSError) as error:
+        raise StoreUnavailable(f"the job store did not answer ({type(error).__name__}); try again shortly") from error

@@ -1,0 +1,114 @@
+"""What the job store takes in and gives out. Times are seconds since the epoch, UTC."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from serve_app.jobs.spec import OutputFormat, RenderSpec
+from serve_app.jobs.states import RenderState, request_state
+
+
+class Output(BaseModel):
+    """A published video. `name` is its name in the output store; sizes are pixels."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    format: OutputFormat
+    width: int
+    height: int
+    num_frames: int
+    fps: int
+    seed: int
+    metadata: dict[str, Any]  # what was used to make it: recipe, scales, timings in seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRequest:
+    """A validated request, one spec per prompt, ready to be made durable."""
+
+    id: str
+    model: str
+    created_at: float
+    specs: tuple[RenderSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A queued render, as far as the scheduling policy needs to know it."""
+
+    render_id: int
+    pair_key: str
+    created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to run one attempt of one render; `token` fences off every other holder's writes."""
+
+    render_id: int
+    request_id: str
+    index: int  # of the prompt within its request
+    attempt: int  # from 1
+    token: str
+    spec: RenderSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderRecord:
+    """One render as stored."""
+
+    id: int
+    index: int
+    state: RenderState
+    spec: RenderSpec
+    steps_done: int
+    attempt: int
+    started_at: float | None
+    finished_at: float | None
+    output: Output | None
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestRecord:
+    """One request with its renders, in the order of its prompts."""
+
+    id: str
+    model: str
+    created_at: float
+    renders: tuple[RenderRecord, ...]
+
+    @property
+    def state(self) -> RenderState:
+        """Derived from the renders; see `serve_app.jobs.states.request_state`."""
+        return request_state(render.state for render in self.renders)
+
+    @property
+    def started_at(self) -> float | None:
+        """When the first render started."""
+        return min((r.started_at for r in self.renders if r.started_at is not None), default=None)
+
+    @property
+    def finished_at(self) -> float | None:
+        """When the request reached its final state."""
+        ends = [r.finished_at for r in self.renders if r.finished_at is not None]
+        if self.state is RenderState.FAILED:
+            return min(
+                r.finished_at for r in self.renders if r.finished_at is not None and r.state is RenderState.FAILED
+            )
+        return max(ends) if len(ends) == len(self.renders) else None
+
+    @property
+    def progress(self) -> float:
+        """Denoising steps done of all, 0 to 1; a succeeded render counts whole."""
+        total = sum(r.spec.sample_steps for r in self.renders)
+        done = sum(r.spec.sample_steps if r.state is RenderState.SUCCEEDED else r.steps_done for r in self.renders)
+        return done / total
+
+    @property
+    def failure(self) -> RenderRecord | None:
+        """The render that failed the request."""
+        return next((r for r in self.renders if r.state is RenderState.FAILED), None)

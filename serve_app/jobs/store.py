@@ -1,0 +1,260 @@
+"""The job store: every accepted request, durable, with the only code that changes a render's state.
+
+Each method is one transaction, and each change of state names the state it starts from in its WHERE clause, taken
+from `serve_app.jobs.states`; so of two writers one wins, on SQLite and on PostgreSQL alike.
+"""
+
+import secrets
+from time import time
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, Update, and_, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.errors import AttemptsExhausted, RenderError, RequestNotFound
+from serve_app.jobs.database import Database
+from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord, RequestRecord, Waiting
+from serve_app.jobs.spec import RenderSpec
+from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
+from serve_app.jobs.tables import renders, requests
+
+
+class JobStore:
+    """Requests and renders in one database."""
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(url)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._database.close()
+
+    async def submit(self, request: NewRequest) -> None:
+        """Make a request and its renders durable in one transaction.
+
+        Raises:
+            StoreUnavailable: nothing was written.
+        """
+        rows = [
+            {
+                "request_id": request.id,
+                "index": index,
+                "state": RenderState.QUEUED,
+                "pair_key": spec.pair_key,
+                "spec": spec.model_dump_json(),
+                "created_at": request.created_at,
+            }
+            for index, spec in enumerate(request.specs)
+        ]
+        async with self._database.write() as connection:
+            await connection.execute(
+                insert(requests).values(id=request.id, model=request.model, created_at=request.created_at)
+            )
+            await connection.execute(insert(renders), rows)
+
+    async def request(self, request_id: str) -> RequestRecord:
+        """One request with its renders.
+
+        Raises:
+            RequestNotFound: there is none with that id.
+        """
+        async with self._database.read() as connection:
+            return await _read_request(connection, request_id)
+
+    async def position(self, record: RequestRecord) -> int | None:
+        """How many queued renders are ahead of the request's first queued one; None where none is queued."""
+        first = min((r.id for r in record.renders if r.state is RenderState.QUEUED), default=None)
+        if first is None:
+            return None
+        ahead = select(func.count()).where(renders.c.state == RenderState.QUEUED, renders.c.id < first)
+        async with self._database.read() as connection:
+            return int((await connection.execute(ahead)).scalar_one())
+
+    async def waiting(self, limit: int) -> list[Waiting]:
+        """The oldest queued renders, at most `limit` of them, in order of arrival."""
+        oldest = (
+            select(renders.c.id, renders.c.pair_key, renders.c.created_at)
+            .where(renders.c.state == RenderState.QUEUED)
+            .order_by(renders.c.id)
+            .limit(limit)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(oldest)).all()
+        return [Waiting(render_id=row.id, pair_key=row.pair_key, created_at=row.created_at) for row in rows]
+
+    async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
+        """Take a queued render for `replica` and start a lease; None where it is no longer queued."""
+        now = time()
+        statement = (
+            _change(RenderEvent.CLAIM, renders.c.id == render_id)
+            .values(
+                attempt=renders.c.attempt + 1,
+                lease_token=secrets.token_hex(16),
+                lease_expires_at=now + lease_s,
+                replica=replica,
+                steps_done=0,
+                started_at=func.coalesce(renders.c.started_at, now),
+            )
+            .returning(
+                renders.c.request_id,
+                renders.c.index,
+                renders.c.attempt,
+                renders.c.lease_token,
+                renders.c.spec,
+            )
+        )
+        async with self._database.write() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            return None
+        return Claim(
+            render_id=render_id,
+            request_id=row.request_id,
+            index=row[1],
+            attempt=row.attempt,
+            token=row.lease_token,
+            spec=RenderSpec.model_validate_json(row.spec),
+        )
+
+    async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:
+        """Prolong the lease and record progress.
+
+        Returns:
+            Whether the render should be canceled; None where the claim is no longer valid, and its holder must stop.
+        """
+        statement = (
+            update(renders)
+            .where(_held(claim))
+            .values(lease_expires_at=time() + lease_s, steps_done=steps_done)
+            .returning(renders.c.cancel_requested)
+        )
+        async with self._database.write() as connection:
+            row = (await connection.execute(statement)).one_or_none()
+        return None if row is None else bool(row.cancel_requested)
+
+    async def succeed(self, claim: Claim, output: Output) -> bool:
+        """Publish the video of a claim; False where the claim is no longer valid, and nothing was changed."""
+        statement = _change(RenderEvent.SUCCEED, _held(claim)).values(
+            output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
+        )
+        async with self._database.write() as connection:
+            return (await connection.execute(statement)).rowcount == 1
+
+    async def fail(self, claim: Claim, error: RenderError) -> bool:
+        """End a claim with an error and cancel its siblings; False where the claim is no longer valid."""
+        async with self._database.write() as connection:
+            failed = await connection.execute(_failure(_held(claim), error))
+            if failed.rowcount:
+                await _cancel(connection, claim.request_id)
+            return failed.rowcount == 1
+
+    async def cancel_claim(self, claim: Claim) -> bool:
+        """End a claim whose cancellation was asked for; False where the claim is no longer valid."""
+        statement = _change(RenderEvent.CANCEL, _held(claim)).values(finished_at=time())
+        async with self._database.write() as connection:
+            return (await connection.execute(statement)).rowcount == 1
+
+    async def cancel(self, request_id: str) -> RequestRecord:
+        """End the request's queued renders now and ask for the end of its running ones. Idempotent.
+
+        Raises:
+            RequestNotFound: there is none with that id.
+        """
+        async with self._database.write() as connection:
+            await _cancel(connection, request_id)
+            return await _read_request(connection, request_id)
+
+    async def release(self, claim: Claim, max_attempts: int) -> None:
+        """Give back a claim whose holder died: queued again, or failed when no attempt is left."""
+        await self._lose(_held(claim), max_attempts)
+
+    async def expire_leases(self, max_attempts: int) -> int:
+        """Give back every claim whose lease ran out; returns how many there were."""
+        expired = and_(renders.c.state == RenderState.PROCESSING, renders.c.lease_expires_at < time())
+        return await self._lose(expired, max_attempts)
+
+    async def _lose(self, condition: ColumnElement[bool], max_attempts: int) -> int:
+        async with self._database.write() as connection:
+            lost = (await connection.execute(_columns_of_lost(condition))).all()
+            for row in lost:
+                await connection.execute(_end_of_lost(row, max_attempts))
+                if not row.cancel_requested and row.attempt >= max_attempts:
+                    await _cancel(connection, row.request_id)
+        return len(lost)
+
+
+def _change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:
+    """An UPDATE of the rows under `condition` that may take `event`, to the state it leads to."""
+    (target,) = {state for source in RenderState if (state := after(source, event))}
+    sources = [source for source in RenderState if after(source, event)]
+    return update(renders).where(condition, renders.c.state.in_(sources)).values(state=target)
+
+
+def _held(claim: Claim) -> ColumnElement[bool]:
+    """True for the claim's row while the claim is valid."""
+    return and_(
+        renders.c.id == claim.render_id,
+        renders.c.lease_token == claim.token,
+        renders.c.state == RenderState.PROCESSING,
+    )
+
+
+def _failure(condition: ColumnElement[bool], error: RenderError) -> Update:
+    return _change(RenderEvent.FAIL, condition).values(
+        error_code=error.code.value, error_message=error.message, finished_at=time()
+    )
+
+
+def _columns_of_lost(condition: ColumnElement[bool]) -> Any:
+    columns = (renders.c.id, renders.c.request_id, renders.c.attempt, renders.c.cancel_requested)
+    return select(*columns).where(condition)
+
+
+def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
+    """What becomes of a render whose holder is gone."""
+    this = renders.c.id == row.id
+    if row.cancel_requested:
+        return _change(RenderEvent.CANCEL, this).values(finished_at=time())
+    if row.attempt >= max_attempts:
+        error = AttemptsExhausted(
+            f"the render's replica died or stopped answering {row.attempt} times; it may need more memory than a "
+            "replica has. Try fewer frames or a smaller size"
+        )
+        return _failure(this, error)
+    return _change(RenderEvent.LOSE, this).values(lease_token=None, lease_expires_at=None, steps_done=0)
+
+
+async def _cancel(connection: AsyncConnection, request_id: str) -> None:
+    """Cancel what is queued of a request, and mark what is running."""
+    unfinished = and_(renders.c.request_id == request_id, renders.c.state.not_in(FINAL))
+    # Marking locks the rows first, so none can go from running back to queued between the two statements.
+    await connection.execute(update(renders).where(unfinished).values(cancel_requested=True))
+    queued = and_(renders.c.request_id == request_id, renders.c.state == RenderState.QUEUED)
+    await connection.execute(_change(RenderEvent.CANCEL, queued).values(finished_at=time()))
+
+
+async def _read_request(connection: AsyncConnection, request_id: str) -> RequestRecord:
+    head = (await connection.execute(select(requests).where(requests.c.id == request_id))).one_or_none()
+    if head is None:
+        raise RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
+    of_request = select(renders).where(renders.c.request_id == request_id).order_by(renders.c.index)
+    rows = (await connection.execute(of_request)).mappings().all()
+    return RequestRecord(
+        id=head.id, model=head.model, created_at=head.created_at, renders=tuple(_render(row) for row in rows)
+    )
+
+
+def _render(row: Any) -> RenderRecord:
+    return RenderRecord(
+        id=row["id"],
+        index=row["index"],
+        state=RenderState(row["state"]),
+        spec=RenderSpec.model_validate_json(row["spec"]),
+        steps_done=row["steps_done"],
+        attempt=row["attempt"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        output=None if row["output"] is None else Output.model_validate_json(row["output"]),
+        error_code=row["error_code"],
+        error_message=row["error_message"],
+    )

@@ -1,0 +1,97 @@
+"""The service's args: what `serve_config.yaml` may say, with the reference server's environment variables."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from serve_app.offload_mode import OffloadMode
+
+STATE_DIRECTORY = Path("var")
+
+
+class Profile(StrEnum):
+    """What the service runs on."""
+
+    AUTO = "auto"  # gpu if the Ray cluster has one when the application is built, else cpu
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+# The reference server's environment variables, each honoured where the args are silent.
+ENVIRONMENT = {
+    "lora_root": "WORKFLOWS_BASE_PATH",
+    "output_url": "OUTPUT_BASE_PATH",
+    "base_url": "BASE_URL",
+    "hf_token": "HF_TOKEN",
+    "offload": "OFFLOAD_MODE",
+    "render_timeout_s": "INFERENCE_TIMEOUT",
+}
+
+
+class Settings(BaseModel):
+    """Args of the application. Unknown keys are refused; relative paths count from the working directory.
+
+    Precedence: args, then the reference server's environment variables, then the default. Seconds are wall-clock.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    profile: Profile = Profile.AUTO
+    model: str = "wan22_14b_t2v"
+    base_model: str | None = None  # from the card
+    transformer_model: str | None = None  # from the card
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on GPU, float32 on CPU
+    lora_root: Path = Path("loras")
+    output_url: str = f"{STATE_DIRECTORY}/outputs"
+    database_url: str = f"sqlite:///{STATE_DIRECTORY}/jobs.db"
+    base_url: str = ""  # of links in answers; empty: the address that the client called
+    hf_token: SecretStr | None = None  # for the base model's repositories
+    offload: OffloadMode = OffloadMode.AUTO
+    render_timeout_s: float = Field(3600, gt=0)
+    max_attempts: int = Field(3, ge=1)
+    lease_s: float = Field(15, gt=0)
+    heartbeat_s: float = Field(0.5, gt=0)
+    sweep_s: float = Field(2, gt=0)
+    ingress_replicas: int = Field(1, ge=1)
+    min_generators: int = Field(1, ge=0)
+    max_generators: int | None = Field(None, ge=1)  # silent: one per GPU of the cluster now, one on the CPU
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environment(cls, args: Any) -> Any:
+        if not isinstance(args, dict):
+            return args
+        return {field: os.environ[name] for field, name in ENVIRONMENT.items() if os.environ.get(name)} | args
+
+    @field_validator("lora_root", mode="after")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.absolute()
+
+    @field_validator("output_url", mode="after")
+    @classmethod
+    def _output_directory_as_url(cls, url: str) -> str:
+        """A plain path, as in OUTPUT_BASE_PATH, is a `file://` URL."""
+        return url if "://" in url else Path(url).absolute().as_uri()
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        scheme, _, rest = url.partition("://")
+        if scheme == "sqlite":
+            # SQLAlchemy's form: three slashes and a path relative to the working directory, or four and absolute.
+            return f"sqlite:///{Path(rest.removeprefix('/')).absolute()}"
+        if scheme in ("postgresql", "postgres"):
+            return f"postgresql://{rest}"
+        raise ValueError("must start with sqlite:/// (embedded) or postgresql:// (clusters)")
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _base_url(cls, url: str) -> str:
+        if url and urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("must be the public http(s) address of this service, or empty for rooted links")
+        return url.rstrip("/")
