@@ -8,7 +8,7 @@ from serve_app.errors import DeadlineExceeded
 from serve_app.jobs.records import Claim
 
 
-class AttemptAborted(Exception):  # noqa: N818 - not an error: somebody asked for it
+class AttemptAborted(Exception):
     """The attempt was told to stop: canceled, or its lease is no longer valid."""
 
 

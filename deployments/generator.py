@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ray import serve
-from serve_app.outputs.store import OutputStore
 
 from deployments.attempt import Attempt, AttemptAborted
 from deployments.media.encoding import encode
@@ -22,6 +21,7 @@ from deployments.pipelines import pipeline_class
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
 from serve_app.jobs.records import Claim, Output
 from serve_app.jobs.store import JobStore
+from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
 from serve_app.settings import Profile
 

@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from serve_app.loras.library import LoraLibrary
-from serve_app.outputs.store import OutputStore
 
 from serve_app.api.app import create_app
 from serve_app.api.services import Services
 from serve_app.jobs.store import JobStore
+from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
 
 logger = logging.getLogger("ray.serve")

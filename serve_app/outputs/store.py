@@ -11,7 +11,7 @@ import re
 import shutil
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
-from obstore.store import AzureStore, GCSStore, S3Store, from_url
+from obstore.store import AzureStore, GCSStore, S3Store
 
 from serve_app.errors import ConfigurationError, OutputNotWritten
 
@@ -143,10 +143,9 @@ class _Bucket(OutputStore):
     def at(cls, url: SplitResult) -> Self:
         place = f"{url.scheme}://{url.netloc}{url.path}".rstrip("/")
         try:
-            objects = from_url(place)
+            objects = _CLOUDS[url.scheme].from_url(place)
         except (BaseError, ValueError) as error:
             raise _misconfigured(f"cannot be opened: {_first_line(error)}") from None
-        assert isinstance(objects, S3Store | GCSStore | AzureStore)  # noqa: S101  the scheme decided it
         return cls(objects, place)
 
     async def put(self, name: str, source: Path, media_type: str) -> None:
@@ -179,6 +178,9 @@ class _Bucket(OutputStore):
                 continue
             except (BaseError, OSError) as error:
                 raise OSError(f"{key} could not be deleted: {_telling(error)}") from None
+
+
+_CLOUDS: Mapping[str, type[S3Store | GCSStore | AzureStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
 
 def _checked(name: str) -> str:

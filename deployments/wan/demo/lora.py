@@ -1,0 +1,86 @@
+"""The demo LoRA pair: random weights for the demo checkpoint, in files such as AI Toolkit saves."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from deployments.wan.demo.checkpoint import EXPERT_CONFIG
+
+_STEP = 500
+_NAME = "wan22_demo"
+_RANK = 16
+_SEEDS = {"high_noise": 11, "low_noise": 12}
+
+_STRENGTH = 0.06  # of the change at multiplier 1, against the weights that it is added to
+
+
+def ensure_demo_loras(lora_root: Path) -> tuple[Path, Path]:
+    """The demo pair under `lora_root/demo`, high noise first, written first if it is not there.
+
+    The same bytes come out every time with the same library versions. Processes may call it at the same time.
+    """
+    folder = lora_root / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    high, low = (folder / f"{_NAME}_{_STEP:09d}_{side}.safetensors" for side in _SEEDS)
+    for path, seed in zip((high, low), _SEEDS.values(), strict=True):
+        if not path.is_file():
+            _write(path, _file_bytes(seed))
+    return high, low
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(content)
+    Path(file.name).chmod(0o644)  # temporary files are private; this one is read by every replica
+    Path(file.name).replace(path)
+
+
+def _file_bytes(seed: int) -> bytes:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer, (inputs, outputs) in _layers().items():
+        down = torch.randn(_RANK, inputs, generator=generator) / inputs**0.5
+        up = torch.randn(outputs, _RANK, generator=generator) * _STRENGTH / _RANK**0.5
+        tensors[f"diffusion_model.{layer}.lora_A.weight"] = down.bfloat16()
+        tensors[f"diffusion_model.{layer}.lora_B.weight"] = up.bfloat16()
+    return _with_sorted_header(save(tensors, metadata=_metadata()))
+
+
+def _layers() -> dict[str, tuple[int, int]]:
+    """The linear layers that AI Toolkit trains, in its (the original model's) words, with inputs and outputs."""
+    width = EXPERT_CONFIG["num_attention_heads"] * EXPERT_CONFIG["attention_head_dim"]
+    hidden = EXPERT_CONFIG["ffn_dim"]
+    in_block = {f"{kind}.{part}": (width, width) for kind in ("self_attn", "cross_attn") for part in "qkvo"}
+    in_block |= {"ffn.0": (width, hidden), "ffn.2": (hidden, width)}
+    blocks = range(EXPERT_CONFIG["num_layers"])
+    return {f"blocks.{block}.{layer}": sizes for block in blocks for layer, sizes in in_block.items()}
+
+
+def _metadata() -> dict[str, str]:
+    """What ai-toolkit 0.12.26 writes, and a note that no training was involved."""
+    software = {"name": "ai-toolkit", "repo": "https://github.com/ostris/ai-toolkit", "version": "0.12.26"}
+    return {
+        "format": "pt",
+        "name": _NAME,
+        "note": "DEMO: random weights in AI Toolkit's format, not trained; only for the demo checkpoint",
+        "software": json.dumps(software),
+        "ss_base_model_version": "wan_2.2_14b",
+        "ss_output_name": _NAME,
+        "training_info": json.dumps({"step": _STEP, "epoch": 0}),
+        "version": "1.0",
+    }
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """The same safetensors file with sorted keys in its header; the library writes metadata in a random order.
+
+    The format is the header's length as 8 bytes little endian, the header as JSON padded with spaces, the data.
+    """
+    start = 8
+    end = start + int.from_bytes(content[:start], "little")
+    header = json.dumps(json.loads(content[start:end]), sort_keys=True, separators=(",", ":")).encode()
+    return content[:start] + header.ljust(end - start) + content[end:]

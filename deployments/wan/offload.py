@@ -1,0 +1,76 @@
+"""Fits the pipeline into GPU memory: picks where weights wait while they are not in use, and sets diffusers so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from serve_app.errors import ConfigurationError
+from serve_app.offload_mode import OffloadMode
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class OffloadPlan:
+    """What was picked (never AUTO), and why, in words for the log and the result."""
+
+    mode: OffloadMode
+    reason: str
+
+
+def plan_offload(
+    mode: OffloadMode,
+    *,
+    device_type: str,
+    component_bytes: Mapping[str, int],
+    allowance_bytes: int,
+    free_bytes: int,
+) -> OffloadPlan:
+    """Decide where the weights wait.
+
+    Args:
+        mode: what the operator asked for; a mode other than AUTO is taken as it is.
+        device_type: "cpu", "cuda", ...
+        component_bytes: size of each component's weights.
+        allowance_bytes: what a render needs besides weights: activations, and the LoRA pair.
+        free_bytes: memory of the GPU that nothing uses now; not looked at on a CPU.
+
+    Raises:
+        ConfigurationError: offload on a CPU, where the weights have nowhere else to be.
+    """
+    if device_type == "cpu":
+        if mode in (OffloadMode.AUTO, OffloadMode.NONE):
+            return OffloadPlan(OffloadMode.NONE, "the device is a CPU")
+        raise ConfigurationError(f"offload: {mode.value} needs a GPU; use auto or none on a CPU")
+    if mode is not OffloadMode.AUTO:
+        return OffloadPlan(mode, "set by the operator")
+    return _fastest_that_fits(component_bytes, allowance_bytes, free_bytes)
+
+
+def _fastest_that_fits(component_bytes: Mapping[str, int], allowance: int, free: int) -> OffloadPlan:
+    everything = sum(component_bytes.values())
+    name, largest = max(component_bytes.items(), key=lambda item: item[1])
+    room = f"{_gib(allowance)} for a render, {_gib(free)} free"
+    if everything + allowance <= free:
+        return OffloadPlan(OffloadMode.NONE, f"all weights fit: {_gib(everything)} and {room}")
+    all_weights = f"all weights do not fit ({_gib(everything)} and {room})"
+    if largest + allowance <= free:
+        return OffloadPlan(OffloadMode.MODEL, f"{all_weights}, the largest component, {name}, does ({_gib(largest)})")
+    return OffloadPlan(OffloadMode.SEQUENTIAL, f"{all_weights}, nor does {name} alone ({_gib(largest)})")
+
+
+def apply_plan(pipe: Any, plan: OffloadPlan, device: torch.device) -> None:
+    """Move the pipeline's weights, or the hooks that move them, to where the plan wants them. Repeatable."""
+    match plan.mode:
+        case OffloadMode.MODEL:
+            pipe.enable_model_cpu_offload(device=device)
+        case OffloadMode.SEQUENTIAL:
+            pipe.enable_sequential_cpu_offload(device=device)
+        case _:
+            pipe.to(device)
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB"

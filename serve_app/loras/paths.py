@@ -1,0 +1,84 @@
+"""Which file a client means: a path inside `lora_root`, and nothing else."""
+
+import errno
+import re
+import stat
+from pathlib import Path, PurePosixPath
+
+from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError
+
+_URL = re.compile(r"^\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_RELATIVE = "write it relative to the service's lora_root, as in 'my_lora_high_noise.safetensors'"
+
+
+def resolve(reference: str, root: Path) -> Path:
+    """The regular file under `root` that `reference` names: absolute, without symlinks.
+
+    `reference` is POSIX, relative to `root`; `~` is an ordinary character. Symlinks may point anywhere inside root.
+
+    Raises:
+        LoraPathRefused: it leads out of root, or is not a relative path to a regular file.
+        LoraNotFound: nothing is there. No error tells where root lies.
+    """
+    _check_spelling(reference)
+    inside = root.resolve()
+    try:
+        file = (inside / reference).resolve()
+        if not file.is_relative_to(inside):
+            raise _refused(reference, "it leaves lora_root through a symlink; copy the file into lora_root")
+        mode = file.stat().st_mode
+    except RuntimeError as error:  # how Python 3.11 reports a loop of symlinks
+        raise _refused(reference, "its symlinks form a loop; link it to the file itself") from error
+    except OSError as error:
+        raise unreadable(reference, error) from error
+    _check_kind(reference, mode)
+    return file
+
+
+def unreadable(reference: str, error: OSError) -> RequestError:
+    """What the client is told when the file cannot be opened. An error that is not about the file is raised again."""
+    if isinstance(error, PermissionError):
+        return _refused(reference, "this service has no permission to read it; change the file's mode or owner")
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ENAMETOOLONG:
+        return LoraNotFound(f"LoRA file(s) not found: {[reference]}", {"missing_files": [reference]})
+    raise error
+
+
+def _check_spelling(reference: str) -> None:
+    problem = _spelling_problem(reference)
+    if problem is not None:
+        raise _refused(reference, problem)
+
+
+def _spelling_problem(reference: str) -> str | None:
+    path = PurePosixPath(reference)
+    problems = {
+        f"it is empty; {_RELATIVE}": not reference.strip(),
+        "it contains a NUL character; remove it": "\0" in reference,
+        "it is not valid Unicode; remove the unpaired surrogate": not _is_unicode(reference),
+        "this service reads LoRAs from lora_root only; download it there": bool(_URL.match(reference)),
+        f"it contains a backslash; separate folders with '/' and {_RELATIVE}": "\\" in reference,
+        f"it is absolute; {_RELATIVE}": path.is_absolute(),
+        f"it contains '..'; {_RELATIVE}": ".." in path.parts,
+    }
+    return next((problem for problem, found in problems.items() if found), None)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_kind(reference: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise _refused(reference, "it is a directory; name the .safetensors file in it")
+    if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
+        raise _refused(reference, "it is not a regular file; name a .safetensors file")
+
+
+def _refused(reference: str, reason: str) -> LoraPathRefused:
+    sendable = reference.encode(errors="backslashreplace").decode()  # an answer with a lone surrogate has no UTF-8
+    return LoraPathRefused(f"LoRA path {reference!r} is refused: {reason}", {"path": sendable})

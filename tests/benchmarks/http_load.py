@@ -1,0 +1,124 @@
+"""POST and status latency, and videos per second, while the demo checkpoint renders.
+
+    python -m tests.benchmarks.http_load [--renders 60] [--clients 1 16] [--base-url URL]
+
+Each client posts a request, polls its status until it has ended, and goes on to the next, until all are done.
+Prints a table and, last, one line of JSON. It starts a service of its own unless `--base-url` names one.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.service_process import ServiceProcess
+
+POLL_S = 0.1
+ENDED = ("succeeded", "failed", "canceled")
+BODY = {
+    "model": "wan22_14b_t2v",
+    "loras": [
+        {"path": f"demo/wan22_demo_000000500_{side}_noise.safetensors", "transformer": side} for side in ("high", "low")
+    ],
+    "prompts": [{"prompt": "a fox", "width": 64, "height": 64, "num_frames": 5, "sample_steps": 2}],
+}
+
+
+@dataclass
+class Samples:
+    """Latencies in seconds."""
+
+    post: list[float] = field(default_factory=list)
+    status: list[float] = field(default_factory=list)
+
+
+async def timed(into: list[float], call: Any) -> dict[str, Any]:
+    started = time.perf_counter()
+    response = await call
+    into.append(time.perf_counter() - started)
+    response.raise_for_status()
+    body: dict[str, Any] = response.json()
+    return body
+
+
+async def client(http: httpx.AsyncClient, pending: list[int], samples: Samples) -> None:
+    while pending:
+        seed = pending.pop()
+        body = {**BODY, "prompts": [{**BODY["prompts"][0], "seed": seed}]}  # type: ignore[dict-item]
+        accepted = await timed(samples.post, http.post("/v1/inference", json=body))
+        status = accepted
+        while status["status"] not in ENDED:
+            await asyncio.sleep(POLL_S)
+            status = await timed(samples.status, http.get(f"/v1/requests/{accepted['request_id']}/status"))
+        if status["status"] != "succeeded":
+            raise RuntimeError(f"a render ended as {status}")
+
+
+async def load(url: str, clients: int, renders: int) -> dict[str, Any]:
+    samples, pending = Samples(), list(range(renders))
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        started = time.perf_counter()
+        await asyncio.gather(*(client(http, pending, samples) for _ in range(clients)))
+        wall = time.perf_counter() - started
+    return {
+        "clients": clients,
+        "renders": renders,
+        "videos_per_s": round(renders / wall, 2),
+        "post_p50_ms": milliseconds(samples.post, 50),
+        "post_p99_ms": milliseconds(samples.post, 99),
+        "status_p99_ms": milliseconds(samples.status, 99),
+    }
+
+
+def milliseconds(samples: list[float], percentile: int) -> float:
+    return round(1000 * statistics.quantiles(samples, n=100, method="inclusive")[percentile - 1], 1)
+
+
+def measure(url: str, clients: list[int], renders: int) -> list[dict[str, Any]]:
+    asyncio.run(load(url, 1, 3))  # warm-up: first load of the pair, lazily opened connections
+    return [asyncio.run(load(url, count, renders)) for count in clients]
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0])
+    print("  ".join(f"{column:>14}" for column in columns))
+    for row in rows:
+        print("  ".join(f"{row[column]:>14}" for column in columns))
+    setting = {
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        **{package: version(package) for package in ("ray", "torch", "diffusers")},
+    }
+    print(json.dumps({"benchmark": "http_load", "setting": setting, "rows": rows}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--renders", type=int, default=60)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--base-url")
+    options = parser.parse_args()
+    if options.base_url:
+        report(measure(options.base_url, options.clients, options.renders))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        service = ServiceProcess(Path(directory))
+        service.start()
+        try:
+            report(measure(service.url, options.clients, options.renders))
+        finally:
+            service.stop()
+
+
+if __name__ == "__main__":
+    main()

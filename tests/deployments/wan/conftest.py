@@ -1,0 +1,92 @@
+"""One runtime on the demo checkpoint for every test here, and specs that it can render."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.runtime import Frames, WanRuntime
+from serve_app.jobs.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
+from serve_app.offload_mode import OffloadMode
+
+LoraFactory = Callable[..., LoraFile]
+Render = Callable[..., Frames]
+
+torch.set_num_threads(1)  # faster on models of this size, and kind to the neighbours
+
+
+def load_demo(checkpoint: DemoCheckpoint, dtype: str = "auto") -> WanRuntime:
+    return WanRuntime.load(
+        base_model=str(checkpoint.base),
+        transformer_model=str(checkpoint.transformers),
+        dtype=dtype,
+        offload=OffloadMode.AUTO,
+        hf_token=None,
+        device="cpu",
+    )
+
+
+def lora_file(expert: Expert, file: Path, multiplier: float = 1.0) -> LoraFile:
+    """Pin `file` to its content of now."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    return LoraFile(expert=expert, reference=file.name, file=file, sha256=digest, multiplier=multiplier)
+
+
+def make_spec(*loras: LoraFile, **changes: Any) -> RenderSpec:
+    values: dict[str, Any] = {
+        "recipe": Recipe.REFERENCE,
+        "loras": loras,
+        "prompt": "a fox runs through fresh snow",
+        "negative_prompt": "",
+        "width": 64,
+        "height": 64,
+        "num_frames": 5,
+        "fps": 16,
+        "sample_steps": 4,
+        "guidance_scale": 4.0,
+        "seed": 42,
+        "output_format": OutputFormat.PNG,
+    }
+    return RenderSpec(**{**values, **changes})
+
+
+def difference(one: Frames, other: Frames) -> float:
+    """Mean over pixels, of 255."""
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+@pytest.fixture(scope="session")
+def runtime(demo_checkpoint: DemoCheckpoint) -> WanRuntime:
+    return load_demo(demo_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def render(runtime: WanRuntime) -> Render:
+    """Renders a spec made of LoRAs and changes; no listener."""
+    return lambda *loras, **changes: runtime.render(make_spec(*loras, **changes), lambda _: None)
+
+
+@pytest.fixture
+def high(demo_loras: tuple[Path, Path]) -> LoraFile:
+    return lora_file(Expert.HIGH, demo_loras[0])
+
+
+@pytest.fixture
+def low(demo_loras: tuple[Path, Path]) -> LoraFile:
+    return lora_file(Expert.LOW, demo_loras[1])
+
+
+@pytest.fixture
+def pair(high: LoraFile, low: LoraFile) -> tuple[LoraFile, LoraFile]:
+    return high, low
+
+
+@pytest.fixture
+def other_pair(demo_loras: tuple[Path, Path]) -> tuple[LoraFile, LoraFile]:
+    """A second pair: the demo's files with their sides exchanged."""
+    return lora_file(Expert.HIGH, demo_loras[1]), lora_file(Expert.LOW, demo_loras[0])

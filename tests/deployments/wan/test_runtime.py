@@ -1,0 +1,170 @@
+"""Frames of the runtime against an independent use of diffusers, and its behaviour when a render ends early."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from safetensors.torch import load_file, save_file
+
+from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.runtime import Frames, WanRuntime
+from serve_app.errors import ConfigurationError, LoraChanged, OutOfMemory, RenderFailed
+from serve_app.jobs.spec import Expert, LoraFile
+from serve_app.offload_mode import OffloadMode
+from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
+
+_NEGATIVE = "blurry, low quality"
+
+
+def _reference_frames(
+    checkpoint: DemoCheckpoint, dtype: torch.dtype, multipliers: dict[Path, float], **call: Any
+) -> Frames:
+    """What the reference server does, written down from its description, with nothing of the runtime."""
+    pipe = WanPipeline.from_pretrained(checkpoint.base, transformer=None, transformer_2=None, dtype=dtype)
+    for folder, (path, multiplier) in zip(("transformer", "transformer_2"), multipliers.items(), strict=True):
+        expert = WanTransformer3DModel.from_pretrained(checkpoint.transformers, subfolder=folder, dtype=dtype)
+        setattr(pipe, folder, expert)
+        pipe.load_lora_weights(
+            str(path), adapter_name=folder, load_into_transformer_2=folder == "transformer_2", local_files_only=True
+        )
+        expert.set_adapters(folder, weights=multiplier)
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe(generator=torch.Generator("cpu").manual_seed(call.pop("seed")), output_type="pil", **call).frames[0]
+    return np.stack([np.asarray(image) for image in images])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("values", "multipliers"),
+    [
+        ({"width": 64, "height": 64, "guidance_scale": 4.0}, (1.0, 1.0)),
+        ({"width": 96, "height": 64, "guidance_scale": 1.0}, (0.5, 1.25)),
+        ({"width": 64, "height": 96, "guidance_scale": 6.5}, (-1.0, 0.0)),
+    ],
+)
+def test_frames_equal_the_reference_pipeline(
+    demo_checkpoint: DemoCheckpoint,
+    pair: tuple[LoraFile, LoraFile],
+    dtype: str,
+    values: dict[str, Any],
+    multipliers: tuple[float, float],
+) -> None:
+    prompt = "  a  woman &amp; a&nbsp;horse   “quoted” café—night \n club "
+    values = {**values, "prompt": prompt, "negative_prompt": _NEGATIVE, "num_frames": 5, "seed": 7}
+    expected = _reference_frames(
+        demo_checkpoint,
+        getattr(torch, dtype),
+        {lora.file: multiplier for lora, multiplier in zip(pair, multipliers, strict=True)},
+        num_inference_steps=3,
+        **values,
+    )
+    loras = [lora.model_copy(update={"multiplier": m}) for lora, m in zip(pair, multipliers, strict=True)]
+    frames = load_demo(demo_checkpoint, dtype).render(make_spec(*loras, sample_steps=3, **values), lambda _: None)
+    assert frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, expected)
+
+
+def test_prompt_seed_and_negative_prompt_change_the_video(render: Render) -> None:
+    base = render()
+    assert difference(render(prompt="a city street at night in the rain"), base) > 5
+    assert difference(render(seed=43), base) > 5
+    assert difference(render(negative_prompt=_NEGATIVE), base) > 1
+
+
+def test_every_step_is_counted(runtime: WanRuntime) -> None:
+    steps: list[int] = []
+    runtime.render(make_spec(sample_steps=3), steps.append)
+    assert steps == [1, 2, 3]
+
+
+@pytest.mark.parametrize("last_step", [1, 3, 4])
+def test_what_on_step_raises_comes_out_and_the_next_render_is_exact(
+    runtime: WanRuntime, render: Render, high: LoraFile, low: LoraFile, last_step: int
+) -> None:
+    expected = render(high, low)
+    stop = RuntimeError("stop")
+
+    def abort(step: int) -> None:
+        if step == last_step:
+            raise stop
+
+    with pytest.raises(RuntimeError) as caught:
+        runtime.render(make_spec(high, low, seed=1), abort)
+    assert caught.value is stop
+    np.testing.assert_array_equal(render(high, low), expected)
+
+
+def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: WanRuntime, render: Render) -> None:
+    expected = render()
+
+    def exhaust(_: int) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemory, match="64x64, 5 frames") as caught:
+        runtime.render(make_spec(), exhaust)
+    assert caught.value.details == {"offload": "none", "reason": "CUDA out of memory"}
+    np.testing.assert_array_equal(render(), expected)
+
+
+def test_numbers_that_are_not_finite_fail_the_render(
+    render: Render, low: LoraFile, demo_loras: tuple[Path, Path], tmp_path: Path
+) -> None:
+    expected = render(low)
+    tensors = load_file(demo_loras[1])
+    tensors["diffusion_model.blocks.0.ffn.2.lora_B.weight"].fill_(float("nan"))
+    save_file(tensors, tmp_path / "nan.safetensors")
+    with pytest.raises(RenderFailed, match="not finite"):
+        render(lora_file(Expert.LOW, tmp_path / "nan.safetensors"))
+    np.testing.assert_array_equal(render(low), expected)
+
+
+def test_a_frame_count_that_the_model_does_not_make_is_refused(render: Render) -> None:
+    with pytest.raises(RenderFailed, match="expected"):
+        render(num_frames=6)
+
+
+def test_a_render_error_leaves_the_loaded_pair(
+    runtime: WanRuntime, render: Render, high: LoraFile, low: LoraFile
+) -> None:
+    render(high, low)
+    key = runtime.pair_key
+    with pytest.raises(LoraChanged):
+        render(high.model_copy(update={"sha256": "0" * 64}), low)
+    assert runtime.pair_key == key
+
+
+def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
+    assert runtime.summary == {
+        "device": "cpu",
+        "dtype": "float32",
+        "offload": "none",
+        "offload_reason": "the device is a CPU",
+    }
+    runtime.probe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float8"}, "dtype: 'float8'"),
+        ({"base_model": "/nowhere"}, "base_model: cannot load '/nowhere'"),
+        ({"transformer_model": "/nowhere"}, "transformer_model: cannot load '/nowhere'"),
+        ({"offload": OffloadMode.MODEL}, "offload: model needs a GPU"),
+    ],
+)
+def test_args_that_cannot_work_are_refused(
+    demo_checkpoint: DemoCheckpoint, changes: dict[str, Any], message: str
+) -> None:
+    args: dict[str, Any] = {
+        "base_model": str(demo_checkpoint.base),
+        "transformer_model": str(demo_checkpoint.transformers),
+        "dtype": "auto",
+        "offload": OffloadMode.AUTO,
+        "hf_token": None,
+        "device": "cpu",
+    }
+    with pytest.raises(ConfigurationError, match=message):
+        WanRuntime.load(**{**args, **changes})

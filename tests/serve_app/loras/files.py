@@ -1,0 +1,52 @@
+"""LoRA files as bytes, independent of the code under test."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from serve_app.loras.architecture import WanArchitecture
+
+TINY = WanArchitecture(num_layers=2, dim=24, ffn_dim=48)
+METADATA = {"format": "pt", "ss_base_model_version": "wan_2.2_14b"}
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def pair(module: str, rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lora_B")) -> Tensors:
+    """Both halves for a module of TINY, filled with small numbers."""
+    out, wide = TINY.linear_shapes()[module]
+    prefix = f"diffusion_model.{module}"
+    return {
+        f"{prefix}.{names[0]}.weight": np.full((rank, wide), 0.5, np.float16),
+        f"{prefix}.{names[1]}.weight": np.full((out, rank), 0.25, np.float16),
+    }
+
+
+def full(rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lora_B")) -> Tensors:
+    """A LoRA of every linear layer of TINY, as AI Toolkit saves it."""
+    return {key: value for module in TINY.linear_shapes() for key, value in pair(module, rank, names=names).items()}
+
+
+def save(path: Path, tensors: Tensors, metadata: dict[str, str] = METADATA) -> Path:
+    save_file(tensors, path, metadata=metadata)
+    return path
+
+
+def raw(header: Mapping[str, Any] | str | bytes, data: bytes = b"") -> bytes:
+    """A safetensors file with exactly this header, right or wrong."""
+    text = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def typed(tensors: Mapping[str, tuple[str, list[int], bytes]]) -> bytes:
+    """A file of tensors given as (dtype, shape, bytes): also dtypes that numpy lacks, such as BF16."""
+    header, data = {}, b""
+    for name, (dtype, shape, content) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    return raw(header, data)

@@ -1,0 +1,96 @@
+"""The service as users run it: `serve run` on a config file, in a process of its own, on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+STARTUP_S = 180
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class ServiceProcess:
+    """One `serve run`, with its state (database, outputs, LoRAs, demo checkpoint) under `directory`."""
+
+    def __init__(self, directory: Path, **args: Any) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = directory / "serve.log"
+        self._args = {"profile": "cpu", **args}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Start it and wait until it is healthy; returns the seconds that took."""
+        started = time.monotonic()
+        config = self.directory / "serve_config.json"  # JSON is YAML
+        config.write_text(json.dumps(self._config()))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [Path(sys.executable).with_name("serve"), "run", config],
+                cwd=self.directory,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+            )
+        while time.monotonic() - started < STARTUP_S:
+            if self._process.poll() is not None:
+                break
+            if self._healthy():
+                return time.monotonic() - started
+            time.sleep(0.2)
+        self.kill()
+        raise RuntimeError(f"the service did not come up; its log:\n{self.log.read_text()[-4000:]}")
+
+    def processes(self) -> list[psutil.Process]:
+        """`serve run` and everything it started: Ray's daemons, the replicas, the proxy."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
+
+    def kill(self) -> None:
+        """End the whole cluster at once, as a power cut would."""
+        processes = self.processes()
+        for process in processes:
+            if process.is_running():
+                process.kill()
+        psutil.wait_procs(processes, timeout=30)
+        if self._process is not None:
+            self._process.wait(30)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+
+    def _config(self) -> dict[str, Any]:
+        application = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": self._args}
+        return {"http_options": {"host": "127.0.0.1", "port": self.port}, "applications": [application]}
+
+    def _healthy(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=2).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
