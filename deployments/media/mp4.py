@@ -56,7 +56,8 @@ def _command(shape: tuple[int, ...], fps: int, path: Path) -> list[str]:
     count, height, width, _ = shape
     threads = str(_THREADS if count * height * width >= _THREADS_FROM_PIXELS else 1)
     general = ["-hide_banner", "-loglevel", "error", "-y", "-filter_threads", threads]
-    picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-framerate", str(fps)]
+    # `-r`, because from `-framerate` ffmpeg guesses a usual rate close by: 119 became 120.
+    picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
     codec = ["-c:v", "libx264", "-preset", _PRESET, "-crf", str(_CRF), "-threads", threads]
     # Bit-exact: no version strings or dates in the container. Fast start: the index before the pictures.
     container = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"]

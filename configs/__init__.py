@@ -1,0 +1,1 @@
+"""Model cards, serve profiles and manifests: data only."""
