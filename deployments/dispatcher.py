@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import logging
-from time import time
+from time import monotonic, time
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
@@ -48,14 +48,18 @@ class Dispatcher:
             raise RuntimeError("the dispatcher's loop has ended")
 
     async def _run(self) -> None:
+        """Wake-ups open slots; the sweep gives back what dead replicas held and finds what wake-ups missed."""
+        swept = -self._settings.sweep_s
         while True:
             self._queued.clear()
             try:
-                await self._store.expire_leases(self._settings.max_attempts)
-                self._open_slots(len(await self._store.waiting(self._max_slots)))
+                if monotonic() - swept >= self._settings.sweep_s:
+                    await self._store.expire_leases(self._settings.max_attempts)
+                    swept = monotonic()
+                if len(self._slots) < self._max_slots:
+                    self._open_slots(len(await self._store.waiting(self._max_slots)))
             except StoreUnavailable as error:
                 logger.warning("%s", error)
-            # Wake-ups start renders; the sweep is for leases that ran out and for wake-ups that got lost.
             await _wait(self._queued, self._settings.sweep_s)
 
     def _open_slots(self, waiting: int) -> None:

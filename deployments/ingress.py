@@ -18,8 +18,11 @@ from serve_app.plan import ServicePlan
 logger = logging.getLogger("ray.serve")
 
 
+_ANNOUNCE_EVERY_S = 0.02  # far below a render's time, and a burst of requests costs a few calls only
+
+
 class Announcer:
-    """Tells the Dispatcher that renders are queued: one call for all that were queued while the last one ran."""
+    """Tells the Dispatcher that renders are queued: at once, then one call for all that come shortly after."""
 
     def __init__(self, dispatcher: DeploymentHandle) -> None:
         self._wake = dispatcher.wake
@@ -39,9 +42,16 @@ class Announcer:
                 await self._wake.remote()
             except Exception as error:
                 logger.warning("the dispatcher did not hear of new renders: %r", error)
+            await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
 
-@serve.deployment(name="Ingress", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.2})
+@serve.deployment(
+    name="Ingress",
+    max_ongoing_requests=1000,
+    ray_actor_options={"num_cpus": 0.2},
+    # Clients poll: a line per request would bury everything else, and costs as much as answering does.
+    logging_config={"enable_access_log": False},
+)
 @serve.ingress()
 class Ingress:
     """Validates requests, makes them durable, answers from the store. It holds nothing of its own."""

@@ -187,7 +187,7 @@ class LoraNotLoaded(RenderError):
 
 
 class OutOfMemory(RenderError):
-    """The device ran out of memory under every offload plan that was tried."""
+    """The device ran out of memory, on a GPU also in one retry under the next leaner offload plan, if there is one."""
 
     code = ErrorCode.OUT_OF_MEMORY
 

@@ -11,6 +11,8 @@ from serve_app.offload_mode import OffloadMode
 
 _GIB = 2**30
 
+_LEANER = {OffloadMode.NONE: OffloadMode.MODEL, OffloadMode.MODEL: OffloadMode.SEQUENTIAL}
+
 
 @dataclass(frozen=True)
 class OffloadPlan:
@@ -61,8 +63,19 @@ def _fastest_that_fits(component_bytes: Mapping[str, int], allowance: int, free:
     return OffloadPlan(OffloadMode.SEQUENTIAL, f"{all_weights}, nor does {name} alone ({_gib(largest)})")
 
 
+def next_plan(plan: OffloadPlan, device_type: str) -> OffloadPlan | None:
+    """The plan that needs less GPU memory than `plan`, after that ran out; None where there is none."""
+    if device_type == "cpu" or plan.mode not in _LEANER:
+        return None
+    return OffloadPlan(_LEANER[plan.mode], f"out of memory with {plan.mode.value} ({plan.reason})")
+
+
 def apply_plan(pipe: Any, plan: OffloadPlan, device: torch.device) -> None:
-    """Move the pipeline's weights, or the hooks that move them, to where the plan wants them. Repeatable."""
+    """Move the pipeline's weights, or the hooks that move them, to where the plan wants them.
+
+    Repeatable, also with a leaner plan than before: diffusers takes the old plan's hooks off and the weights to the
+    host first. LoRA adapters are weights of their expert and go with it.
+    """
     match plan.mode:
         case OffloadMode.MODEL:
             pipe.enable_model_cpu_offload(device=device)

@@ -1,5 +1,8 @@
 """Renders video with Wan 2.2 T2V A14B and a LoRA pair: one spec in, its frames out."""
 
+import logging
+import os
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Self
@@ -10,10 +13,13 @@ import torch
 
 from deployments.wan.adapters import PairAdapters
 from deployments.wan.loading import compute_dtype, load_pipeline
-from deployments.wan.offload import OffloadPlan, apply_plan, plan_offload
+from deployments.wan.offload import OffloadPlan, apply_plan, next_plan, plan_offload
+from deployments.wan.prompts import PromptEmbeddings
 from serve_app.errors import OutOfMemory, RenderFailed
 from serve_app.jobs.spec import RenderSpec
 from serve_app.offload_mode import OffloadMode
+
+logger = logging.getLogger("ray.serve")
 
 Frames = npt.NDArray[np.uint8]
 
@@ -33,7 +39,9 @@ class WanRuntime:
         self._device = device
         self._dtype = dtype
         apply_plan(pipe, plan, device)
-        self._adapters = PairAdapters(pipe, lambda: apply_plan(pipe, plan, device))
+        self._adapters = PairAdapters(pipe, lambda: apply_plan(pipe, self._plan, device))
+        self._prompts = PromptEmbeddings(pipe, device)
+        self._timings: dict[str, float] = {}
 
     @classmethod
     def load(
@@ -48,12 +56,16 @@ class WanRuntime:
     ) -> Self:
         """Load the base model onto `device` ("cpu" or "cuda"). Takes minutes with real weights.
 
+        On a CPU, torch is limited to half of the cores, in the whole process.
+
         Raises:
             ConfigurationError: a checkpoint cannot be loaded, or the dtype or offload mode does not go with the
                 device.
         """
         target = torch.device(device)
         number_type = compute_dtype(dtype, target)
+        if target.type == "cpu":
+            torch.set_num_threads(_cpu_threads())
         pipe = load_pipeline(base_model, transformer_model, number_type, hf_token)
         plan = plan_offload(
             offload,
@@ -73,6 +85,11 @@ class WanRuntime:
     def plan(self) -> OffloadPlan:
         """Where the weights wait while they are not in use, and why there."""
         return self._plan
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of the last render that gave frames, in its last attempt: "lora", "text", "denoise", "decode"."""
+        return dict(self._timings)
 
     @property
     def device_name(self) -> str:
@@ -100,20 +117,26 @@ class WanRuntime:
         `on_step` gets the count of finished denoising steps after each one. What it raises ends the render and comes
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
 
+        Where memory runs out, the runtime goes over to the next leaner offload plan, stays there, and tries once
+        more; the steps then count from 1 again. The plan changes no pixel. But once memory was too short for the
+        algorithm that decoding took, this process decodes that size with another one (on an H200: 2 of 255 at most).
+
         Raises:
             LoraChanged, LoraNotLoaded: see `PairAdapters.apply`.
             OutOfMemory: the device's memory does not hold this render.
             RenderFailed: the video has numbers that are not finite, or not the size that the spec says.
         """
+        tried = [self._plan]
         try:
-            self._adapters.apply(spec.loras)
-            return _to_pixels(self._generate(spec, on_step), spec)
+            return self._attempt(spec, on_step)
         except torch.OutOfMemoryError as error:
-            self._recover(error)
-            raise self._out_of_memory(spec, str(error)) from None
-        except BaseException as error:
-            self._recover(error)
-            raise
+            if not self._make_leaner(spec):
+                raise self._out_of_memory(spec, tried, str(error)) from None
+        tried.append(self._plan)
+        try:
+            return self._attempt(spec, on_step)
+        except torch.OutOfMemoryError as error:
+            raise self._out_of_memory(spec, tried, str(error)) from None
 
     def probe(self) -> None:
         """Compute something tiny and wait for it.
@@ -126,16 +149,46 @@ class WanRuntime:
         if ones.sum().item() != _PROBE_SIZE:  # item() waits for the device
             raise RuntimeError(f"{self.device_name} computes wrong sums")
 
-    def _generate(self, spec: RenderSpec, on_step: Callable[[int], None]) -> npt.NDArray[np.float32]:
+    def _attempt(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
+        watch = _Stopwatch()
+        try:
+            self._adapters.apply(spec.loras)
+            watch.lap("lora")
+            conditions = self._conditions(spec)
+            watch.lap("text")
+            frames = _to_pixels(self._generate(spec, conditions, on_step, watch), spec)
+            watch.lap("decode")
+        except BaseException as error:
+            self._recover(error)
+            raise
+        self._timings = watch.seconds
+        return frames
+
+    def _conditions(self, spec: RenderSpec) -> dict[str, torch.Tensor]:
+        """The pipeline's arguments in place of the prompts."""
+        conditions = {"prompt_embeds": self._prompts.get(spec.prompt)}
+        if spec.guidance_scale > 1:  # the pipeline's own rule; below, it looks at no negative prompt
+            conditions["negative_prompt_embeds"] = self._prompts.get(spec.negative_prompt)
+        return conditions
+
+    def _generate(
+        self,
+        spec: RenderSpec,
+        conditions: dict[str, torch.Tensor],
+        on_step: Callable[[int], None],
+        watch: "_Stopwatch",
+    ) -> npt.NDArray[np.float32]:
         """The video as the pipeline gives it, [frames, height, width, 3] in 0..1."""
 
         def after_step(_pipe: Any, step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+            if step + 1 == spec.sample_steps:
+                self._wait_for_device()  # else the last step would count as decoding
+            watch.lap("denoise")
             on_step(step + 1)
             return {}
 
         result = self._pipe(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt,
+            **conditions,
             width=spec.width,
             height=spec.height,
             num_frames=spec.num_frames,
@@ -155,17 +208,69 @@ class WanRuntime:
         # The frames of the failed call hold its tensors, and the VAE holds those of the frames it has decoded.
         traceback.clear_frames(error.__traceback__)
         self._pipe.vae.clear_cache()
-        # Else the expert that ran stays on the GPU, and the next render would need room for two.
-        self._pipe.maybe_free_model_hooks()
+        # Else the expert that ran, or the layer of it, stays on the GPU, and the next render would need room for two.
+        apply_plan(self._pipe, self._plan, self._device)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _out_of_memory(self, spec: RenderSpec, reason: str) -> OutOfMemory:
-        return OutOfMemory(
-            f"{self.device_name} ran out of memory for {spec.width}x{spec.height}, {spec.num_frames} frames with "
-            f"offload: {self._plan.mode.value}; ask for fewer pixels or frames, or set a stronger offload",
-            {"offload": self._plan.mode.value, "reason": reason},
+    def _wait_for_device(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _make_leaner(self, spec: RenderSpec) -> bool:
+        """Go over to the next offload plan for good; False where there is none."""
+        plan = next_plan(self._plan, self._device.type)
+        if plan is None:
+            return False
+        logger.warning(
+            "%s ran out of memory for %s with offload: %s; from now on this replica runs with offload: %s, slower",
+            self.device_name,
+            _size(spec),
+            self._plan.mode.value,
+            plan.mode.value,
         )
+        apply_plan(self._pipe, plan, self._device)
+        self._plan = plan
+        return True
+
+    def _out_of_memory(self, spec: RenderSpec, tried: list[OffloadPlan], reason: str) -> OutOfMemory:
+        modes = [plan.mode.value for plan in tried]
+        leaner = next_plan(self._plan, self._device.type)
+        advice = f", or set offload: {leaner.mode.value}" if leaner else ""
+        return OutOfMemory(
+            f"{self.device_name} ran out of memory for {_size(spec)} with offload: {', then '.join(modes)}; "
+            f"ask for fewer pixels or frames{advice}",
+            {
+                "width": spec.width,
+                "height": spec.height,
+                "num_frames": spec.num_frames,
+                "offload": modes,
+                "reason": reason,
+            },
+        )
+
+
+class _Stopwatch:
+    """Seconds that the parts of one render take, one after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """Count the time since the last lap for `part`."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
+        self._since = now
+
+
+def _cpu_threads() -> int:
+    """Half of the cores: with few of them, one stays free for the API."""
+    return max(1, (os.cpu_count() or 1) // 2)
+
+
+def _size(spec: RenderSpec) -> str:
+    return f"{spec.width}x{spec.height}, {spec.num_frames} frames"
 
 
 def _component_bytes(pipe: Any) -> dict[str, int]:

@@ -23,7 +23,7 @@ class Services:
     announce: Callable[[], None]  # tells the dispatcher, without waiting, that renders are queued
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # async: FastAPI sends a plain function to a thread
     services: Services = request.app.state.services
     return services
 

@@ -1,7 +1,8 @@
 """The way to the job store's database: engine, transactions, schema migrations."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from serve_app.errors import StoreUnavailable
-
-_SQLITE_BEGIN = "sqlite_begin"  # execution option: how a transaction starts on SQLite
 
 
 def _with_driver(url: str, *, sync: bool) -> str:
@@ -52,28 +51,33 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_SQLITE_BEGIN, "BEGIN"))
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        # A write that began as a read cannot wait for another writer on SQLite; it fails at once.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 class Database:
     """Connections to one database, for one process. Open it on the event loop that uses it."""
 
     def __init__(self, url: str) -> None:
-        self._engine: AsyncEngine = create_async_engine(_with_driver(url, sync=False), pool_pre_ping=False)
+        self._engine: AsyncEngine = create_async_engine(_with_driver(url, sync=False), skip_autocommit_rollback=True)
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._turn: AbstractAsyncContextManager[None] = nullcontext()
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
-        # A write that began as a read cannot wait for another writer on SQLite; it fails at once.
-        self._writer = self._engine.execution_options(**{_SQLITE_BEGIN: "BEGIN IMMEDIATE"})
+            # SQLite has one writer at a time. In line here, writers of this process wait no longer than they must;
+            # at SQLite's own lock they would sleep and try again.
+            self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads.
+        """A connection whose statements each see the newest commit; it must not write.
 
         Raises:
             StoreUnavailable: the database did not answer.
         """
-        async with _translated(), self._engine.begin() as connection:
+        async with _translated(), self._reader.connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -83,7 +87,7 @@ class Database:
         Raises:
             StoreUnavailable: the database did not answer; nothing was written.
         """
-        async with _translated(), self._writer.begin() as connection:
+        async with _translated(), self._turn, self._engine.begin() as connection:
             yield connection
 
     async def close(self) -> None:

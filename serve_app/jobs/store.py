@@ -5,6 +5,7 @@ from `serve_app.jobs.states`; so of two writers one wins, on SQLite and on Postg
 """
 
 import secrets
+from collections.abc import Sequence
 from time import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.errors import AttemptsExhausted, RenderError, RequestNotFound
 from serve_app.jobs.database import Database
+from serve_app.jobs.group_commit import GroupCommit
 from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord, RequestRecord, Waiting
 from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
@@ -24,6 +26,7 @@ class JobStore:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
+        self._submissions = GroupCommit(self._insert)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -32,25 +35,17 @@ class JobStore:
     async def submit(self, request: NewRequest) -> None:
         """Make a request and its renders durable in one transaction.
 
+        Requests that arrive while one transaction runs share the next one: a burst costs a few commits.
+
         Raises:
             StoreUnavailable: nothing was written.
         """
-        rows = [
-            {
-                "request_id": request.id,
-                "index": index,
-                "state": RenderState.QUEUED,
-                "pair_key": spec.pair_key,
-                "spec": spec.model_dump_json(),
-                "created_at": request.created_at,
-            }
-            for index, spec in enumerate(request.specs)
-        ]
+        await self._submissions.write(request)
+
+    async def _insert(self, batch: Sequence[NewRequest]) -> None:
         async with self._database.write() as connection:
-            await connection.execute(
-                insert(requests).values(id=request.id, model=request.model, created_at=request.created_at)
-            )
-            await connection.execute(insert(renders), rows)
+            await connection.execute(_INSERT_REQUESTS, [_request_row(request) for request in batch])
+            await connection.execute(_INSERT_RENDERS, [row for request in batch for row in _render_rows(request)])
 
     async def request(self, request_id: str) -> RequestRecord:
         """One request with its renders.
@@ -183,6 +178,28 @@ class JobStore:
         return len(lost)
 
 
+_INSERT_REQUESTS = insert(requests)
+_INSERT_RENDERS = insert(renders)
+
+
+def _request_row(request: NewRequest) -> dict[str, Any]:
+    return {"id": request.id, "model": request.model, "created_at": request.created_at}
+
+
+def _render_rows(request: NewRequest) -> list[dict[str, Any]]:
+    return [
+        {
+            "request_id": request.id,
+            "index": index,
+            "state": RenderState.QUEUED,
+            "pair_key": spec.pair_key,
+            "spec": spec.model_dump_json(),
+            "created_at": request.created_at,
+        }
+        for index, spec in enumerate(request.specs)
+    ]
+
+
 def _change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:
     """An UPDATE of the rows under `condition` that may take `event`, to the state it leads to."""
     (target,) = {state for source in RenderState if (state := after(source, event))}
@@ -234,13 +251,20 @@ async def _cancel(connection: AsyncConnection, request_id: str) -> None:
 
 
 async def _read_request(connection: AsyncConnection, request_id: str) -> RequestRecord:
-    head = (await connection.execute(select(requests).where(requests.c.id == request_id))).one_or_none()
-    if head is None:
+    whole = (
+        select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))
+        .join(requests)
+        .where(requests.c.id == request_id)
+        .order_by(renders.c.index)
+    )
+    rows = (await connection.execute(whole)).mappings().all()
+    if not rows:
         raise RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
-    of_request = select(renders).where(renders.c.request_id == request_id).order_by(renders.c.index)
-    rows = (await connection.execute(of_request)).mappings().all()
     return RequestRecord(
-        id=head.id, model=head.model, created_at=head.created_at, renders=tuple(_render(row) for row in rows)
+        id=request_id,
+        model=rows[0]["model"],
+        created_at=rows[0]["accepted_at"],
+        renders=tuple(_render(row) for row in rows),
     )
 
 

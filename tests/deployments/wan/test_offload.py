@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.wan.offload import OffloadPlan, plan_offload
+from deployments.wan.offload import OffloadPlan, next_plan, plan_offload
 from serve_app.errors import ConfigurationError
 from serve_app.offload_mode import OffloadMode
 
@@ -50,6 +50,20 @@ def test_a_cpu_needs_no_offload(mode: OffloadMode) -> None:
 def test_a_cpu_cannot_offload(mode: OffloadMode) -> None:
     with pytest.raises(ConfigurationError, match="needs a GPU"):
         _plan(mode, 0, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("mode", "following"),
+    [(OffloadMode.NONE, OffloadMode.MODEL), (OffloadMode.MODEL, OffloadMode.SEQUENTIAL)],
+)
+def test_when_memory_ran_out_the_next_plan_is_leaner_and_says_why(mode: OffloadMode, following: OffloadMode) -> None:
+    plan = next_plan(OffloadPlan(mode, "all weights fit"), "cuda")
+    assert plan == OffloadPlan(following, f"out of memory with {mode.value} (all weights fit)")
+
+
+def test_nothing_is_leaner_than_sequential_or_on_a_cpu() -> None:
+    assert next_plan(OffloadPlan(OffloadMode.SEQUENTIAL, ""), "cuda") is None
+    assert next_plan(_plan(OffloadMode.AUTO, 0, "cpu"), "cpu") is None
 
 
 _sizes = st.integers(0, 200 * _GIB)

@@ -1,5 +1,6 @@
 """Frames of the runtime against an independent use of diffusers, and its behaviour when a render ends early."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+import deployments.wan.runtime as runtime_module
 from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.offload import next_plan
 from deployments.wan.runtime import Frames, WanRuntime
-from serve_app.errors import ConfigurationError, LoraChanged, OutOfMemory, RenderFailed
+from serve_app.errors import ConfigurationError, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
 from serve_app.jobs.spec import Expert, LoraFile
 from serve_app.offload_mode import OffloadMode
 from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
@@ -97,16 +100,82 @@ def test_what_on_step_raises_comes_out_and_the_next_render_is_exact(
     np.testing.assert_array_equal(render(high, low), expected)
 
 
+def _exhaust(_: int) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: WanRuntime, render: Render) -> None:
     expected = render()
-
-    def exhaust(_: int) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(OutOfMemory, match="64x64, 5 frames") as caught:
-        runtime.render(make_spec(), exhaust)
-    assert caught.value.details == {"offload": "none", "reason": "CUDA out of memory"}
+    with pytest.raises(OutOfMemory, match=r"64x64, 5 frames with offload: none; ask for fewer .* frames$") as caught:
+        runtime.render(make_spec(), _exhaust)
+    size = {"width": 64, "height": 64, "num_frames": 5}
+    assert caught.value.details == {**size, "offload": ["none"], "reason": "CUDA out of memory"}
     np.testing.assert_array_equal(render(), expected)
+
+
+@pytest.fixture
+def applied(monkeypatch: pytest.MonkeyPatch) -> list[OffloadMode]:
+    """Lets a CPU go over to leaner plans as a GPU does, and notes which were applied in place of applying them."""
+    modes: list[OffloadMode] = []
+    monkeypatch.setattr(runtime_module, "next_plan", lambda plan, _device_type: next_plan(plan, "cuda"))
+    monkeypatch.setattr(runtime_module, "apply_plan", lambda _pipe, plan, _device: modes.append(plan.mode))
+    return modes
+
+
+def test_exhausted_memory_is_met_with_one_retry_on_the_next_plan(
+    demo_checkpoint: DemoCheckpoint,
+    pair: tuple[LoraFile, LoraFile],
+    applied: list[OffloadMode],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = load_demo(demo_checkpoint)
+    expected = runtime.render(make_spec(*pair), lambda _: None)
+    applied.clear()
+    steps: list[int] = []
+
+    def exhaust_once(step: int) -> None:
+        steps.append(step)
+        if len(steps) == 3:
+            _exhaust(step)
+
+    np.testing.assert_array_equal(runtime.render(make_spec(*pair), exhaust_once), expected)
+    assert steps == [1, 2, 3, 1, 2, 3, 4]
+    assert applied == [OffloadMode.NONE, OffloadMode.MODEL]  # the first: everything back in its place
+    assert runtime.summary["offload"] == "model"
+    assert "out of memory with none" in runtime.summary["offload_reason"]
+    assert "64x64, 5 frames with offload: none; from now on this replica runs with offload: model" in caplog.text
+
+    runtime.render(make_spec(*pair), lambda _: None)
+    assert runtime.plan.mode is OffloadMode.MODEL
+
+    with pytest.raises(OutOfMemory, match="offload: model, then sequential; ask for fewer pixels or frames$"):
+        runtime.render(make_spec(*pair), _exhaust)
+    assert runtime.plan.mode is OffloadMode.SEQUENTIAL
+    with pytest.raises(OutOfMemory, match="offload: sequential; ask for fewer"):
+        runtime.render(make_spec(*pair), _exhaust)
+    np.testing.assert_array_equal(runtime.render(make_spec(*pair), lambda _: None), expected)
+
+
+def test_a_leaner_plan_that_does_not_hold_it_either_points_to_the_next(
+    demo_checkpoint: DemoCheckpoint, applied: list[OffloadMode]
+) -> None:
+    runtime = load_demo(demo_checkpoint)
+    with pytest.raises(OutOfMemory, match="none, then model; ask for fewer .*, or set offload: sequential$"):
+        runtime.render(make_spec(), _exhaust)
+    assert applied == [OffloadMode.NONE, OffloadMode.NONE, OffloadMode.MODEL, OffloadMode.MODEL]
+
+
+def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(
+    demo_checkpoint: DemoCheckpoint, applied: list[OffloadMode], high: LoraFile, tmp_path: Path
+) -> None:
+    runtime = load_demo(demo_checkpoint)
+    with pytest.raises(OutOfMemory):
+        runtime.render(make_spec(), _exhaust)
+    applied.clear()
+    (tmp_path / "broken.safetensors").write_bytes(b"not a safetensors file")
+    with pytest.raises(LoraNotLoaded):
+        runtime.render(make_spec(lora_file(Expert.HIGH, tmp_path / "broken.safetensors")), lambda _: None)
+    assert set(applied) == {OffloadMode.MODEL}
 
 
 def test_numbers_that_are_not_finite_fail_the_render(
@@ -134,6 +203,33 @@ def test_a_render_error_leaves_the_loaded_pair(
     with pytest.raises(LoraChanged):
         render(high.model_copy(update={"sha256": "0" * 64}), low)
     assert runtime.pair_key == key
+
+
+def test_every_part_of_the_last_render_is_timed(
+    demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]
+) -> None:
+    runtime = load_demo(demo_checkpoint)
+    assert runtime.timings == {}
+    started = time.perf_counter()
+    runtime.render(make_spec(*pair), lambda _: None)
+    seconds = time.perf_counter() - started
+    assert list(runtime.timings) == ["lora", "text", "denoise", "decode"]
+    assert all(part > 0 for part in runtime.timings.values())
+    assert 0.9 * seconds < sum(runtime.timings.values()) <= seconds
+    finished = runtime.timings
+    with pytest.raises(OutOfMemory):
+        runtime.render(make_spec(*pair), _exhaust)
+    assert runtime.timings == finished
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (8, 4), (None, 1)])
+def test_a_cpu_is_shared_with_the_api(
+    demo_checkpoint: DemoCheckpoint, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("torch.set_num_threads", (asked := []).append)
+    load_demo(demo_checkpoint)
+    assert asked == [threads]
 
 
 def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:

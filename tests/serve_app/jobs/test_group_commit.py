@@ -1,0 +1,69 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from serve_app.jobs.group_commit import GroupCommit
+
+
+class Ledger:
+    """Records batches; a commit takes a moment, and one that holds a forbidden number fails whole."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    async def commit(self, batch: Sequence[int]) -> None:
+        await asyncio.sleep(0.01)
+        if 13 in batch:
+            raise ValueError("13")
+        self.batches.append(list(batch))
+
+
+async def test_a_lone_item_is_committed_by_itself() -> None:
+    ledger = Ledger()
+    await GroupCommit(ledger.commit).write(1)
+    assert ledger.batches == [[1]]
+
+
+async def test_a_crowd_shares_the_commit_after_the_running_one() -> None:
+    ledger = Ledger()
+    group = GroupCommit(ledger.commit)
+    await asyncio.gather(*(group.write(number) for number in range(100, 150)))
+    assert sorted(sum(ledger.batches, [])) == list(range(100, 150))
+    assert len(ledger.batches) <= 2
+
+
+async def test_nobody_is_answered_before_the_commit() -> None:
+    ledger = Ledger()
+    group = GroupCommit(ledger.commit)
+
+    async def write(number: int) -> bool:
+        await group.write(number)
+        return any(number in batch for batch in ledger.batches)
+
+    assert all(await asyncio.gather(*(write(number) for number in range(100, 120))))
+
+
+async def test_a_failed_commit_fails_its_batch_and_no_other() -> None:
+    ledger = Ledger()
+    group = GroupCommit(ledger.commit)
+    first = asyncio.create_task(group.write(1))
+    await asyncio.sleep(0)
+    results = await asyncio.gather(group.write(13), group.write(2), return_exceptions=True)
+    await first
+    assert [type(result) for result in results] == [ValueError, ValueError]
+    await group.write(3)
+    assert ledger.batches == [[1], [3]]
+
+
+@pytest.mark.parametrize("canceled", [0, 1, 2])
+async def test_a_caller_that_leaves_takes_nobody_with_it(canceled: int) -> None:
+    ledger = Ledger()
+    group = GroupCommit(ledger.commit)
+    tasks = [asyncio.create_task(group.write(number)) for number in range(3)]
+    await asyncio.sleep(0.001)
+    tasks[canceled].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    stayed = [result for number, result in enumerate(results) if number != canceled]
+    assert stayed == [None, None]
+    assert {number for number in range(3) if number != canceled} <= set(sum(ledger.batches, []))
