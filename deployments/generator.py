@@ -70,7 +70,7 @@ class Generator:
         async with self._lease(attempt):
             try:
                 frames, seconds = await self._generate(attempt)
-                output = await self._publish(attempt, frames, {"generate": seconds})
+                output = await self._publish(attempt, frames, seconds)
             except AttemptAborted:
                 if not attempt.lease_lost:
                     await self._report(lambda: self._store.cancel_claim(claim))
@@ -83,13 +83,13 @@ class Generator:
             else:
                 await self._report(lambda: self._store.succeed(claim, output))
 
-    async def _generate(self, attempt: Attempt) -> tuple[Frames, float]:
-        """Frames of the attempt and the seconds they took."""
+    async def _generate(self, attempt: Attempt) -> tuple[Frames, dict[str, float]]:
+        """Frames of the attempt, and the seconds they took, in all and in parts."""
         started = monotonic()
         loop = asyncio.get_running_loop()
         spec = attempt.claim.spec
         frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
-        return frames, monotonic() - started
+        return frames, {"generate": monotonic() - started, **self._pipeline.timings}
 
     async def _publish(self, attempt: Attempt, frames: Frames, seconds: dict[str, float]) -> Output:
         """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""

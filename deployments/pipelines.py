@@ -49,6 +49,10 @@ class Pipeline(Protocol):
         """The LoRA pair that is loaded now."""
 
     @property
+    def timings(self) -> dict[str, float]:
+        """Seconds of each part of the last render that gave frames."""
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What this pipeline runs on: device, dtype and offload plan with its reason."""
 

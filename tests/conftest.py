@@ -1,3 +1,3 @@
 """Fixtures that every test may use."""
 
-pytest_plugins = ["tests.fixtures.demo", "tests.fixtures.specs", "tests.fixtures.store"]
+pytest_plugins = ["tests.fixtures.demo", "tests.fixtures.specs", "tests.fixtures.store", "tests.fixtures.service"]

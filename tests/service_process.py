@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ def free_port() -> int:
 class ServiceProcess:
     """One `serve run`, with its state (database, outputs, LoRAs, demo checkpoint) under `directory`."""
 
-    def __init__(self, directory: Path, **args: Any) -> None:
+    def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, **args: Any) -> None:
         self.directory = directory
+        self._environment = dict(environment or {})
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "serve.log"
@@ -47,7 +49,7 @@ class ServiceProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **self._environment},
             )
         while time.monotonic() - started < STARTUP_S:
             if self._process.poll() is not None:
@@ -57,6 +59,10 @@ class ServiceProcess:
             time.sleep(0.2)
         self.kill()
         raise RuntimeError(f"the service did not come up; its log:\n{self.log.read_text()[-4000:]}")
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """The processes of one deployment's replicas."""
+        return [process for process in self.processes() if f":{deployment}" in " ".join(process.cmdline())]
 
     def processes(self) -> list[psutil.Process]:
         """`serve run` and everything it started: Ray's daemons, the replicas, the proxy."""

@@ -118,8 +118,8 @@ class WanRuntime:
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
 
         Where memory runs out, the runtime goes over to the next leaner offload plan, stays there, and tries once
-        more; the steps then count from 1 again. The plan changes no pixel. But once memory was too short for the
-        algorithm that decoding took, this process decodes that size with another one (on an H200: 2 of 255 at most).
+        more; the steps then count from 1 again. The plan itself changes no pixel, but a GPU whose memory ran out in
+        the decoder may decode that size a little differently from then on (seen once on an H200, by 2 of 255).
 
         Raises:
             LoraChanged, LoraNotLoaded: see `PairAdapters.apply`.

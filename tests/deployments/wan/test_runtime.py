@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import deployments.wan.runtime as runtime_module
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.offload import next_plan
+from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import Frames, WanRuntime
 from serve_app.errors import ConfigurationError, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
 from serve_app.jobs.spec import Expert, LoraFile
@@ -75,6 +76,22 @@ def test_prompt_seed_and_negative_prompt_change_the_video(render: Render) -> Non
     assert difference(render(prompt="a city street at night in the rain"), base) > 5
     assert difference(render(seed=43), base) > 5
     assert difference(render(negative_prompt=_NEGATIVE), base) > 1
+
+
+@pytest.mark.parametrize(("guidance_scale", "encoded"), [(0.0, ["a"]), (1.0, ["a"]), (1.01, ["a", "b"])])
+def test_a_negative_prompt_that_nothing_uses_is_not_encoded(
+    render: Render, monkeypatch: pytest.MonkeyPatch, guidance_scale: float, encoded: list[str]
+) -> None:
+    texts: list[str] = []
+    get = PromptEmbeddings.get
+
+    def note(embeddings: PromptEmbeddings, text: str) -> torch.Tensor:
+        texts.append(text)
+        return get(embeddings, text)
+
+    monkeypatch.setattr(PromptEmbeddings, "get", note)
+    render(prompt="a", negative_prompt="b", guidance_scale=guidance_scale)
+    assert texts == encoded
 
 
 def test_every_step_is_counted(runtime: WanRuntime) -> None:
@@ -146,11 +163,11 @@ def test_exhausted_memory_is_met_with_one_retry_on_the_next_plan(
     assert "64x64, 5 frames with offload: none; from now on this replica runs with offload: model" in caplog.text
 
     runtime.render(make_spec(*pair), lambda _: None)
-    assert runtime.plan.mode is OffloadMode.MODEL
+    assert runtime.summary["offload"] == "model"
 
-    with pytest.raises(OutOfMemory, match="offload: model, then sequential; ask for fewer pixels or frames$"):
+    with pytest.raises(OutOfMemory, match=r"offload: model, then sequential; ask for fewer pixels or frames$"):
         runtime.render(make_spec(*pair), _exhaust)
-    assert runtime.plan.mode is OffloadMode.SEQUENTIAL
+    assert runtime.summary["offload"] == "sequential"
     with pytest.raises(OutOfMemory, match="offload: sequential; ask for fewer"):
         runtime.render(make_spec(*pair), _exhaust)
     np.testing.assert_array_equal(runtime.render(make_spec(*pair), lambda _: None), expected)
@@ -160,7 +177,7 @@ def test_a_leaner_plan_that_does_not_hold_it_either_points_to_the_next(
     demo_checkpoint: DemoCheckpoint, applied: list[OffloadMode]
 ) -> None:
     runtime = load_demo(demo_checkpoint)
-    with pytest.raises(OutOfMemory, match="none, then model; ask for fewer .*, or set offload: sequential$"):
+    with pytest.raises(OutOfMemory, match=r"none, then model; ask for fewer .*, or set offload: sequential$"):
         runtime.render(make_spec(), _exhaust)
     assert applied == [OffloadMode.NONE, OffloadMode.NONE, OffloadMode.MODEL, OffloadMode.MODEL]
 
@@ -215,7 +232,7 @@ def test_every_part_of_the_last_render_is_timed(
     seconds = time.perf_counter() - started
     assert list(runtime.timings) == ["lora", "text", "denoise", "decode"]
     assert all(part > 0 for part in runtime.timings.values())
-    assert 0.9 * seconds < sum(runtime.timings.values()) <= seconds
+    assert 0.5 * seconds < sum(runtime.timings.values()) <= seconds
     finished = runtime.timings
     with pytest.raises(OutOfMemory):
         runtime.render(make_spec(*pair), _exhaust)
@@ -227,7 +244,8 @@ def test_a_cpu_is_shared_with_the_api(
     demo_checkpoint: DemoCheckpoint, monkeypatch: pytest.MonkeyPatch, cores: int | None, threads: int
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
-    monkeypatch.setattr("torch.set_num_threads", (asked := []).append)
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
     load_demo(demo_checkpoint)
     assert asked == [threads]
 
