@@ -5,7 +5,6 @@ import contextvars
 import logging
 from time import monotonic, time
 
-from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.scheduling import pick
@@ -19,7 +18,6 @@ logger = logging.getLogger("ray.serve")
 _WINDOW = 256  # waiting renders that a decision looks at; memory does not grow with the queue
 
 
-@serve.deployment(name="Dispatcher", num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1})
 class Dispatcher:
     """Keeps a bounded number of slots open at the Generators; a slot that wins a replica then picks its render.
 

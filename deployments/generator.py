@@ -1,6 +1,7 @@
 """The Generator: one GPU (or, in the demo, one CPU thread), one render at a time."""
 
 import asyncio
+import contextvars
 import logging
 import os
 import tempfile
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from ray import serve
 
 from deployments.attempt import Attempt, AttemptAborted
 from deployments.media.encoding import encode
@@ -34,7 +34,6 @@ _CPU_NICENESS = 10
 _RETRY_S = 1.0
 
 
-@serve.deployment(name="Generator", max_ongoing_requests=1)
 class Generator:
     """Loads the base model once, then renders claims; it alone writes how each one ended."""
 
@@ -57,6 +56,8 @@ class Generator:
             device="cpu" if cpu else "cuda",
         ).result()
         self._broken: Exception | None = None
+        self._publishing = asyncio.Lock()
+        self._unfinished: set[asyncio.Task[None]] = set()
         logger.info("ready: %s", self._pipeline.summary)
 
     async def check_health(self) -> None:
@@ -65,12 +66,33 @@ class Generator:
             raise self._broken
 
     async def render(self, claim: Claim) -> None:
-        """Run one attempt to its end and record it in the store under the claim's token."""
+        """Run one attempt; returns when the device is free for the next.
+
+        Encoding, storing and the end state follow under the same lease, while the next render may already run.
+        """
+        device_free = asyncio.Event()
         attempt = Attempt(claim, self._settings.render_timeout_s)
+        # A task of its own, in a context of its own: the end of the caller does not end the render.
+        task = asyncio.get_running_loop().create_task(self._run(attempt, device_free), context=contextvars.Context())
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        await device_free.wait()
+
+    async def __del__(self) -> None:
+        """Called by Serve before it ends the process: what is still being encoded or stored is finished first."""
+        if self._unfinished:
+            await asyncio.wait(self._unfinished)
+        await self._store.close()
+
+    async def _run(self, attempt: Attempt, device_free: asyncio.Event) -> None:
+        """One attempt to its end, recorded in the store under the claim's token."""
+        claim = attempt.claim
         async with self._lease(attempt):
             try:
                 frames, seconds = await self._generate(attempt)
-                output = await self._publish(attempt, frames, seconds)
+                async with self._publishing:  # one at a time, so that finished frames cannot pile up in memory
+                    device_free.set()
+                    output = await self._publish(attempt, frames, seconds)
             except AttemptAborted:
                 if not attempt.lease_lost:
                     await self._report(lambda: self._store.cancel_claim(claim))
@@ -82,6 +104,8 @@ class Generator:
                 await self._report_failure(claim, failure)
             else:
                 await self._report(lambda: self._store.succeed(claim, output))
+            finally:
+                device_free.set()
 
     async def _generate(self, attempt: Attempt) -> tuple[Frames, dict[str, float]]:
         """Frames of the attempt, and the seconds they took, in all and in parts."""

@@ -7,11 +7,11 @@ import logging
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from serve_app.loras.library import LoraLibrary
 
 from serve_app.api.app import create_app
 from serve_app.api.services import Services
 from serve_app.jobs.store import JobStore
+from serve_app.loras.library import LoraLibrary
 from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
 
@@ -45,13 +45,6 @@ class Announcer:
             await asyncio.sleep(_ANNOUNCE_EVERY_S)
 
 
-@serve.deployment(
-    name="Ingress",
-    max_ongoing_requests=1000,
-    ray_actor_options={"num_cpus": 0.2},
-    # Clients poll: a line per request would bury everything else, and costs as much as answering does.
-    logging_config={"enable_access_log": False},
-)
 @serve.ingress()
 class Ingress:
     """Validates requests, makes them durable, answers from the store. It holds nothing of its own."""

@@ -6,10 +6,10 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-from serve_app.offload_mode import OffloadMode
 
 from serve_app.errors import ConfigurationError
 from serve_app.jobs.spec import RenderSpec
+from serve_app.offload_mode import OffloadMode
 
 # By name, so that only a Generator imports the model stack.
 _PIPELINES = {"wan22_t2v": "deployments.wan.runtime:WanRuntime"}

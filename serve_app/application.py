@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from pydantic import ValidationError
+from ray import serve
 from ray.serve import Application
 
 from deployments.dispatcher import Dispatcher
@@ -21,6 +22,7 @@ from serve_app.settings import STATE_DIRECTORY, Profile, Settings
 
 logger = logging.getLogger("ray.serve")
 
+_MANY = 1000  # calls at once; these replicas only wait for the store and for each other
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
 
 
@@ -38,23 +40,41 @@ def application(args: dict[str, Any]) -> Application:
 
 
 def bind(plan: ServicePlan) -> Application:
-    """Ingress -> Dispatcher -> Generator, sized by the plan."""
+    """Ingress -> Dispatcher -> Generator, sized by the plan. Fractions of CPUs let all three share one core."""
     settings = plan.settings
-    longest_s = settings.render_timeout_s + _DRAIN_MARGIN_S
-    generator = Generator.options(
+    generator = serve.deployment(
+        Generator,
+        name="Generator",
+        max_ongoing_requests=1,
         ray_actor_options={"num_cpus": 0.5} if plan.profile is Profile.CPU else {"num_cpus": 1, "num_gpus": 1},
         # Scale-in must outwait a running render, else Serve kills it half-way.
-        graceful_shutdown_timeout_s=longest_s,
+        graceful_shutdown_timeout_s=settings.render_timeout_s + _DRAIN_MARGIN_S,
         autoscaling_config={
             "min_replicas": min(settings.min_generators, plan.max_generators),
             "max_replicas": plan.max_generators,
-            "target_ongoing_requests": 1,
+            "target_ongoing_requests": 1,  # the Dispatcher's slots: rendering, or waiting for a replica
             "upscale_delay_s": 2,
             "downscale_delay_s": 600,
         },
     )
-    ingress = Ingress.options(num_replicas=settings.ingress_replicas)
-    return ingress.bind(plan, Dispatcher.bind(plan, generator.bind(plan)))
+    dispatcher = serve.deployment(
+        Dispatcher,
+        name="Dispatcher",
+        num_replicas=1,
+        max_ongoing_requests=_MANY,
+        ray_actor_options={"num_cpus": 0.1},
+    )
+    ingress = serve.deployment(
+        Ingress,
+        name="Ingress",
+        num_replicas=settings.ingress_replicas,
+        max_ongoing_requests=_MANY,
+        ray_actor_options={"num_cpus": 0.2},
+        # Clients poll: a line per request would bury everything else, and costs as much as answering does.
+        logging_config={"enable_access_log": False},
+    )
+    app: Application = ingress.bind(plan, dispatcher.bind(plan, generator.bind(plan)))
+    return app
 
 
 def _settings(args: dict[str, Any]) -> Settings:

@@ -2,16 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 
 from serve_app.jobs.spec import Expert, OutputFormat, Recipe
 
-_EXAMPLE_LORAS = [
+_EXAMPLE_LORAS: list[JsonValue] = [
     {"path": "my_lora_job/my_high_noise.safetensors", "transformer": "high", "network_multiplier": 1.0},
     {"path": "my_lora_job/my_low_noise.safetensors", "transformer": "low", "network_multiplier": 1.0},
 ]
 
-EXAMPLES = [
+EXAMPLES: list[JsonValue] = [
     {
         "model": "wan22_14b_t2v",
         "trigger_word": "sks",

@@ -1,6 +1,7 @@
 """A client that was written for the reference server: its documentation's example, with this model's pair."""
 
 import time
+from typing import Any
 
 import requests
 
@@ -9,7 +10,7 @@ from tests.service_process import ServiceProcess
 
 def test_the_references_python_example_works_unchanged(service: ServiceProcess) -> None:
     base_url = service.url
-    payload = {
+    payload: dict[str, Any] = {
         "model": "wan22_14b_t2v",
         "trigger_word": "sks",
         "loras": [
