@@ -35,10 +35,16 @@ EXAMPLES: list[JsonValue] = [
 Multiplier = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 
 
-class LoraItem(BaseModel):
-    """One LoRA file and the expert it is for."""
+class _Body(BaseModel):
+    """Part of a request's body; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    # A limit on length, even of 0, has pydantic look into each text: an unpaired surrogate, which JSON can spell and
+    # UTF-8 cannot, is then refused by its field's name instead of failing wherever the text is written.
+    model_config = ConfigDict(extra="forbid", str_min_length=0)
+
+
+class LoraItem(_Body):
+    """One LoRA file and the expert it is for."""
 
     path: str = Field(
         description="Path of the .safetensors file inside the server's `lora_root`.",
@@ -52,10 +58,8 @@ class LoraItem(BaseModel):
     )
 
 
-class PromptItem(BaseModel):
+class PromptItem(_Body):
     """One video to render. What is omitted takes the model's default; see `GET /v1/models`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     prompt: str = Field(description="What to show. `[trigger]` is replaced by the trigger word.")
     trigger_word: str | None = Field(None, description="Replaces `[trigger]` in this prompt; overrides the request's.")
@@ -97,10 +101,10 @@ class PromptItem(BaseModel):
         return [name for name in ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3") if getattr(self, name)]
 
 
-class InferenceRequest(BaseModel):
+class InferenceRequest(_Body):
     """Body of `POST /v1/inference`."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": EXAMPLES})
+    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
 
     model: str = Field(description="Model id, as listed by `GET /v1/models`.", examples=["wan22_14b_t2v"])
     loras: list[LoraItem] = Field(description="The LoRA pair: one `high` and/or one `low` file, each once.")

@@ -36,7 +36,7 @@ class RequestStatus(BaseModel):
     """How far a request is."""
 
     request_id: str = Field(examples=[_ID])
-    status: Status
+    status: Status = Field(examples=["in_progress"])
     progress: float = Field(ge=0, le=1, examples=[0.4], description="Denoising steps done of all.")
     queue_position: int | None = Field(
         None,
@@ -53,7 +53,7 @@ class RequestStatus(BaseModel):
 class Video(BaseModel):
     """One finished video, with the values that were in effect."""
 
-    format: OutputFormat
+    format: OutputFormat = Field(description="As asked for.", examples=["mp4"])
     width: int = Field(examples=[832])
     height: int = Field(examples=[480])
     num_frames: int = Field(examples=[41])
@@ -68,20 +68,20 @@ class Video(BaseModel):
 
 
 class Outputs(BaseModel):
-    """Finished videos, in the order of their prompts; `images` is empty for a video model."""
+    """What a request gave."""
 
-    images: list[Any] = Field(default_factory=list)
-    videos: list[Video]
+    images: list[Any] = Field(default_factory=list, description="Always empty: the model makes videos.")
+    videos: list[Video] = Field(description="Finished videos, in the order of their prompts.")
 
 
 class RequestResult(BaseModel):
     """The outputs so far; complete once `status` is succeeded, failed or canceled."""
 
     request_id: str = Field(examples=[_ID])
-    status: Status
-    outputs: Outputs | None
-    error: str | None = None
-    error_code: str | None = None
+    status: Status = Field(examples=["succeeded"])
+    outputs: Outputs | None = Field(description="Null until a video is finished or the request has ended.")
+    error: str | None = Field(None, description="What went wrong and what to do; only when failed.")
+    error_code: str | None = Field(None, examples=["OUT_OF_MEMORY"], description="Machine-readable; only when failed.")
     created_at: str = Field(examples=[_TIME])
     finished_at: str | None = Field(None, examples=[_TIME])
     metadata: dict[str, Any] | None = Field(
@@ -113,17 +113,17 @@ class Model(BaseModel):
 class Models(BaseModel):
     """Every model of this service."""
 
-    models: list[Model]
+    models: list[Model] = Field(description="One for each model.")
 
 
 class Health(BaseModel):
     """The API answers."""
 
-    status: Literal["healthy"] = "healthy"
+    status: Literal["healthy"] = Field("healthy", examples=["healthy"])
     model: str = Field(examples=["wan22_14b_t2v"])
     profile: str = Field(examples=["gpu"])
     demo: bool = Field(examples=[False])
-    notice: str | None = None
+    notice: str | None = Field(None, description="What a user must know about this service, if anything.")
 
 
 class ErrorBody(BaseModel):
@@ -137,10 +137,10 @@ class ErrorBody(BaseModel):
 class ErrorDetail(BaseModel):
     """One error."""
 
-    error: ErrorBody
+    error: ErrorBody = Field(description="What stands against the request.")
 
 
 class ErrorResponse(BaseModel):
     """An error, in the reference server's shape."""
 
-    detail: ErrorDetail
+    detail: ErrorDetail = Field(description="Holds the error.")

@@ -1,5 +1,6 @@
 """The endpoints."""
 
+import asyncio
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from serve_app.jobs.states import RenderState
 _LINK_LIFETIME_S = 3600  # of a presigned address; clients fetch the output right after they ask for it
 
 RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
+Index = Annotated[int, Path(description="Index of the prompt in the request, from 0.")]
 
 _not_found: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "No such request."}}
 _refusals: dict[int | str, dict[str, Any]] = {
@@ -84,11 +86,12 @@ async def cancel(request_id: RequestId, services: ServicesDep) -> RequestStatus:
         206: {"description": "The range that was asked for."},
         307: {"description": "Where the file lies, when outputs are kept in an object store."},
         404: {"model": ErrorResponse, "description": "No such request, or no finished output at that index."},
+        416: {"description": "The range lies beyond the end of the file."},
     },
     tags=["requests"],
 )
 @router.head("/v1/requests/{request_id}/outputs/{index}", include_in_schema=False)
-async def output(request_id: RequestId, index: int, services: ServicesDep) -> Response:
+async def output(request_id: RequestId, index: Index, services: ServicesDep) -> Response:
     """The video of one prompt, with range requests."""
     record = await services.store.request(_known_form(request_id))
     finished = {render.index: render.output for render in record.renders if render.state is RenderState.SUCCEEDED}
@@ -101,8 +104,16 @@ async def output(request_id: RequestId, index: int, services: ServicesDep) -> Re
     path = services.outputs.local_path(found.name)
     if path is None:
         return RedirectResponse(await services.outputs.signed_url(found.name, _LINK_LIFETIME_S))
+    try:
+        stat = await asyncio.to_thread(path.stat)
+    except FileNotFoundError:
+        raise OutputNotFound(
+            f"output {index} of request {request_id} was removed from the server; render it again",
+            {"request_id": request_id, "index": index},
+        ) from None
     return FileResponse(
         path,
+        stat_result=stat,
         media_type=found.format.media_type,
         filename=f"{record.id}_{index}.{found.format.extension}",
         content_disposition_type="inline",

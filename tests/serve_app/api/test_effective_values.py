@@ -1,7 +1,5 @@
 """What a request's values become: defaults, trigger words, seeds, snapping."""
 
-from typing import Any
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -90,35 +88,33 @@ async def test_a_seed_of_minus_one_is_drawn_once_and_reported(api: Api) -> None:
         assert [video["seed"] for video in (await api.result(request_id))["outputs"]["videos"]] == drawn
 
 
-SIZES = st.integers(64, 4096)
-PROMPTS = st.lists(
-    st.fixed_dictionaries({"width": SIZES, "height": SIZES, "num_frames": st.integers(1, 1000)}),
-    min_size=1,
-    max_size=20,
-)
+def prompts(most_frames: int) -> st.SearchStrategy[list[dict[str, int]]]:
+    size = st.integers(64, 4096)
+    frames = st.integers(1, most_frames)
+    prompt = st.fixed_dictionaries({"width": size, "height": size, "num_frames": frames})
+    return st.lists(prompt, min_size=1, max_size=20)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(prompts=PROMPTS)
+@given(asked=prompts(most_frames=1000))
 async def test_sizes_are_floored_to_32_and_frames_are_one_more_than_a_multiple_of_four(
-    api: Api, prompts: list[dict[str, Any]]
+    api: Api, asked: list[dict[str, int]]
 ) -> None:
-    specs = await api.specs(body(*prompts))
-    for prompt, spec in zip(prompts, specs, strict=True):
-        for asked, effective in ((prompt["width"], spec.width), (prompt["height"], spec.height)):
+    specs = await api.specs(body(*asked))
+    for prompt, spec in zip(asked, specs, strict=True):
+        for pixels, effective in ((prompt["width"], spec.width), (prompt["height"], spec.height)):
             assert effective % 32 == 0
-            assert asked - 32 < effective <= asked
+            assert pixels - 32 < effective <= pixels
         assert spec.num_frames % 4 == 1
         assert abs(spec.num_frames - prompt["num_frames"]) <= 2
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(prompts=PROMPTS)
-async def test_asking_for_the_effective_values_gives_the_same_video(api: Api, prompts: list[dict[str, Any]]) -> None:
-    first = await api.specs(body(*prompts))
+@given(asked=prompts(most_frames=999))  # 1000 becomes 1001, which cannot be asked for
+async def test_asking_for_the_effective_values_gives_the_same_video(api: Api, asked: list[dict[str, int]]) -> None:
+    first = await api.specs(body(*asked))
     fields = ("width", "height", "num_frames", "seed")
     again = await api.specs(body(*[{field: getattr(spec, field) for field in fields} for spec in first]))
-    # 1000 frames are rounded to 1001, which cannot be asked for
     assert again == first
 
 

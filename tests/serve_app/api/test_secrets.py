@@ -21,7 +21,7 @@ def files_with(api: Api, text: str) -> list[str]:
 
 async def test_the_token_of_an_accepted_request_is_kept_nowhere(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    prompts = {"prompt": "a fox in the snow"}, {}
+    prompts: list[dict[str, str]] = [{"prompt": "a fox in the snow"}, {}]
     posted = await api.post(body(*prompts, hf_token=TOKEN))
     assert posted.status_code == 200
     root = f"/v1/requests/{posted.json()['request_id']}"

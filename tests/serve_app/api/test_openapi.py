@@ -1,0 +1,109 @@
+"""The description that clients and their tools read."""
+
+import inspect
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from serve_app.api import request_schema, response_schema
+from serve_app.api.request_schema import EXAMPLES, InferenceRequest
+from tests.client import pair
+from tests.fixtures.api import Api, Json
+
+MODELS = [
+    model
+    for module in (request_schema, response_schema)
+    for name, model in inspect.getmembers(module, inspect.isclass)
+    if issubclass(model, BaseModel) and model.__module__ == module.__name__ and not name.startswith("_")
+]
+OPERATIONS = {
+    ("post", "/v1/inference"): {"200", "400", "422", "503"},
+    ("get", "/v1/requests/{request_id}/status"): {"200", "404"},
+    ("get", "/v1/requests/{request_id}/result"): {"200", "404"},
+    ("post", "/v1/requests/{request_id}/cancel"): {"200", "404"},
+    ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},
+    ("get", "/v1/models"): {"200"},
+    ("get", "/health"): {"200"},
+}
+
+
+async def operations(api: Api) -> dict[tuple[str, str], Json]:
+    paths: Json = (await api.get("/openapi.json"))["paths"]
+    return {(method, path): operation for path, methods in paths.items() for method, operation in methods.items()}
+
+
+async def test_every_endpoint_is_described_with_its_answers(api: Api) -> None:
+    found = await operations(api)
+    assert found.keys() == OPERATIONS.keys()
+    for key, operation in found.items():
+        assert operation["summary"], key
+        assert operation["description"], key
+        assert operation["tags"], key
+        assert OPERATIONS[key] <= operation["responses"].keys(), key
+        assert all(answer["description"] for answer in operation["responses"].values()), key
+
+
+async def test_every_parameter_is_described(api: Api) -> None:
+    parameters = [
+        (key, parameter["name"], parameter.get("description"))
+        for key, operation in (await operations(api)).items()
+        for parameter in operation.get("parameters", [])
+    ]
+    assert len(parameters) == 5
+    assert [parameter for parameter in parameters if not parameter[-1]] == []
+
+
+async def test_every_property_has_a_description_or_an_example(api: Api) -> None:
+    bare = [
+        f"{schema}.{name}"
+        for schema, content in (await api.get("/openapi.json"))["components"]["schemas"].items()
+        for name, definition in content.get("properties", {}).items()
+        if not schema.endswith("ValidationError")  # FastAPI's own
+        and not definition.keys() & {"description", "examples"}
+    ]
+    assert bare == []
+
+
+async def test_every_schema_is_described(api: Api) -> None:
+    schemas = (await api.get("/openapi.json"))["components"]["schemas"]
+    assert {model.__name__ for model in MODELS} <= schemas.keys()
+    assert [model.__name__ for model in MODELS if not schemas[model.__name__].get("description")] == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_example_of_a_field_is_valid(model: type[BaseModel]) -> None:
+    for name, field in model.model_fields.items():
+        for example in field.examples or []:
+            model.__pydantic_validator__.validate_assignment(model.model_construct(), name, example)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+async def test_every_example_of_a_request_is_accepted(api: Api, example: Any) -> None:
+    for lora, good in zip(InferenceRequest.model_validate(example).loras, pair(), strict=True):
+        (api.lora_root / lora.path).parent.mkdir(exist_ok=True)
+        (api.lora_root / good["path"]).rename(api.lora_root / lora.path)
+    request_id = await api.submit(example)
+    (spec,) = [render.spec for render in (await api.store.request(request_id)).renders]
+    assert spec.prompt == "sks a photo of a person"
+
+
+async def test_the_request_example_is_in_the_description(api: Api) -> None:
+    schemas = (await api.get("/openapi.json"))["components"]["schemas"]
+    assert schemas["InferenceRequest"]["examples"] == EXAMPLES
+
+
+async def test_limits_and_choices_are_in_the_description(api: Api) -> None:
+    schemas = (await api.get("/openapi.json"))["components"]["schemas"]
+    width = schemas["PromptItem"]["properties"]["width"]["anyOf"][0]
+    assert (width["minimum"], width["maximum"]) == (64, 4096)
+    assert schemas["OutputFormat"]["enum"] == ["mp4", "webp", "png"]
+    assert schemas["PromptItem"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_the_description_can_be_read_in_a_browser(api: Api, path: str) -> None:
+    answer = await api.http.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in answer.text

@@ -1,0 +1,49 @@
+"""What the service tells about itself."""
+
+from tests.fixtures.api import MODEL, Api, ServeApi
+
+
+async def test_models_lists_the_card_in_the_references_fields(api: Api) -> None:
+    (model,) = (await api.get("/v1/models"))["models"]
+    beyond_the_reference = {"demo", "notice"}
+    assert {field: value for field, value in model.items() if field not in beyond_the_reference} == {
+        "id": MODEL,
+        "base_model": "org/base",
+        "transformer_model": "org/experts",
+        "resolution_divisor": 32,
+        "default_steps": 25,
+        "default_guidance_scale": 4.0,
+        "default_seed": 42,
+        "default_width": 1024,
+        "default_height": 1024,
+        "requires_control_image": False,
+        "is_video_model": True,
+        "default_num_frames": 41,
+        "default_fps": 16,
+    }
+
+
+async def test_health_says_what_is_served(api: Api) -> None:
+    health = await api.get("/health")
+    assert (health["status"], health["model"], health["profile"]) == ("healthy", MODEL, "cpu")
+
+
+async def test_a_demo_says_so_wherever_a_client_asks(serve_api: ServeApi) -> None:
+    async with serve_api(demo=True) as api:
+        (model,) = (await api.get("/v1/models"))["models"]
+        for answer in (model, await api.get("/health")):
+            assert answer["demo"] is True
+            assert "DEMO" in answer["notice"]
+            assert "random weights" in answer["notice"]
+
+
+async def test_the_real_model_comes_without_a_notice(serve_api: ServeApi) -> None:
+    async with serve_api(demo=False) as api:
+        (model,) = (await api.get("/v1/models"))["models"]
+        for answer in (model, await api.get("/health")):
+            assert (answer["demo"], answer["notice"]) == (False, None)
+
+
+async def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(api: Api) -> None:
+    assert (await api.http.get("/v1/videos")).status_code == 404
+    assert (await api.http.get("/v1/inference")).status_code == 405
