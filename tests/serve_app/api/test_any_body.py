@@ -12,7 +12,7 @@ from tests.client import body, pair
 from tests.fixtures.api import MODEL, Api
 
 fuzz = settings(
-    max_examples=4000,
+    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
