@@ -45,6 +45,7 @@ class Generator:
         cpu = plan.profile is Profile.CPU
         # One thread for the device: torch and CUDA keep state per thread, and renders never overlap.
         self._device_thread = ThreadPoolExecutor(1, "device", initializer=_yield_to_api if cpu else None)
+        self._encoding_thread = ThreadPoolExecutor(1, "encoding", initializer=_yield_to_api if cpu else None)
         load = pipeline_class(plan.card.pipeline).load
         self._pipeline = self._device_thread.submit(
             load,
@@ -122,7 +123,9 @@ class Generator:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "output")
             started = monotonic()
-            await asyncio.to_thread(encode, frames, spec.fps, spec.output_format, path)
+            await asyncio.get_running_loop().run_in_executor(
+                self._encoding_thread, encode, frames, spec.fps, spec.output_format, path
+            )
             encoded = monotonic()
             await self._outputs.put(name, path, spec.output_format.media_type)
         seconds = {**seconds, "encode": encoded - started, "store": monotonic() - encoded}
@@ -204,4 +207,4 @@ class Generator:
 
 
 def _yield_to_api() -> None:
-    os.nice(_CPU_NICENESS)  # of this thread and those it starts, on Linux
+    os.nice(_CPU_NICENESS)  # of this thread, and of the threads and processes it starts, on Linux

@@ -1,6 +1,6 @@
 """POST and status latency, and videos per second, while the demo checkpoint renders.
 
-    python -m tests.benchmarks.http_load [--renders 60] [--clients 1 16] [--base-url URL]
+    python -m tests.benchmarks.http_load [--renders 60] [--clients 1 16] [--proxy python haproxy] [--base-url URL]
 
 Each client posts its share of the requests one after another, then waits for them in turn, asking for the status
 twice a second. Videos per second count from the first POST to the end of the last render, by the server's clock.
@@ -89,9 +89,20 @@ def milliseconds(samples: list[float], percentile: int) -> float:
     return round(1000 * statistics.quantiles(samples, n=100, method="inclusive")[percentile - 1], 1)
 
 
-def measure(url: str, clients: list[int], renders: int) -> list[dict[str, Any]]:
+def measure(url: str, proxy: str, clients: list[int], renders: int) -> list[dict[str, Any]]:
     asyncio.run(load(url, 1, 3))  # warm-up: first load of the pair, lazily opened connections
-    return [asyncio.run(load(url, count, renders)) for count in clients]
+    return [{"proxy": proxy, **asyncio.run(load(url, count, renders))} for count in clients]
+
+
+def measure_own(proxy: str, clients: list[int], renders: int) -> list[dict[str, Any]]:
+    """Against a service of our own, behind Serve's Python proxy or HAProxy."""
+    with tempfile.TemporaryDirectory() as directory:
+        service = ServiceProcess(Path(directory), {"RAY_SERVE_ENABLE_HA_PROXY": "1" if proxy == "haproxy" else "0"})
+        service.start()
+        try:
+            return measure(service.url, proxy, clients, renders)
+        finally:
+            service.stop()
 
 
 def report(rows: list[dict[str, Any]]) -> None:
@@ -111,18 +122,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--renders", type=int, default=60)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--proxy", nargs="+", choices=["python", "haproxy"], default=["python", "haproxy"])
     parser.add_argument("--base-url")
     options = parser.parse_args()
     if options.base_url:
-        report(measure(options.base_url, options.clients, options.renders))
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        service = ServiceProcess(Path(directory))
-        service.start()
-        try:
-            report(measure(service.url, options.clients, options.renders))
-        finally:
-            service.stop()
+        report(measure(options.base_url, "as given", options.clients, options.renders))
+    else:
+        report([row for proxy in options.proxy for row in measure_own(proxy, options.clients, options.renders)])
 
 
 if __name__ == "__main__":
