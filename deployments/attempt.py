@@ -7,6 +7,8 @@ from time import monotonic
 from serve_app.errors import DeadlineExceeded
 from serve_app.jobs.records import Claim
 
+_OVERDUE_S = 600.0  # no single step, decode, encoding or upload takes longer
+
 
 class AttemptAborted(Exception):
     """The attempt was told to stop: canceled, or its lease is no longer valid."""
@@ -27,6 +29,11 @@ class Attempt:
         """Ask the generating thread to stop at its next step."""
         self.lease_lost = self.lease_lost or lease_lost
         self._stop.set()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the attempt is past its deadline by so much that no step can be on its way any more."""
+        return monotonic() - self.started > self.timeout_s + _OVERDUE_S
 
     def on_step(self, steps_done: int) -> None:
         """Called in the generating thread after each denoising step.

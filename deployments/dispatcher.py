@@ -7,6 +7,7 @@ from time import monotonic, time
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.events import happened
 from deployments.scheduling import pick
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs.records import Claim, Waiting
@@ -15,6 +16,7 @@ from serve_app.plan import ServicePlan
 
 logger = logging.getLogger("ray.serve")
 
+_AFTER_LOSS_S = 1  # before a render goes on: a replica that cannot take one must not use up its attempts at once
 _WINDOW = 256  # waiting renders that a decision looks at; memory does not grow with the queue
 
 
@@ -47,18 +49,20 @@ class Dispatcher:
 
     async def _run(self) -> None:
         """Wake-ups open slots; the sweep gives back what dead replicas held and finds what wake-ups missed."""
-        swept = -self._settings.sweep_s
+        next_sweep = 0.0
         while True:
             self._queued.clear()
             try:
-                if monotonic() - swept >= self._settings.sweep_s:
+                if monotonic() >= next_sweep:
                     await self._store.expire_leases(self._settings.max_attempts)
-                    swept = monotonic()
+                    next_sweep = monotonic() + self._settings.sweep_s
                 if len(self._slots) < self._max_slots:
                     self._open_slots(len(await self._store.waiting(self._max_slots)))
             except StoreUnavailable as error:
                 logger.warning("%s", error)
-            await _wait(self._queued, self._settings.sweep_s)
+                # While the store was away nobody could renew: living replicas get the time to do so first.
+                next_sweep = monotonic() + self._settings.lease_s
+            await happened(self._queued, self._settings.sweep_s)
 
     def _open_slots(self, waiting: int) -> None:
         for _ in range(min(waiting, self._max_slots - len(self._slots))):
@@ -68,12 +72,24 @@ class Dispatcher:
 
     def _close_slot(self, slot: asyncio.Task[None]) -> None:
         self._slots.discard(slot)
+        self._queued.set()  # what was queued while it closed still needs one
         if not slot.cancelled() and (error := slot.exception()):
             logger.warning("a slot ended: %r; the next sweep opens another", error)
 
     async def _serve_while_queued(self) -> None:
         while await self._serve_one():
             pass
+
+    async def __del__(self) -> None:
+        """Called by Serve before it ends the process: no more renders are claimed, and reserved slots are given back.
+
+        Running renders go on; their Generators write how they end.
+        """
+        self._supply.cancel()
+        for slot in self._slots:
+            slot.cancel()
+        await asyncio.wait([self._supply, *self._slots])
+        await self._store.close()
 
     async def _serve_one(self) -> bool:
         """Win a replica, give it the render that suits it, and wait; False where no render was left for it."""
@@ -88,6 +104,7 @@ class Dispatcher:
             except Exception as error:
                 logger.warning("render %d was lost with replica %s: %r", claim.render_id, replica.replica_id, error)
                 self._loaded.pop(replica.replica_id, None)
+                await asyncio.sleep(_AFTER_LOSS_S)
                 await self._store.release(claim, self._settings.max_attempts)
         return True
 
@@ -101,10 +118,3 @@ class Dispatcher:
                 return claim
             waiting.remove(choice)
         return None
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return

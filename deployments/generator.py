@@ -7,7 +7,8 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.attempt import Attempt, AttemptAborted
+from deployments.events import happened
 from deployments.media.encoding import encode
 from deployments.pipelines import pipeline_class
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
@@ -32,6 +34,14 @@ Frames = npt.NDArray[np.uint8]
 # On a shared CPU the API must win over generation; 10 halves its share about ten times over.
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Used:
+    """What a render was made with: the pipeline's summary then, and the seconds of each part."""
+
+    runtime: dict[str, Any]
+    seconds: dict[str, float]
 
 
 class Generator:
@@ -76,7 +86,7 @@ class Generator:
         # A task of its own, in a context of its own: the end of the caller does not end the render.
         task = asyncio.get_running_loop().create_task(self._run(attempt, device_free), context=contextvars.Context())
         self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
+        task.add_done_callback(self._finished)
         await device_free.wait()
 
     async def __del__(self) -> None:
@@ -85,38 +95,43 @@ class Generator:
             await asyncio.wait(self._unfinished)
         await self._store.close()
 
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._unfinished.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("the end of a render was not recorded; its lease will run out", exc_info=error)
+
     async def _run(self, attempt: Attempt, device_free: asyncio.Event) -> None:
         """One attempt to its end, recorded in the store under the claim's token."""
         claim = attempt.claim
         async with self._lease(attempt):
             try:
-                frames, seconds = await self._generate(attempt)
+                frames, used = await self._generate(attempt)
                 async with self._publishing:  # one at a time, so that finished frames cannot pile up in memory
                     device_free.set()
-                    output = await self._publish(attempt, frames, seconds)
+                    output = await self._publish(attempt, frames, used)
             except AttemptAborted:
                 if not attempt.lease_lost:
                     await self._report(lambda: self._store.cancel_claim(claim))
             except RenderError as error:
-                await self._report_failure(claim, error)
+                await self._fail(claim, error)
             except Exception as error:
                 logger.exception("render %d of request %s failed", claim.render_id, claim.request_id)
-                failure = RenderFailed(f"generation failed with {type(error).__name__}: {error}")
-                await self._report_failure(claim, failure)
+                await self._fail(claim, RenderFailed(f"generation failed with {type(error).__name__}: {error}"))
             else:
                 await self._report(lambda: self._store.succeed(claim, output))
-            finally:
-                device_free.set()
+        # Not reached with a broken device: the slot stays taken, so that no other render meets it.
+        device_free.set()
 
-    async def _generate(self, attempt: Attempt) -> tuple[Frames, dict[str, float]]:
-        """Frames of the attempt, and the seconds they took, in all and in parts."""
+    async def _generate(self, attempt: Attempt) -> tuple[Frames, _Used]:
+        """Frames of the attempt, and what they were made with."""
         started = monotonic()
         loop = asyncio.get_running_loop()
         spec = attempt.claim.spec
         frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
-        return frames, {"generate": monotonic() - started, **self._pipeline.timings}
+        seconds = {"generate": monotonic() - started, **self._pipeline.timings}
+        return frames, _Used(self._pipeline.summary, seconds)
 
-    async def _publish(self, attempt: Attempt, frames: Frames, seconds: dict[str, float]) -> Output:
+    async def _publish(self, attempt: Attempt, frames: Frames, used: _Used) -> Output:
         """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""
         claim, spec = attempt.claim, attempt.claim.spec
         name = f"{claim.request_id}/{claim.index}-{claim.attempt}.{spec.output_format.extension}"
@@ -128,7 +143,7 @@ class Generator:
             )
             encoded = monotonic()
             await self._outputs.put(name, path, spec.output_format.media_type)
-        seconds = {**seconds, "encode": encoded - started, "store": monotonic() - encoded}
+        used.seconds.update(encode=encoded - started, store=monotonic() - encoded)
         count, height, width, _ = frames.shape
         return Output(
             name=name,
@@ -138,61 +153,46 @@ class Generator:
             num_frames=count,
             fps=spec.fps,
             seed=spec.seed,
-            metadata=self._metadata(claim, seconds),
+            metadata=_metadata(claim, used),
         )
-
-    def _metadata(self, claim: Claim, seconds: dict[str, float]) -> dict[str, Any]:
-        """What a user needs to make the same video again, and how long each part took in seconds."""
-        spec = claim.spec
-        return {
-            "recipe": spec.recipe.value,
-            "sample_steps": spec.sample_steps,
-            "guidance_scale": spec.guidance_scale,
-            "loras": [
-                {
-                    "path": lora.reference,
-                    "transformer": lora.expert.value,
-                    "network_multiplier": lora.multiplier,
-                    "sha256": lora.sha256,
-                }
-                for lora in spec.loras
-            ],
-            "pair_key": spec.pair_key,
-            "attempt": claim.attempt,
-            "runtime": self._pipeline.summary,
-            "timings": {part: round(value, 4) for part, value in seconds.items()},
-        }
 
     @asynccontextmanager
     async def _lease(self, attempt: Attempt) -> AsyncIterator[None]:
         """Keep the claim alive, and its progress known, while the block runs."""
-        beat = asyncio.create_task(self._renew(attempt))
+        ended = asyncio.Event()
+        beats = asyncio.create_task(self._renew(attempt, ended))
         try:
             yield
         finally:
-            beat.cancel()
-            with suppress(asyncio.CancelledError):
-                await beat
+            ended.set()
+            await beats
 
-    async def _renew(self, attempt: Attempt) -> None:
-        while True:
-            await asyncio.sleep(self._settings.heartbeat_s)
+    async def _renew(self, attempt: Attempt, ended: asyncio.Event) -> None:
+        while not await happened(ended, self._settings.heartbeat_s):
+            if attempt.overdue:
+                # Past its deadline and not at a step: the device hangs, and only a new process helps.
+                self._broken = self._broken or RuntimeError("a render hangs; this replica must be replaced")
+                return
             try:
                 canceled = await self._store.renew(attempt.claim, attempt.steps_done, self._settings.lease_s)
-            except StoreUnavailable as error:
-                logger.warning("%s; the render goes on", error)
+            except Exception:
+                logger.exception("a lease was not renewed; the render goes on")
                 continue
             if canceled is None:
                 attempt.stop(lease_lost=True)
             elif canceled:
                 attempt.stop()
 
-    async def _report_failure(self, claim: Claim, error: RenderError) -> None:
-        await self._report(lambda: self._store.fail(claim, error))
+    async def _fail(self, claim: Claim, error: RenderError) -> None:
+        """Record a failure, or, where the device is what failed, give the render to another replica."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._device_thread, self._pipeline.probe)
         except Exception as broken:
+            logger.exception("the device failed its probe; render %d goes to another replica", claim.render_id)
             self._broken = broken
+            await self._report(lambda: self._store.release(claim, self._settings.max_attempts))
+            await asyncio.Event().wait()  # holds the slot until Serve has replaced this replica
+        await self._report(lambda: self._store.fail(claim, error))
 
     async def _report(self, write: Callable[[], Awaitable[bool]]) -> None:
         """Write an end state; while the store does not answer, wait for it rather than lose a finished render."""
@@ -204,6 +204,29 @@ class Generator:
             except StoreUnavailable as error:
                 logger.warning("%s; the end of the render is written when it is back", error)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _metadata(claim: Claim, used: _Used) -> dict[str, Any]:
+    """What a user needs to make the same video again, and how long each part took in seconds."""
+    spec = claim.spec
+    return {
+        "recipe": spec.recipe.value,
+        "sample_steps": spec.sample_steps,
+        "guidance_scale": spec.guidance_scale,
+        "loras": [
+            {
+                "path": lora.reference,
+                "transformer": lora.expert.value,
+                "network_multiplier": lora.multiplier,
+                "sha256": lora.sha256,
+            }
+            for lora in spec.loras
+        ],
+        "pair_key": spec.pair_key,
+        "attempt": claim.attempt,
+        "runtime": used.runtime,
+        "timings": {part: round(value, 4) for part, value in used.seconds.items()},
+    }
 
 
 def _yield_to_api() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from serve_app.settings import STATE_DIRECTORY, Profile, Settings
 
 logger = logging.getLogger("ray.serve")
 
+_BANNER_COLUMNS = 88
 _MANY = 1000  # calls at once; these replicas only wait for the store and for each other
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
 
@@ -143,7 +145,7 @@ def _banner(plan: ServicePlan) -> str:
         f"base model    {plan.base_model}",
         f"experts       {plan.transformer_model}",
         f"LoRA root     {plan.settings.lora_root}",
-        *([plan.notice] if plan.notice else []),
+        *textwrap.wrap(plan.notice or "", _BANNER_COLUMNS),
     ]
-    rule = "=" * max(map(len, lines))
+    rule = "=" * _BANNER_COLUMNS
     return "\n".join(["", rule, *lines, rule])

@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -66,6 +66,12 @@ class Settings(BaseModel):
         if not isinstance(args, dict):
             return args
         return {field: os.environ[name] for field, name in ENVIRONMENT.items() if os.environ.get(name)} | args
+
+    @model_validator(mode="after")
+    def _beats_within_the_lease(self) -> Self:
+        if self.heartbeat_s > self.lease_s / 3:
+            raise ValueError("heartbeat_s must be at most a third of lease_s, or one late beat loses the lease")
+        return self
 
     @field_validator("lora_root", mode="after")
     @classmethod

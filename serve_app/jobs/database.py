@@ -1,21 +1,25 @@
 """The way to the job store's database: engine, transactions, schema migrations."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import wraps
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from serve_app.errors import StoreUnavailable
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def _with_driver(url: str, *, sync: bool) -> str:
@@ -42,10 +46,9 @@ def migrate(url: str) -> None:
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     dbapi_connection.isolation_level = None  # SQLAlchemy begins transactions; see _begin_sqlite
     cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA busy_timeout = 30000")
     # FULL: a commit has reached the disk when it returns, so an answered request outlives a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA busy_timeout = 30000")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
@@ -97,7 +100,28 @@ class Database:
 
 @asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
+    """Trouble with the connection as StoreUnavailable; a statement that is wrong stays what it is."""
     try:
         yield
-    except (DBAPIError, PoolTimeout, OSError) as error:
+    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
         raise StoreUnavailable(f"the job store did not answer ({type(error).__name__}); try again shortly") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError and not error.connection_invalidated:
+            raise
+        # Drivers raise the bare class when the file or the server is not what it should be.
+        raise StoreUnavailable("the job store did not answer (DatabaseError); try again shortly") from error
+
+
+def to_the_end(
+    method: Callable[Arguments, Coroutine[Any, Any, Result]],
+) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
+    """Run a coroutine to its end even when its caller is canceled, as by a client that disconnects.
+
+    A transaction that is cut off in the middle can leave its connection, and with it SQLite's write lock, behind.
+    """
+
+    @wraps(method)
+    async def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return await asyncio.shield(asyncio.ensure_future(method(*args, **kwargs)))
+
+    return run

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from time import time
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Update, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, Update, and_, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.errors import AttemptsExhausted, RenderError, RequestNotFound
-from serve_app.jobs.database import Database
+from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.group_commit import GroupCommit
 from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord, RequestRecord, Waiting
 from serve_app.jobs.spec import RenderSpec
@@ -42,11 +42,13 @@ class JobStore:
         """
         await self._submissions.write(request)
 
+    @to_the_end
     async def _insert(self, batch: Sequence[NewRequest]) -> None:
         async with self._database.write() as connection:
             await connection.execute(_INSERT_REQUESTS, [_request_row(request) for request in batch])
             await connection.execute(_INSERT_RENDERS, [row for request in batch for row in _render_rows(request)])
 
+    @to_the_end
     async def request(self, request_id: str) -> RequestRecord:
         """One request with its renders.
 
@@ -56,6 +58,7 @@ class JobStore:
         async with self._database.read() as connection:
             return await _read_request(connection, request_id)
 
+    @to_the_end
     async def position(self, record: RequestRecord) -> int | None:
         """How many queued renders are ahead of the request's first queued one; None where none is queued."""
         first = min((r.id for r in record.renders if r.state is RenderState.QUEUED), default=None)
@@ -65,6 +68,7 @@ class JobStore:
         async with self._database.read() as connection:
             return int((await connection.execute(ahead)).scalar_one())
 
+    @to_the_end
     async def waiting(self, limit: int) -> list[Waiting]:
         """The oldest queued renders, at most `limit` of them, in order of arrival."""
         oldest = (
@@ -77,6 +81,7 @@ class JobStore:
             rows = (await connection.execute(oldest)).all()
         return [Waiting(render_id=row.id, pair_key=row.pair_key, created_at=row.created_at) for row in rows]
 
+    @to_the_end
     async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
         """Take a queued render for `replica` and start a lease; None where it is no longer queued."""
         now = time()
@@ -111,6 +116,7 @@ class JobStore:
             spec=RenderSpec.model_validate_json(row.spec),
         )
 
+    @to_the_end
     async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:
         """Prolong the lease and record progress.
 
@@ -127,6 +133,7 @@ class JobStore:
             row = (await connection.execute(statement)).one_or_none()
         return None if row is None else bool(row.cancel_requested)
 
+    @to_the_end
     async def succeed(self, claim: Claim, output: Output) -> bool:
         """Publish the video of a claim; False where the claim is no longer valid, and nothing was changed."""
         statement = _change(RenderEvent.SUCCEED, _held(claim)).values(
@@ -135,6 +142,7 @@ class JobStore:
         async with self._database.write() as connection:
             return (await connection.execute(statement)).rowcount == 1
 
+    @to_the_end
     async def fail(self, claim: Claim, error: RenderError) -> bool:
         """End a claim with an error and cancel its siblings; False where the claim is no longer valid."""
         async with self._database.write() as connection:
@@ -143,12 +151,14 @@ class JobStore:
                 await _cancel(connection, claim.request_id)
             return failed.rowcount == 1
 
+    @to_the_end
     async def cancel_claim(self, claim: Claim) -> bool:
         """End a claim whose cancellation was asked for; False where the claim is no longer valid."""
         statement = _change(RenderEvent.CANCEL, _held(claim)).values(finished_at=time())
         async with self._database.write() as connection:
             return (await connection.execute(statement)).rowcount == 1
 
+    @to_the_end
     async def cancel(self, request_id: str) -> RequestRecord:
         """End the request's queued renders now and ask for the end of its running ones. Idempotent.
 
@@ -159,23 +169,29 @@ class JobStore:
             await _cancel(connection, request_id)
             return await _read_request(connection, request_id)
 
-    async def release(self, claim: Claim, max_attempts: int) -> None:
-        """Give back a claim whose holder died: queued again, or failed when no attempt is left."""
-        await self._lose(_held(claim), max_attempts)
+    async def release(self, claim: Claim, max_attempts: int) -> bool:
+        """Give back a claim whose holder died: queued again, or failed when no attempt is left.
+
+        False where the claim is no longer valid, and nothing was changed.
+        """
+        return await self._lose(_held(claim), max_attempts) == 1
 
     async def expire_leases(self, max_attempts: int) -> int:
         """Give back every claim whose lease ran out; returns how many there were."""
         expired = and_(renders.c.state == RenderState.PROCESSING, renders.c.lease_expires_at < time())
         return await self._lose(expired, max_attempts)
 
+    @to_the_end
     async def _lose(self, condition: ColumnElement[bool], max_attempts: int) -> int:
+        # Locked where rows can be locked: a holder that renews or ends meanwhile is not overruled.
+        lost = _columns_of_lost(condition).with_for_update(skip_locked=True)
         async with self._database.write() as connection:
-            lost = (await connection.execute(_columns_of_lost(condition))).all()
-            for row in lost:
-                await connection.execute(_end_of_lost(row, max_attempts))
-                if not row.cancel_requested and row.attempt >= max_attempts:
+            rows = (await connection.execute(lost)).all()
+            for row in rows:
+                ended = await connection.execute(_end_of_lost(row, max_attempts))
+                if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
                     await _cancel(connection, row.request_id)
-        return len(lost)
+        return len(rows)
 
 
 _INSERT_REQUESTS = insert(requests)
@@ -222,7 +238,7 @@ def _failure(condition: ColumnElement[bool], error: RenderError) -> Update:
     )
 
 
-def _columns_of_lost(condition: ColumnElement[bool]) -> Any:
+def _columns_of_lost(condition: ColumnElement[bool]) -> Select[Any]:
     columns = (renders.c.id, renders.c.request_id, renders.c.attempt, renders.c.cancel_requested)
     return select(*columns).where(condition)
 
@@ -234,8 +250,9 @@ def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
         return _change(RenderEvent.CANCEL, this).values(finished_at=time())
     if row.attempt >= max_attempts:
         error = AttemptsExhausted(
-            f"the render's replica died or stopped answering {row.attempt} times; it may need more memory than a "
-            "replica has. Try fewer frames or a smaller size"
+            f"the render was started {row.attempt} times, and each time its replica was stopped, died or fell silent. "
+            "If the service was not being restarted, the render may need more memory than a replica has: try fewer "
+            "frames or a smaller size"
         )
         return _failure(this, error)
     return _change(RenderEvent.LOSE, this).values(lease_token=None, lease_expires_at=None, steps_done=0)

@@ -9,6 +9,10 @@ _MIGRATION_LOCK = 0x57414E  # any number that nothing else locks in this databas
 
 engine = create_engine(context.config.attributes["url"])
 with engine.connect() as connection:
+    if connection.dialect.name == "sqlite":
+        # Kept in the file: readers go on while one writes. Set here, before anything else has the file open.
+        connection.execute(text("PRAGMA journal_mode = WAL"))
+        connection.commit()
     context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":

@@ -202,3 +202,19 @@ async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> Non
     with pytest.raises(StoreUnavailable, match="did not answer"):
         await store.waiting(1)
     await store.close()
+
+
+async def test_a_canceled_writer_does_not_keep_the_database_locked(store: JobStore, database_url: str) -> None:
+    request_id = await submit(store)
+    claim = await claim_next(store)
+    for delay_us in range(0, 3000, 20):
+        beat = asyncio.create_task(store.renew(claim, 1, LEASE_S))
+        await asyncio.sleep(delay_us / 1e6)
+        beat.cancel()
+        await asyncio.gather(beat, return_exceptions=True)
+    other = JobStore(database_url)
+    async with asyncio.timeout(5):
+        assert await other.renew(claim, 2, LEASE_S) is False
+        assert await store.succeed(claim, output(claim))
+    assert (await other.request(request_id)).state is RenderState.SUCCEEDED
+    await other.close()

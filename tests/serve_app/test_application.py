@@ -1,0 +1,60 @@
+"""What `build` refuses before anything is deployed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import serve_app
+from deployments.wan.demo import DemoCheckpoint
+from serve_app import application
+from serve_app.cards import load_card
+from serve_app.errors import ConfigurationError
+from serve_app.settings import Profile
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        ({"ofload": "none"}, "ofload"),
+        ({"profile": "tpu"}, "profile"),
+        ({"max_generators": "many"}, "max_generators"),
+        ({"output_url": 7}, "output_url"),
+    ],
+)
+def test_a_wrong_arg_is_named(args: dict[str, object], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"serve_config.yaml: {named}"):
+        serve_app.build(args)
+
+
+def test_the_gpu_profile_needs_a_gpu() -> None:
+    with pytest.raises(ConfigurationError, match="profile: gpu"):
+        application._profile(Profile.GPU, gpus=0)
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, Profile.CPU), (1, Profile.GPU), (8, Profile.GPU)])
+def test_auto_takes_the_gpu_where_there_is_one(gpus: int, expected: Profile) -> None:
+    assert application._profile(Profile.AUTO, gpus) is expected
+
+
+def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: DemoCheckpoint) -> None:
+    assert application._architecture(str(demo_checkpoint.transformers), load_card("wan22_14b_t2v")).num_layers == 2
+
+
+def test_the_architecture_of_a_repository_comes_from_the_card() -> None:
+    card = load_card("wan22_14b_t2v")
+    assert application._architecture(card.transformer_model, card).dim == 40 * 128
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="transformer_model"):
+        application._architecture(str(tmp_path / "nothing"), load_card("wan22_14b_t2v"))
+
+
+def test_the_client_side_runs_without_the_model_stack() -> None:
+    program = (
+        "import sys, serve_app.api.app, serve_app.jobs.store, serve_app.loras.library, deployments.ingress;"
+        "sys.exit(bool({'torch', 'diffusers', 'transformers', 'peft', 'accelerate'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
