@@ -22,7 +22,7 @@ _TIME = "2026-01-17T00:00:00.000Z"
 
 
 class Accepted(BaseModel):
-    """The request is durable: it will be rendered, whatever restarts meanwhile."""
+    """The request is durable: it outlives a restart of any part of the service."""
 
     request_id: str = Field(examples=[_ID])
     status: Status = Field(examples=["in_queue"])

@@ -47,7 +47,7 @@ def _known_form(request_id: str) -> str:
 
 @router.post("/v1/inference", response_model=Accepted, responses=_refusals, tags=["inference"])
 async def submit(body: InferenceRequest, request: Request, services: ServicesDep) -> Accepted:
-    """Queue one video per prompt. Once answered, the request survives any restart."""
+    """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
     new = await accept(body, services)
     await services.store.submit(new)
     services.announce()
