@@ -72,9 +72,12 @@ class Dispatcher:
 
     def _close_slot(self, slot: asyncio.Task[None]) -> None:
         self._slots.discard(slot)
-        self._queued.set()  # what was queued while it closed still needs one
-        if not slot.cancelled() and (error := slot.exception()):
+        if slot.cancelled():
+            return
+        if error := slot.exception():
             logger.warning("a slot ended: %r; the next sweep opens another", error)
+        else:
+            self._queued.set()  # what was queued while it closed still needs one
 
     async def _serve_while_queued(self) -> None:
         while await self._serve_one():

@@ -31,7 +31,7 @@ logger = logging.getLogger("ray.serve")
 
 Frames = npt.NDArray[np.uint8]
 
-# On a shared CPU the API must win over generation; 10 halves its share about ten times over.
+# On a shared CPU the API must win over generation: at 10, Linux gives it a tenth of what the API gets of a core.
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
 
@@ -72,7 +72,7 @@ class Generator:
         logger.info("ready: %s", self._pipeline.summary)
 
     async def check_health(self) -> None:
-        """Raise if the device failed a probe, so that Serve replaces this replica."""
+        """Raise if the device failed a probe or hangs, so that Serve replaces this replica."""
         if self._broken is not None:
             raise self._broken
 
@@ -87,11 +87,13 @@ class Generator:
         task = asyncio.get_running_loop().create_task(self._run(attempt, device_free), context=contextvars.Context())
         self._unfinished.add(task)
         task.add_done_callback(self._finished)
+        # However it ends. With a broken device it does not: the slot stays taken, so that no other render meets it.
+        task.add_done_callback(lambda _: device_free.set())
         await device_free.wait()
 
     async def __del__(self) -> None:
         """Called by Serve before it ends the process: what is still being encoded or stored is finished first."""
-        if self._unfinished:
+        if self._unfinished and self._broken is None:
             await asyncio.wait(self._unfinished)
         await self._store.close()
 
@@ -113,14 +115,13 @@ class Generator:
                 if not attempt.lease_lost:
                     await self._report(lambda: self._store.cancel_claim(claim))
             except RenderError as error:
-                await self._fail(claim, error)
+                await self._fail(claim, error, probe=not device_free.is_set())
             except Exception as error:
                 logger.exception("render %d of request %s failed", claim.render_id, claim.request_id)
-                await self._fail(claim, RenderFailed(f"generation failed with {type(error).__name__}: {error}"))
+                failure = RenderFailed(f"the render failed with {type(error).__name__}: {error}")
+                await self._fail(claim, failure, probe=not device_free.is_set())
             else:
                 await self._report(lambda: self._store.succeed(claim, output))
-        # Not reached with a broken device: the slot stays taken, so that no other render meets it.
-        device_free.set()
 
     async def _generate(self, attempt: Attempt) -> tuple[Frames, _Used]:
         """Frames of the attempt, and what they were made with."""
@@ -183,16 +184,24 @@ class Generator:
             elif canceled:
                 attempt.stop()
 
-    async def _fail(self, claim: Claim, error: RenderError) -> None:
-        """Record a failure, or, where the device is what failed, give the render to another replica."""
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._device_thread, self._pipeline.probe)
-        except Exception as broken:
-            logger.exception("the device failed its probe; render %d goes to another replica", claim.render_id)
-            self._broken = broken
+    async def _fail(self, claim: Claim, error: RenderError, *, probe: bool) -> None:
+        """Record a failure, or, where a probe shows that the device is what failed, give the render to another replica.
+
+        No probe once the device is free: it may run the next render already, and what failed is not the device.
+        """
+        if probe and not await self._device_works():
             await self._report(lambda: self._store.release(claim, self._settings.max_attempts))
             await asyncio.Event().wait()  # holds the slot until Serve has replaced this replica
         await self._report(lambda: self._store.fail(claim, error))
+
+    async def _device_works(self) -> bool:
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._device_thread, self._pipeline.probe)
+        except Exception as broken:
+            logger.exception("the device failed its probe; its render goes to another replica")
+            self._broken = broken
+            return False
+        return True
 
     async def _report(self, write: Callable[[], Awaitable[bool]]) -> None:
         """Write an end state; while the store does not answer, wait for it rather than lose a finished render."""

@@ -18,7 +18,6 @@ class ModelCard(BaseModel):
     pipeline: str
     base_model: str
     transformer_model: str
-    lora_format: str
     requires_control_image: bool
     is_video_model: bool
     resolution_divisor: int = Field(ge=1)
