@@ -14,8 +14,10 @@
     │   ├── RequestNotFound
     │   └── OutputNotFound
     ├── StoreUnavailable        the job store cannot be reached (503)
+    ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
+    │   ├── LoraNotFetched
     │   ├── LoraChanged
     │   ├── LoraNotLoaded
     │   ├── OutOfMemory
@@ -47,7 +49,9 @@ class ErrorCode(StrEnum):
     CONTROL_IMAGE_NOT_SUPPORTED = "CONTROL_IMAGE_NOT_SUPPORTED"
     OUTPUT_NOT_FOUND = "OUTPUT_NOT_FOUND"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    LORA_SOURCE_UNAVAILABLE = "LORA_SOURCE_UNAVAILABLE"
     RENDER_FAILED = "RENDER_FAILED"
+    LORA_NOT_FETCHED = "LORA_NOT_FETCHED"
     LORA_CHANGED = "LORA_CHANGED"
     LORA_NOT_LOADED = "LORA_NOT_LOADED"
     OUT_OF_MEMORY = "OUT_OF_MEMORY"
@@ -164,6 +168,13 @@ class StoreUnavailable(ServiceError):
     status = 503
 
 
+class LoraSourceUnavailable(ServiceError):
+    """The server that a LoRA comes from did not deliver it, after retries; the same request may succeed later."""
+
+    code = ErrorCode.LORA_SOURCE_UNAVAILABLE
+    status = 503
+
+
 class RenderError(ServiceError):
     """An accepted render ended without a video."""
 
@@ -172,6 +183,12 @@ class RenderFailed(RenderError):
     """The pipeline raised something that no other class names."""
 
     code = ErrorCode.RENDER_FAILED
+
+
+class LoraNotFetched(RenderError):
+    """A LoRA could not be downloaded for its render, or turned out to be damaged once all of it was here."""
+
+    code = ErrorCode.LORA_NOT_FETCHED
 
 
 class LoraChanged(RenderError):

@@ -86,7 +86,7 @@ class PairAdapters:
         try:
             check_known(lora)
             self._pipe.load_lora_weights(
-                str(lora.file),
+                lora.location,
                 adapter_name=side.adapter,
                 load_into_transformer_2=side.is_second,
                 use_safetensors=True,  # never unpickle

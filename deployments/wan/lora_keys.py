@@ -42,7 +42,7 @@ def check_all_applied(pipe: Any, transformer: Any, adapter: str, lora: LoraFile)
 
 
 def _keys(lora: LoraFile) -> set[str]:
-    with safe_open(str(lora.file), framework="pt") as file:
+    with safe_open(lora.location, framework="pt") as file:
         return set(file.keys())
 
 
@@ -57,7 +57,7 @@ def _unpaired(keys: set[str]) -> set[str]:
 
 def _left_out(pipe: Any, lora: LoraFile, applied: set[str]) -> set[str]:
     """Keys, in diffusers' words, of layers that got no adapter."""
-    state = pipe.lora_state_dict(str(lora.file), use_safetensors=True, local_files_only=True)
+    state = pipe.lora_state_dict(lora.location, use_safetensors=True, local_files_only=True)
     return {key for key in state if _layer(key).removeprefix("transformer.") not in applied}
 
 

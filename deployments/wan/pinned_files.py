@@ -29,7 +29,7 @@ class PinnedFiles:
         """
         details = {"path": lora.reference, "transformer": lora.expert.value, "sha256": lora.sha256}
         try:
-            digest = self._digest(lora.file)
+            digest = self._digest(Path(lora.location))
         except OSError as error:
             raise LoraChanged(
                 f"LoRA '{lora.reference}' can no longer be read ({error.strerror}); put it back or send the request "

@@ -98,7 +98,8 @@ def _pinned(expert: Expert, item: LoraItem, identity: LoraIdentity) -> LoraFile:
     return LoraFile(
         expert=expert,
         reference=item.path,
-        file=identity.file,
+        location=str(identity.file),
+        content=identity.sha256,
         sha256=identity.sha256,
         multiplier=1.0 if item.network_multiplier is None else item.network_multiplier,
     )

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,6 +18,14 @@ class Recipe(StrEnum):
     """Whose frames a render must equal."""
 
     REFERENCE = "reference"  # the reference server's
+    PREVIEW = "preview"  # those of AI Toolkit's own previews during training
+
+
+class Sampler(StrEnum):
+    """A scheduler that solves the flow from noise to video."""
+
+    UNIPC = "unipc"  # UniPC multistep; as the base checkpoint ships it where no shift is given
+    EULER = "euler"  # Euler flow matching
 
 
 class OutputFormat(StrEnum):
@@ -44,22 +51,34 @@ class _Frozen(BaseModel):
 
 
 class LoraFile(_Frozen):
-    """One side of a LoRA pair, pinned to the content it had when the request was accepted."""
+    """One LoRA of one expert, pinned to the content it had when the request was accepted.
+
+    `content` identifies the bytes: the SHA-256 (hex) where it is known, else "etag-" and a hash of the address, its
+    entity tag and its size. `sha256` is None as long as nobody has read the whole file.
+    """
 
     expert: Expert
     reference: str  # as the client wrote it
-    file: Path  # absolute, inside lora_root
-    sha256: str  # of the whole file
+    location: str  # an absolute path, or a URL that no longer moves with a branch
+    content: str
+    sha256: str | None
     multiplier: float
 
 
 class RenderSpec(_Frozen):
     """One prompt of a request with nothing left to decide: two runs of one spec give the same frames.
 
-    Sizes are pixels, already snapped to the model's divisor; `num_frames` is the count that is generated.
+    Sizes are pixels, already snapped to the recipe's divisor; `num_frames` is the count that is generated. The LoRAs of
+    one expert act in their order here. `shift` None is the base checkpoint's own.
     """
 
     recipe: Recipe
+    sampler: Sampler = Sampler.UNIPC
+    shift: float | None = None
+    sampler_assumed: bool = False  # no metadata told which scheduler the previews had
+    trained_with: str | None = None  # version of AI Toolkit, from the files' metadata
+    strict: bool = True  # every tensor of every LoRA has its place
+    warnings: tuple[str, ...] = ()  # what the client should look at; the result repeats them
     loras: tuple[LoraFile, ...]
     prompt: str  # trigger word in place
     negative_prompt: str
@@ -72,9 +91,9 @@ class RenderSpec(_Frozen):
     seed: int
     output_format: OutputFormat
 
-    def lora_for(self, expert: Expert) -> LoraFile | None:
-        """The LoRA of that expert, or None where the expert runs as the base model."""
-        return next((lora for lora in self.loras if lora.expert is expert), None)
+    def loras_for(self, expert: Expert) -> tuple[LoraFile, ...]:
+        """The LoRAs of that expert in their order; none where the expert runs as the base model."""
+        return tuple(lora for lora in self.loras if lora.expert is expert)
 
     @property
     def pair_key(self) -> str:
@@ -83,10 +102,12 @@ class RenderSpec(_Frozen):
 
 
 def pair_key(loras: Iterable[LoraFile]) -> str:
-    """Hash of the files' content and sides (16 hex digits), in any order of `loras`.
+    """Hash of the files' content and sides (16 hex digits).
 
+    The order counts among the LoRAs of one side, because sums of floats do; which side is named first does not.
     Multipliers are not in it, because changing a scale needs no reload; names are not in it, because a file that
     was overwritten in place is another pair and a copy under another name is the same one.
     """
-    parts = sorted(f"{lora.expert.value}:{lora.sha256}" for lora in loras)
+    by_side = sorted(loras, key=lambda lora: lora.expert.value)  # stable: keeps the order within a side
+    parts = [f"{lora.expert.value}:{lora.content}" for lora in by_side]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:16]

@@ -34,7 +34,14 @@ def load_demo(checkpoint: DemoCheckpoint, dtype: str = "auto") -> WanRuntime:
 def lora_file(expert: Expert, file: Path, multiplier: float = 1.0) -> LoraFile:
     """Pin `file` to its content of now."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return LoraFile(expert=expert, reference=file.name, file=file, sha256=digest, multiplier=multiplier)
+    return LoraFile(
+        expert=expert,
+        reference=file.name,
+        location=str(file),
+        content=digest,
+        sha256=digest,
+        multiplier=multiplier,
+    )
 
 
 def make_spec(*loras: LoraFile, **changes: Any) -> RenderSpec:

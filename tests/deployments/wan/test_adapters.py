@@ -75,7 +75,7 @@ def test_a_multiplier_changes_without_a_reload(
     pipe: Any, adapters: PairAdapters, high: LoraFile, low: LoraFile, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy.safetensors"
-    copy.write_bytes(high.file.read_bytes())
+    copy.write_bytes(Path(high.location).read_bytes())
     adapters.apply((lora_file(Expert.HIGH, copy), low))
     before = _lora_tensors(pipe.transformer) + _lora_tensors(pipe.transformer_2)
     copy.unlink()  # a reload would fail
@@ -124,7 +124,7 @@ def test_mixed_ranks_and_a_rank_above_the_previous_one_load(
     pipe: Any, adapters: PairAdapters, high: LoraFile, tmp_path: Path
 ) -> None:
     adapters.apply((high,))
-    tensors = load_file(high.file)
+    tensors = load_file(high.location)
     for kind, side in (("A", 0), ("B", 1)):
         key = _SOME_KEY.format(kind)
         tensors[key] = torch.cat([tensors[key]] * 5, side)
@@ -140,7 +140,7 @@ def test_a_file_with_alpha_is_scaled_once_however_often_it_is_loaded(
     render: Render, high: LoraFile, tmp_path: Path
 ) -> None:
     expected = render(_scaled(high, 0.5))
-    tensors = load_file(high.file)
+    tensors = load_file(high.location)
     tensors |= {key.replace("lora_A.weight", "alpha"): torch.tensor(8.0) for key in tensors if "lora_A" in key}
     save_file(tensors, tmp_path / "alpha.safetensors")
     with_alpha = lora_file(Expert.HIGH, tmp_path / "alpha.safetensors")
@@ -190,7 +190,7 @@ def test_weights_that_are_not_taken_are_named_and_leave_the_base(
 ) -> None:
     high, low = pair
     base, expected = render(), render(*pair)
-    save_file(change(load_file(low.file)), tmp_path / "odd.safetensors")
+    save_file(change(load_file(low.location)), tmp_path / "odd.safetensors")
     with pytest.raises(LoraNotLoaded, match=r"odd\.safetensors") as caught:
         render(high, lora_file(Expert.LOW, tmp_path / "odd.safetensors"))
     if key is not None:
@@ -216,12 +216,12 @@ def test_a_file_that_was_replaced_or_removed_is_refused(
     adapters: PairAdapters, high: LoraFile, low: LoraFile, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.safetensors"
-    path.write_bytes(high.file.read_bytes())
+    path.write_bytes(Path(high.location).read_bytes())
     pinned = lora_file(Expert.HIGH, path)
     adapters.apply((pinned,))
     adapters.apply(())
     times = path.stat()
-    path.write_bytes(low.file.read_bytes())  # of the same size
+    path.write_bytes(Path(low.location).read_bytes())  # of the same size
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     with pytest.raises(LoraChanged, match="replaced") as caught:
         adapters.apply((pinned,))
@@ -235,7 +235,7 @@ def test_an_accepted_pair_that_is_loaded_survives_the_removal_of_its_file(
     adapters: PairAdapters, high: LoraFile, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.safetensors"
-    path.write_bytes(high.file.read_bytes())
+    path.write_bytes(Path(high.location).read_bytes())
     pinned = lora_file(Expert.HIGH, path)
     adapters.apply((pinned,))
     path.unlink()

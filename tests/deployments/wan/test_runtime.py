@@ -61,7 +61,7 @@ def test_frames_equal_the_reference_pipeline(
     expected = _reference_frames(
         demo_checkpoint,
         getattr(torch, dtype),
-        {lora.file: multiplier for lora, multiplier in zip(pair, multipliers, strict=True)},
+        {Path(lora.location): multiplier for lora, multiplier in zip(pair, multipliers, strict=True)},
         num_inference_steps=3,
         **values,
     )

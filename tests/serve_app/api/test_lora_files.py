@@ -90,7 +90,7 @@ async def test_a_missing_file_is_told_before_a_bad_one(api: Api) -> None:
 
 async def test_an_accepted_file_is_pinned_to_its_content(api: Api) -> None:
     (spec,) = await api.specs(body())
-    pinned = {lora.expert.value: (lora.file, lora.sha256) for lora in spec.loras}
+    pinned = {lora.expert.value: (Path(lora.location), lora.sha256) for lora in spec.loras}
     for lora in (HIGH, LOW):
         file = (api.lora_root / lora["path"]).resolve()
         assert pinned[lora["transformer"]] == (file, hashlib.sha256(file.read_bytes()).hexdigest())

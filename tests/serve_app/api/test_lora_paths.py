@@ -71,4 +71,4 @@ async def test_a_symlink_that_stays_inside_is_followed(api: Api) -> None:
     (api.lora_root / "latest.safetensors").symlink_to(HIGH["path"])
     (spec,) = await api.specs(body(loras=[{**HIGH, "path": "latest.safetensors"}]))
     (lora,) = spec.loras
-    assert (lora.reference, lora.file) == ("latest.safetensors", (api.lora_root / HIGH["path"]).resolve())
+    assert (lora.reference, Path(lora.location)) == ("latest.safetensors", (api.lora_root / HIGH["path"]).resolve())
