@@ -32,15 +32,15 @@ def _with_driver(url: str, *, sync: bool) -> str:
     return parsed.set(drivername=driver).render_as_string(hide_password=False)
 
 
-def migrate(url: str) -> None:
-    """Bring the schema up to date, creating the database file of SQLite where there is none. Blocking."""
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema up to `revision`, creating the database file of SQLite where there is none. Blocking."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite" and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     config = Config()
     config.set_main_option("script_location", str(resources.files("serve_app.jobs") / "migrations"))
     config.attributes["url"] = _with_driver(url, sync=True)
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
 
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
@@ -50,6 +50,8 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     # FULL: a commit has reached the disk when it returns, so an answered request outlives a power cut.
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    # What is deleted is overwritten: tokens of ended requests must not stay readable in the file.
+    cursor.execute("PRAGMA secure_delete = ON")
     cursor.close()
 
 
@@ -92,6 +94,12 @@ class Database:
         """
         async with _translated(), self._turn, self._engine.begin() as connection:
             yield connection
+
+    async def scrub(self) -> None:
+        """Remove what was deleted from SQLite's log, too; a server keeps its log where no client reads it."""
+        if self._engine.dialect.name == "sqlite":
+            async with self.read() as connection:
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
     async def close(self) -> None:
         """Close every connection."""

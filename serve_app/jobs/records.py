@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 from serve_app.jobs.spec import OutputFormat, RenderSpec
 from serve_app.jobs.states import RenderState, request_state
@@ -32,6 +32,7 @@ class NewRequest:
     model: str
     created_at: float
     specs: tuple[RenderSpec, ...]
+    hf_token: SecretStr | None = None  # kept until the request ends, for the LoRAs that are still to be downloaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class Claim:
     attempt: int  # from 1
     token: str
     spec: RenderSpec
+    hf_token: SecretStr | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,20 +5,23 @@ from `serve_app.jobs.states`; so of two writers one wins, on SQLite and on Postg
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from time import time
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, Update, and_, func, insert, select, update
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, Row, Select, Update, and_, delete, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.errors import AttemptsExhausted, RenderError, RequestNotFound
+from serve_app.jobs import rows
 from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.group_commit import GroupCommit
-from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord, RequestRecord, Waiting
+from serve_app.jobs.records import Claim, NewRequest, Output, RequestRecord, Waiting
 from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
-from serve_app.jobs.tables import renders, requests
+from serve_app.jobs.tables import renders, request_tokens, requests
 
 
 class JobStore:
@@ -45,8 +48,10 @@ class JobStore:
     @to_the_end
     async def _insert(self, batch: Sequence[NewRequest]) -> None:
         async with self._database.write() as connection:
-            await connection.execute(_INSERT_REQUESTS, [_request_row(request) for request in batch])
-            await connection.execute(_INSERT_RENDERS, [row for request in batch for row in _render_rows(request)])
+            await connection.execute(_INSERT_REQUESTS, [rows.of_request(request) for request in batch])
+            await connection.execute(_INSERT_RENDERS, [row for request in batch for row in rows.of_renders(request)])
+            if tokens := [row for request in batch for row in rows.of_tokens(request)]:
+                await connection.execute(insert(request_tokens), tokens)
 
     @to_the_end
     async def request(self, request_id: str) -> RequestRecord:
@@ -78,8 +83,8 @@ class JobStore:
             .limit(limit)
         )
         async with self._database.read() as connection:
-            rows = (await connection.execute(oldest)).all()
-        return [Waiting(render_id=row.id, pair_key=row.pair_key, created_at=row.created_at) for row in rows]
+            found = (await connection.execute(oldest)).all()
+        return [Waiting(render_id=row.id, pair_key=row.pair_key, created_at=row.created_at) for row in found]
 
     @to_the_end
     async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
@@ -105,6 +110,7 @@ class JobStore:
         )
         async with self._database.write() as connection:
             row = (await connection.execute(statement)).one_or_none()
+            hf_token = None if row is None else await _read_token(connection, row.request_id)
         if row is None:
             return None
         return Claim(
@@ -114,6 +120,7 @@ class JobStore:
             attempt=row.attempt,
             token=row.lease_token,
             spec=RenderSpec.model_validate_json(row.spec),
+            hf_token=hf_token,
         )
 
     @to_the_end
@@ -139,13 +146,13 @@ class JobStore:
         statement = _change(RenderEvent.SUCCEED, _held(claim)).values(
             output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
         )
-        async with self._database.write() as connection:
+        async with self._ending() as connection:
             return (await connection.execute(statement)).rowcount == 1
 
     @to_the_end
     async def fail(self, claim: Claim, error: RenderError) -> bool:
         """End a claim with an error and cancel its siblings; False where the claim is no longer valid."""
-        async with self._database.write() as connection:
+        async with self._ending() as connection:
             failed = await connection.execute(_failure(_held(claim), error))
             if failed.rowcount:
                 await _cancel(connection, claim.request_id)
@@ -155,7 +162,7 @@ class JobStore:
     async def cancel_claim(self, claim: Claim) -> bool:
         """End a claim whose cancellation was asked for; False where the claim is no longer valid."""
         statement = _change(RenderEvent.CANCEL, _held(claim)).values(finished_at=time())
-        async with self._database.write() as connection:
+        async with self._ending() as connection:
             return (await connection.execute(statement)).rowcount == 1
 
     @to_the_end
@@ -165,7 +172,7 @@ class JobStore:
         Raises:
             RequestNotFound: there is none with that id.
         """
-        async with self._database.write() as connection:
+        async with self._ending() as connection:
             await _cancel(connection, request_id)
             return await _read_request(connection, request_id)
 
@@ -185,35 +192,38 @@ class JobStore:
     async def _lose(self, condition: ColumnElement[bool], max_attempts: int) -> int:
         # Locked where rows can be locked: a holder that renews or ends meanwhile is not overruled.
         lost = _columns_of_lost(condition).with_for_update(skip_locked=True)
-        async with self._database.write() as connection:
-            rows = (await connection.execute(lost)).all()
-            for row in rows:
+        async with self._ending() as connection:
+            found = (await connection.execute(lost)).all()
+            for row in found:
                 ended = await connection.execute(_end_of_lost(row, max_attempts))
                 if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
                     await _cancel(connection, row.request_id)
-        return len(rows)
+        return len(found)
+
+    @asynccontextmanager
+    async def _ending(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that may end requests, whose tokens then go with it."""
+        async with self._database.write() as connection:
+            yield connection
+            forgotten = (await connection.execute(_FORGET_TOKENS)).rowcount
+        if forgotten:
+            await self._database.scrub()
 
 
 _INSERT_REQUESTS = insert(requests)
 _INSERT_RENDERS = insert(renders)
 
+# Of every request that has ended. The table holds a row only for requests that are under way and brought a token, so
+# this costs next to nothing; and what two siblings that end at the same moment leave over, the next sweep removes.
+_FORGET_TOKENS = delete(request_tokens).where(
+    ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
+)
 
-def _request_row(request: NewRequest) -> dict[str, Any]:
-    return {"id": request.id, "model": request.model, "created_at": request.created_at}
 
-
-def _render_rows(request: NewRequest) -> list[dict[str, Any]]:
-    return [
-        {
-            "request_id": request.id,
-            "index": index,
-            "state": RenderState.QUEUED,
-            "pair_key": spec.pair_key,
-            "spec": spec.model_dump_json(),
-            "created_at": request.created_at,
-        }
-        for index, spec in enumerate(request.specs)
-    ]
+async def _read_token(connection: AsyncConnection, request_id: str) -> SecretStr | None:
+    query = select(request_tokens.c.hf_token).where(request_tokens.c.request_id == request_id)
+    found = (await connection.execute(query)).scalar_one_or_none()
+    return None if found is None else SecretStr(found)
 
 
 def _change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:
@@ -274,28 +284,12 @@ async def _read_request(connection: AsyncConnection, request_id: str) -> Request
         .where(requests.c.id == request_id)
         .order_by(renders.c.index)
     )
-    rows = (await connection.execute(whole)).mappings().all()
-    if not rows:
+    found = (await connection.execute(whole)).mappings().all()
+    if not found:
         raise RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
     return RequestRecord(
         id=request_id,
-        model=rows[0]["model"],
-        created_at=rows[0]["accepted_at"],
-        renders=tuple(_render(row) for row in rows),
-    )
-
-
-def _render(row: Any) -> RenderRecord:
-    return RenderRecord(
-        id=row["id"],
-        index=row["index"],
-        state=RenderState(row["state"]),
-        spec=RenderSpec.model_validate_json(row["spec"]),
-        steps_done=row["steps_done"],
-        attempt=row["attempt"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        output=None if row["output"] is None else Output.model_validate_json(row["output"]),
-        error_code=row["error_code"],
-        error_message=row["error_message"],
+        model=found[0]["model"],
+        created_at=found[0]["accepted_at"],
+        renders=tuple(rows.to_render(row) for row in found),
     )

@@ -1,4 +1,4 @@
-"""The two tables of the job store. `migrations/versions` must build exactly these (a test compares them)."""
+"""The tables of the job store. `migrations/versions` must build exactly these (a test compares them)."""
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +26,14 @@ requests = Table(
     Column("id", String(36), primary_key=True),
     Column("model", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
+)
+
+# Credentials for the sources of a request's LoRAs, kept apart so that they can go as soon as the request ends.
+request_tokens = Table(
+    "request_tokens",
+    metadata,
+    Column("request_id", String(36), ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+    Column("hf_token", Text, nullable=False),
 )
 
 renders = Table(

@@ -15,6 +15,12 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
     (spec,) = await api.specs({"model": MODEL, "loras": [HIGH], "prompts": [{"prompt": "a fox", **omitted}]})
     assert spec.model_dump(mode="json", exclude={"loras"}) == {
         "recipe": "reference",
+        "sampler": "unipc",
+        "shift": None,
+        "sampler_assumed": False,
+        "trained_with": None,
+        "strict": True,
+        "warnings": [],
         "prompt": "a fox",
         "negative_prompt": "",
         "width": 1024,
