@@ -8,20 +8,21 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deployments.attempt import Attempt, AttemptAborted
 from deployments.events import happened
+from deployments.lora_access import local_loras
 from deployments.media.encoding import encode
 from deployments.pipelines import pipeline_class
+from deployments.result_metadata import Used, result_metadata
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
 from serve_app.jobs.records import Claim, Output
+from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.store import JobStore
 from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
@@ -34,14 +35,7 @@ Frames = npt.NDArray[np.uint8]
 # On a shared CPU the API must win over generation: at 10, Linux gives it a tenth of what the API gets of a core.
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
-
-
-@dataclass(frozen=True)
-class _Used:
-    """What a render was made with: the pipeline's summary then, and the seconds of each part."""
-
-    runtime: dict[str, Any]
-    seconds: dict[str, float]
+_GIB = 2**30
 
 
 class Generator:
@@ -65,7 +59,10 @@ class Generator:
             offload=settings.offload,
             hf_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
             device="cpu" if cpu else "cuda",
+            pristine=settings.pristine,
+            lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
         ).result()
+        self._loras = local_loras(plan)
         self._broken: Exception | None = None
         self._publishing = asyncio.Lock()
         self._unfinished: set[asyncio.Task[None]] = set()
@@ -123,16 +120,27 @@ class Generator:
             else:
                 await self._report(lambda: self._store.succeed(claim, output))
 
-    async def _generate(self, attempt: Attempt) -> tuple[Frames, _Used]:
+    async def _generate(self, attempt: Attempt) -> tuple[Frames, Used]:
         """Frames of the attempt, and what they were made with."""
         started = monotonic()
         loop = asyncio.get_running_loop()
-        spec = attempt.claim.spec
-        frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
-        seconds = {"generate": monotonic() - started, **self._pipeline.timings}
-        return frames, _Used(self._pipeline.summary, seconds)
+        async with self._local_files(attempt.claim) as spec:
+            fetched = monotonic()
+            frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
+        seconds = {"fetch": fetched - started, "generate": monotonic() - fetched, **self._pipeline.timings}
+        return frames, Used(self._pipeline.summary, self._pipeline.report, seconds)
 
-    async def _publish(self, attempt: Attempt, frames: Frames, used: _Used) -> Output:
+    @asynccontextmanager
+    async def _local_files(self, claim: Claim) -> AsyncIterator[RenderSpec]:
+        """The claim's spec with every LoRA on this node's disk while the block runs."""
+        files = self._loras.localised(claim.spec, claim.hf_token)
+        spec = await asyncio.to_thread(files.__enter__)
+        try:
+            yield spec
+        finally:
+            await asyncio.to_thread(files.__exit__, None, None, None)
+
+    async def _publish(self, attempt: Attempt, frames: Frames, used: Used) -> Output:
         """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""
         claim, spec = attempt.claim, attempt.claim.spec
         name = f"{claim.request_id}/{claim.index}-{claim.attempt}.{spec.output_format.extension}"
@@ -154,7 +162,7 @@ class Generator:
             num_frames=count,
             fps=spec.fps,
             seed=spec.seed,
-            metadata=_metadata(claim, used),
+            metadata=result_metadata(claim, used),
         )
 
     @asynccontextmanager
@@ -213,29 +221,6 @@ class Generator:
             except StoreUnavailable as error:
                 logger.warning("%s; the end of the render is written when it is back", error)
                 await asyncio.sleep(_RETRY_S)
-
-
-def _metadata(claim: Claim, used: _Used) -> dict[str, Any]:
-    """What a user needs to make the same video again, and how long each part took in seconds."""
-    spec = claim.spec
-    return {
-        "recipe": spec.recipe.value,
-        "sample_steps": spec.sample_steps,
-        "guidance_scale": spec.guidance_scale,
-        "loras": [
-            {
-                "path": lora.reference,
-                "transformer": lora.expert.value,
-                "network_multiplier": lora.multiplier,
-                "sha256": lora.sha256,
-            }
-            for lora in spec.loras
-        ],
-        "pair_key": spec.pair_key,
-        "attempt": claim.attempt,
-        "runtime": used.runtime,
-        "timings": {part: round(value, 4) for part, value in used.seconds.items()},
-    }
 
 
 def _yield_to_api() -> None:

@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from deployments.lora_access import lora_resolver
 from serve_app.api.app import create_app
 from serve_app.api.services import Services
 from serve_app.jobs.store import JobStore
-from serve_app.loras.library import LoraLibrary
 from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
 
@@ -54,7 +54,7 @@ class Ingress:
         self._services = Services(
             plan=plan,
             store=JobStore(settings.database_url),
-            library=LoraLibrary(settings.lora_root, plan.architecture),
+            loras=lora_resolver(plan),
             outputs=OutputStore.from_url(settings.output_url),
             announce=Announcer(dispatcher),
         )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from serve_app.errors import ConfigurationError
 from serve_app.jobs.spec import RenderSpec
 from serve_app.offload_mode import OffloadMode
+from serve_app.pristine_mode import PristineMode
 
 # By name, so that only a Generator imports the model stack.
 _PIPELINES = {"wan22_t2v": "deployments.wan.runtime:WanRuntime"}
@@ -28,8 +29,14 @@ class Pipeline(Protocol):
         offload: OffloadMode,
         hf_token: str | None,
         device: str,
+        pristine: PristineMode,
+        lora_memory_bytes: int,
     ) -> Self:
-        """Load the base model. Blocking, for minutes with real weights."""
+        """Load the base model. Blocking, for minutes with real weights.
+
+        `pristine` says where weights that LoRAs change are kept as they were; LoRAs stay ready within
+        `lora_memory_bytes` of host memory.
+        """
 
     def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> npt.NDArray[np.uint8]:
         """Make the LoRA state right for `spec` and generate its frames, [frames, height, width, 3] in RGB.
@@ -53,8 +60,12 @@ class Pipeline(Protocol):
         """Seconds of each part of the last render that gave frames."""
 
     @property
+    def report(self) -> dict[str, Any]:
+        """How the last render that gave frames was made, in JSON's types: what a recipe left open, and each LoRA."""
+
+    @property
     def summary(self) -> dict[str, Any]:
-        """What this pipeline runs on: device, dtype and offload plan with its reason."""
+        """What this pipeline runs on: device, dtype, offload plan with its reason, place of untouched weights."""
 
 
 def pipeline_class(name: str) -> type[Pipeline]:

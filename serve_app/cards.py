@@ -6,6 +6,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serve_app.errors import ConfigurationError
+from serve_app.jobs.spec import Recipe
 
 
 class ModelCard(BaseModel):
@@ -21,6 +22,7 @@ class ModelCard(BaseModel):
     requires_control_image: bool
     is_video_model: bool
     resolution_divisor: int = Field(ge=1)
+    preview_resolution_divisor: int = Field(ge=1)
     frame_divisor: int = Field(ge=1)
     default_width: int
     default_height: int
@@ -29,11 +31,12 @@ class ModelCard(BaseModel):
     default_seed: int
     default_num_frames: int
     default_fps: int
-    architecture: dict[str, int]
+    architecture: dict[str, int | bool | list[int]]
 
-    def snap(self, pixels: int) -> int:
-        """The largest multiple of `resolution_divisor` that is not above `pixels`."""
-        return pixels // self.resolution_divisor * self.resolution_divisor
+    def snap(self, pixels: int, recipe: Recipe) -> int:
+        """The largest multiple of the recipe's divisor that is not above `pixels`."""
+        divisor = self.preview_resolution_divisor if recipe is Recipe.PREVIEW else self.resolution_divisor
+        return pixels // divisor * divisor
 
     def round_frames(self, frames: int) -> int:
         """The frame count that the pipeline generates when asked for `frames`: n // 4 * 4 + 1 for Wan's VAE.

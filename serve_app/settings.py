@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from serve_app.offload_mode import OffloadMode
+from serve_app.pristine_mode import PristineMode
 
 STATE_DIRECTORY = Path("var")
 
@@ -25,6 +26,7 @@ class Profile(StrEnum):
 ENVIRONMENT = {
     "lora_root": "WORKFLOWS_BASE_PATH",
     "output_url": "OUTPUT_BASE_PATH",
+    "lora_cache_dir": "LORA_DOWNLOAD_CACHE_DIR",
     "base_url": "BASE_URL",
     "hf_token": "HF_TOKEN",
     "offload": "OFFLOAD_MODE",
@@ -49,8 +51,21 @@ class Settings(BaseModel):
     output_url: str = f"{STATE_DIRECTORY}/outputs"
     database_url: str = f"sqlite:///{STATE_DIRECTORY}/jobs.db"
     base_url: str = ""  # of links in answers; empty: the address that the client called
-    hf_token: SecretStr | None = None  # for the base model's repositories
+    hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     offload: OffloadMode = OffloadMode.AUTO
+    max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
+    # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
+    lora_hosts: tuple[str, ...] = ("*",)
+    lora_private_hosts: tuple[str, ...] = ()  # host or host:port that may be reached although its address is private
+    lora_allow_http: bool = False
+    lora_max_gib: float = Field(8, gt=0)  # of one file
+    lora_download_timeout_s: float = Field(600, gt=0)
+    lora_cache_dir: Path = STATE_DIRECTORY / "lora-cache"  # downloads, shared by the replicas of a node
+    lora_cache_gib: float = Field(50, gt=0)
+    hub_endpoint: str | None = None  # silent: huggingface.co, or what HF_ENDPOINT says
+    # Of each Generator: LoRAs kept ready, and where the untouched weights that merging starts from are kept.
+    lora_memory_gib: float = Field(8, ge=0)
+    pristine: PristineMode = PristineMode.AUTO
     render_timeout_s: float = Field(3600, gt=0)
     max_attempts: int = Field(3, ge=1)
     lease_s: float = Field(15, gt=0)
@@ -73,7 +88,7 @@ class Settings(BaseModel):
             raise ValueError("heartbeat_s must be at most a third of lease_s, or one late beat loses the lease")
         return self
 
-    @field_validator("lora_root", mode="after")
+    @field_validator("lora_root", "lora_cache_dir", mode="after")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.absolute()

@@ -1,119 +1,72 @@
-"""The LoRA state of one pipeline: which pair is loaded into the two experts, and how strongly each side acts."""
+"""LoRAs beside the untouched weights of one expert: PEFT adapters, as the reference server has them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+from deployments.wan.deltas import Tensors, scale
+from serve_app.loras.changes import Change, LowRank
 
-from deployments.wan.loading import HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT
-from deployments.wan.lora_keys import check_all_applied, check_known
-from deployments.wan.pinned_files import PinnedFiles
-from serve_app.errors import LoraNotLoaded
-from serve_app.jobs.spec import Expert, LoraFile, pair_key
+_WEIGHT = ".weight"
 
 
-@dataclass(frozen=True)
-class _Side:
-    component: str  # of the pipeline
-    adapter: str  # the reference server's name for it
-
-    @property
-    def is_second(self) -> bool:
-        return self.component == LOW_NOISE_EXPERT
+def takes(changes: Sequence[Change], linear: frozenset[str]) -> bool:
+    """Whether adapters can be all of `changes`: plain LoRA of distinct linear layers, whose weights `linear` names."""
+    plain = all(isinstance(change, LowRank) and change.magnitude is None for change in changes)
+    parameters = [change.parameter for change in changes]
+    return plain and linear.issuperset(parameters) and len(set(parameters)) == len(parameters)
 
 
-_SIDES = {
-    Expert.HIGH: _Side(HIGH_NOISE_EXPERT, "high_noise"),
-    Expert.LOW: _Side(LOW_NOISE_EXPERT, "low_noise"),
-}
+def add(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> None:
+    """Put an adapter called `name` around the layers of `changes`, which `takes` agreed to.
 
-
-class PairAdapters:
-    """Owns the LoRAs of one pipeline; nothing else may load, scale or unload one.
-
-    Each side is a PEFT adapter beside the untouched base weights, one at most per expert, so that an expert without
-    a LoRA, or with multiplier 0, is the base model bit for bit.
+    Alpha is not multiplied into the weights, as `load_lora_weights` of diffusers 0.42.1 does, but stays a factor.
+    For a file without alpha, such as AI Toolkit's, the outcome is that of `load_lora_weights`, bit for bit.
     """
-
-    def __init__(self, pipe: Any, restore_offload: Callable[[], None]) -> None:
-        """`restore_offload` applies the pipeline's offload plan again: diffusers loses it when a load fails."""
-        self._pipe = pipe
-        self._restore_offload = restore_offload
-        self._files = PinnedFiles()
-        self._loaded: dict[Expert, LoraFile] = {}
-
-    @property
-    def pair_key(self) -> str | None:
-        """Routing key of the pair that is loaded now; None when both experts are the base model."""
-        return pair_key(self._loaded.values()) if self._loaded else None
-
-    def apply(self, loras: tuple[LoraFile, ...]) -> None:
-        """Make the experts' LoRA state exactly `loras`, at most one per expert.
-
-        A side whose content is already loaded is not read again, whatever its path or multiplier.
-
-        Raises:
-            LoraChanged: a file to be loaded is gone or has another content. If that shows before loading starts,
-                what was loaded stays.
-            LoraNotLoaded: the pipeline did not take every weight; both experts are then the base model.
-        """
-        wanted = {lora.expert: lora for lora in loras}
-        stale = [expert for expert in Expert if _content(wanted, expert) != _content(self._loaded, expert)]
-        for expert in stale:
-            if expert in wanted:
-                self._files.verify(wanted[expert])
-        try:
-            # All old weights go before new ones come, so that memory never holds parts of two pairs.
-            for expert in stale:
-                self._unload(expert)
-            for expert in stale:
-                if expert in wanted:
-                    self._load(wanted[expert])
-            for lora in loras:
-                side = _SIDES[lora.expert]
-                # Per expert: the pipeline's own set_adapters would switch both experts to one adapter name.
-                self._expert(lora.expert).set_adapters(side.adapter, weights=lora.multiplier)
-        except BaseException:
-            self._clear()
-            raise
-
-    def _expert(self, expert: Expert) -> Any:
-        return getattr(self._pipe, _SIDES[expert].component)
-
-    def _load(self, lora: LoraFile) -> None:
-        side = _SIDES[lora.expert]
-        try:
-            check_known(lora)
-            self._pipe.load_lora_weights(
-                lora.location,
-                adapter_name=side.adapter,
-                load_into_transformer_2=side.is_second,
-                use_safetensors=True,  # never unpickle
-                local_files_only=True,  # a path that vanished is not a hub id
-            )
-            check_all_applied(self._pipe, self._expert(lora.expert), side.adapter, lora)
-        except (LoraNotLoaded, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            self._files.verify(lora)  # a file that changed while it was read explains any failure
-            raise LoraNotLoaded(
-                f"the pipeline refused LoRA '{lora.reference}': {type(error).__name__}: {error}",
-                {"path": lora.reference, "transformer": lora.expert.value},
-            ) from error
-        self._files.verify(lora)
-        self._loaded[lora.expert] = lora
-
-    def _unload(self, expert: Expert) -> None:
-        self._loaded.pop(expert, None)
-        self._expert(expert).unload_lora()
-
-    def _clear(self) -> None:
-        """Both experts as the base model, under the plan that they were under."""
-        for expert in Expert:
-            self._unload(expert)
-        self._restore_offload()
+    layers = {change.parameter.removesuffix(_WEIGHT): change for change in changes if isinstance(change, LowRank)}
+    state = {f"{layer}.lora_A.weight": tensors[change.down] for layer, change in layers.items()}
+    state |= {f"{layer}.lora_B.weight": tensors[change.up] for layer, change in layers.items()}
+    with warnings.catch_warnings():
+        # What PEFT says to a second adapter, in a catch-all for those who call it by mistake.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute", category=UserWarning)
+        expert.load_lora_adapter(
+            state,
+            prefix=None,
+            adapter_name=name,
+            metadata=_config(layers, tensors),
+            low_cpu_mem_usage=True,  # the pipeline's default, which lets the file's tensors be the adapter's
+        )
 
 
-def _content(loras: dict[Expert, LoraFile], expert: Expert) -> str | None:
-    return loras[expert].sha256 if expert in loras else None
+def scale_to(expert: Any, multipliers: Mapping[str, float]) -> None:
+    """Have exactly these adapters act, in this order, with these multipliers."""
+    # Per expert: the pipeline's own set_adapters would switch both experts to one adapter name.
+    expert.set_adapters(list(multipliers), weights=list(multipliers.values()))
+
+
+def remove_all(expert: Any) -> None:
+    """Leave the expert without any adapter; its weights were never touched."""
+    expert.unload_lora()
+
+
+def _config(layers: Mapping[str, LowRank], tensors: Tensors) -> dict[str, Any]:
+    """Arguments of `peft.LoraConfig`: the commonest rank and alpha, and the layers that have others."""
+    ranks = {layer: change.rank for layer, change in layers.items()}
+    alphas = {layer: change.rank * scale(change, tensors) for layer, change in layers.items()}
+    rank, rank_pattern = _commonest(ranks)
+    alpha, alpha_pattern = _commonest(alphas)
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": rank_pattern,
+        "alpha_pattern": alpha_pattern,
+        "target_modules": list(layers),
+    }
+
+
+def _commonest(values: Mapping[str, float]) -> tuple[float, dict[str, float]]:
+    """The commonest value, and the others under expressions that match one layer each."""
+    (common, _), *_ = Counter(values.values()).most_common(1)
+    return common, {f"^{re.escape(layer)}": value for layer, value in values.items() if value != common}

@@ -1,10 +1,15 @@
 """Loads Wan 2.2 as the reference server does, from directories or from the Hugging Face hub."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import ftfy  # noqa: F401 - WanPipeline cleans prompts with it and silently does not where it is missing
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import try_to_load_from_cache
+from safetensors import safe_open
 
 from serve_app.errors import ConfigurationError
 
@@ -48,6 +53,32 @@ def load_pipeline(base_model: str, transformer_model: str, dtype: torch.dtype, h
         pipe.register_modules(**{name: expert})
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def expert_files(transformer_model: str, expert: str) -> dict[str, Path]:
+    """The safetensors file of each parameter of an expert that `load_pipeline` has loaded, by name.
+
+    Raises:
+        ConfigurationError: the expert did not come from safetensors files.
+    """
+    index = _local_file(transformer_model, expert, SAFE_WEIGHTS_INDEX_NAME)
+    if index is not None:
+        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        return {name: index.parent / file for name, file in files.items()}
+    weights = _local_file(transformer_model, expert, SAFETENSORS_WEIGHTS_NAME)
+    if weights is None:
+        raise ConfigurationError(f"transformer_model: '{transformer_model}' has no safetensors files for {expert}")
+    with safe_open(weights, framework="pt") as file:
+        return dict.fromkeys(file.keys(), weights)
+
+
+def _local_file(checkpoint: str, folder: str, name: str) -> Path | None:
+    """A file of a directory, or of a hub repository as the cache has it."""
+    if Path(checkpoint).is_dir():
+        path = Path(checkpoint, folder, name)
+        return path if path.is_file() else None
+    cached = try_to_load_from_cache(checkpoint, f"{folder}/{name}")
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def _from_pretrained(cls: Any, arg: str, checkpoint: str, **options: Any) -> Any:

@@ -1,12 +1,14 @@
 """Fits the pipeline into GPU memory: picks where weights wait while they are not in use, and sets diffusers so."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationError, OutOfMemory
+from serve_app.jobs.spec import RenderSpec
 from serve_app.offload_mode import OffloadMode
 
 _GIB = 2**30
@@ -70,6 +72,12 @@ def next_plan(plan: OffloadPlan, device_type: str) -> OffloadPlan | None:
     return OffloadPlan(_LEANER[plan.mode], f"out of memory with {plan.mode.value} ({plan.reason})")
 
 
+def component_bytes(pipe: Any) -> dict[str, int]:
+    """Size of the weights of each component that has any."""
+    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
+    return {name: sum(weight.nbytes for weight in part.parameters()) for name, part in modules.items()}
+
+
 def apply_plan(pipe: Any, plan: OffloadPlan, device: torch.device) -> None:
     """Move the pipeline's weights, or the hooks that move them, to where the plan wants them.
 
@@ -83,6 +91,47 @@ def apply_plan(pipe: Any, plan: OffloadPlan, device: torch.device) -> None:
             pipe.enable_sequential_cpu_offload(device=device)
         case _:
             pipe.to(device)
+
+
+@contextmanager
+def without_hooks(pipe: Any, plan: OffloadPlan, device: torch.device) -> Iterator[None]:
+    """The pipeline's weights where they wait, real and free to be changed, while the block runs; then `plan` again.
+
+    Under sequential offload the modules hold placeholders without data, and adapters cannot be put around a module
+    that has a hook.
+    """
+    if plan.mode is OffloadMode.NONE:
+        yield
+        return
+    pipe.remove_all_hooks()
+    try:
+        yield
+    finally:
+        apply_plan(pipe, plan, device)
+
+
+def out_of_memory(
+    device: str, spec: RenderSpec, tried: Sequence[OffloadPlan], leaner: OffloadPlan | None, reason: str
+) -> OutOfMemory:
+    """The error for a render that did not fit under any of the plans `tried`; `leaner` is the next one, if any."""
+    modes = [plan.mode.value for plan in tried]
+    advice = f", or set offload: {leaner.mode.value}" if leaner else ""
+    return OutOfMemory(
+        f"{device} ran out of memory for {size_of(spec)} with offload: {', then '.join(modes)}; "
+        f"ask for fewer pixels or frames{advice}",
+        {
+            "width": spec.width,
+            "height": spec.height,
+            "num_frames": spec.num_frames,
+            "offload": modes,
+            "reason": reason,
+        },
+    )
+
+
+def size_of(spec: RenderSpec) -> str:
+    """The size of the video, in words."""
+    return f"{spec.width}x{spec.height}, {spec.num_frames} frames"
 
 
 def _gib(size: int) -> str:

@@ -2,28 +2,38 @@
 
 import logging
 import os
-import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from deployments.wan.adapters import PairAdapters
-from deployments.wan.loading import compute_dtype, load_pipeline
-from deployments.wan.offload import OffloadPlan, apply_plan, next_plan, plan_offload
+from deployments.wan.loading import compute_dtype, expert_files, load_pipeline
+from deployments.wan.lora_setup import ExpertFiles, set_up_loras
+from deployments.wan.offload import (
+    OffloadPlan,
+    apply_plan,
+    component_bytes,
+    next_plan,
+    out_of_memory,
+    plan_offload,
+    size_of,
+)
+from deployments.wan.pixels import Frames, to_pixels
 from deployments.wan.prompts import PromptEmbeddings
-from serve_app.errors import OutOfMemory, RenderFailed
+from deployments.wan.schedulers import describe, make_scheduler
+from deployments.wan.stopwatch import Stopwatch
 from serve_app.jobs.spec import RenderSpec
 from serve_app.offload_mode import OffloadMode
+from serve_app.pristine_mode import PristineMode
 
 logger = logging.getLogger("ray.serve")
 
-Frames = npt.NDArray[np.uint8]
-
 _PROBE_SIZE = 8
+_PLANS_TRIED = 2  # at most, for one render
 # What 1024x1024, 41 frames, the default render, takes beside the weights. Measured on an H200 with full-size components
 # of random weights in bfloat16 (torch 2.11, diffusers 0.42.1): decoding peaks at 11.2 GiB in tensors, 16.0 GiB with
 # what torch's allocator keeps; one expert with a rank 32 LoRA at 5.2 and 8.6 GiB. 1280x720, 81 frames, needs less.
@@ -33,15 +43,37 @@ _RENDER_ALLOWANCE_BYTES = 16 * 2**30
 class WanRuntime:
     """A loaded base model on one device. Renders one spec at a time; not safe for use from two threads at once."""
 
-    def __init__(self, pipe: Any, plan: OffloadPlan, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        plan: OffloadPlan,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        files: ExpertFiles,
+        pristine: PristineMode,
+        lora_memory_bytes: int,
+    ) -> None:
+        """See `load`, and `set_up_loras` for the files, the pristine mode and the LoRA memory."""
         self._pipe = pipe
         self._plan = plan
         self._device = device
         self._dtype = dtype
+        self._shipped_scheduler = pipe.scheduler
         apply_plan(pipe, plan, device)
-        self._adapters = PairAdapters(pipe, lambda: apply_plan(pipe, self._plan, device))
+        self._loras = set_up_loras(
+            pipe,
+            lambda: self._plan,
+            device,
+            dtype,
+            files=files,
+            pristine=pristine,
+            lora_memory_bytes=lora_memory_bytes,
+            allowance_bytes=_RENDER_ALLOWANCE_BYTES,
+        )
         self._prompts = PromptEmbeddings(pipe, device)
         self._timings: dict[str, float] = {}
+        self._report: dict[str, Any] = {}
 
     @classmethod
     def load(
@@ -53,14 +85,17 @@ class WanRuntime:
         offload: OffloadMode,
         hf_token: str | None,
         device: str,
+        pristine: PristineMode,
+        lora_memory_bytes: int,
     ) -> Self:
         """Load the base model onto `device` ("cpu" or "cuda"). Takes minutes with real weights.
 
-        On a CPU, torch is limited to half of the cores, in the whole process.
+        `pristine` says where weights that merged LoRAs change are kept as they were; LoRAs stay ready within
+        `lora_memory_bytes` of host memory. On a CPU, torch is limited to half of the cores, in the whole process.
 
         Raises:
-            ConfigurationError: a checkpoint cannot be loaded, or the dtype or offload mode does not go with the
-                device.
+            ConfigurationError: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
+                with the device.
         """
         target = torch.device(device)
         number_type = compute_dtype(dtype, target)
@@ -70,16 +105,24 @@ class WanRuntime:
         plan = plan_offload(
             offload,
             device_type=target.type,
-            component_bytes=_component_bytes(pipe),
+            component_bytes=component_bytes(pipe),
             allowance_bytes=_RENDER_ALLOWANCE_BYTES,
             free_bytes=0 if target.type == "cpu" else torch.cuda.mem_get_info(target)[0],
         )
-        return cls(pipe, plan, target, number_type)
+        return cls(
+            pipe,
+            plan,
+            target,
+            number_type,
+            files=partial(expert_files, transformer_model),
+            pristine=pristine,
+            lora_memory_bytes=lora_memory_bytes,
+        )
 
     @property
     def pair_key(self) -> str | None:
         """Routing key of the LoRA pair that is loaded now; None when there is none."""
-        return self._adapters.pair_key
+        return self._loras.pair_key
 
     @property
     def plan(self) -> OffloadPlan:
@@ -90,6 +133,16 @@ class WanRuntime:
     def timings(self) -> dict[str, float]:
         """Seconds of the last render that gave frames, in its last attempt: "lora", "text", "denoise", "decode"."""
         return dict(self._timings)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """How the last render that gave frames was made, in JSON's types.
+
+        "recipe", "sampler", "shift" (as it was in effect), "boundary_step" (steps of the high noise expert), "loras"
+        (for each: "transformer", "network_multiplier", "sha256", "application": adapter, merged or none, "left_out")
+        and "resident" (LoRAs that are ready: "sha256", "bytes", "memory": gpu or host).
+        """
+        return dict(self._report)
 
     @property
     def device_name(self) -> str:
@@ -109,6 +162,7 @@ class WanRuntime:
             "dtype": self.dtype_name,
             "offload": self._plan.mode.value,
             "offload_reason": self._plan.reason,
+            "pristine": self._loras.pristine_mode.value,
         }
 
     def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
@@ -117,26 +171,27 @@ class WanRuntime:
         `on_step` gets the count of finished denoising steps after each one. What it raises ends the render and comes
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
 
-        Where memory runs out, the runtime goes over to the next leaner offload plan, stays there, and tries once
-        more; the steps then count from 1 again. The plan itself changes no pixel, but a GPU whose memory ran out in
-        the decoder may decode that size a little differently from then on (seen once on an H200, by 2 of 255).
+        Where memory runs out, the runtime first gives up the copies that it keeps on the GPU only to switch LoRAs
+        faster, then goes over to the next leaner offload plan, stays there, and tries again; the steps then count from
+        1 again. The plan itself changes no pixel, but a GPU whose memory ran out in the decoder may decode that size a
+        little differently from then on (seen once on an H200, by 2 of 255).
 
         Raises:
-            LoraChanged, LoraNotLoaded: see `PairAdapters.apply`.
+            LoraChanged, LoraNotLoaded: see `LoraState.apply`; the loaded LoRAs stay.
             OutOfMemory: the device's memory does not hold this render.
             RenderFailed: the video has numbers that are not finite, or not the size that the spec says.
         """
         tried = [self._plan]
-        try:
-            return self._attempt(spec, on_step)
-        except torch.OutOfMemoryError as error:
-            if not self._make_leaner(spec):
-                raise self._out_of_memory(spec, tried, str(error)) from None
-        tried.append(self._plan)
-        try:
-            return self._attempt(spec, on_step)
-        except torch.OutOfMemoryError as error:
-            raise self._out_of_memory(spec, tried, str(error)) from None
+        while True:
+            try:
+                return self._attempt(spec, on_step)
+            except torch.OutOfMemoryError as error:
+                if self._leave_gpu():
+                    continue
+                if len(tried) == _PLANS_TRIED or not self._make_leaner(spec):
+                    following = next_plan(self._plan, self._device.type)
+                    raise out_of_memory(self.device_name, spec, tried, following, str(error)) from None
+                tried.append(self._plan)
 
     def probe(self) -> None:
         """Compute something tiny and wait for it.
@@ -150,18 +205,20 @@ class WanRuntime:
             raise RuntimeError(f"{self.device_name} computes wrong sums")
 
     def _attempt(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
-        watch = _Stopwatch()
+        watch = Stopwatch()
         try:
-            self._adapters.apply(spec.loras)
+            self._loras.apply(spec)
             watch.lap("lora")
             conditions = self._conditions(spec)
             watch.lap("text")
-            frames = _to_pixels(self._generate(spec, conditions, on_step, watch), spec)
+            frames = to_pixels(self._generate(spec, conditions, on_step, watch), spec)
             watch.lap("decode")
         except BaseException as error:
             self._recover(error)
             raise
         self._timings = watch.seconds
+        made_with = describe(self._pipe.scheduler, spec, self._pipe.config.boundary_ratio)
+        self._report = {"recipe": spec.recipe.value, **made_with, **self._loras.report}
         return frames
 
     def _conditions(self, spec: RenderSpec) -> dict[str, torch.Tensor]:
@@ -176,7 +233,7 @@ class WanRuntime:
         spec: RenderSpec,
         conditions: dict[str, torch.Tensor],
         on_step: Callable[[int], None],
-        watch: "_Stopwatch",
+        watch: Stopwatch,
     ) -> npt.NDArray[np.float32]:
         """The video as the pipeline gives it, [frames, height, width, 3] in 0..1."""
 
@@ -187,6 +244,7 @@ class WanRuntime:
             on_step(step + 1)
             return {}
 
+        self._pipe.scheduler = make_scheduler(spec, self._shipped_scheduler)
         result = self._pipe(
             **conditions,
             width=spec.width,
@@ -217,6 +275,14 @@ class WanRuntime:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
+    def _leave_gpu(self) -> bool:
+        """Give up the GPU memory that only makes switching LoRAs faster; False where there is none."""
+        if not self._loras.leave_gpu():
+            return False
+        logger.warning("%s ran out of memory; from now on it keeps no copies for switching LoRAs", self.device_name)
+        torch.cuda.empty_cache()
+        return True
+
     def _make_leaner(self, spec: RenderSpec) -> bool:
         """Go over to the next offload plan for good; False where there is none."""
         plan = next_plan(self._plan, self._device.type)
@@ -225,7 +291,7 @@ class WanRuntime:
         logger.warning(
             "%s ran out of memory for %s with offload: %s; from now on this replica runs with offload: %s, slower",
             self.device_name,
-            _size(spec),
+            size_of(spec),
             self._plan.mode.value,
             plan.mode.value,
         )
@@ -233,64 +299,7 @@ class WanRuntime:
         self._plan = plan
         return True
 
-    def _out_of_memory(self, spec: RenderSpec, tried: list[OffloadPlan], reason: str) -> OutOfMemory:
-        modes = [plan.mode.value for plan in tried]
-        leaner = next_plan(self._plan, self._device.type)
-        advice = f", or set offload: {leaner.mode.value}" if leaner else ""
-        return OutOfMemory(
-            f"{self.device_name} ran out of memory for {_size(spec)} with offload: {', then '.join(modes)}; "
-            f"ask for fewer pixels or frames{advice}",
-            {
-                "width": spec.width,
-                "height": spec.height,
-                "num_frames": spec.num_frames,
-                "offload": modes,
-                "reason": reason,
-            },
-        )
-
-
-class _Stopwatch:
-    """Seconds that the parts of one render take, one after the other."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        """Count the time since the last lap for `part`."""
-        now = time.perf_counter()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
-        self._since = now
-
 
 def _cpu_threads() -> int:
     """Half of the cores: with few of them, one stays free for the API."""
     return max(1, (os.cpu_count() or 1) // 2)
-
-
-def _size(spec: RenderSpec) -> str:
-    return f"{spec.width}x{spec.height}, {spec.num_frames} frames"
-
-
-def _component_bytes(pipe: Any) -> dict[str, int]:
-    """Size of the weights of each component that has any."""
-    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    return {name: sum(weight.nbytes for weight in part.parameters()) for name, part in modules.items()}
-
-
-def _to_pixels(video: npt.NDArray[np.float32], spec: RenderSpec) -> Frames:
-    """0..1 to 0..255, rounded to the nearest as diffusers rounds PIL frames.
-
-    Raises:
-        RenderFailed: a number is not finite, or the shape is not the spec's.
-    """
-    expected = (spec.num_frames, spec.height, spec.width, 3)
-    if video.shape != expected:
-        raise RenderFailed(f"the pipeline gave frames of shape {video.shape}, expected {expected}")
-    if not np.isfinite(video).all():
-        raise RenderFailed(
-            "the video has pixels that are not finite numbers; a LoRA with broken weights, or too high a multiplier "
-            "for it, does that"
-        )
-    return (video * 255).round().astype(np.uint8)

@@ -8,9 +8,10 @@ from fastapi.responses import JSONResponse
 
 from serve_app.api.routes import router
 from serve_app.api.services import Services
-from serve_app.errors import ServiceError, StoreUnavailable
+from serve_app.errors import LoraSourceUnavailable, ServiceError, StoreUnavailable
 
 _RETRY_AFTER_S = 5
+_TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
 
 _DESCRIPTION = """\
 Videos from **LoRA pairs trained with AI Toolkit for Wan 2.2 T2V A14B**.
@@ -32,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, StoreUnavailable) else None
+    headers = {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, _TEMPORARY) else None
     return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
 
 

@@ -1,10 +1,10 @@
 """What a client may send. Names and limits are the reference server's; what it ignored is refused here."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 
-from serve_app.jobs.spec import Expert, OutputFormat, Recipe
+from serve_app.jobs.spec import Expert, OutputFormat, Recipe, Sampler
 
 _EXAMPLE_LORAS: list[JsonValue] = [
     {"path": "my_lora_job/my_high_noise.safetensors", "transformer": "high", "network_multiplier": 1.0},
@@ -32,10 +32,12 @@ EXAMPLES: list[JsonValue] = [
     }
 ]
 
+_SIZE = "Pixels; floored to a multiple of 32, in the recipe `preview` of 16."
+
 Multiplier = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     """Part of a request's body; unknown fields are refused."""
 
     # A limit on length, even of 0, has pydantic look into each text: an unpaired surrogate, which JSON can spell and
@@ -43,28 +45,35 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", str_min_length=0)
 
 
-class LoraItem(_Body):
+class LoraItem(Body):
     """One LoRA file and the expert it is for."""
 
     path: str = Field(
-        description="Path of the .safetensors file inside the server's `lora_root`.",
-        examples=["my_lora_job/my_high_noise.safetensors"],
+        description=(
+            "The .safetensors file: a path inside the server's `lora_root`, `https://...`, "
+            "`hf://org/repo/file[@revision]`, `s3://bucket/key`, `gs://...` or `az://...`."
+        ),
+        examples=["my_lora_job/my_high_noise.safetensors", "hf://me/my-lora/my_high_noise.safetensors"],
     )
     transformer: Expert | None = Field(
-        None, description="The expert the file was trained for: `high` (noise) or `low` (noise). Required."
+        None,
+        description=(
+            "The expert the file was trained for: `high` (noise) or `low` (noise). Required, but for a combined file "
+            "of both experts."
+        ),
     )
     network_multiplier: Multiplier | None = Field(
         None, description="LoRA scale; 1.0 when omitted. Changing it between requests needs no reload."
     )
 
 
-class PromptItem(_Body):
+class PromptItem(Body):
     """One video to render. What is omitted takes the model's default; see `GET /v1/models`."""
 
     prompt: str = Field(description="What to show. `[trigger]` is replaced by the trigger word.")
     trigger_word: str | None = Field(None, description="Replaces `[trigger]` in this prompt; overrides the request's.")
-    width: int | None = Field(None, ge=64, le=4096, description="Pixels; floored to the model's divisor (32).")
-    height: int | None = Field(None, ge=64, le=4096, description="Pixels; floored to the model's divisor (32).")
+    width: int | None = Field(None, ge=64, le=4096, description=_SIZE)
+    height: int | None = Field(None, ge=64, le=4096, description=_SIZE)
     seed: int | None = Field(
         None,
         ge=-1,
@@ -84,8 +93,19 @@ class PromptItem(_Body):
         None, ge=1, le=1000, description="Frames; rounded to n // 4 * 4 + 1. 41 when omitted."
     )
     fps: int | None = Field(None, ge=1, le=120, description="Frames per second of the file; 16 when omitted.")
-    sampler: Literal["unipc"] | None = Field(
-        None, description="The checkpoint's own scheduler is `unipc`; no other is offered yet."
+    sampler: Sampler | None = Field(
+        None,
+        description=(
+            "`unipc` (the base checkpoint's) or `euler` (flow matching). When omitted, the recipe chooses: `reference` "
+            "takes unipc, `preview` what AI Toolkit's previews used when the LoRA was trained."
+        ),
+    )
+    shift: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        description="Flow shift of the sampler; when omitted, 3.0 for unipc (the checkpoint's) and 5.0 for euler.",
     )
     output_format: OutputFormat = Field(
         OutputFormat.MP4,
@@ -101,20 +121,38 @@ class PromptItem(_Body):
         return [name for name in ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3") if getattr(self, name)]
 
 
-class InferenceRequest(_Body):
+class InferenceRequest(Body):
     """Body of `POST /v1/inference`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
 
     model: str = Field(description="Model id, as listed by `GET /v1/models`.", examples=["wan22_14b_t2v"])
-    loras: list[LoraItem] = Field(description="The LoRA pair: one `high` and/or one `low` file, each once.")
+    loras: list[LoraItem] = Field(
+        description=(
+            "The LoRA pair: one `high` and/or one `low` file, each once. A server whose arg `max_loras_per_side` is "
+            "above 1 takes that many of each, which act in their order."
+        )
+    )
     prompts: list[PromptItem] = Field(min_length=1, max_length=1000, description="One video each.")
     trigger_word: str | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
     hf_token: SecretStr | None = Field(
         None,
-        description="Accepted for compatibility; LoRAs are read from `lora_root`, which needs none. Never stored.",
+        description=(
+            "For LoRAs in private or gated Hugging Face repositories. Never logged or returned, and forgotten when the "
+            "request ends."
+        ),
     )
     recipe: Recipe = Field(
         Recipe.REFERENCE,
-        description="Whose frames the video must equal: `reference`, the reference server's.",
+        description=(
+            "Whose frames the video must equal: `reference`, the reference server's, or `preview`, those of AI "
+            "Toolkit's previews during training."
+        ),
+    )
+    strict: bool = Field(
+        True,
+        description=(
+            "Refuse a LoRA file with tensors that this model has no place for. `false` leaves them out, and the result "
+            "lists them."
+        ),
     )

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from serve_app.api import views
+from serve_app.api.inspection import Inspection, InspectionRequest, inspect
 from serve_app.api.request_schema import InferenceRequest
 from serve_app.api.response_schema import (
     Accepted,
@@ -31,7 +32,10 @@ Index = Annotated[int, Path(description="Index of the prompt in the request, fro
 _not_found: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "No such request."}}
 _refusals: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "The model or a LoRA file stands against the request."},
-    503: {"model": ErrorResponse, "description": "The job store does not answer; nothing was accepted."},
+    503: {
+        "model": ErrorResponse,
+        "description": "The job store or a LoRA's server does not answer; nothing was accepted.",
+    },
 }
 
 router = APIRouter()
@@ -118,6 +122,12 @@ async def output(request_id: RequestId, index: Index, services: ServicesDep) -> 
         filename=f"{record.id}_{index}.{found.format.extension}",
         content_disposition_type="inline",
     )
+
+
+@router.post("/v1/loras/inspect", response_model=Inspection, tags=["loras"])
+async def inspect_loras(body: InspectionRequest, services: ServicesDep) -> Inspection:
+    """What LoRA files hold, which expert they look like, the recipe that shows them as their previews did, warnings."""
+    return await inspect(body, services)
 
 
 @router.get("/v1/models", response_model=Models, tags=["service"])

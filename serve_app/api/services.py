@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from serve_app.jobs.store import JobStore
-from serve_app.loras.library import LoraLibrary
+from serve_app.loras.resolver import LoraResolver
 from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
 
@@ -18,7 +18,7 @@ class Services:
 
     plan: ServicePlan
     store: JobStore
-    library: LoraLibrary
+    loras: LoraResolver
     outputs: OutputStore
     announce: Callable[[], None]  # tells the dispatcher, without waiting, that renders are queued
 

@@ -1,28 +1,36 @@
 """From a request's body to specs with nothing left to decide, or a refusal that says what to change."""
 
-import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from time import time
 from uuid import uuid4
 
-from serve_app.api.request_schema import InferenceRequest, LoraItem, PromptItem
+from pydantic import SecretStr
+
+from serve_app.api.pair_rules import ChosenLora, check_pair, choose_loras
+from serve_app.api.recipes import RecipeChoice, choose_recipe
+from serve_app.api.request_schema import InferenceRequest, PromptItem
 from serve_app.api.services import Services
 from serve_app.cards import ModelCard
-from serve_app.errors import (
-    ControlImageNotSupported,
-    LoraFileRequired,
-    LoraNotFound,
-    ModelNotFound,
-    MoeFormatRequired,
-    SingleMoeConfigOnly,
-)
+from serve_app.errors import ControlImageNotSupported, ModelNotFound
 from serve_app.jobs.records import NewRequest
-from serve_app.jobs.spec import Expert, LoraFile, RenderSpec
-from serve_app.loras.library import LoraIdentity
+from serve_app.jobs.spec import LoraFile, RenderSpec
+from serve_app.loras.sides import pair_warnings, side_warnings
 
 RANDOM_SEED = -1
 _TRIGGER = "[trigger]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all prompts of a request have in common."""
+
+    body: InferenceRequest
+    card: ModelCard
+    recipe: RecipeChoice
+    loras: tuple[LoraFile, ...]
+    warnings: tuple[str, ...]
 
 
 async def accept(body: InferenceRequest, services: Services) -> NewRequest:
@@ -30,16 +38,40 @@ async def accept(body: InferenceRequest, services: Services) -> NewRequest:
 
     Raises:
         RequestError: a rule of the model, or a LoRA file, stands against it.
+        LoraSourceUnavailable: the server that a LoRA comes from does not answer as it should.
     """
     card = services.plan.card
     _check_model(body, card)
-    pair = _check_pair(body, card)
+    combined = await check_pair(body, services)
     _check_control_images(body.prompts, card)
-    loras = await _pin_loras(pair, services)
-    specs = tuple(
-        _spec(prompt, index=index, body=body, loras=loras, card=card) for index, prompt in enumerate(body.prompts)
+    chosen = await choose_loras(body, combined, services)
+    shared = _Shared(
+        body=body,
+        card=card,
+        recipe=choose_recipe(body.recipe, chosen),
+        loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
+        warnings=tuple(_warnings(chosen)),
     )
-    return NewRequest(id=str(uuid4()), model=card.id, created_at=time(), specs=specs)
+    specs = tuple(_spec(prompt, index, shared) for index, prompt in enumerate(body.prompts))
+    return NewRequest(
+        id=str(uuid4()), model=card.id, created_at=time(), specs=specs, hf_token=_token_to_keep(body, chosen)
+    )
+
+
+def _token_to_keep(body: InferenceRequest, chosen: Sequence[ChosenLora]) -> SecretStr | None:
+    """The request's token, if a Generator may still have to download with it."""
+    return body.hf_token if any(lora.file.is_remote for lora in chosen) else None
+
+
+def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
+    """What about the files looks like a mistake, though it may be none."""
+    by_file = [
+        warning
+        for lora in chosen
+        for warning in side_warnings(lora.expert, lora.file.file_name, lora.file.metadata, lora.file.contents)
+    ]
+    separate = [(lora.expert, lora.file.content) for lora in chosen if not lora.file.contents.combined]
+    return list(dict.fromkeys([*by_file, *pair_warnings(separate)]))
 
 
 def _check_model(body: InferenceRequest, card: ModelCard) -> None:
@@ -48,25 +80,6 @@ def _check_model(body: InferenceRequest, card: ModelCard) -> None:
             f"Model '{body.model}' is not supported; this service runs '{card.id}'",
             {"supported_models": [card.id]},
         )
-
-
-def _check_pair(body: InferenceRequest, card: ModelCard) -> dict[Expert, LoraItem]:
-    """The reference server's rules for mixture-of-experts models, in its order."""
-    details = {"loras": [lora.model_dump(mode="json") for lora in body.loras]}
-    if not body.loras:
-        raise LoraFileRequired("At least one LoRA is required", details)
-    pair = {lora.transformer: lora for lora in body.loras if lora.transformer is not None}
-    if any(lora.transformer is None for lora in body.loras):
-        raise MoeFormatRequired(
-            f'Model \'{card.id}\' has two experts: each item of `loras` must say `transformer`: "low" or "high"',
-            details,
-        )
-    if len(pair) != len(body.loras):
-        raise SingleMoeConfigOnly(
-            f"Model '{card.id}' takes one low/high LoRA pair: each of `transformer` low and high at most once",
-            details,
-        )
-    return pair
 
 
 def _check_control_images(prompts: Sequence[PromptItem], card: ModelCard) -> None:
@@ -79,42 +92,21 @@ def _check_control_images(prompts: Sequence[PromptItem], card: ModelCard) -> Non
             )
 
 
-async def _pin_loras(pair: Mapping[Expert, LoraItem], services: Services) -> tuple[LoraFile, ...]:
-    """Inspect every file in a thread; files that are missing are named together, as the reference does."""
-    inspections = [asyncio.to_thread(services.library.inspect, item.path) for item in pair.values()]
-    results = await asyncio.gather(*inspections, return_exceptions=True)
-    found = list(zip(pair.items(), results, strict=True))
-    if missing := [item.path for (_, item), result in found if isinstance(result, LoraNotFound)]:
-        raise LoraNotFound(f"LoRA file(s) not found: {missing}", {"missing_files": missing})
-    pinned = []
-    for (expert, item), identity in found:
-        if isinstance(identity, BaseException):
-            raise identity
-        pinned.append(_pinned(expert, item, identity))
-    return tuple(pinned)
-
-
-def _pinned(expert: Expert, item: LoraItem, identity: LoraIdentity) -> LoraFile:
-    return LoraFile(
-        expert=expert,
-        reference=item.path,
-        location=str(identity.file),
-        content=identity.sha256,
-        sha256=identity.sha256,
-        multiplier=1.0 if item.network_multiplier is None else item.network_multiplier,
-    )
-
-
-def _spec(
-    prompt: PromptItem, *, index: int, body: InferenceRequest, loras: tuple[LoraFile, ...], card: ModelCard
-) -> RenderSpec:
+def _spec(prompt: PromptItem, index: int, shared: _Shared) -> RenderSpec:
+    card, recipe = shared.card, shared.recipe.for_prompt(prompt)
     return RenderSpec(
-        recipe=body.recipe,
-        loras=loras,
-        prompt=_with_trigger(prompt.prompt, prompt.trigger_word or body.trigger_word),
+        recipe=recipe.recipe,
+        sampler=recipe.sampler,
+        shift=recipe.shift,
+        sampler_assumed=recipe.assumed,
+        trained_with=recipe.trained_with,
+        strict=shared.body.strict,
+        warnings=(*shared.warnings, *recipe.warnings),
+        loras=shared.loras,
+        prompt=_with_trigger(prompt.prompt, prompt.trigger_word or shared.body.trigger_word),
         negative_prompt=prompt.neg or "",
-        width=card.snap(_or(prompt.width, card.default_width)),
-        height=card.snap(_or(prompt.height, card.default_height)),
+        width=card.snap(_or(prompt.width, card.default_width), recipe.recipe),
+        height=card.snap(_or(prompt.height, card.default_height), recipe.recipe),
         num_frames=card.round_frames(_or(prompt.num_frames, card.default_num_frames)),
         fps=_or(prompt.fps, card.default_fps),
         sample_steps=_or(prompt.sample_steps, card.default_steps),

@@ -1,45 +1,64 @@
-"""Whether the alphas of a LoRA, which only the data shows, can be applied.
+"""The alphas of a LoRA, which only the data shows, and whether they can be applied.
 
-Diffusers 0.42.1 multiplies alpha / rank into the weights in their own dtype (`get_alpha_scales` in
-loaders/lora_conversion_utils.py). Its loop never ends for a negative alpha, and a large one overflows float16.
+Trainers never save an alpha of 0: kohya, LyCORIS and AI Toolkit take 0 for the rank when they start, and save that.
+Where a file has one nevertheless, readers disagree: ComfyUI and diffusers divide it by the rank and the LoRA does
+nothing, LyCORIS' own loader takes it for the rank again. So it is refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
-from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
-from serve_app.loras.floats import FORMATS, decode
-from serve_app.loras.layout import LoraModule
-from serve_app.loras.refusals import invalid
-from serve_app.loras.safetensors_file import SafetensorsHeader, TensorInfo
+from serve_app.loras.changes import LoKr, LoraContents, LowRank
+from serve_app.loras.floats import decode
+from serve_app.loras.refusals import Fault
+from serve_app.loras.safetensors_file import SafetensorsHeader
 
 
-def check_alphas(path: Path, header: SafetensorsHeader, modules: Iterable[LoraModule], name: str) -> None:
-    """Read every alpha, and the weights that one above the rank enlarges. All values are finite (`contents.verify`).
+def unused_keys(contents: LoraContents) -> frozenset[str]:
+    """Keys whose values nothing reads: what was left out, and alphas of LoKrs of which both factors are whole.
+
+    AI Toolkit saves such a LoKr (`lokr_full_rank`) with an alpha of 9999999999, which is infinite in float16.
+    """
+    idle = (change.alpha for change in contents.changes() if isinstance(change, LoKr) and change.rank is None)
+    return frozenset((*contents.left_out, *(alpha for alpha in idle if alpha is not None)))
+
+
+def read_alphas(path: Path, header: SafetensorsHeader, contents: LoraContents) -> dict[str, float]:
+    """The value of every alpha that counts, by its key; some bytes are read for each.
 
     Raises:
-        LoraInvalid: an alpha is negative or makes weights overflow; named. `name` is the file.
         OSError: the file cannot be opened or read.
     """
+    unused = unused_keys(contents)
+    keys = [change.alpha for change in contents.changes() if isinstance(change, LowRank | LoKr) and change.alpha]
+    found = {}
     with path.open("rb") as stream:
-        for module in modules:
-            if module.alpha is None or module.alpha_key is None:
-                continue
-            alpha = float(_read(stream, header, module.alpha)[0])
-            if alpha < 0:
-                raise invalid(name, f"an alpha is negative ({alpha:g}); export it again", [module.alpha_key])
-            if alpha > module.rank and _overflows(stream, header, module.down, alpha / module.rank):
-                reason = f"an alpha ({alpha:g}) makes the weights overflow {module.down.dtype}; export it as BF16"
-                raise invalid(name, reason, [module.alpha_key])
+        for key in keys:
+            info = header.tensors[key]
+            if key not in unused:
+                stream.seek(header.data_offset + info.start)
+                values = decode(stream.read(info.end - info.start), info.dtype)
+                found[key] = float(values[0]) if values.size else float("nan")  # the file became shorter
+    return found
 
 
-def _overflows(stream: BinaryIO, header: SafetensorsHeader, info: TensorInfo, scale: float) -> bool:
-    return bool(np.abs(_read(stream, header, info)).max() * scale > FORMATS[info.dtype].largest)
+def scale_of(change: LowRank | LoKr, alphas: Mapping[str, float]) -> float:
+    """c of the change, with the values of `read_alphas`."""
+    if isinstance(change, LowRank) and change.scale is not None:
+        return change.scale
+    if change.alpha is None or change.rank is None:
+        return 1.0
+    return alphas[change.alpha] / change.rank
 
 
-def _read(stream: BinaryIO, header: SafetensorsHeader, info: TensorInfo) -> NDArray[np.float64]:
-    stream.seek(header.data_offset + info.start)
-    return decode(stream.read(info.end - info.start), info.dtype)
+def wrong_alphas(alphas: Mapping[str, float]) -> Fault | None:
+    """The alphas that cannot be applied, if any."""
+    zero = [key for key, value in alphas.items() if value == 0]
+    if zero:
+        reason = "an alpha is 0, which some programs read as no effect and others as the rank; export it without alpha"
+        return Fault(reason, zero)
+    wrong = [key for key, value in alphas.items() if value < 0 or not isfinite(value)]
+    if wrong:
+        return Fault(f"an alpha is negative or no number ({alphas[wrong[0]]:g}); export it again", wrong)
+    return None

@@ -1,38 +1,144 @@
-"""The linear layers of a Wan expert that a LoRA can change, and their shapes."""
+"""Every parameter of a Wan expert that a LoRA can change: its shape, and its names in diffusers and in Wan's own code.
 
-from collections.abc import Mapping
+Sources: diffusers 0.42.1, models/transformers/transformer_wan.py for names and shapes, and the rename table of
+`convert_wan_transformer_to_diffusers` in loaders/single_file_utils.py for the original names. Mind the norms of a
+block: what Wan calls norm3 (the affine one, before cross-attention) is norm2 in diffusers. The other two norms have no
+parameters in either, so that both names can only mean that one.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
 from typing import Any, Self
 
-ATTENTIONS = ("self_attn", "cross_attn")
-PROJECTIONS = ("q", "k", "v", "o")
+Shape = tuple[int, ...]
+
+_ATTENTIONS = (("attn1", "self_attn"), ("attn2", "cross_attn"))
+_PROJECTIONS = (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"))
+_SMALLEST_LOW_RANK = 2  # dimensions that a weight needs to be a product of two
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A layer, or a table that belongs to none. `shape` is of `parameter`; a bias has the shape [shape[0]].
+
+    Two dimensions are a linear layer's [out, in], five a convolution's [out, in, t, h, w], one a norm's, and three a
+    table's.
+    """
+
+    name: str  # in diffusers
+    original: str  # in Wan's own code
+    shape: Shape
+    parameter: str  # of `shape`, as `named_parameters()` has it
+    bias: str | None  # likewise
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is a linear layer."""
+        return len(self.shape) == _SMALLEST_LOW_RANK
+
+    @property
+    def takes_low_rank(self) -> bool:
+        """Whether it is a layer whose weight is a matrix, or a convolution's, that up @ down can change."""
+        return self.bias is not None and len(self.shape) >= _SMALLEST_LOW_RANK
 
 
 @dataclass(frozen=True, slots=True)
 class WanArchitecture:
-    """Sizes of one `WanTransformer3DModel`. T2V A14B: 40 layers, dim 5120 (40 heads x 128), ffn_dim 13824."""
+    """Sizes of one text-to-video `WanTransformer3DModel`, as its config.json has them."""
 
     num_layers: int
-    dim: int
+    num_attention_heads: int
+    attention_head_dim: int
     ffn_dim: int
+    text_dim: int
+    freq_dim: int
+    in_channels: int
+    out_channels: int
+    patch_size: tuple[int, int, int]  # frames, rows, columns of latents in one token
+    cross_attn_norm: bool
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """From the config.json of a diffusers `WanTransformer3DModel`; KeyError names what it lacks."""
+        frames, rows, columns = config["patch_size"]
         return cls(
             num_layers=config["num_layers"],
-            dim=config["num_attention_heads"] * config["attention_head_dim"],
+            num_attention_heads=config["num_attention_heads"],
+            attention_head_dim=config["attention_head_dim"],
             ffn_dim=config["ffn_dim"],
+            text_dim=config["text_dim"],
+            freq_dim=config["freq_dim"],
+            in_channels=config["in_channels"],
+            out_channels=config["out_channels"],
+            patch_size=(frames, rows, columns),
+            cross_attn_norm=config["cross_attn_norm"],
         )
 
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) of each linear layer, under the original Wan names that LoRA files use.
+    @property
+    def dim(self) -> int:
+        """Width of the blocks. T2V A14B: 5120."""
+        return self.num_attention_heads * self.attention_head_dim
 
-        The text is projected to `dim` before the blocks, so `cross_attn.k` and `.v` are square as well.
-        Source: diffusers 0.42.1, models/transformers/transformer_wan.py.
-        """
-        block = {f"{attention}.{part}": (self.dim, self.dim) for attention in ATTENTIONS for part in PROJECTIONS}
-        block |= {"ffn.0": (self.ffn_dim, self.dim), "ffn.2": (self.dim, self.ffn_dim)}
-        return {
-            f"blocks.{number}.{module}": shape for number in range(self.num_layers) for module, shape in block.items()
-        }
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        """All modules with parameters, in the order of the forward pass."""
+        return _modules(self)
+
+    def parameters(self) -> dict[str, Shape]:
+        """The shape of every parameter under its name in diffusers."""
+        found = {}
+        for module in self.modules:
+            found[module.parameter] = module.shape
+            if module.bias:
+                found[module.bias] = module.shape[:1]
+        return found
+
+
+@lru_cache(maxsize=4)
+def _modules(model: WanArchitecture) -> tuple[Module, ...]:
+    """A service has one architecture; a test some. Building the list takes a millisecond."""
+    blocks = (module for number in range(model.num_layers) for module in _block(model, number))
+    return (*_before_blocks(model), *blocks, *_after_blocks(model))
+
+
+def _layer(name: str, original: str, *shape: int) -> Module:
+    return Module(name, original, shape, f"{name}.weight", f"{name}.bias")
+
+
+def _unbiased(name: str, original: str, *shape: int) -> Module:
+    return Module(name, original, shape, f"{name}.weight", None)
+
+
+def _table(name: str, original: str, *shape: int) -> Module:
+    return Module(name, original, shape, name, None)
+
+
+def _before_blocks(model: WanArchitecture) -> Iterator[Module]:
+    dim, time, text = model.dim, "condition_embedder.time_embedder", "condition_embedder.text_embedder"
+    yield _layer("patch_embedding", "patch_embedding", dim, model.in_channels, *model.patch_size)
+    yield _layer(f"{time}.linear_1", "time_embedding.0", dim, model.freq_dim)
+    yield _layer(f"{time}.linear_2", "time_embedding.2", dim, dim)
+    yield _layer("condition_embedder.time_proj", "time_projection.1", 6 * dim, dim)
+    yield _layer(f"{text}.linear_1", "text_embedding.0", dim, model.text_dim)
+    yield _layer(f"{text}.linear_2", "text_embedding.2", dim, dim)
+
+
+def _block(model: WanArchitecture, number: int) -> Iterator[Module]:
+    dim, block = model.dim, f"blocks.{number}"
+    yield _table(f"{block}.scale_shift_table", f"{block}.modulation", 1, 6, dim)
+    for name, original in _ATTENTIONS:
+        for part, original_part in _PROJECTIONS:
+            yield _layer(f"{block}.{name}.{part}", f"{block}.{original}.{original_part}", dim, dim)
+        for norm in ("norm_q", "norm_k"):
+            yield _unbiased(f"{block}.{name}.{norm}", f"{block}.{original}.{norm}", dim)
+    if model.cross_attn_norm:
+        yield _layer(f"{block}.norm2", f"{block}.norm3", dim)
+    yield _layer(f"{block}.ffn.net.0.proj", f"{block}.ffn.0", model.ffn_dim, dim)
+    yield _layer(f"{block}.ffn.net.2", f"{block}.ffn.2", dim, model.ffn_dim)
+
+
+def _after_blocks(model: WanArchitecture) -> Iterator[Module]:
+    yield _table("scale_shift_table", "head.modulation", 1, 2, model.dim)
+    yield _layer("proj_out", "head.head", model.out_channels * prod(model.patch_size), model.dim)

@@ -3,7 +3,7 @@
 A parsed file is a list of changes, each of one parameter of a diffusers `WanTransformer3DModel`, named as
 `named_parameters()` of the untouched model names it. With multiplier s and pristine weight W0, in exact arithmetic:
 
-    LowRank     W0 + s * c * (up @ down), c = alpha / r, without alpha c = 1
+    LowRank     W0 + s * c * (up @ down), c = alpha / r, or `scale` where that is given, without either c = 1
     LowRank with magnitude (DoRA)
                 V = W0 + s * c * (up @ down); W = V * magnitude / |V|, the norm taken per output row, or per input
                 column where the magnitude has the shape [1, in]; s = 0 is W0 itself
@@ -11,7 +11,7 @@ A parsed file is a list of changes, each of one parameter of a diffusers `WanTra
     Difference  W0 + s * difference
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,7 +33,8 @@ class Layout(StrEnum):
 class LowRank:
     """`parameter` [out, in] (or a convolution's [out, in, t, h, w]) changes by `up` [out, r] @ `down` [r, in].
 
-    Of a convolution, `down` is [r, in, t, h, w] and `up` [out, r, 1, 1, 1]. The fields but `rank` are keys of the file.
+    Of a convolution, `down` is [r, in, t, h, w] and `up` [out, r, 1, 1, 1]. `down`, `up`, `alpha` and `magnitude` are
+    keys of the file; `scale` is c itself, where the file's metadata tells it, and then there is no `alpha`.
     """
 
     parameter: str
@@ -42,6 +43,12 @@ class LowRank:
     alpha: str | None
     magnitude: str | None
     rank: int
+    scale: float | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the file that it takes."""
+        return tuple(key for key in (self.down, self.up, self.alpha, self.magnitude) if key is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,16 @@ class LoKr:
     w2: Factor
     alpha: str | None
 
+    @property
+    def rank(self) -> int | None:
+        """r of the factors that are low-rank, which agree; None where both are whole and alpha does not count."""
+        return self.w1.rank or self.w2.rank
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the file that it takes."""
+        return (*self.w1.keys, *self.w2.keys, *([self.alpha] if self.alpha is not None else []))
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -68,6 +85,11 @@ class Difference:
 
     parameter: str
     key: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the file that it takes."""
+        return (self.key,)
 
 
 Change = LowRank | LoKr | Difference
@@ -92,3 +114,8 @@ class LoraContents:
     def changes_for(self, expert: Expert) -> tuple[Change, ...]:
         """What the file changes in `expert`; nothing where a combined file has nothing for it."""
         return self.parts.get(expert, ()) if self.combined else self.parts[None]
+
+    def changes(self) -> Iterator[Change]:
+        """All that the file changes, in every part."""
+        for part in self.parts.values():
+            yield from part

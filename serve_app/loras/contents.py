@@ -1,6 +1,7 @@
 """One pass over the whole file: its hash, and the promise that every weight is a finite number."""
 
 import hashlib
+from collections.abc import Collection
 from io import FileIO
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from serve_app.loras.safetensors_file import SafetensorsHeader, TensorInfo
 PIECE_BYTES = 4 << 20  # a multiple of every element size
 
 
-def verify(path: Path, header: SafetensorsHeader, name: str) -> str:
-    """SHA-256 (hex) of the file at `path`, whose tensors, all of them floats, were found finite.
+def verify(path: Path, header: SafetensorsHeader, name: str, *, unused: Collection[str] = ()) -> str:
+    """SHA-256 (hex) of the file at `path`, whose tensors were found finite, but for the `unused` ones.
+
+    Those may be anything; all others are floats of one of `FORMATS`.
 
     Constant memory. The strict header guarantees that the tensors in order make up the whole data, so reading them one
     by one is one sequential pass, in which every piece begins at an element.
@@ -26,7 +29,7 @@ def verify(path: Path, header: SafetensorsHeader, name: str) -> str:
     with FileIO(path) as stream:
         scan = _Scan(stream, name)
         scan.hash_bytes(header.data_offset)
-        broken = [key for key, info in header.tensors.items() if not scan.is_finite(info)]
+        broken = [key for key, info in header.tensors.items() if not scan.passes(info, unused=key in unused)]
     if broken:
         reason = "tensors hold NaN, infinity or values beyond float32; the training diverged, use an earlier step"
         raise invalid(name, reason, broken)
@@ -49,8 +52,11 @@ class _Scan:
         for length in _pieces(count):
             self._read(length)
 
-    def is_finite(self, info: TensorInfo) -> bool:
-        """Whether the next tensor is finite. All of it is read either way, for the hash."""
+    def passes(self, info: TensorInfo, *, unused: bool) -> bool:
+        """Whether the next tensor is unused or finite. All of it is read either way, for the hash."""
+        if unused:
+            self.hash_bytes(info.end - info.start)
+            return True
         number_format = FORMATS[info.dtype]
         pieces = [self._piece_is_finite(length, number_format) for length in _pieces(info.end - info.start)]
         return all(pieces)

@@ -17,21 +17,15 @@ class FloatFormat:
     bits: np.dtype[np.unsignedinteger]
     exponent: int
     unusable: int
-    largest: float
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of one value."""
-        return self.bits.itemsize
 
 
 _F64_EXPONENT_OF_2_128 = (1023 + 128) << 52
 
 FORMATS = {
-    "F16": FloatFormat(np.dtype("<u2"), 0x7C00, 0x7C00, 65504.0),
-    "BF16": FloatFormat(np.dtype("<u2"), 0x7F80, 0x7F80, float.fromhex("0x1.fep127")),
-    "F32": FloatFormat(np.dtype("<u4"), 0x7F800000, 0x7F800000, float.fromhex("0x1.fffffep127")),
-    "F64": FloatFormat(np.dtype("<u8"), 0x7FF0000000000000, _F64_EXPONENT_OF_2_128, float.fromhex("0x1.fffffep127")),
+    "F16": FloatFormat(np.dtype("<u2"), 0x7C00, 0x7C00),
+    "BF16": FloatFormat(np.dtype("<u2"), 0x7F80, 0x7F80),
+    "F32": FloatFormat(np.dtype("<u4"), 0x7F800000, 0x7F800000),
+    "F64": FloatFormat(np.dtype("<u8"), 0x7FF0000000000000, _F64_EXPONENT_OF_2_128),
 }
 
 

@@ -1,148 +1,158 @@
-"""Whether a LoRA would be applied completely: each tensor has a known place, its other half, and the right shape.
+"""From the header of a LoRA file, in any layout, to the list of what it changes.
 
-Accepted is what `WanPipeline.load_lora_weights` of diffusers 0.42.1 was seen to apply exactly (its converter is
-`_convert_non_diffusers_wan_lora_to_diffusers` in loaders/lora_conversion_utils.py): for any subset of the linear
-layers, and ranks that differ between them,
+Every key of the file ends up in exactly one change, or the file is refused with the keys that stand in the way; with
+`strict=False` keys without a place in the model end up in `left_out` instead. Which names are understood is in
+`names` (modules and what stands before them) and `suffixes` (tensors).
 
-    diffusion_model.<module>.lora_A.weight  [r, in]     or  .lora_down.weight
-    diffusion_model.<module>.lora_B.weight  [out, r]    or  .lora_up.weight
-    diffusion_model.<module>.alpha          [] or [1]   optional; the LoRA counts alpha / r, without it 1
+No alpha means c = 1: AI Toolkit trains with alpha = rank where it saves none, and so do diffusers and ComfyUI read it.
 """
 
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
+from serve_app.errors import LoraInvalid
+from serve_app.jobs.spec import Expert
+from serve_app.loras.adapter_metadata import METADATA_KEY, Unusable
 from serve_app.loras.architecture import WanArchitecture
+from serve_app.loras.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
+from serve_app.loras.completeness import contradictions, duplicates, incomplete
 from serve_app.loras.floats import FORMATS
-from serve_app.loras.foreign import Foreign, recognise, recognise_width
-from serve_app.loras.refusals import invalid
-from serve_app.loras.safetensors_file import SafetensorsHeader, TensorInfo
+from serve_app.loras.foreign import recognise, recognise_shapes
+from serve_app.loras.grouping import Group, Grouped, Tensors, group
+from serve_app.loras.refusals import Fault, invalid, refuse
+from serve_app.loras.safetensors_file import SafetensorsHeader
+from serve_app.loras.scales import Placed, apply_metadata
+from serve_app.loras.shapes import wrong_shape
+from serve_app.loras.suffixes import FACTOR_ROLES, Role
 
-# With this entry diffusers takes rank and alpha from the metadata instead of the tensors: seen to scale a correct
-# LoRA four times too strong, or to raise.
-ADAPTER_METADATA = "lora_adapter_metadata"
-
-_KEY = re.compile(r"diffusion_model\.(?P<module>.+?)\.(?P<part>lora_(?:A|B|down|up)\.weight|alpha)")
-_CONVENTIONS = (("lora_A.weight", "lora_B.weight"), ("lora_down.weight", "lora_up.weight"))
-
-
-@dataclass(frozen=True, slots=True)
-class LoraModule:
-    """One linear layer's LoRA: `down` [r, in], `up` [out, r], `alpha` [] or [1] or absent."""
-
-    name: str
-    down_key: str
-    down: TensorInfo
-    up_key: str
-    up: TensorInfo
-    alpha_key: str | None
-    alpha: TensorInfo | None
-
-    @property
-    def rank(self) -> int:
-        """r, as the down half has it."""
-        return self.down.shape[0]
+# Both experts of A14B have 2190 parameters, each with a handful of tensors at most. Hostile headers end here.
+_MOST_TENSORS = 20_000
+_MOST_CHARACTERS = 4_000_000  # of all names together
+_LENIENT = 'with "strict": false they are left out'
 
 
-def check_layout(header: SafetensorsHeader, architecture: WanArchitecture, name: str) -> list[LoraModule]:
-    """The LoRA's modules, all of whose tensors `architecture` takes; `name` is the file in errors.
+def parse(header: SafetensorsHeader, architecture: WanArchitecture, name: str, *, strict: bool = True) -> LoraContents:
+    """What the file changes in a model of `architecture`; `name` is the file in errors.
 
     Raises:
-        LoraInvalid: a tensor would be dropped or applied wrongly, or loading would fail. Details name the tensors.
+        LoraInvalid: a tensor would be dropped or applied wrongly. Details name the tensors. Without `strict`, tensors
+            that the model has no place for are left out, unless that leaves nothing.
     """
     tensors = header.tensors
-    shapes = architecture.linear_shapes()
-    _refuse(name, _whole_file_fault(header, architecture))
-    _refuse(name, _unknown(tensors, shapes, architecture))
-    _refuse(name, _wrong_dtype(tensors))
-    _refuse(name, _mixed_conventions(tensors))
-    _refuse(name, _missing_half(tensors))
-    modules = _modules(tensors)
-    _refuse(name, next((fault for module in modules if (fault := _wrong_shape(module, shapes[module.name]))), None))
-    return modules
+    refuse(name, _wrong_amount(tensors))
+    grouped = group(tensors, architecture)
+    for check in _CHECKS:
+        refuse(name, check(grouped, tensors, architecture))
+    if strict or not grouped.groups:
+        refuse(name, _unknown(grouped, architecture))
+    refuse(name, next((fault for one in grouped.groups if (fault := wrong_shape(one, tensors))), None))
+    return LoraContents(grouped.layout, _parts(_changes(grouped, header, name)), grouped.unknown)
 
 
-def _refuse(name: str, fault: Foreign | None) -> None:
-    if fault is not None:
-        raise invalid(name, fault.reason, fault.keys)
-
-
-def _whole_file_fault(header: SafetensorsHeader, architecture: WanArchitecture) -> Foreign | None:
-    if not header.tensors:
-        return Foreign("it holds no tensors; export it again", [])
-    if ADAPTER_METADATA in header.metadata:
-        reason = f"its metadata entry {ADAPTER_METADATA!r} would override the scale of its tensors; export it without"
-        return Foreign(reason, [])
-    return recognise(header.tensors) or recognise_width(header.tensors, architecture)
-
-
-def _split(key: str) -> tuple[str, str]:
-    """(module, part) of a key; both empty where the key follows no convention of ours."""
-    match = _KEY.fullmatch(key)
-    return (match["module"], match["part"]) if match else ("", "")
-
-
-def _unknown(keys: Iterable[str], shapes: dict[str, tuple[int, int]], model: WanArchitecture) -> Foreign | None:
-    unknown = [key for key in keys if _split(key)[0] not in shapes]
-    reason = (
-        "it has tensors for which this model has no place; expected are lora_A, lora_B and alpha of "
-        f"diffusion_model.blocks.0 to {model.num_layers - 1}, in self_attn and cross_attn q, k, v, o and ffn.0, ffn.2"
-    )
-    return Foreign(reason, unknown) if unknown else None
-
-
-def _wrong_dtype(tensors: dict[str, TensorInfo]) -> Foreign | None:
-    wrong = {key: info.dtype for key, info in tensors.items() if info.dtype not in FORMATS}
-    reason = f"it has tensors of dtype {', '.join(sorted(set(wrong.values())))}; export it as {', '.join(FORMATS)}"
-    return Foreign(reason, list(wrong)) if wrong else None
-
-
-def _mixed_conventions(keys: Iterable[str]) -> Foreign | None:
-    """Diffusers picks one convention per file and fails on the other."""
-    down_up = [key for key in keys if _split(key)[1] in _CONVENTIONS[1]]
-    a_b = any(_split(key)[1] in _CONVENTIONS[0] for key in keys)
-    reason = "it mixes lora_A / lora_B with lora_down / lora_up; export it with one of the two"
-    return Foreign(reason, down_up) if down_up and a_b else None
-
-
-def _convention(keys: Iterable[str]) -> tuple[str, str]:
-    return _CONVENTIONS[1] if any(_split(key)[1] in _CONVENTIONS[1] for key in keys) else _CONVENTIONS[0]
-
-
-def _missing_half(tensors: dict[str, TensorInfo]) -> Foreign | None:
-    modules = dict.fromkeys(_split(key)[0] for key in tensors)
-    halves = [f"diffusion_model.{module}.{part}" for module in modules for part in _convention(tensors)]
-    missing = [key for key in halves if key not in tensors]
-    reason = "these tensors are missing beside their other half or their alpha; export it again"
-    return Foreign(reason, missing) if missing else None
-
-
-def _modules(tensors: dict[str, TensorInfo]) -> list[LoraModule]:
-    down, up = _convention(tensors)
-    found = []
-    for module in dict.fromkeys(_split(key)[0] for key in tensors):
-        down_key, up_key, alpha_key = (f"diffusion_model.{module}.{part}" for part in (down, up, "alpha"))
-        alpha = tensors.get(alpha_key)
-        known_alpha_key = None if alpha is None else alpha_key
-        found.append(LoraModule(module, down_key, tensors[down_key], up_key, tensors[up_key], known_alpha_key, alpha))
-    return found
-
-
-def _wrong_shape(module: LoraModule, linear: tuple[int, int]) -> Foreign | None:
-    out_features, in_features = linear
-    rank = module.down.shape[0] if module.down.shape else 0
-    if rank == 0 or module.down.shape != (rank, in_features):
-        return _shape_fault(module.down_key, f"[r, {in_features}] with r at least 1", module.down)
-    if module.up.shape != (out_features, rank):
-        return _shape_fault(module.up_key, f"[{out_features}, {rank}]", module.up)
-    if module.alpha_key and module.alpha and module.alpha.shape not in ((), (1,)):
-        return _shape_fault(module.alpha_key, "[] or [1]", module.alpha)
+def _wrong_amount(tensors: Tensors) -> Fault | None:
+    if not tensors:
+        return Fault("it holds no tensors; export it again")
+    if len(tensors) > _MOST_TENSORS or sum(map(len, tensors)) > _MOST_CHARACTERS:
+        return Fault(f"it holds {len(tensors)} tensors, with names too many or too long for a LoRA of this model")
     return None
 
 
-def _shape_fault(key: str, expected: str, info: TensorInfo) -> Foreign:
+def _shapes_of_another(_: Grouped, tensors: Tensors, architecture: WanArchitecture) -> Fault | None:
+    return recognise_shapes(tensors, architecture)
+
+
+def _unsupported(grouped: Grouped, *_: object) -> Fault | None:
+    return next((Fault(f"it holds {what}", keys) for what, keys in grouped.unsupported.items()), None)
+
+
+def _wrong_dtype(grouped: Grouped, tensors: Tensors, _: WanArchitecture) -> Fault | None:
+    placed = (key for one in grouped.groups for keys in one.keys.values() for key in keys)
+    wrong = {key: tensors[key].dtype for key in placed if tensors[key].dtype not in FORMATS}
+    reason = f"it has tensors of dtype {', '.join(sorted(set(wrong.values())))}; export it as {', '.join(FORMATS)}"
+    return Fault(reason, list(wrong)) if wrong else None
+
+
+def _sideless(grouped: Grouped, *_: object) -> Fault | None:
     reason = (
-        f"a tensor has the wrong shape: expected {expected}, found {list(info.shape)}; it was trained on another model"
+        "some of its tensors say which expert they are for (transformer_1, transformer_2) and these do not; "
+        "export a file for each expert"
     )
-    return Foreign(reason, [key])
+    return Fault(reason, grouped.sideless) if grouped.sideless else None
+
+
+def _duplicates(grouped: Grouped, *_: object) -> Fault | None:
+    return duplicates(grouped.groups)
+
+
+def _incomplete(grouped: Grouped, *_: object) -> Fault | None:
+    return incomplete(grouped.groups)
+
+
+def _contradictions(grouped: Grouped, *_: object) -> Fault | None:
+    return contradictions(grouped.groups)
+
+
+# In order: the first that finds something speaks. These hold with and without `strict`.
+_CHECKS: tuple[Callable[[Grouped, Tensors, WanArchitecture], Fault | None], ...] = (
+    _shapes_of_another,
+    _unsupported,
+    _wrong_dtype,
+    _duplicates,
+    _sideless,
+    _contradictions,
+    _incomplete,
+)
+
+
+def _unknown(grouped: Grouped, architecture: WanArchitecture) -> Fault | None:
+    if not grouped.unknown:
+        return None
+    another = recognise(grouped.unknown)
+    if another is None:
+        reason = (
+            "it has tensors for which this model has no place; expected are layers of Wan 2.2 T2V A14B with blocks 0 "
+            f"to {architecture.num_layers - 1}"
+        )
+        another = Fault(reason, grouped.unknown)
+    return Fault(f"{another.reason}; {_LENIENT}", another.keys) if grouped.groups else another
+
+
+def _changes(grouped: Grouped, header: SafetensorsHeader, name: str) -> list[Placed]:
+    changes = [(one.expert, one.module, change) for one in grouped.groups for change in _of_group(one, header.tensors)]
+    try:
+        return apply_metadata(changes, header.metadata)
+    except Unusable as error:
+        raise _metadata_refused(name, error) from error
+
+
+def _metadata_refused(name: str, error: Unusable) -> LoraInvalid:
+    return invalid(name, f"its metadata entry {METADATA_KEY!r} {error}; export it without the entry, or with alphas")
+
+
+def _of_group(one: Group, tensors: Tensors) -> Iterable[Change]:
+    """The changes of a module whose tensors are complete and fit."""
+    parameter, alpha = one.module.parameter, one.key(Role.ALPHA)
+    if down := one.key(Role.DOWN):
+        up = one.keys[Role.UP][0]
+        yield LowRank(parameter, down, up, alpha, one.key(Role.MAGNITUDE), tensors[down].shape[0])
+    if one.is_lokr:
+        w1, w2 = (_factor(one, tensors, *roles) for roles in FACTOR_ROLES)
+        yield LoKr(parameter, w1, w2, alpha)
+    if difference := one.key(Role.DIFFERENCE):
+        yield Difference(parameter, difference)
+    if (difference := one.key(Role.BIAS_DIFFERENCE)) and one.module.bias:
+        yield Difference(one.module.bias, difference)
+
+
+def _factor(one: Group, tensors: Tensors, whole: Role, a: Role, b: Role) -> Factor:
+    key = one.key(whole)
+    if key is not None:
+        return Factor((key,), None)
+    pair = (one.keys[a][0], one.keys[b][0])
+    return Factor(pair, tensors[pair[0]].shape[1])
+
+
+def _parts(changes: Iterable[Placed]) -> dict[Expert | None, tuple[Change, ...]]:
+    parts: dict[Expert | None, list[Change]] = {}
+    for expert, _, change in changes:
+        parts.setdefault(expert, []).append(change)
+    return {expert: tuple(found) for expert, found in parts.items()}

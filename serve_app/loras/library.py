@@ -1,19 +1,28 @@
-"""The LoRA files under `lora_root`: each checked once, and known by its content."""
+"""The LoRA files that are on this machine's disks: each checked once, and known by its content."""
 
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Self
 
 from serve_app.errors import LoraInvalid
-from serve_app.loras import alphas, contents, paths
+from serve_app.loras import paths
+from serve_app.loras.alphas import read_alphas, unused_keys, wrong_alphas
 from serve_app.loras.architecture import WanArchitecture
-from serve_app.loras.layout import check_layout
-from serve_app.loras.refusals import invalid, renamed
-from serve_app.loras.safetensors_file import read_header
+from serve_app.loras.changes import LoraContents
+from serve_app.loras.contents import verify
+from serve_app.loras.layout import parse
+from serve_app.loras.refusals import invalid, refuse, renamed
+from serve_app.loras.safetensors_file import SafetensorsHeader, read_header
+
+# Of a full-size file, a verdict takes about a third of a megabyte, most of it the names of 800 tensors.
+REMEMBERED_VERDICTS = 512
+KEPT_ENTRY_LENGTH = 4096  # characters of a metadata entry
+KEPT_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +30,16 @@ class LoraIdentity:
     """A file that passed every check, pinned to its content. `size` is bytes, `sha256` hex of the whole file."""
 
     reference: str  # as the client wrote it
-    file: Path  # absolute, inside lora_root, no symlinks
+    file: Path  # absolute, no symlinks
     sha256: str
     size: int
-    metadata: dict[str, str]
+    metadata: dict[str, str]  # but for entries that are too long to tell anything
+    contents: LoraContents
+
+    @property
+    def file_name(self) -> str:
+        """The last part of the reference; where that is a symlink, the file itself may have no telling name."""
+        return PurePosixPath(self.reference).name
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +66,18 @@ class _Signature:
 class _Content:
     sha256: str
     metadata: dict[str, str]
+    contents: LoraContents
 
 
 _Verdict = _Content | LoraInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What a verdict answers."""
+
+    signature: _Signature
+    strict: bool
 
 
 class LoraLibrary:
@@ -64,69 +88,90 @@ class LoraLibrary:
     """
 
     def __init__(
-        self, root: Path, architecture: WanArchitecture, *, capacity: int = 4096, at_rest_s: float = 1.0
+        self,
+        root: Path,
+        architecture: WanArchitecture,
+        *,
+        capacity: int = REMEMBERED_VERDICTS,
+        at_rest_s: float = 1.0,
     ) -> None:
         self._root = root
         self._architecture = architecture
         self._capacity = capacity
         self._at_rest_s = at_rest_s
         self._lock = Lock()
-        self._verdicts: OrderedDict[_Signature, Future[_Verdict]] = OrderedDict()
+        self._verdicts: OrderedDict[_Question, Future[_Verdict]] = OrderedDict()
 
-    def inspect(self, reference: str) -> LoraIdentity:
-        """Find, check and identify the file that `reference` names; calls for one file share the work.
+    def inspect(self, reference: str, *, strict: bool = True) -> LoraIdentity:
+        """Find, check and identify the file in `lora_root` that `reference` names; calls for one file share the work.
 
         Raises:
             LoraPathRefused, LoraNotFound: see `paths.resolve`.
-            LoraInvalid: the file would not be applied completely, or it changed while it was read.
+            LoraInvalid: the file would not be applied completely (see `layout.parse` for what `strict` changes), or it
+                changed while it was read.
             OSError: the storage failed; the request may be right.
         """
-        file = paths.resolve(reference, self._root)
-        try:
-            signature = _Signature.of(file)
-            verdict = self._verdict(signature, file, reference)
-        except OSError as error:
-            raise paths.unreadable(reference, error) from error
-        if isinstance(verdict, LoraInvalid):
-            raise renamed(verdict, reference)
-        return LoraIdentity(reference, file, verdict.sha256, signature.size, dict(verdict.metadata))
+        return self.check(paths.resolve(reference, self._root), reference, strict=strict)
 
-    def _verdict(self, signature: _Signature, file: Path, reference: str) -> _Verdict:
+    def check(self, file: Path, name: str, *, strict: bool = True) -> LoraIdentity:
+        """Check and identify `file`, which may lie anywhere and is called `name` in errors; raises as `inspect`."""
+        try:
+            question = _Question(_Signature.of(file), strict)
+            verdict = self._verdict(question, file, name)
+        except OSError as error:
+            raise paths.unreadable(name, error) from error
+        if isinstance(verdict, LoraInvalid):
+            raise renamed(verdict, name)
+        return LoraIdentity(
+            name, file, verdict.sha256, question.signature.size, dict(verdict.metadata), verdict.contents
+        )
+
+    def check_header(self, header: SafetensorsHeader, name: str, *, strict: bool = True) -> LoraContents:
+        """What a file changes whose header alone is known; its values are not checked. Raises LoraInvalid."""
+        return parse(header, self._architecture, name, strict=strict)
+
+    def _verdict(self, question: _Question, file: Path, name: str) -> _Verdict:
         with self._lock:
-            pending = self._verdicts.get(signature)
+            pending = self._verdicts.get(question)
             mine = pending is None
             if pending is None:
-                pending = self._verdicts[signature] = Future()
+                pending = self._verdicts[question] = Future()
                 if len(self._verdicts) > self._capacity:
                     self._verdicts.popitem(last=False)
-            self._verdicts.move_to_end(signature)
+            self._verdicts.move_to_end(question)
         if mine:
-            self._settle(pending, signature, file, reference)
+            self._settle(pending, question, file, name)
         return pending.result()
 
-    def _settle(self, pending: Future[_Verdict], signature: _Signature, file: Path, reference: str) -> None:
+    def _settle(self, pending: Future[_Verdict], question: _Question, file: Path, name: str) -> None:
         """Answer everyone who waits for `pending`, and forget it unless the answer will stay true."""
-        keep = signature.rested_s() >= self._at_rest_s
+        keep = question.signature.rested_s() >= self._at_rest_s
         try:
-            verdict = self._read(file, reference)
-            if _Signature.of(file) != signature:
+            verdict = self._read(file, name, question.strict)
+            if _Signature.of(file) != question.signature:
                 keep = False
-                verdict = invalid(reference, "it changed while it was read; retry when its copy has finished")
+                verdict = invalid(name, "it changed while it was read; retry when its copy has finished")
             pending.set_result(verdict)
         except BaseException as error:
             keep = False
             pending.set_exception(error)
         if not keep:
             with self._lock:
-                if self._verdicts.get(signature) is pending:
-                    del self._verdicts[signature]
+                if self._verdicts.get(question) is pending:
+                    del self._verdicts[question]
 
-    def _read(self, file: Path, name: str) -> _Verdict:
+    def _read(self, file: Path, name: str, strict: bool) -> _Verdict:
         try:
             header = read_header(file, name)
-            modules = check_layout(header, self._architecture, name)
-            sha256 = contents.verify(file, header, name)
-            alphas.check_alphas(file, header, modules, name)
+            contents = parse(header, self._architecture, name, strict=strict)
+            sha256 = verify(file, header, name, unused=unused_keys(contents))
+            refuse(name, wrong_alphas(read_alphas(file, header, contents)))
         except LoraInvalid as error:
             return renamed(error, name)  # a copy to keep: without the traceback, whose frames hold the file's bytes
-        return _Content(sha256, header.metadata)
+        return _Content(sha256, worth_keeping(header.metadata), contents)
+
+
+def worth_keeping(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Without what only a trainer reads, such as kohya's list of all tags, which may take megabytes."""
+    kept = {key: value for key, value in metadata.items() if len(key) + len(value) <= KEPT_ENTRY_LENGTH}
+    return kept if len(kept) <= KEPT_ENTRIES else {}

@@ -1,5 +1,6 @@
 """What a file is that is not a safetensors file, told from its first bytes."""
 
+import codecs
 import string
 
 _AGAIN = "download the file itself"
@@ -20,7 +21,7 @@ def describe_foreign(head: bytes) -> str | None:
 
 
 def _describe_text(head: bytes) -> str | None:
-    text = head.lstrip().lower()
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if text.startswith(b"version https://git-lfs"):
         return "it is a git-lfs pointer, not the file that it points to; run `git lfs pull`"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -1,13 +1,11 @@
-"""Which file a client means: a path inside `lora_root`, and nothing else."""
+"""Which file under `lora_root` a client means by a path. Addresses elsewhere are the business of `loras.sources`."""
 
 import errno
-import re
 import stat
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError
 
-_URL = re.compile(r"^\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _RELATIVE = "write it relative to the service's lora_root, as in 'my_lora_high_noise.safetensors'"
 
 
@@ -56,7 +54,6 @@ def _spelling_problem(reference: str) -> str | None:
         f"it is empty; {_RELATIVE}": not reference.strip(),
         "it contains a NUL character; remove it": "\0" in reference,
         "it is not valid Unicode; remove the unpaired surrogate": not _is_unicode(reference),
-        "this service reads LoRAs from lora_root only; download it there": bool(_URL.match(reference)),
         f"it contains a backslash; separate folders with '/' and {_RELATIVE}": "\\" in reference,
         f"it is absolute; {_RELATIVE}": path.is_absolute(),
         f"it contains '..'; {_RELATIVE}": ".." in path.parts,

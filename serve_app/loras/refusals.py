@@ -1,11 +1,26 @@
 """How a refused LoRA file is worded, the same for every check."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from serve_app.errors import LoraInvalid
 
 KEYS_NAMED = 10  # enough to see the pattern; a wrong file may have thousands
 KEY_LENGTH = 200  # a hostile header may hold names of megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a file cannot be used, and the tensors that show it (missing ones included)."""
+
+    reason: str
+    keys: Sequence[str] = ()
+
+
+def refuse(name: str, fault: Fault | None) -> None:
+    """Raise LoraInvalid for the file `name` if there is a fault."""
+    if fault is not None:
+        raise invalid(name, fault.reason, fault.keys)
 
 
 def invalid(name: str, reason: str, keys: Sequence[str] = ()) -> LoraInvalid:

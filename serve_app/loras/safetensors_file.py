@@ -10,13 +10,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from serve_app.loras.magic import describe_foreign
 from serve_app.loras.refusals import invalid
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+_TELLING_BYTES = 512  # enough to tell what a file is that is no safetensors file
 MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
 
 _BITS = {
@@ -58,31 +59,48 @@ def read_header(path: Path, name: str) -> SafetensorsHeader:
     """
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        try:
-            return _parse(_read_json(stream, size), size)
-        except _Malformed as error:
-            raise invalid(name, str(error)) from error
+        head = stream.read(_TELLING_BYTES)
+        missing = header_bytes_needed(head, size, name) - len(head)
+        return parse_header(head + stream.read(max(missing, 0)), size, name)
+
+
+def header_bytes_needed(head: bytes, file_size: int, name: str) -> int:
+    """How many bytes from the start of a file `parse_header` needs: 8 and the header.
+
+    `head` is how the file begins: 8 bytes tell, some hundred name a wrong format better. `file_size` is bytes.
+
+    Raises:
+        LoraInvalid: no safetensors file begins so; the reason says what it looks like.
+    """
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    fits = 0 < length <= MAX_HEADER_BYTES and LENGTH_BYTES + length <= file_size
+    if len(head) < LENGTH_BYTES or not fits or head[LENGTH_BYTES:][:1] not in (b"", b"{"):
+        # Only now: the length of a good file may look like the magic number of another format.
+        raise invalid(name, describe_foreign(head) or _describe_length(length, file_size))
+    return LENGTH_BYTES + length
+
+
+def parse_header(head: bytes, file_size: int, name: str) -> SafetensorsHeader:
+    """The header of a file of `file_size` bytes that begins with `head`; bytes after the header are ignored.
+
+    Raises:
+        LoraInvalid: the file cannot be a complete, well-formed safetensors file, or `head` is shorter than its header.
+    """
+    data_offset = header_bytes_needed(head, file_size, name)
+    try:
+        return _parse(_RawHeader(head[LENGTH_BYTES:data_offset], data_offset), file_size)
+    except _Malformed as error:
+        raise invalid(name, str(error)) from error
 
 
 class _Malformed(Exception):
-    """Carries the reason to `read_header`, which knows the file's name."""
+    """Carries the reason to `parse_header`, which knows the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _RawHeader:
     json: bytes
     data_offset: int
-
-
-def _read_json(stream: BinaryIO, size: int) -> _RawHeader:
-    head = stream.read(512)
-    length = int.from_bytes(head[:LENGTH_BYTES], "little")
-    fits = LENGTH_BYTES + length <= size and length <= MAX_HEADER_BYTES
-    if len(head) < LENGTH_BYTES or not fits or head[LENGTH_BYTES:][:1] != b"{":
-        # Only now: the length of a good file may look like the magic number of another format.
-        raise _Malformed(describe_foreign(head) or _describe_length(length, size))
-    stream.seek(LENGTH_BYTES)
-    return _RawHeader(stream.read(length), LENGTH_BYTES + length)
 
 
 def _describe_length(length: int, size: int) -> str:

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from serve_app.cards import load_card
 from serve_app.errors import ConfigurationError
+from serve_app.jobs.spec import Recipe
 
 CARD = load_card("wan22_14b_t2v")
 
@@ -20,12 +21,13 @@ def test_an_unknown_model_names_those_that_there_are() -> None:
         load_card("wan99")
 
 
-@given(st.integers(64, 4096))
-def test_sizes_floor_to_the_divisor(pixels: int) -> None:
-    snapped = CARD.snap(pixels)
-    assert snapped % 32 == 0
-    assert 0 <= pixels - snapped < 32
-    assert CARD.snap(snapped) == snapped
+@pytest.mark.parametrize(("recipe", "divisor"), [(Recipe.REFERENCE, 32), (Recipe.PREVIEW, 16)])
+@given(pixels=st.integers(64, 4096))
+def test_sizes_floor_to_the_recipes_divisor(recipe: Recipe, divisor: int, pixels: int) -> None:
+    snapped = CARD.snap(pixels, recipe)
+    assert snapped % divisor == 0
+    assert 0 <= pixels - snapped < divisor
+    assert CARD.snap(snapped, recipe) == snapped
 
 
 @given(st.integers(1, 1000))

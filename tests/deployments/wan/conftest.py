@@ -1,4 +1,4 @@
-"""One runtime on the demo checkpoint for every test here, and specs that it can render."""
+"""One runtime on the demo checkpoint for every test here, the smallest experts, and specs for both."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,9 +10,13 @@ import pytest
 import torch
 
 from deployments.wan.demo import DemoCheckpoint
-from deployments.wan.runtime import Frames, WanRuntime
+from deployments.wan.pixels import Frames
+from deployments.wan.runtime import WanRuntime
 from serve_app.jobs.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
 from serve_app.offload_mode import OffloadMode
+from serve_app.pristine_mode import PristineMode
+from tests.deployments.wan.experts import save_experts
+from tests.loras.layouts import LAYOUTS, write
 
 LoraFactory = Callable[..., LoraFile]
 Render = Callable[..., Frames]
@@ -20,7 +24,9 @@ Render = Callable[..., Frames]
 torch.set_num_threads(1)  # faster on models of this size, and kind to the neighbours
 
 
-def load_demo(checkpoint: DemoCheckpoint, dtype: str = "auto") -> WanRuntime:
+def load_demo(
+    checkpoint: DemoCheckpoint, dtype: str = "auto", pristine: PristineMode = PristineMode.AUTO
+) -> WanRuntime:
     return WanRuntime.load(
         base_model=str(checkpoint.base),
         transformer_model=str(checkpoint.transformers),
@@ -28,6 +34,8 @@ def load_demo(checkpoint: DemoCheckpoint, dtype: str = "auto") -> WanRuntime:
         offload=OffloadMode.AUTO,
         hf_token=None,
         device="cpu",
+        pristine=pristine,
+        lora_memory_bytes=2**30,
     )
 
 
@@ -65,6 +73,19 @@ def make_spec(*loras: LoraFile, **changes: Any) -> RenderSpec:
 def difference(one: Frames, other: Frames) -> float:
     """Mean over pixels, of 255."""
     return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+@pytest.fixture(scope="session")
+def tiny_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the two experts of a checkpoint; no test may change it."""
+    return save_experts(tmp_path_factory.mktemp("experts"))
+
+
+@pytest.fixture(scope="session")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file of every layout for the tiny experts; no test may change one."""
+    folder = tmp_path_factory.mktemp("layouts")
+    return {name: write(name, folder, seed=seed).path for seed, name in enumerate(LAYOUTS)}
 
 
 @pytest.fixture(scope="session")

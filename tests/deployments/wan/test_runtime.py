@@ -10,14 +10,18 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
+import deployments.wan.offload as offload_module
 import deployments.wan.runtime as runtime_module
 from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.lora_state import LoraState
 from deployments.wan.offload import next_plan
+from deployments.wan.pixels import Frames
 from deployments.wan.prompts import PromptEmbeddings
-from deployments.wan.runtime import Frames, WanRuntime
+from deployments.wan.runtime import WanRuntime
 from serve_app.errors import ConfigurationError, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
 from serve_app.jobs.spec import Expert, LoraFile
 from serve_app.offload_mode import OffloadMode
+from serve_app.pristine_mode import PristineMode
 from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
 
 _NEGATIVE = "blurry, low quality"
@@ -135,7 +139,8 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[OffloadMode]:
     """Lets a CPU go over to leaner plans as a GPU does, and notes which were applied in place of applying them."""
     modes: list[OffloadMode] = []
     monkeypatch.setattr(runtime_module, "next_plan", lambda plan, _device_type: next_plan(plan, "cuda"))
-    monkeypatch.setattr(runtime_module, "apply_plan", lambda _pipe, plan, _device: modes.append(plan.mode))
+    for module in (runtime_module, offload_module):
+        monkeypatch.setattr(module, "apply_plan", lambda _pipe, plan, _device: modes.append(plan.mode))
     return modes
 
 
@@ -171,6 +176,34 @@ def test_exhausted_memory_is_met_with_one_retry_on_the_next_plan(
     with pytest.raises(OutOfMemory, match="offload: sequential; ask for fewer"):
         runtime.render(make_spec(*pair), _exhaust)
     np.testing.assert_array_equal(runtime.render(make_spec(*pair), lambda _: None), expected)
+
+
+def test_copies_on_the_gpu_go_before_the_plan_does(
+    demo_checkpoint: DemoCheckpoint,
+    pair: tuple[LoraFile, LoraFile],
+    applied: list[OffloadMode],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime = load_demo(demo_checkpoint)
+    expected = runtime.render(make_spec(*pair), lambda _: None)
+    left = [True]
+    monkeypatch.setattr(LoraState, "leave_gpu", lambda _: bool(left) and left.pop())
+    applied.clear()
+    steps: list[int] = []
+
+    def exhaust_once(step: int) -> None:
+        steps.append(step)
+        if len(steps) == 2:
+            _exhaust(step)
+
+    np.testing.assert_array_equal(runtime.render(make_spec(*pair), exhaust_once), expected)
+    assert steps == [1, 2, 1, 2, 3, 4]
+    assert applied == [OffloadMode.NONE]
+    assert "it keeps no copies for switching LoRAs" in caplog.text
+    left.append(True)
+    with pytest.raises(OutOfMemory, match="none, then model; ask for fewer"):
+        runtime.render(make_spec(*pair), _exhaust)
 
 
 def test_a_leaner_plan_that_does_not_hold_it_either_points_to_the_next(
@@ -256,6 +289,7 @@ def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
         "dtype": "float32",
         "offload": "none",
         "offload_reason": "the device is a CPU",
+        "pristine": "host",
     }
     runtime.probe()
 
@@ -267,6 +301,7 @@ def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
         ({"base_model": "/nowhere"}, "base_model: cannot load '/nowhere'"),
         ({"transformer_model": "/nowhere"}, "transformer_model: cannot load '/nowhere'"),
         ({"offload": OffloadMode.MODEL}, "offload: model needs a GPU"),
+        ({"pristine": PristineMode.GPU}, "pristine: gpu needs a GPU"),
     ],
 )
 def test_args_that_cannot_work_are_refused(
@@ -279,6 +314,8 @@ def test_args_that_cannot_work_are_refused(
         "offload": OffloadMode.AUTO,
         "hf_token": None,
         "device": "cpu",
+        "pristine": PristineMode.AUTO,
+        "lora_memory_bytes": 0,
     }
     with pytest.raises(ConfigurationError, match=message):
         WanRuntime.load(**{**args, **changes})

@@ -38,14 +38,14 @@ async def test_a_missing_field_of_an_item_is_named(api: Api, kind: str, field: s
     assert (problem["loc"], problem["msg"]) == (["body", kind, 0, field], "Field required")
 
 
-@pytest.mark.parametrize("recipe", ["preview", "", "REFERENCE", None, 1])
+@pytest.mark.parametrize("recipe", ["draft", "", "REFERENCE", None, 1])
 async def test_a_recipe_that_is_not_offered_is_refused_with_those_that_are(api: Api, recipe: Any) -> None:
     (problem,) = await api.invalid(body(recipe=recipe))
     assert problem["loc"] == ["body", "recipe"]
     assert "'reference'" in problem["msg"]
 
 
-@pytest.mark.parametrize("sampler", ["euler", "flowmatch", "", "UniPC"])
+@pytest.mark.parametrize("sampler", ["ddim", "flowmatch", "", "UniPC"])
 async def test_a_sampler_that_is_not_offered_is_refused_with_those_that_are(api: Api, sampler: str) -> None:
     (problem,) = await api.invalid(body({"sampler": sampler}))
     assert problem["loc"] == ["body", "prompts", 0, "sampler"]

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from serve_app.api import request_schema, response_schema
-from serve_app.api.request_schema import EXAMPLES, InferenceRequest
+from serve_app.api import inspection, request_schema, response_schema
+from serve_app.api.request_schema import EXAMPLES, Body, InferenceRequest
 from tests.client import pair
 from tests.fixtures.api import Api, Json
 
 MODELS = [
     model
-    for module in (request_schema, response_schema)
+    for module in (request_schema, response_schema, inspection)
     for name, model in inspect.getmembers(module, inspect.isclass)
-    if issubclass(model, BaseModel) and model.__module__ == module.__name__ and not name.startswith("_")
+    if issubclass(model, BaseModel) and model.__module__ == module.__name__ and model is not Body
 ]
 OPERATIONS = {
     ("post", "/v1/inference"): {"200", "400", "422", "503"},
@@ -23,6 +23,7 @@ OPERATIONS = {
     ("get", "/v1/requests/{request_id}/result"): {"200", "404"},
     ("post", "/v1/requests/{request_id}/cancel"): {"200", "404"},
     ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},
+    ("post", "/v1/loras/inspect"): {"200", "422"},
     ("get", "/v1/models"): {"200"},
     ("get", "/health"): {"200"},
 }

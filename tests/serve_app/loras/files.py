@@ -11,7 +11,22 @@ from safetensors.numpy import save_file
 
 from serve_app.loras.architecture import WanArchitecture
 
-TINY = WanArchitecture(num_layers=2, dim=24, ffn_dim=48)
+CONFIG = {  # of a diffusers WanTransformer3DModel; the sizes are those of `tests.loras.model.TINY`
+    "num_layers": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "ffn_dim": 48,
+    "text_dim": 32,
+    "freq_dim": 256,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": [1, 2, 2],
+    "cross_attn_norm": True,
+}
+TINY = WanArchitecture.from_config(CONFIG)
+LINEARS = {  # by their original names, those of the blocks
+    module.original: module.shape for module in TINY.modules if module.is_linear and module.name.startswith("blocks.")
+}
 METADATA = {"format": "pt", "ss_base_model_version": "wan_2.2_14b"}
 
 Tensors = dict[str, NDArray[Any]]
@@ -19,7 +34,7 @@ Tensors = dict[str, NDArray[Any]]
 
 def pair(module: str, rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lora_B")) -> Tensors:
     """Both halves for a module of TINY, filled with small numbers."""
-    out, wide = TINY.linear_shapes()[module]
+    out, wide = LINEARS[module]
     prefix = f"diffusion_model.{module}"
     return {
         f"{prefix}.{names[0]}.weight": np.full((rank, wide), 0.5, np.float16),
@@ -29,7 +44,7 @@ def pair(module: str, rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lor
 
 def full(rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lora_B")) -> Tensors:
     """A LoRA of every linear layer of TINY, as AI Toolkit saves it."""
-    return {key: value for module in TINY.linear_shapes() for key, value in pair(module, rank, names=names).items()}
+    return {key: value for module in LINEARS for key, value in pair(module, rank, names=names).items()}
 
 
 def save(path: Path, tensors: Tensors, metadata: dict[str, str] = METADATA) -> Path:

@@ -70,6 +70,17 @@ def test_every_broken_tensor_is_named(tmp_path: Path) -> None:
     assert broken_keys(save(tmp_path / "x", {"a": bad, "b": np.array([1], np.float16), "c": bad})) == ["a", "c"]
 
 
+def test_unused_tensors_may_hold_anything_and_belong_to_the_hash(tmp_path: Path) -> None:
+    bad = np.array([np.nan] * 3, np.float16).tobytes()
+    path = tmp_path / "x"
+    path.write_bytes(typed({"a": ("F8_E4M3", [3], b"\x7f" * 3), "b": ("F16", [3], bad), "c": ("F16", [3], bad)}))
+    header = read_header(path, "mine")
+    assert verify(path, header, "mine", unused={"a", "b", "c"}) == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(LoraInvalid) as caught:
+        verify(path, header, "mine", unused={"a", "b"})
+    assert caught.value.details["keys"] == ["c"]
+
+
 def test_a_float64_that_float32_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert broken_keys(save(tmp_path / "x", {"a": np.array([1e300], np.float64)})) == ["a"]
 
@@ -101,7 +112,7 @@ def test_finiteness_agrees_with_numpy(parts: list[tuple[str, bytes]]) -> None:
     tensors = {}
     for number, (dtype, content) in enumerate(parts):
         count = len(content)  # elements
-        width = FORMATS[dtype].itemsize
+        width = FORMATS[dtype].bits.itemsize
         tensors[str(number)] = (dtype, [count], (content * width)[: count * width])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x")

@@ -1,15 +1,8 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.loras.floats import FORMATS, decode
-
-
-@pytest.mark.parametrize(("dtype", "numpy_dtype"), [("F16", np.float16), ("F32", np.float32)])
-def test_limits_are_numpy_s(dtype: str, numpy_dtype: type[np.floating]) -> None:
-    assert FORMATS[dtype].largest == float(np.finfo(numpy_dtype).max)
-    assert FORMATS[dtype].itemsize == np.dtype(numpy_dtype).itemsize
+from serve_app.loras.floats import decode
 
 
 @given(st.floats(width=16, allow_nan=False))
@@ -26,4 +19,4 @@ def test_bfloat16_is_the_upper_half_of_float32(value: float) -> None:
 def test_decodes_the_wide_formats() -> None:
     assert list(decode(np.array([1.5, -2], np.float32).tobytes(), "F32")) == [1.5, -2]
     assert list(decode(np.array([1e-300], np.float64).tobytes(), "F64")) == [1e-300]
-    assert decode(b"\x7f\x7f", "BF16") == FORMATS["BF16"].largest
+    assert decode(b"\x7f\x7f", "BF16") == float.fromhex("0x1.fep127")

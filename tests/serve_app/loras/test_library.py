@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from serve_app.errors import LoraInvalid, LoraNotFound, LoraPathRefused
+from serve_app.loras.layout import parse
 from serve_app.loras.library import LoraLibrary
+from serve_app.loras.safetensors_file import read_header
 from tests.serve_app.loras.files import METADATA, TINY, full, pair, save
 
 
@@ -60,6 +62,8 @@ def test_a_good_file_is_identified_by_its_content(library: LoraLibrary, tmp_path
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.size == path.stat().st_size
     assert found.metadata == METADATA
+    assert found.file_name == "a.safetensors"
+    assert found.contents == parse(read_header(path, "a"), TINY, "a")
     assert library.inspect("a.safetensors") == found
 
 
@@ -74,10 +78,72 @@ def test_every_check_is_made(library: LoraLibrary, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no")
     save(tmp_path / "layout", {"a": np.array([1], np.float16)})
     save(tmp_path / "nan", full() | {"diffusion_model.blocks.0.ffn.0.lora_A.weight": np.full((4, 24), np.nan)})
+    save(tmp_path / "zero", full() | {"diffusion_model.blocks.0.ffn.0.alpha": np.array([0], np.float16)})
     save(tmp_path / "alpha", full() | {"diffusion_model.blocks.0.ffn.0.alpha": np.array([-1], np.float16)})
-    for reference, why in {"text": "text", "layout": "no place", "nan": "NaN", "alpha": "negative"}.items():
+    for reference, why in {
+        "text": "text",
+        "layout": "no place",
+        "nan": "NaN",
+        "alpha": "negative",
+        "zero": "alpha is 0",
+    }.items():
         with pytest.raises(LoraInvalid, match=why):
             library.inspect(reference)
+
+
+def test_tensors_without_a_place_may_be_left_out_whatever_they_hold(library: LoraLibrary, tmp_path: Path) -> None:
+    extra = {"text_encoder.x": np.array([np.nan]), "text_encoder.y": np.array([1], np.int8)}
+    path = save(tmp_path / "a", full() | extra)
+    found = library.inspect("a", strict=False)
+    assert set(found.contents.left_out) == set(extra)
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(LoraInvalid, match="no place"):
+        library.inspect("a")  # another question than the one that is answered already
+    assert library.inspect("a", strict=False) == found
+
+
+def test_the_infinite_alpha_that_a_lokr_does_not_use_is_let_pass(library: LoraLibrary, tmp_path: Path) -> None:
+    stem = "diffusion_model.blocks.0.ffn.0"
+    lokr = {f"{stem}.lokr_w1": np.ones((2, 2)), f"{stem}.lokr_w2": np.ones((24, 12))}
+    save(tmp_path / "a", lokr | {f"{stem}.alpha": np.array(np.inf, np.float16)})
+    assert [change.parameter for change in library.inspect("a").contents.changes()] == [
+        "blocks.0.ffn.net.0.proj.weight"
+    ]
+
+
+def test_a_file_elsewhere_shares_the_verdict_under_a_name_of_its_own(
+    library: LoraLibrary, tmp_path: Path, reads: Reads
+) -> None:
+    path = save(tmp_path / "cached", full())
+    inside = library.inspect("cached")
+    assert reads.of(library, "cached") == 0
+    found = library.check(path, "https://host/folder/a_high_noise.safetensors")
+    assert (found.reference, found.file_name) == (
+        "https://host/folder/a_high_noise.safetensors",
+        "a_high_noise.safetensors",
+    )
+    assert (found.sha256, found.contents) == (inside.sha256, inside.contents)
+    (tmp_path / "bad").write_text("no")
+    with pytest.raises(LoraInvalid) as caught:
+        library.check(tmp_path / "bad", "hf://org/repo")
+    assert caught.value.details["file"] == "hf://org/repo"
+    with pytest.raises(LoraNotFound):
+        library.check(tmp_path / "gone", "hf://org/gone")
+
+
+def test_metadata_that_only_fills_memory_is_not_kept(library: LoraLibrary, tmp_path: Path) -> None:
+    save(tmp_path / "a", full(), METADATA | {"ss_tag_frequency": "x" * 1_000_000})
+    assert library.inspect("a").metadata == METADATA
+    save(tmp_path / "b", full(), {str(number): "" for number in range(10_000)})
+    assert library.inspect("b").metadata == {}
+
+
+def test_a_header_alone_is_checked_as_far_as_it_goes(library: LoraLibrary, tmp_path: Path) -> None:
+    path = save(tmp_path / "a", full() | {"text_encoder.x": np.array([1.0])})
+    header = read_header(path, "a")
+    assert library.check_header(header, "a", strict=False) == library.inspect("a", strict=False).contents
+    with pytest.raises(LoraInvalid, match="no place"):
+        library.check_header(header, "a")
 
 
 def test_verdicts_are_remembered_good_and_bad(library: LoraLibrary, tmp_path: Path, reads: Reads) -> None:

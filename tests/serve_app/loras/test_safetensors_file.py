@@ -11,7 +11,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from serve_app.errors import LoraInvalid
-from serve_app.loras.safetensors_file import _BITS, SafetensorsHeader, TensorInfo, read_header
+from serve_app.loras.safetensors_file import (
+    _BITS,
+    SafetensorsHeader,
+    TensorInfo,
+    header_bytes_needed,
+    parse_header,
+    read_header,
+)
 from tests.serve_app.loras.files import METADATA, full, raw, typed
 from tests.serve_app.loras.files import save as save_tensors
 
@@ -57,6 +64,7 @@ def test_tensors_come_in_the_order_of_their_data(tmp_path: Path) -> None:
         (b"\0\1\2", "only 3 bytes"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\n <html><body>404", "web page"),
+        (b"\xef\xbb\xbf<html>", "web page"),
         (b'{"error": "not found"}', "JSON text"),
         (b"Not Found", "it is text"),
         (b"no", "it is text"),
@@ -113,6 +121,25 @@ def test_a_file_of_sparse_gigabytes_is_judged_by_its_header_alone(tmp_path: Path
         stream.write(raw({"a": entry(shape=[2**34], data_offsets=[0, 2**36])}))
         stream.truncate(stream.tell() + 2**36)
     assert read_header(tmp_path / "x", "x").tensors["a"].end == 2**36
+
+
+@pytest.mark.parametrize("seen", [8, 9, 512])
+def test_a_header_is_read_from_the_beginning_of_a_file_alone(tmp_path: Path, seen: int) -> None:
+    path = save_tensors(tmp_path / "x", full())
+    content = path.read_bytes()
+    header = read_header(path, "x")
+    assert header_bytes_needed(content[:seen], len(content), "x") == header.data_offset
+    assert parse_header(content[: header.data_offset], len(content), "x") == header
+    assert parse_header(content, len(content), "x") == header
+
+
+def test_a_beginning_that_ends_within_the_header_is_refused() -> None:
+    with pytest.raises(LoraInvalid, match="not JSON"):
+        parse_header(VALID[:20], len(VALID), "x")
+    with pytest.raises(LoraInvalid, match="bytes at its end are missing"):
+        parse_header(VALID, len(VALID) - 1, "x")
+    with pytest.raises(LoraInvalid, match="too few"):
+        header_bytes_needed(VALID[:7], 7, "x")
 
 
 @pytest.mark.parametrize("dtype", sorted(_BITS))

@@ -1,0 +1,39 @@
+"""The parts that find, check and fetch LoRAs, made from a plan: alike in the Ingress and in the Generators."""
+
+from serve_app.loras.cache import LoraCache
+from serve_app.loras.library import LoraLibrary
+from serve_app.loras.local_files import LocalLoras
+from serve_app.loras.resolver import LoraResolver
+from serve_app.loras.sources import LoraSources, SourcePolicy
+from serve_app.plan import ServicePlan
+
+_GIB = 2**30
+
+
+def lora_resolver(plan: ServicePlan) -> LoraResolver:
+    """What the Ingress asks about the LoRAs of a request."""
+    return LoraResolver(_library(plan), _sources(plan), plan.architecture)
+
+
+def local_loras(plan: ServicePlan) -> LocalLoras:
+    """What a Generator asks for the LoRAs of a render."""
+    return LocalLoras(_library(plan), _sources(plan))
+
+
+def _library(plan: ServicePlan) -> LoraLibrary:
+    return LoraLibrary(plan.settings.lora_root, plan.architecture)
+
+
+def _sources(plan: ServicePlan) -> LoraSources:
+    settings = plan.settings
+    policy = SourcePolicy(
+        hosts=settings.lora_hosts,
+        private_hosts=settings.lora_private_hosts,
+        allow_http=settings.lora_allow_http,
+        max_bytes=int(settings.lora_max_gib * _GIB),
+        total_timeout_s=settings.lora_download_timeout_s,
+        hub_endpoint=settings.hub_endpoint,
+        hub_token=settings.hf_token,
+    )
+    cache = LoraCache(settings.lora_cache_dir, int(settings.lora_cache_gib * _GIB))
+    return LoraSources(settings.lora_root, policy, cache)

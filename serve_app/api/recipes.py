@@ -1,0 +1,57 @@
+"""What a recipe decides for a request: the scheduler of its renders, and what the client should know about it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from packaging.version import Version
+
+from serve_app.api.pair_rules import ChosenLora
+from serve_app.api.request_schema import PromptItem
+from serve_app.jobs.spec import Recipe, Sampler
+from serve_app.loras.provenance import preview_sampler, trained_with
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeChoice:
+    """The scheduler of a recipe for these LoRAs. `shift` None is the base checkpoint's own."""
+
+    recipe: Recipe
+    sampler: Sampler
+    shift: float | None
+    assumed: bool
+    trained_with: str | None
+
+    def for_prompt(self, prompt: PromptItem) -> "RecipeChoice":
+        """The same with what the prompt says itself; another sampler comes with its own default shift."""
+        if prompt.sampler is None and prompt.shift is None:
+            return self
+        sampler = prompt.sampler or self.sampler
+        shift = prompt.shift if prompt.shift is not None or sampler is not self.sampler else self.shift
+        assumed = self.assumed and prompt.sampler is None
+        return RecipeChoice(self.recipe, sampler, shift, assumed, self.trained_with)
+
+    @property
+    def warnings(self) -> list[str]:
+        """That the scheduler is a guess, where it is one."""
+        if not self.assumed:
+            return []
+        why = (
+            f"AI Toolkit {self.trained_with} came with either scheduler"
+            if self.trained_with
+            else "no LoRA's metadata names the AI Toolkit version that it was trained with"
+        )
+        shown = f"{self.sampler.value}, shift {self.shift:g}" if self.shift else self.sampler.value
+        return [f"the previews' sampler was assumed to be {shown}: {why}; set `sampler` to choose"]
+
+
+def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora]) -> RecipeChoice:
+    """The recipe's scheduler: for `preview`, that of the newest AI Toolkit among the LoRAs' own."""
+    version = _newest(trained_with(lora.file.metadata) for lora in loras)
+    if recipe is Recipe.REFERENCE:
+        return RecipeChoice(recipe, Sampler.UNIPC, None, assumed=False, trained_with=version)
+    sampler, shift, assumed = preview_sampler(version)
+    return RecipeChoice(recipe, sampler, shift, assumed, version)
+
+
+def _newest(versions: Iterable[str | None]) -> str | None:
+    return max((version for version in versions if version), key=Version, default=None)

@@ -1,0 +1,165 @@
+"""From what a client calls a LoRA to its identity and contents, wherever the file lies."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
+
+from pydantic import SecretStr
+
+from serve_app.jobs.spec import Expert, LoraFile
+from serve_app.loras.architecture import WanArchitecture
+from serve_app.loras.changes import LoraContents
+from serve_app.loras.inspection import FileReport, describe, inspect_file
+from serve_app.loras.library import LoraLibrary, worth_keeping
+from serve_app.loras.sources import Located, LoraSources, is_remote
+
+Result = TypeVar("Result")
+
+# Apart from the threads that everything else shares: a slow server holds up requests for its own files only.
+_REMOTE_THREADS = 16
+_REMEMBERED_HEADERS = 512  # of remote files; a full-size one takes about half a megabyte
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedLora:
+    """A file that passed every check that its place allows: all of them where it is local, else those of its header.
+
+    `location`, `content` and `sha256` are what `LoraFile` says of them; `size` is bytes.
+    """
+
+    reference: str
+    location: str
+    content: str
+    sha256: str | None
+    size: int | None
+    file_name: str
+    metadata: dict[str, str]
+    contents: LoraContents
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is still to be downloaded, or at least to be looked for in the cache of another node."""
+        return is_remote(self.location)
+
+    def pinned(self, expert: Expert, multiplier: float) -> LoraFile:
+        """The file as a render's spec holds it."""
+        return LoraFile(
+            expert=expert,
+            reference=self.reference,
+            location=self.location,
+            content=self.content,
+            sha256=self.sha256,
+            multiplier=multiplier,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedLora:
+    """A file that could be used, for `expert` where the client said one. `identity` differs for different files."""
+
+    reference: str
+    expert: Expert | None
+    identity: str
+    report: FileReport
+
+
+class LoraResolver:
+    """Finds, checks and identifies LoRAs; one per process."""
+
+    def __init__(self, library: LoraLibrary, sources: LoraSources, architecture: WanArchitecture) -> None:
+        self._library = library
+        self._architecture = architecture
+        self._sources = sources
+        self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
+        self._lock = Lock()
+        self._headers: OrderedDict[tuple[str, bool], tuple[dict[str, str], LoraContents]] = OrderedDict()
+
+    async def resolve(
+        self, reference: str, *, token: SecretStr | None, expert: Expert | None, strict: bool
+    ) -> ResolvedLora:
+        """The LoRA that `reference` names now; a file that is replaced gets another `content`.
+
+        `expert` chooses among the files of a repository that is named as a whole.
+
+        Raises:
+            LoraPathRefused, LoraNotFound, LoraInvalid: the client must change the request.
+            LoraSourceUnavailable: the server that it comes from does not answer as it should.
+            OSError: the service's own storage failed.
+        """
+        return await self._in_thread(reference, self._resolve, reference, token, expert, strict)
+
+    async def inspect(
+        self, reference: str, *, token: SecretStr | None, expert: Expert | None, norms: bool
+    ) -> InspectedLora:
+        """What the file that `reference` names holds, mostly from its header; raises as `resolve`.
+
+        `norms` are for local files only.
+        """
+        return await self._in_thread(reference, self._inspect, reference, token, expert, norms)
+
+    async def _in_thread(self, reference: str, call: Callable[..., Result], *args: object) -> Result:
+        threads = self._threads if is_remote(reference) else None
+        return await asyncio.get_running_loop().run_in_executor(threads, call, *args)
+
+    def _inspect(self, reference: str, token: SecretStr | None, expert: Expert | None, norms: bool) -> InspectedLora:
+        secret = None if token is None else token.get_secret_value()
+        located = self._sources.locate(reference, token=secret, expert=expert)
+        if located.path is not None:
+            report = inspect_file(
+                located.path, located.reference, self._architecture, expert=expert, strict=False, norms=norms
+            )
+        else:
+            header = self._sources.header(located, secret)
+            contents = self._library.check_header(header, located.reference, strict=False)
+            report = describe(header, contents, located.file_name, expert=expert)
+        return InspectedLora(located.reference, expert, located.location, report)
+
+    def _resolve(self, reference: str, token: SecretStr | None, expert: Expert | None, strict: bool) -> ResolvedLora:
+        if not is_remote(reference):
+            return self._local(reference, strict)
+        secret = None if token is None else token.get_secret_value()
+        located = self._sources.locate(reference, token=secret, expert=expert)
+        metadata, contents = self._remote_contents(located, secret, strict)
+        return ResolvedLora(
+            reference=located.reference,
+            location=located.location,
+            content=located.content,
+            sha256=located.sha256,
+            size=located.size,
+            file_name=located.file_name,
+            metadata=metadata,
+            contents=contents,
+        )
+
+    def _local(self, reference: str, strict: bool) -> ResolvedLora:
+        found = self._library.inspect(reference, strict=strict)
+        return ResolvedLora(
+            reference=reference,
+            location=str(found.file),
+            content=found.sha256,
+            sha256=found.sha256,
+            size=found.size,
+            file_name=found.file_name,
+            metadata=found.metadata,
+            contents=found.contents,
+        )
+
+    def _remote_contents(
+        self, located: Located, token: str | None, strict: bool
+    ) -> tuple[dict[str, str], LoraContents]:
+        key = (located.content, strict)
+        with self._lock:
+            if key in self._headers:
+                self._headers.move_to_end(key)
+                return self._headers[key]
+        header = self._sources.header(located, token)
+        found = (worth_keeping(header.metadata), self._library.check_header(header, located.reference, strict=strict))
+        with self._lock:
+            self._headers[key] = found
+            if len(self._headers) > _REMEMBERED_HEADERS:
+                self._headers.popitem(last=False)
+        return found

@@ -1,0 +1,7 @@
+"""Where LoRA files come from: `lora_root`, web servers, the Hugging Face Hub, object stores."""
+
+from serve_app.loras.sources.located import FetchedFile, Located, is_remote
+from serve_app.loras.sources.lora_sources import LoraSources
+from serve_app.loras.sources.policy import SourcePolicy
+
+__all__ = ["FetchedFile", "Located", "LoraSources", "SourcePolicy", "is_remote"]

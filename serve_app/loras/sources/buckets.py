@@ -1,0 +1,137 @@
+"""Files in object stores, reached through obstore as outputs are: S3, Google Cloud Storage, Azure."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from serve_app.jobs.spec import Expert
+from serve_app.loras.sources.deadline import Deadline
+from serve_app.loras.sources.faults import Changed, Transient, attempt
+from serve_app.loras.sources.located import Located, Part, identity
+from serve_app.loras.sources.policy import SourcePolicy
+from serve_app.loras.sources.remote import RemoteSource
+from serve_app.loras.sources.wording import not_found, refused, too_large
+
+if TYPE_CHECKING:
+    from obstore import GetResult, ObjectMeta
+
+SCHEMES: Mapping[str, type[S3Store | GCSStore | AzureStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+_CHUNK_BYTES = 1 << 20
+
+
+class BucketSource(RemoteSource):
+    """`s3://bucket/key`, `gs://bucket/key`, `az://container/key`.
+
+    Credentials, regions and endpoints come from the environment variables of each cloud's own tools, as obstore reads
+    them. A file is identified by its address, entity tag and size.
+    """
+
+    def __init__(self, policy: SourcePolicy) -> None:
+        self._policy = policy
+
+    def locate(self, reference: str, name: str, *, token: str | None, expert: Expert | None) -> Located:
+        """See `RemoteSource`."""
+        location = reference.strip()
+        deadline = Deadline(self._policy.locate_timeout_s)
+
+        def look() -> Located:
+            store, key = self._store(location, name, deadline)
+            with _translated(name):
+                meta = obstore.head(store, key)
+            return Located(
+                reference=name,
+                location=location,
+                content=_identity(location, meta),
+                sha256=None,
+                size=meta["size"],
+                file_name=key.rpartition("/")[2],
+            )
+
+        located = attempt(look, self._policy, deadline, name)
+        if located.size > self._policy.max_bytes:
+            raise too_large(name, located.size, self._policy.max_bytes)
+        return located
+
+    @contextmanager
+    def open(
+        self,
+        location: str,
+        name: str,
+        *,
+        content: str,
+        token: str | None,
+        start: int,
+        stop: int | None,
+        deadline: Deadline,
+    ) -> Iterator[Part]:
+        """See `RemoteSource`."""
+        store, key = self._store(location, name, deadline)
+        with _translated(name):
+            meta = obstore.head(store, key)
+            if _identity(location, meta) != content:
+                raise Changed
+            size = meta["size"]
+            begin = start if start < size else 0  # a range must not be empty
+            end = size if stop is None else min(stop, size)
+            found = obstore.get(store, key, options={"range": (begin, end)}) if end > begin else None
+        if found is not None and _identity(location, found.meta) != content:
+            raise Changed  # between the two requests
+        yield Part(begin, size, iter(()) if found is None else _chunks(found, name))
+
+    def _store(self, location: str, name: str, deadline: Deadline) -> tuple[S3Store | GCSStore | AzureStore, str]:
+        scheme, _, rest = location.partition("://")
+        bucket, _, key = rest.partition("/")
+        place = f"{scheme.lower()}://{bucket}"
+        problems = {
+            f"name a bucket and a file in it, as in {scheme}://bucket/folder/file.safetensors": not (bucket and key),
+            "it holds a user name or password; credentials belong in the service's environment": "@" in bucket,
+            f"{place} is none of the buckets that LoRAs may come from (lora_hosts)": not self._policy.allows(place),
+        }
+        problem = next((problem for problem, found in problems.items() if found), None)
+        if problem is not None:
+            raise refused(name, problem)
+        try:
+            return self._opened(scheme.lower(), place, deadline), key
+        except (BaseError, ValueError):
+            raise refused(name, "its bucket cannot be opened; check its name and the service's environment") from None
+
+    def _opened(self, scheme: str, place: str, deadline: Deadline) -> S3Store | GCSStore | AzureStore:
+        policy = self._policy
+        return SCHEMES[scheme].from_url(
+            place,
+            client_options={
+                "connect_timeout": timedelta(seconds=policy.connect_timeout_s),
+                "read_timeout": timedelta(seconds=policy.read_timeout_s),
+                "timeout": timedelta(seconds=max(deadline.left(), 0.001)),
+            },
+            retry_config={"max_retries": 0},  # retried by `attempt`, like every source
+        )
+
+
+def _identity(location: str, meta: "ObjectMeta") -> str:
+    return identity(location, meta["e_tag"] or meta["last_modified"].isoformat(), meta["size"])
+
+
+def _chunks(found: "GetResult", name: str) -> Iterator[bytes]:
+    with _translated(name):
+        yield from map(bytes, found.stream(min_chunk_size=_CHUNK_BYTES))
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Turns what obstore raises into faults without its text, which quotes whole responses, signatures included."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise not_found(name) from None
+    except (PermissionDeniedError, UnauthenticatedError):
+        raise refused(name, "the service's credentials may not read it, or it does not exist") from None
+    except InvalidPathError:
+        raise refused(name, "its key is one that cannot exist; check the spelling") from None
+    except (BaseError, OSError):
+        raise Transient("its object store cannot be reached, or broke off") from None

@@ -1,0 +1,211 @@
+"""Where LoRA files come from, whatever their address: identified first, downloaded when they are needed."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpcore2
+import httpx2
+
+from serve_app.errors import LoraChanged, LoraNotFetched, LoraNotFound
+from serve_app.jobs.spec import Expert, LoraFile
+from serve_app.loras import paths
+from serve_app.loras.cache import DigestMismatch, LoraCache, Partial
+from serve_app.loras.refusals import invalid
+from serve_app.loras.safetensors_file import SafetensorsHeader, header_bytes_needed, parse_header, read_header
+from serve_app.loras.sources import buckets
+from serve_app.loras.sources.beginning import FIRST_GUESS, read_up_to
+from serve_app.loras.sources.buckets import BucketSource
+from serve_app.loras.sources.deadline import Deadline
+from serve_app.loras.sources.download import download
+from serve_app.loras.sources.faults import Changed, Forbidden, attempt
+from serve_app.loras.sources.hub import HubSource
+from serve_app.loras.sources.located import FetchedFile, Located, OpenAt, Part, identity, is_remote
+from serve_app.loras.sources.policy import SourcePolicy
+from serve_app.loras.sources.remote import RemoteSource
+from serve_app.loras.sources.web import WebSource
+from serve_app.loras.sources.wording import refused, shown
+
+_TOKEN = re.compile(r"[!-~]+")  # what fits into a header
+
+
+class LoraSources:
+    """Local files, web servers, the Hugging Face Hub and object stores. Thread-safe; it blocks, so call it in a thread.
+
+    A `token` is the client's for the Hub. It is used for the call and not kept; no error, log line or file tells it.
+    """
+
+    def __init__(self, root: Path, policy: SourcePolicy, cache: LoraCache) -> None:
+        self._root = root
+        self._policy = policy
+        self._cache = cache
+        ssl_context = httpcore2.default_ssl_context()  # made once: reading all root certificates takes a while
+        self._hub = HubSource(policy, ssl_context)
+        web = WebSource(policy, cache, ssl_context)
+        bucket = BucketSource(policy)
+        self._sources: Mapping[str, RemoteSource] = {
+            "https": web,
+            "http": web,
+            "hf": self._hub,
+            **dict.fromkeys(buckets.SCHEMES, bucket),
+        }
+
+    def locate(self, reference: str, *, token: str | None = None, expert: Expert | None = None) -> Located:
+        """Identify the file that `reference` names now. `expert` chooses among the files of a whole repository.
+
+        Raises:
+            LoraPathRefused, LoraNotFound, LoraInvalid: the client must change the request.
+            LoraSourceUnavailable: its source does not answer as it should; or there is no room for it.
+            OSError: the service's own storage failed.
+        """
+        if not is_remote(reference):
+            return self._local(reference)
+        name = shown(reference)
+        with _worded(name):
+            source = self._source(reference, name)
+            return source.locate(reference, name, token=_checked(token, name), expert=expert)
+
+    def header(self, located: Located, token: str | None = None) -> SafetensorsHeader:
+        """The header of the file, from two requests at most for its first bytes.
+
+        Raises:
+            LoraInvalid: it is no well-formed safetensors file, or has changed since it was located.
+            Others: see `locate`.
+        """
+        name = located.reference
+        if located.path is not None:
+            return read_header(located.path, name)
+        with _worded(name):
+            secret = _checked(token, name)
+            deadline = Deadline(self._policy.locate_timeout_s)
+            head = located.head or self._beginning(located, secret, 0, FIRST_GUESS, deadline)
+            needed = header_bytes_needed(head, located.size, name)
+            if needed > len(head):
+                head += self._beginning(located, secret, len(head), needed, deadline)
+            return parse_header(head, located.size, name)
+
+    @contextmanager
+    def fetch(self, lora: LoraFile, token: str | None = None) -> Iterator[FetchedFile]:
+        """The file on this node's disk, downloaded if need be, and kept there while the block runs.
+
+        A local file is only looked for. A download is made once for all who want it at the time, and resumed if it
+        was interrupted.
+
+        Raises:
+            LoraChanged: the file is gone, or is no longer the one that was accepted.
+            LoraNotFetched: it arrived damaged twice.
+            LoraPathRefused, LoraInvalid, LoraSourceUnavailable: its source does not deliver it (any more).
+            OSError: the node's own storage failed.
+        """
+        if not is_remote(lora.location):
+            yield _present(lora)
+            return
+        name = shown(lora.reference)
+        with ExitStack() as held:  # so that only what `hold` raises is worded anew, not what the block does
+            with _worded(name), _worded_for_render(lora):
+                deadline = Deadline(self._policy.total_timeout_s)
+                open_at = self._open_at(lora, name, _checked(token, name), deadline)
+
+                def fill(partial: Partial) -> None:
+                    download(open_at, partial, self._policy, deadline, name)
+
+                content = lora.sha256 or lora.content
+                file = held.enter_context(self._cache.hold(content, fill, name, wait_s=deadline.left()))
+            yield FetchedFile(file.path, file.sha256)
+
+    def _local(self, reference: str) -> Located:
+        file = paths.resolve(reference, self._root)
+        try:
+            found = file.stat()
+        except OSError as error:
+            raise paths.unreadable(reference, error) from error
+        stamp = f"{found.st_dev}.{found.st_ino}.{found.st_mtime_ns}.{found.st_ctime_ns}"
+        content = identity(str(file), stamp, found.st_size)
+        return Located(reference, str(file), content, None, found.st_size, file.name, path=file)
+
+    def _source(self, reference: str, name: str) -> RemoteSource:
+        scheme = reference.strip().partition(":")[0].lower()
+        source = self._sources.get(scheme)
+        if source is None:
+            known = ", ".join(f"{scheme}://" for scheme in self._sources if scheme != "http")
+            raise refused(name, f"{scheme}: is none of the sources of LoRAs, which are {known} and paths in lora_root")
+        is_link = scheme in ("http", "https") and self._policy.is_hub(_parsed(reference.strip(), name))
+        return self._hub if is_link else source
+
+    def _beginning(self, located: Located, token: str | None, start: int, stop: int, deadline: Deadline) -> bytes:
+        name = located.reference
+        source = self._source(located.location, name)
+
+        def read() -> bytes:
+            with source.open(
+                located.location, name, content=located.content, token=token, start=start, stop=stop, deadline=deadline
+            ) as part:
+                return read_up_to(part, stop)[start - part.start :]
+
+        try:
+            return attempt(read, self._policy, deadline, name)
+        except Changed:
+            raise invalid(name, "it changed while it was read; retry when its upload has finished") from None
+
+    def _open_at(self, lora: LoraFile, name: str, token: str | None, deadline: Deadline) -> OpenAt:
+        source = self._source(lora.location, name)
+
+        @contextmanager
+        def open_at(offset: int) -> Iterator[Part]:
+            with source.open(
+                lora.location, name, content=lora.content, token=token, start=offset, stop=None, deadline=deadline
+            ) as part:
+                yield part
+
+        return open_at
+
+
+def _parsed(address: str, name: str) -> httpx2.URL:
+    try:
+        return httpx2.URL(address)
+    except (httpx2.InvalidURL, ValueError):
+        raise refused(name, "it is no valid URL; check the spelling") from None
+
+
+def _checked(token: str | None, name: str) -> str | None:
+    if token and not _TOKEN.fullmatch(token):  # before a library can quote it as an illegal header
+        raise refused(name, "hf_token holds characters that no token has; send it again")
+    return token
+
+
+def _present(lora: LoraFile) -> FetchedFile:
+    path = Path(lora.location)
+    if not path.is_file():
+        raise LoraChanged(
+            f"LoRA {lora.reference!r} was removed after the request was accepted", {"path": lora.reference}
+        )
+    return FetchedFile(path, lora.sha256)
+
+
+@contextmanager
+def _worded(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Forbidden as error:
+        raise refused(name, str(error)) from None
+
+
+@contextmanager
+def _worded_for_render(lora: LoraFile) -> Iterator[None]:
+    """A render that was accepted fails for other reasons than a request that was not."""
+    name = shown(lora.reference)
+    try:
+        yield
+    except (Changed, LoraNotFound):
+        raise _changed(name) from None
+    except DigestMismatch:
+        if lora.location.startswith("hf://"):  # what lies at a commit does not change
+            raise LoraNotFetched(f"LoRA {name!r} arrived damaged twice; retry later", {"path": name}) from None
+        raise _changed(name) from None
+
+
+def _changed(name: str) -> LoraChanged:
+    return LoraChanged(
+        f"LoRA {name!r} was replaced or removed after the request was accepted; send the request again", {"path": name}
+    )

@@ -1,0 +1,145 @@
+"""The smallest experts, the LoRA state of a pipeline with them, and a look at all of their weights."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+
+from deployments.wan.loading import expert_files
+from deployments.wan.lora_setup import COMPONENTS, set_up_loras
+from deployments.wan.lora_state import LoraState
+from deployments.wan.offload import OffloadPlan, apply_plan, without_hooks
+from serve_app.jobs.spec import Expert, Recipe, RenderSpec
+from serve_app.offload_mode import OffloadMode
+from serve_app.pristine_mode import PristineMode
+from tests.loras.model import TINY
+
+CPU = torch.device("cpu")
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def save_experts(folder: Path, **options: Any) -> Path:
+    """Both experts of a checkpoint with random weights of `tests.loras.model.TINY`, each with its own."""
+    for seed, name in enumerate(COMPONENTS.values()):
+        expert = WanTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=TINY.dim // 2,
+            ffn_dim=TINY.ffn,
+            text_dim=TINY.text,
+            freq_dim=TINY.freq,
+            num_layers=TINY.layers,
+            in_channels=TINY.channels,
+            out_channels=TINY.channels,
+        )
+        generator = torch.Generator().manual_seed(seed)
+        for value in expert.parameters():
+            value.data = torch.randn(value.shape, generator=generator) * 0.2
+        expert.save_pretrained(folder / name, **options)
+    return folder
+
+
+class Experts:
+    """A pipeline of the two experts alone, and its LoRA state."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        *,
+        pristine: PristineMode = PristineMode.HOST,
+        lora_memory_bytes: int = 2**30,
+        offload: OffloadMode = OffloadMode.NONE,
+        device: torch.device = CPU,
+    ) -> None:
+        parts = {
+            name: WanTransformer3DModel.from_pretrained(folder, subfolder=name, dtype=dtype)
+            for name in COMPONENTS.values()
+        }
+        scheduler = UniPCMultistepScheduler()
+        self.pipe = WanPipeline(None, None, None, scheduler, **parts, boundary_ratio=0.875)
+        self.loaded = {side: self.weights(side) for side in Expert}
+        self.plan = OffloadPlan(offload, "")
+        self.device = device
+        self.dtype = dtype
+        apply_plan(self.pipe, self.plan, device)
+        self.state: LoraState = set_up_loras(
+            self.pipe,
+            lambda: self.plan,
+            device,
+            dtype,
+            files=partial(expert_files, str(folder)),
+            pristine=pristine,
+            lora_memory_bytes=lora_memory_bytes,
+            allowance_bytes=0,
+        )
+
+    def apply(self, spec: RenderSpec) -> None:
+        self.state.apply(spec)
+
+    def clear(self, template: RenderSpec) -> None:
+        """The base model under the reference recipe."""
+        self.apply(template.model_copy(update={"loras": (), "recipe": Recipe.REFERENCE}))
+
+    def expert(self, side: Expert) -> Any:
+        return getattr(self.pipe, COMPONENTS[side])
+
+    def weights(self, side: Expert) -> Weights:
+        """Copies in host memory of the values of all parameters and buffers, without those of adapters."""
+        expert = self.expert(side)
+        values = [*expert.named_parameters(), *expert.named_buffers()]
+        return {
+            name.replace(".base_layer", ""): value.detach().clone() for name, value in values if "lora_" not in name
+        }
+
+    def waiting_weights(self, side: Expert) -> Weights:
+        """The same with offload hooks off."""
+        with without_hooks(self.pipe, self.plan, self.device):
+            return self.weights(side)
+
+    def adapters(self, side: Expert) -> Weights:
+        """Copies of the adapters' weights, and their scales, by name."""
+        expert = self.expert(side)
+        found = {
+            name: value.detach().to("cpu", copy=True) for name, value in expert.named_parameters() if "lora_" in name
+        }
+        for name, module in expert.named_modules():
+            if hasattr(module, "lora_A"):
+                acting = [key for key in module.active_adapters if key in module.scaling]
+                found |= {f"{name} {key}": torch.tensor(module.scaling[key]) for key in acting}
+        return found
+
+
+def forward(experts: Experts, side: Expert) -> torch.Tensor:
+    """What the expert makes of some latents, [1, 16, 2, 4, 4] as they are."""
+    generator = torch.Generator().manual_seed(5)
+    latents, text = torch.randn(1, 16, 2, 4, 4, generator=generator), torch.randn(1, 3, 32, generator=generator)
+    expert, dtype = experts.expert(side), experts.dtype
+    with torch.no_grad():
+        made: torch.Tensor = expert(
+            latents.to(experts.device, dtype),
+            torch.tensor([500.0], device=experts.device),
+            text.to(experts.device, dtype),
+            return_dict=False,
+        )[0]
+    return made.cpu()
+
+
+def same(one: Weights, other: Weights) -> bool:
+    """Bit for bit, dtypes included."""
+    return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
+
+
+def same_state(one: Experts, other: Experts) -> bool:
+    """Whether all weights, adapters and scales of both experts are the same."""
+    return all(
+        same(one.weights(side), other.weights(side)) and same(one.adapters(side), other.adapters(side))
+        for side in Expert
+    )
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype is other.dtype and torch.equal(one, other)

@@ -1,0 +1,155 @@
+"""Both recipes on one replica, against independent uses of diffusers; and the schedulers that they run."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from safetensors.torch import load_file
+
+from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.schedulers import describe, make_scheduler
+from serve_app.jobs.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler
+from tests.deployments.wan.conftest import difference, load_demo, make_spec
+
+_DIFFUSERS = {
+    "self_attn": "attn1",
+    "cross_attn": "attn2",
+    ".q.": ".to_q.",
+    ".k.": ".to_k.",
+    ".v.": ".to_v.",
+    ".o.": ".to_out.0.",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+}
+
+
+def _merge_as_the_trainer(expert: Any, path: str, multiplier: float) -> None:
+    tensors, weights = load_file(path), dict(expert.named_parameters())
+    for key in tensors:
+        if ".lora_A." not in key:
+            continue
+        name = key.removeprefix("diffusion_model.")
+        for theirs, ours in _DIFFUSERS.items():
+            name = name.replace(theirs, ours)
+        weight = weights[name.replace("lora_A.", "")]
+        delta = tensors[key.replace("lora_A", "lora_B")].float() @ tensors[key].float()
+        weight.data = (weight.data.float() + multiplier * delta).to(weight.dtype)
+
+
+def _preview_frames(checkpoint: DemoCheckpoint, dtype: torch.dtype, spec: RenderSpec) -> Any:
+    """What AI Toolkit does for a preview, written down from its description, with nothing of the runtime."""
+    pipe = WanPipeline.from_pretrained(checkpoint.base, transformer=None, transformer_2=None, dtype=dtype)
+    for folder, side in (("transformer", Expert.HIGH), ("transformer_2", Expert.LOW)):
+        expert = WanTransformer3DModel.from_pretrained(checkpoint.transformers, subfolder=folder, dtype=dtype)
+        torch.nn.Module.to(expert, dtype)  # everything, tables of the rotary embedding included
+        for lora in spec.loras_for(side):
+            _merge_as_the_trainer(expert, lora.location, lora.multiplier)
+        setattr(pipe, folder, expert)
+    pipe.scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=5.0)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
+        num_inference_steps=spec.sample_steps,
+        guidance_scale=spec.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(spec.seed),
+        output_type="np",
+    ).frames[0]
+
+
+def _preview(*loras: LoraFile, **changes: Any) -> RenderSpec:
+    return make_spec(*loras, **{"recipe": Recipe.PREVIEW, "sampler": Sampler.EULER, "width": 80, **changes})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_previews_equal_the_trainer_s_and_neither_recipe_leaves_a_trace(
+    demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile], dtype: str
+) -> None:
+    high, low = pair
+    preview = _preview(high.model_copy(update={"multiplier": 0.7}), low)
+    expected = (_preview_frames(demo_checkpoint, getattr(torch, dtype), preview) * 255).round().astype(np.uint8)
+    runtime = load_demo(demo_checkpoint, dtype)
+    reference = runtime.render(make_spec(*pair), lambda _: None)
+    for _ in range(2):
+        np.testing.assert_array_equal(runtime.render(preview, lambda _: None), expected)
+        np.testing.assert_array_equal(runtime.render(make_spec(*pair), lambda _: None), reference)
+    assert difference(runtime.render(make_spec(*pair, recipe=Recipe.PREVIEW), lambda _: None), reference) > 0 or (
+        dtype == "float32"
+    )
+
+
+def test_the_report_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]) -> None:
+    high, low = pair
+    runtime = load_demo(demo_checkpoint)
+    assert runtime.report == {}
+    runtime.render(_preview(high, low.model_copy(update={"multiplier": 0.0}), sample_steps=2), lambda _: None)
+    resident = runtime.report.pop("resident")
+    assert runtime.report == {
+        "recipe": "preview",
+        "sampler": "euler",
+        "shift": 5.0,
+        "boundary_step": 1,
+        "loras": [
+            {
+                "transformer": "high",
+                "network_multiplier": 1.0,
+                "sha256": high.sha256,
+                "application": "merged",
+                "left_out": [],
+            },
+            {
+                "transformer": "low",
+                "network_multiplier": 0.0,
+                "sha256": low.sha256,
+                "application": "none",
+                "left_out": [],
+            },
+        ],
+        "resident": resident,
+    }
+    assert [entry["sha256"] for entry in resident] == [high.sha256, low.sha256]
+    runtime.render(make_spec(*pair, shift=8.0), lambda _: None)
+    assert runtime.report["recipe"] == "reference"
+    assert (runtime.report["sampler"], runtime.report["shift"]) == ("unipc", 8.0)
+    assert [lora["application"] for lora in runtime.report["loras"]] == ["adapter", "adapter"]
+
+
+@pytest.fixture
+def shipped() -> Any:
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
+def _ran(spec: RenderSpec, shipped: Any) -> dict[str, Any]:
+    scheduler = make_scheduler(spec, shipped)
+    scheduler.set_timesteps(spec.sample_steps)
+    return describe(scheduler, spec, 0.875)
+
+
+@pytest.mark.parametrize(
+    ("steps", "euler_5", "unipc_3"), [(20, 8, 7), (25, 11, 8), (30, 13, 10), (50, 21, 16)]
+)  # counted in runs of the trainer's and the reference server's own pipelines
+def test_the_boundary_step_is_counted(shipped: Any, steps: int, euler_5: int, unipc_3: int) -> None:
+    euler = make_spec(sampler=Sampler.EULER, sample_steps=steps)
+    assert _ran(euler, shipped) == {"sampler": "euler", "shift": 5.0, "boundary_step": euler_5}
+    assert _ran(make_spec(sample_steps=steps), shipped) == {"sampler": "unipc", "shift": 3.0, "boundary_step": unipc_3}
+    all_high = make_scheduler(euler, shipped)
+    all_high.set_timesteps(steps)
+    assert describe(all_high, euler, None)["boundary_step"] == steps
+
+
+def test_a_scheduler_is_made_anew_and_the_shipped_one_stays(shipped: Any) -> None:
+    before = dict(shipped.config)
+    plain = make_scheduler(make_spec(), shipped)
+    shifted = make_scheduler(make_spec(shift=7.5), shipped)
+    assert plain is not shipped
+    assert dict(plain.config) == before == dict(shipped.config)
+    assert shifted.config.flow_shift == 7.5
+    assert {key: value for key, value in shifted.config.items() if key != "flow_shift"} == {
+        key: value for key, value in before.items() if key != "flow_shift"
+    }
+    assert make_scheduler(make_spec(sampler=Sampler.EULER, shift=2.0), shipped).config.shift == 2.0

@@ -1,0 +1,170 @@
+"""s3://, against a server that speaks S3's protocol. gs:// and az:// differ in obstore only; their addresses are tested."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+from serve_app.errors import LoraChanged, LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
+from serve_app.loras.safetensors_file import parse_header
+from serve_app.loras.sources import LoraSources
+from tests.serve_app.loras.sources.conftest import MakeSources, Pin
+from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, sha256
+
+FILE = lora_bytes()
+KEY, SECRET = "THEKEYID", "THESECRETKEY"
+REFERENCE = "s3://loras/my folder/style_high.safetensors"
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a bucket, over HTTP."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    httpx.put(f"{endpoint}/loras").raise_for_status()
+    put(f"{endpoint}/loras", FILE)
+    return f"{endpoint}/loras"
+
+
+def put(bucket: str, content: bytes) -> None:
+    httpx.put(f"{bucket}/my folder/style_high.safetensors", content=content).raise_for_status()
+
+
+@pytest.fixture
+def sources(make: MakeSources, bucket: str) -> LoraSources:
+    """Sources that may read the bucket. No host is named: where a bucket lies is the operator's business."""
+    return make(hosts=("s3://loras",))
+
+
+def test_a_file_is_identified_read_and_fetched(sources: LoraSources, pin: Pin) -> None:
+    located = sources.locate(f" {REFERENCE}")
+    assert (located.reference, located.location) == (REFERENCE, REFERENCE)
+    assert (located.file_name, located.size, located.sha256) == ("style_high.safetensors", len(FILE), None)
+    assert sources.header(located) == parse_header(FILE, len(FILE), "x")
+    with sources.fetch(pin(located)) as file:
+        assert file.path.read_bytes() == FILE
+        assert file.sha256 == sha256(FILE)
+
+
+def test_a_long_header_is_read_whole(sources: LoraSources, bucket: str) -> None:
+    long = lora_bytes(note="x" * 300_000)
+    put(bucket, long)
+    assert sources.header(sources.locate(REFERENCE)) == parse_header(long, len(long), "x")
+
+
+def test_a_replaced_file_is_another_content(sources: LoraSources, bucket: str, pin: Pin) -> None:
+    before = sources.locate(REFERENCE)
+    put(bucket, lora_bytes(1))
+    assert sources.locate(REFERENCE).content != before.content
+    with pytest.raises(LoraChanged), sources.fetch(pin(before)):
+        pass
+    with pytest.raises(LoraInvalid, match="changed while it was read"):
+        sources.header(before)
+    httpx.delete(f"{bucket}/my folder/style_high.safetensors").raise_for_status()
+    with pytest.raises(LoraChanged), sources.fetch(pin(before)):
+        pass
+
+
+@pytest.mark.parametrize("arrived", [100_000, len(FILE)])
+def test_an_interrupted_download_goes_on_where_it_was(
+    sources: LoraSources, pin: Pin, cache_dir: Path, arrived: int
+) -> None:
+    lora = pin(sources.locate(REFERENCE))
+    (cache_dir / "partial" / lora.content).write_bytes(b"?" * 9 + FILE[9:arrived])  # to see that it is not read again
+    with sources.fetch(lora) as file:
+        again = FILE if arrived == len(FILE) else b"?" * 9 + FILE[9:]
+        assert file.path.read_bytes() == again
+
+
+def test_what_is_not_there_is_not_found(make: MakeSources, bucket: str) -> None:
+    for reference in ("s3://loras/none.safetensors", "s3://nobucket/a.safetensors"):
+        with pytest.raises(LoraNotFound) as caught:
+            make().locate(reference)
+        assert caught.value.details == {"missing_files": [reference]}
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("s3://other/a.safetensors", "s3://other is none of the buckets"),
+        ("gs://loras/a.safetensors", "gs://loras is none of the buckets"),
+        ("az://loras/a.safetensors", "az://loras is none of the buckets"),
+        ("s3://loras", "name a bucket and a file in it"),
+        ("s3://loras/", "name a bucket and a file in it"),
+        ("gs:///a", "name a bucket and a file in it"),
+        ("s3://key:secret@loras/a", "credentials belong in the service's environment"),
+        ("s3://loras/a//b", "key is one that cannot exist"),
+    ],
+)
+def test_other_buckets_and_odd_addresses_are_refused(sources: LoraSources, reference: str, why: str) -> None:
+    with pytest.raises(LoraPathRefused, match=why) as caught:
+        sources.locate(reference)
+    assert "secret" not in str(caught.value.body())
+
+
+def test_a_file_beyond_the_limit_is_refused(make: MakeSources, bucket: str) -> None:
+    with pytest.raises(LoraPathRefused, match="at most 1000"):
+        make(max_bytes=1000).locate(REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "why"),
+    [
+        (403, LoraPathRefused, "credentials may not read it"),
+        (401, LoraPathRefused, "credentials may not read it"),
+        (503, LoraSourceUnavailable, "broke off; retry later"),
+    ],
+)
+def test_a_refusal_names_its_reason_and_no_secret(
+    make: MakeSources,
+    bucket: str,
+    server: WebServer,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    error: type[LoraPathRefused],
+    why: str,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    quoted = f"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>{KEY}</AWSAccessKeyId></Error>".encode()
+    server.pages["/loras/a"] = lambda exchange, _count: exchange.answer(status, quoted)
+    with pytest.raises(error, match=why) as caught:
+        make().locate("s3://loras/a")
+    assert KEY not in str(caught.value.body())
+    assert server.count("/loras/a") == (4 if status == 503 else 1)
+
+
+def test_a_stalling_store_is_given_up_within_the_time_allowed(
+    make: MakeSources, bucket: str, server: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    server.pages["/loras/a"] = lambda exchange, _count: exchange.wait()
+    with pytest.raises(LoraSourceUnavailable):
+        make(attempts=2).locate("s3://loras/a")
+    assert server.count("/loras/a") == 2
+
+
+def test_a_download_that_breaks_off_is_resumed(
+    make: MakeSources, bucket: str, server: WebServer, monkeypatch: pytest.MonkeyPatch, pin: Pin
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    modified = "Wed, 01 Jan 2025 00:00:00 GMT"
+    page = server.pages["/loras/a"] = File(FILE, last_modified=modified)
+    sources = make()
+    lora = pin(sources.locate("s3://loras/a"))
+    page.breaks = [200_000]
+    with sources.fetch(lora) as file:
+        assert file.path.read_bytes() == FILE

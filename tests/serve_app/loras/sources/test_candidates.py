@@ -1,0 +1,47 @@
+import pytest
+
+from serve_app.errors import LoraPathRefused
+from serve_app.jobs.spec import Expert
+from serve_app.loras.sources.candidates import choose
+
+
+@pytest.mark.parametrize(
+    ("high", "low"),
+    [
+        ("a_high_noise.safetensors", "a_low_noise.safetensors"),
+        ("wan22-HIGH.safetensors", "wan22-LOW.safetensors"),
+        ("MyStyleHighNoise.safetensors", "MyStyleLowNoise.safetensors"),
+        ("highnoise_v1.safetensors", "lownoise_v1.safetensors"),
+        ("high/flow.safetensors", "low/flow.safetensors"),
+        ("high_and_low/x_high.safetensors", "high_and_low/x_low.safetensors"),
+        ("high2.SAFETENSORS", "low2.SAFETENSORS"),
+    ],
+)
+def test_the_name_says_the_side(high: str, low: str) -> None:
+    files = [low, "README.md", high, "highres.safetensors", "slow.safetensors", "high_low.safetensors"]
+    assert choose(files, Expert.HIGH, "x") == high
+    assert choose(files, Expert.LOW, "x") == low
+
+
+def test_the_only_file_is_taken_whatever_its_name() -> None:
+    assert choose(["a.bin", "low.safetensors"], Expert.HIGH, "x") == "low.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("files", "expert"),
+    [
+        (["a_high.safetensors", "b_high.safetensors"], Expert.HIGH),
+        (["a_high.safetensors", "a_low.safetensors"], None),
+        (["a.safetensors", "b.safetensors"], Expert.LOW),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused_naming_the_files(files: list[str], expert: Expert | None) -> None:
+    with pytest.raises(LoraPathRefused) as caught:
+        choose(files, expert, "hf://me/pair")
+    assert caught.value.details == {"path": "hf://me/pair", "candidates": files}
+
+
+def test_twenty_files_are_named_at_most() -> None:
+    with pytest.raises(LoraPathRefused, match="99 files") as caught:
+        choose([f"{index:02}.safetensors" for index in range(99)], None, "x")
+    assert len(caught.value.details["candidates"]) == 20
