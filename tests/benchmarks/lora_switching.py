@@ -5,9 +5,10 @@
 Silent, it takes the tiny experts of the tests. With `--full-size`, an expert with the sizes of Wan A14B, random
 bfloat16 weights and `--layers` of its 40 blocks; it is written to a temporary directory (28 GB with all blocks) and
 needs memory for itself twice. Each row: the first change, which also reads the LoRA's file and copies originals; then
-the median of `--repeat` changes to another LoRA that is resident, and of changes of the multiplier. The floor is the time of the bytes that a change to
-another LoRA must move from where the untouched weights (for an adapter, the LoRA) wait, at the speed of a plain copy of
-the same kind measured in the same run. Prints a table and, last, one line of JSON.
+the median of `--repeat` changes to another LoRA that is resident, and of changes of the multiplier. The floor is the
+time of the bytes that a change to another LoRA must move from where the untouched weights (for an adapter, the LoRA)
+wait, at the speed of a plain copy of the same kind measured in the same run. Prints a table and, last, one line of
+JSON.
 """
 
 import argparse
