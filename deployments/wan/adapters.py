@@ -9,6 +9,8 @@ from typing import Any
 from deployments.wan.deltas import Tensors, scale
 from serve_app.loras.changes import Change, LowRank
 
+Form = Mapping[str, int]
+
 _WEIGHT = ".weight"
 
 
@@ -38,6 +40,25 @@ def add(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> 
             metadata=_config(layers, tensors),
             low_cpu_mem_usage=True,  # the pipeline's default, which lets the file's tensors be the adapter's
         )
+
+
+def form(changes: Sequence[Change]) -> Form:
+    """What two LoRAs must have in common for one adapter to take either: layers, and the rank in each."""
+    return {change.parameter.removesuffix(_WEIGHT): change.rank for change in changes if isinstance(change, LowRank)}
+
+
+def refill(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> None:
+    """Give the adapter called `name`, of the same form, other contents; `scale_to` is due then.
+
+    The outcome is that of removing it and adding another, which takes a hundred times longer for a full-size expert:
+    PEFT builds a new module around each of 400 layers.
+    """
+    for change in changes:
+        if isinstance(change, LowRank):
+            layer = expert.get_submodule(change.parameter.removesuffix(_WEIGHT))
+            for half, key in ((layer.lora_A[name], change.down), (layer.lora_B[name], change.up)):
+                half.weight.data = tensors[key].to(half.weight)  # diffusers, too, casts to the expert's dtype
+            layer.lora_alpha[name] = change.rank * scale(change, tensors)
 
 
 def scale_to(expert: Any, multipliers: Mapping[str, float]) -> None:

@@ -1,6 +1,6 @@
 """The LoRAs of one expert: a state, and exact ways from any to any other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -59,6 +59,7 @@ class ExpertLoras:
         self._expert = expert
         self._weights = weights
         self._state: State | None = State()  # None: left in the middle of a change
+        self._forms: list[adapters.Form] = []  # of the adapters that are there, in the order of their uses
 
     @property
     def state(self) -> State | None:
@@ -110,22 +111,48 @@ class ExpertLoras:
 
         Needs the expert without offload hooks.
         """
-        adapter_names = self._adapter_names(target.state)
+        names = self._adapter_names(target.state)
         if target.loras or not target.state.uses:
-            self._state = None
-            adapters.remove_all(self._expert)
-            self._weights.become(self._merges(target), whole=target.state.whole)
-            for use, lora, name in zip(target.state.uses, target.loras, adapter_names, strict=True):
-                if use.application is Application.ADAPTER:
-                    adapters.add(self._expert, name, lora.contents.changes_for(self._side), lora.tensors)
+            before, self._state = self._state, None
+            if self._can_refill(before, target):
+                self._fill(adapters.refill, target, names)
+            else:
+                self._forms = []
+                adapters.remove_all(self._expert)
+                self._weights.become(self._merges(target), whole=target.state.whole)
+                self._fill(adapters.add, target, names)
+                self._forms = self._forms_of(target)
         scales = {
             name: use.multiplier
-            for use, name in zip(target.state.uses, adapter_names, strict=True)
+            for use, name in zip(target.state.uses, names, strict=True)
             if use.application is Application.ADAPTER
         }
         if scales:
             adapters.scale_to(self._expert, scales)
         self._state = target.state
+
+    def _can_refill(self, before: State | None, target: Target) -> bool:
+        """Whether the adapters that are there need other contents only."""
+        applications = [use.application for use in target.state.uses]
+        return (
+            before is not None
+            and before.whole == target.state.whole
+            and Application.ADAPTER in applications
+            and applications == [use.application for use in before.uses]
+            and self._forms == self._forms_of(target)
+        )
+
+    def _forms_of(self, target: Target) -> list[adapters.Form]:
+        return [adapters.form(lora.contents.changes_for(self._side)) for _, lora in self._adapted(target)]
+
+    def _adapted(self, target: Target) -> list[tuple[int, ResidentLora]]:
+        """The LoRAs that act as adapters, with their positions among all."""
+        uses = enumerate(target.state.uses)
+        return [(index, target.loras[index]) for index, use in uses if use.application is Application.ADAPTER]
+
+    def _fill(self, into: Callable[..., None], target: Target, names: Sequence[str]) -> None:
+        for index, lora in self._adapted(target):
+            into(self._expert, names[index], lora.contents.changes_for(self._side), lora.tensors)
 
     def clear(self) -> None:
         """Become the base model, from any state, also from the middle of a change."""

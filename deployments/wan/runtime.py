@@ -304,8 +304,8 @@ class WanRuntime:
 def _settle_cpu() -> None:
     """Leave half of the cores to others (with few of them, one stays free for the API), and do without AMX.
 
-    AMX adds up bfloat16 products in another order: seen to change a video of the demo model by 2.8 of 255, while AVX-512
-    with and without bfloat16 instructions agree. oneDNN reads the variable when it computes for the first time.
+    AMX adds up bfloat16 products in another order: seen to change a tiny video by 2.8 of 255, while AVX-512 with
+    and without bfloat16 instructions agree. oneDNN reads the variable when it computes for the first time.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")

@@ -72,7 +72,12 @@ class Partial:
         self._size = 0
 
     def finish(self) -> None:
-        """Have the bytes on the disk before anything says that they are."""
+        """Have the bytes on the disk before anything says that they are, and the size within its bounds.
+
+        Raises:
+            LoraSourceUnavailable: see `append`.
+        """
+        self.reserve(0)
         os.fdatasync(self._file.fileno())
 
     def _write(self, rest: memoryview) -> None:

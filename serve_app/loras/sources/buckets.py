@@ -1,9 +1,11 @@
 """Files in object stores, reached through obstore as outputs are: S3, Google Cloud Storage, Azure."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
@@ -19,8 +21,12 @@ from serve_app.loras.sources.wording import not_found, refused, too_large
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
+    from obstore.store import ClientConfig
 
 SCHEMES: Mapping[str, type[S3Store | GCSStore | AzureStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+_PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of environment variables
+_CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -90,6 +96,7 @@ class BucketSource(RemoteSource):
         problems = {
             f"name a bucket and a file in it, as in {scheme}://bucket/folder/file.safetensors": not (bucket and key),
             "it holds a user name or password; credentials belong in the service's environment": "@" in bucket,
+            "its bucket's name is not possible; check the spelling": not _BUCKET.fullmatch(bucket),
             f"{place} is none of the buckets that LoRAs may come from (lora_hosts)": not self._policy.allows(place),
         }
         problem = next((problem for problem, found in problems.items() if found), None)
@@ -101,16 +108,22 @@ class BucketSource(RemoteSource):
             raise refused(name, "its bucket cannot be opened; check its name and the service's environment") from None
 
     def _opened(self, scheme: str, place: str, deadline: Deadline) -> S3Store | GCSStore | AzureStore:
-        policy = self._policy
+        timeouts = {
+            "connect_timeout": timedelta(seconds=self._policy.connect_timeout_s),
+            "read_timeout": timedelta(seconds=self._policy.read_timeout_s),
+            "timeout": timedelta(seconds=max(deadline.left(), 0.001)),
+        }
         return SCHEMES[scheme].from_url(
             place,
-            client_options={
-                "connect_timeout": timedelta(seconds=policy.connect_timeout_s),
-                "read_timeout": timedelta(seconds=policy.read_timeout_s),
-                "timeout": timedelta(seconds=max(deadline.left(), 0.001)),
-            },
+            client_options=cast("ClientConfig", {**_environment(scheme), **timeouts}),
             retry_config={"max_retries": 0},  # retried by `attempt`, like every source
         )
+
+
+def _environment(scheme: str) -> dict[str, str]:
+    """What the environment says of the client itself, which obstore reads only where no option is given at all."""
+    named = {option: f"{_PREFIXES[scheme]}_{option.upper()}" for option in _CLIENT_OPTIONS}
+    return {option: os.environ[name] for option, name in named.items() if name in os.environ}
 
 
 def _identity(location: str, meta: "ObjectMeta") -> str:
@@ -131,7 +144,7 @@ def _translated(name: str) -> Iterator[None]:
         raise not_found(name) from None
     except (PermissionDeniedError, UnauthenticatedError):
         raise refused(name, "the service's credentials may not read it, or it does not exist") from None
-    except InvalidPathError:
+    except (InvalidPathError, ValueError):
         raise refused(name, "its key is one that cannot exist; check the spelling") from None
     except (BaseError, OSError):
         raise Transient("its object store cannot be reached, or broke off") from None

@@ -21,6 +21,8 @@ from tests.loras.layouts import LAYOUTS, write
 LoraFactory = Callable[..., LoraFile]
 Render = Callable[..., Frames]
 
+collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
+
 torch.set_num_threads(1)  # faster on models of this size, and kind to the neighbours
 
 

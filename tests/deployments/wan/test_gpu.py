@@ -1,4 +1,4 @@
-"""The LoRA state on a GPU, where there is one: the same weights as on a CPU, wherever they wait."""
+"""The LoRA state on a GPU: the same weights as on a CPU, wherever they wait. Collected where there is a GPU."""
 
 import random
 from pathlib import Path
@@ -13,8 +13,6 @@ from serve_app.pristine_mode import PristineMode
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import Experts, forward, same
 from tests.deployments.wan.walks import next_spec
-
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 def _experts(folder: Path, **options: Any) -> Experts:

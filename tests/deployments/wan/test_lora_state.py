@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from deployments.wan.deltas import merge
 from deployments.wan.demo import DemoCheckpoint
 from serve_app.errors import LoraChanged, LoraNotLoaded
-from serve_app.jobs.spec import Expert, LoraFile, Recipe, pair_key
+from serve_app.jobs.spec import Expert, LoraFile, Recipe, RenderSpec, pair_key
 from serve_app.offload_mode import OffloadMode
 from serve_app.pristine_mode import PristineMode
 from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
@@ -277,10 +277,39 @@ def _adapter_tensors(expert: Any) -> list[torch.Tensor]:
 def test_one_side_changes_without_a_reload_of_the_other(experts: Experts, layouts: dict[str, Path]) -> None:
     high, low = (lora_file(side, layouts["ai-toolkit"]) for side in Expert)
     experts.apply(make_spec(high, low))
-    kept, dropped = _adapter_tensors(experts.pipe.transformer_2), _adapter_tensors(experts.pipe.transformer)
+    kept, dropped = _storage(experts.pipe.transformer_2), _storage(experts.pipe.transformer)
     experts.apply(make_spec(lora_file(Expert.HIGH, layouts["peft"]), low))
-    assert all(old is new for old, new in zip(kept, _adapter_tensors(experts.pipe.transformer_2), strict=True))
-    assert not any(old is new for old, new in zip(dropped, _adapter_tensors(experts.pipe.transformer), strict=True))
+    assert _storage(experts.pipe.transformer_2) == kept
+    assert dropped.isdisjoint(_storage(experts.pipe.transformer))
+
+
+def _storage(expert: Any) -> set[int]:
+    return {tensor.data_ptr() for tensor in _adapter_tensors(expert)}
+
+
+SAME_FORM = ("ai-toolkit", "ai-toolkit-alpha", "kohya-alpha", "diffusers-down-up", "peft", "bare")
+
+
+def test_loras_of_the_same_layers_and_ranks_take_turns_in_the_same_adapter(
+    tiny_experts: Path, layouts: dict[str, Path]
+) -> None:
+    experts = Experts(tiny_experts)
+    experts.apply(_both(layouts[SAME_FORM[0]], 1.0))
+    wrapped = _wrapped(experts)
+    for name in (*SAME_FORM, *reversed(SAME_FORM)):
+        experts.apply(_both(layouts[name], 0.75))
+        fresh = Experts(tiny_experts)
+        fresh.apply(_both(layouts[name], 0.75))
+        assert same_state(experts, fresh), name
+    assert all(old is new for old, new in zip(wrapped, _wrapped(experts), strict=True))
+
+
+def _wrapped(experts: Experts) -> list[Any]:
+    return [layer for side in Expert for layer in experts.expert(side).modules() if hasattr(layer, "lora_A")]
+
+
+def _both(path: Path, multiplier: float) -> RenderSpec:
+    return make_spec(*(lora_file(side, path, multiplier) for side in Expert))
 
 
 def test_the_pair_key_is_of_what_is_loaded(experts: Experts, layouts: dict[str, Path]) -> None:

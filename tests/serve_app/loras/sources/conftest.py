@@ -9,7 +9,7 @@ import pytest
 from serve_app.jobs.spec import Expert, LoraFile
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.sources import Located, LoraSources, SourcePolicy
-from tests.serve_app.loras.sources.servers import HubStandIn, WebServer, lora_bytes, web_server
+from tests.serve_app.loras.sources.servers import HubStandIn, WebServer, lora_bytes, sha256, web_server
 
 QUICK: dict[str, Any] = {
     "connect_timeout_s": 1,
@@ -88,3 +88,11 @@ def pin() -> Pin:
         )
 
     return pinned
+
+
+def fetched(sources: LoraSources, reference: str, pin: Pin) -> bytes:
+    """What is rendered with for a client who names `reference`."""
+    with sources.fetch(pin(sources.locate(reference))) as file:
+        content = file.path.read_bytes()
+        assert file.sha256 == sha256(content)
+        return content

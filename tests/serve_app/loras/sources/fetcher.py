@@ -1,4 +1,4 @@
-"""Fetches a LoRA in a process of its own: `python -m ... <cache> <host> <LoraFile as JSON>`; holds it until stdin ends."""
+"""Fetches a LoRA in a process of its own, and holds it: `python -m ... <cache> <host> <LoraFile as JSON>`."""
 
 import sys
 from pathlib import Path

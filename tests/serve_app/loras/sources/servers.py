@@ -56,7 +56,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = _handle  # noqa: N815  the names that http.server looks for
 
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+    def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
         """A whole answer with its true length."""
         self.start(status, **{"Content_Length": str(len(body)), **headers})
         self.body(body)
@@ -81,8 +81,8 @@ class Exchange(BaseHTTPRequestHandler):
         """Stall until the test is over."""
         self.server.over.wait(10)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    def log_message(self, *_args: Any) -> None:
+        """Keeps quiet."""
 
 
 Page = Callable[[Exchange, int], None]  # the count is of the requests for the page so far, this one included
@@ -184,7 +184,7 @@ def web_server(certificate: Path | None = None) -> Iterator[WebServer]:
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-HUB_TOKEN = "hf_thetokenofthetest"
+HUB_TOKEN = "hf_thetokenofthetest"  # noqa: S105
 
 
 @dataclass

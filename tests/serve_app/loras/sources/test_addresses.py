@@ -15,7 +15,7 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0",
+        "0.0.0.0",  # noqa: S104
         "10.0.0.1",
         "100.64.0.1",
         "127.0.0.1",

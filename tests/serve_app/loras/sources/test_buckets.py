@@ -1,11 +1,13 @@
-"""s3://, against a server that speaks S3's protocol. gs:// and az:// differ in obstore only; their addresses are tested."""
+"""s3://, against a server that speaks S3's protocol. Of gs:// and az:// only the addresses are."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import obstore
 import pytest
 from moto.server import ThreadedMotoServer
+from obstore.store import S3Store
 
 from serve_app.errors import LoraChanged, LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
 from serve_app.loras.safetensors_file import parse_header
@@ -15,7 +17,8 @@ from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, s
 
 FILE = lora_bytes()
 KEY, SECRET = "THEKEYID", "THESECRETKEY"
-REFERENCE = "s3://loras/my folder/style_high.safetensors"
+NAME = "my folder/style_high.safetensors"
+REFERENCE = f"s3://loras/{NAME}"
 
 
 @pytest.fixture(scope="module")
@@ -28,24 +31,28 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a bucket, over HTTP."""
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """A bucket, as the environment says where."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     httpx.put(f"{endpoint}/loras").raise_for_status()
-    put(f"{endpoint}/loras", FILE)
-    return f"{endpoint}/loras"
+    return S3Store.from_url("s3://loras")
 
 
-def put(bucket: str, content: bytes) -> None:
-    httpx.put(f"{bucket}/my folder/style_high.safetensors", content=content).raise_for_status()
+@pytest.fixture(autouse=True)
+def _file(bucket: S3Store) -> None:
+    put(bucket, FILE)
+
+
+def put(bucket: S3Store, content: bytes) -> None:
+    obstore.put(bucket, NAME, content)
 
 
 @pytest.fixture
-def sources(make: MakeSources, bucket: str) -> LoraSources:
+def sources(make: MakeSources, bucket: S3Store) -> LoraSources:
     """Sources that may read the bucket. No host is named: where a bucket lies is the operator's business."""
     return make(hosts=("s3://loras",))
 
@@ -60,13 +67,13 @@ def test_a_file_is_identified_read_and_fetched(sources: LoraSources, pin: Pin) -
         assert file.sha256 == sha256(FILE)
 
 
-def test_a_long_header_is_read_whole(sources: LoraSources, bucket: str) -> None:
+def test_a_long_header_is_read_whole(sources: LoraSources, bucket: S3Store) -> None:
     long = lora_bytes(note="x" * 300_000)
     put(bucket, long)
     assert sources.header(sources.locate(REFERENCE)) == parse_header(long, len(long), "x")
 
 
-def test_a_replaced_file_is_another_content(sources: LoraSources, bucket: str, pin: Pin) -> None:
+def test_a_replaced_file_is_another_content(sources: LoraSources, bucket: S3Store, pin: Pin) -> None:
     before = sources.locate(REFERENCE)
     put(bucket, lora_bytes(1))
     assert sources.locate(REFERENCE).content != before.content
@@ -74,7 +81,7 @@ def test_a_replaced_file_is_another_content(sources: LoraSources, bucket: str, p
         pass
     with pytest.raises(LoraInvalid, match="changed while it was read"):
         sources.header(before)
-    httpx.delete(f"{bucket}/my folder/style_high.safetensors").raise_for_status()
+    obstore.delete(bucket, NAME)
     with pytest.raises(LoraChanged), sources.fetch(pin(before)):
         pass
 
@@ -90,7 +97,7 @@ def test_an_interrupted_download_goes_on_where_it_was(
         assert file.path.read_bytes() == again
 
 
-def test_what_is_not_there_is_not_found(make: MakeSources, bucket: str) -> None:
+def test_what_is_not_there_is_not_found(make: MakeSources, bucket: S3Store) -> None:
     for reference in ("s3://loras/none.safetensors", "s3://nobucket/a.safetensors"):
         with pytest.raises(LoraNotFound) as caught:
             make().locate(reference)
@@ -107,6 +114,7 @@ def test_what_is_not_there_is_not_found(make: MakeSources, bucket: str) -> None:
         ("s3://loras/", "name a bucket and a file in it"),
         ("gs:///a", "name a bucket and a file in it"),
         ("s3://key:secret@loras/a", "credentials belong in the service's environment"),
+        ("s3://loras?x/a", "bucket's name is not possible"),
         ("s3://loras/a//b", "key is one that cannot exist"),
     ],
 )
@@ -116,9 +124,16 @@ def test_other_buckets_and_odd_addresses_are_refused(sources: LoraSources, refer
     assert "secret" not in str(caught.value.body())
 
 
-def test_a_file_beyond_the_limit_is_refused(make: MakeSources, bucket: str) -> None:
+def test_a_file_beyond_the_limit_is_refused(make: MakeSources, bucket: S3Store) -> None:
     with pytest.raises(LoraPathRefused, match="at most 1000"):
         make(max_bytes=1000).locate(REFERENCE)
+
+
+@pytest.fixture
+def odd(bucket: S3Store, server: WebServer, monkeypatch: pytest.MonkeyPatch) -> WebServer:
+    """A server that s3:// leads to, and that answers as the test likes."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    return server
 
 
 @pytest.mark.parametrize(
@@ -130,41 +145,28 @@ def test_a_file_beyond_the_limit_is_refused(make: MakeSources, bucket: str) -> N
     ],
 )
 def test_a_refusal_names_its_reason_and_no_secret(
-    make: MakeSources,
-    bucket: str,
-    server: WebServer,
-    monkeypatch: pytest.MonkeyPatch,
-    status: int,
-    error: type[LoraPathRefused],
-    why: str,
+    make: MakeSources, odd: WebServer, status: int, error: type[LoraPathRefused], why: str
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     quoted = f"<Error><Code>SignatureDoesNotMatch</Code><AWSAccessKeyId>{KEY}</AWSAccessKeyId></Error>".encode()
-    server.pages["/loras/a"] = lambda exchange, _count: exchange.answer(status, quoted)
+    odd.pages["/loras/a"] = lambda exchange, _count: exchange.answer(status, quoted)
     with pytest.raises(error, match=why) as caught:
         make().locate("s3://loras/a")
     assert KEY not in str(caught.value.body())
-    assert server.count("/loras/a") == (4 if status == 503 else 1)
+    assert odd.count("/loras/a") == (4 if status == 503 else 1)
 
 
-def test_a_stalling_store_is_given_up_within_the_time_allowed(
-    make: MakeSources, bucket: str, server: WebServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    server.pages["/loras/a"] = lambda exchange, _count: exchange.wait()
+def test_a_stalling_store_is_given_up_within_the_time_allowed(make: MakeSources, odd: WebServer) -> None:
+    odd.pages["/loras/a"] = lambda exchange, _count: exchange.wait()
     with pytest.raises(LoraSourceUnavailable):
         make(attempts=2).locate("s3://loras/a")
-    assert server.count("/loras/a") == 2
+    assert odd.count("/loras/a") == 2
 
 
-def test_a_download_that_breaks_off_is_resumed(
-    make: MakeSources, bucket: str, server: WebServer, monkeypatch: pytest.MonkeyPatch, pin: Pin
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    modified = "Wed, 01 Jan 2025 00:00:00 GMT"
-    page = server.pages["/loras/a"] = File(FILE, last_modified=modified)
+@pytest.mark.parametrize("stalls", [False, True])
+def test_a_download_that_breaks_off_is_resumed(make: MakeSources, odd: WebServer, pin: Pin, stalls: bool) -> None:
+    odd.pages["/loras/a"] = page = File(FILE, last_modified="Wed, 01 Jan 2025 00:00:00 GMT")
     sources = make()
     lora = pin(sources.locate("s3://loras/a"))
-    page.breaks = [200_000]
+    page.breaks, page.stalls = [200_000], stalls
     with sources.fetch(lora) as file:
         assert file.path.read_bytes() == FILE

@@ -4,6 +4,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,21 @@ import pytest
 from serve_app.errors import ServiceError
 from serve_app.loras.sources import LoraSources, SourcePolicy
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import HUB_TOKEN, Exchange, File, HubStandIn, Page, WebServer, html
-from tests.serve_app.loras.sources.servers import lora_bytes, redirect
+from tests.serve_app.loras.sources.servers import (
+    HUB_TOKEN,
+    Exchange,
+    File,
+    HubStandIn,
+    Page,
+    WebServer,
+    html,
+    lora_bytes,
+    redirect,
+)
 
 FILE = lora_bytes()
 SIGNATURE = "SIGNATUREOFTHEURL"
-PASSWORD = "PASSWORDOFTHEURL"
+PASSWORD = "PASSWORDOFTHEURL"  # noqa: S105
 SECRETS = (HUB_TOKEN, SIGNATURE, PASSWORD, "X-Signature")
 
 
@@ -48,7 +58,7 @@ def answer(status: int) -> Page:
 @pytest.mark.parametrize(
     "page",
     [*map(answer, (400, 401, 403, 404, 500)), html, redirect(f"https://a:{PASSWORD}@b/?{SIGNATURE}"),
-     redirect(f"http://127.0.0.1:1/?{SIGNATURE}"), redirect(f"/a?{SIGNATURE}"), File(FILE[:99], etag=None)],
+     redirect(f"http://127.0.0.1:1/?{SIGNATURE}"), redirect(f"/a?{SIGNATURE}"), File(FILE[:50], etag=None)],
 )  # fmt: skip
 def test_errors_of_the_web_hold_no_query(make: MakeSources, server: WebServer, page: Page) -> None:
     server.pages["/a"] = page
@@ -95,7 +105,7 @@ def test_errors_of_the_hub_hold_no_token(make: MakeSources, hub: HubStandIn, sta
     hub.server.pages["/me/pair/resolve/main/high_noise.safetensors"] = answer(status)
     hub.server.pages["/api/models/me/pair"] = answer(status)
     for reference in ("hf://me/pair", "hf://me/pair/high_noise.safetensors"):
-        assert not leaked(report(lambda reference=reference: sources.locate(reference, token=HUB_TOKEN)))
+        assert not leaked(report(partial(sources.locate, reference, token=HUB_TOKEN)))
 
 
 def test_a_token_is_kept_nowhere(hub_sources: LoraSources, hub: HubStandIn, pin: Pin, cache_dir: Path) -> None:
@@ -110,4 +120,4 @@ def test_a_token_is_kept_nowhere(hub_sources: LoraSources, hub: HubStandIn, pin:
 
 
 def test_the_services_token_is_not_shown_with_its_policy() -> None:
-    assert not leaked(repr(SourcePolicy(hub_token=HUB_TOKEN)))  # type: ignore[arg-type]
+    assert not leaked(repr(SourcePolicy(hub_token=HUB_TOKEN)))

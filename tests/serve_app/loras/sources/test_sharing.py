@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.errors import LoraSourceUnavailable
 from serve_app.jobs.spec import LoraFile
-from serve_app.loras.cache import LoraCache
+from serve_app.loras.cache import LoraCache, Partial
 from serve_app.loras.sources import LoraSources
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import Exchange, File, WebServer, lora_bytes, sha256
@@ -117,8 +117,12 @@ def test_a_file_in_use_by_another_process_stays(
     blob = cache_dir / "blobs" / sha256(FILE)
     full = LoraCache(cache_dir, len(FILE))
 
+    def fill(partial: Partial) -> None:
+        partial.reserve(1)
+        partial.append(b"x")
+
     def want_another() -> None:
-        with full.hold(sha256(b"x"), lambda partial: (partial.reserve(1), partial.append(b"x"))[1], "x", wait_s=1):
+        with full.hold(sha256(b"x"), fill, "x", wait_s=1):
             pass
 
     with fetcher(cache_dir, server, lora) as process:
