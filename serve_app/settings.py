@@ -110,6 +110,13 @@ class Settings(BaseModel):
             return f"postgresql://{rest}"
         raise ValueError("must start with sqlite:/// (embedded) or postgresql:// (clusters)")
 
+    @field_validator("hub_endpoint", mode="after")
+    @classmethod
+    def _hub_endpoint(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError("must be the http(s) address of a Hugging Face Hub")
+        return url
+
     @field_validator("base_url", mode="after")
     @classmethod
     def _base_url(cls, url: str) -> str:
