@@ -9,6 +9,8 @@ from PIL import Image
 
 from tests.client import Client, body, pair
 from tests.deployments.media.clips import read_video
+from tests.loras.layouts import write
+from tests.loras.model import DEMO
 
 
 def test_an_mp4_is_what_was_asked_for(client: Client, tmp_path: Path) -> None:
@@ -91,18 +93,18 @@ def test_cancel_of_a_queued_render_takes_effect_at_once(client: Client) -> None:
 
 @pytest.fixture
 def fleeting(lora_root: Path) -> Path:
-    """A pair that no replica has loaded, in `fleeting/`: the demo pair with its sides changed over."""
-    (lora_root / "fleeting").mkdir()
-    high, low = sorted((lora_root / "demo").glob("*.safetensors"))
-    shutil.copy(high, lora_root / "fleeting" / low.name)
-    shutil.copy(low, lora_root / "fleeting" / high.name)
-    return lora_root / "fleeting"
+    """A pair whose content no replica has seen, in `fleeting/`."""
+    folder = lora_root / "fleeting"
+    folder.mkdir()
+    for seed, lora in enumerate(pair("fleeting/mine")):
+        write("ai-toolkit", folder, sizes=DEMO, seed=seed).path.rename(lora_root / lora["path"])
+    return folder
 
 
 def test_a_lora_that_is_replaced_after_acceptance_fails_its_render_and_no_other(client: Client, fleeting: Path) -> None:
     running = client.submit(body({"sample_steps": 150}))
     client.wait(running, "in_progress")
-    doomed = client.submit(body(loras=pair("fleeting/wan22_demo_000000500")))
+    doomed = client.submit(body(loras=pair("fleeting/mine")))
     high, low = sorted(fleeting.glob("*.safetensors"))
     high.write_bytes(low.read_bytes())
     status = client.wait(doomed)

@@ -104,3 +104,4 @@ class Sizes:
 
 
 TINY = Sizes()
+DEMO = Sizes(dim=96, ffn=192)

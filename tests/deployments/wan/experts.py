@@ -92,7 +92,9 @@ class Experts:
         expert = self.expert(side)
         values = [*expert.named_parameters(), *expert.named_buffers()]
         return {
-            name.replace(".base_layer", ""): value.detach().clone() for name, value in values if "lora_" not in name
+            name.replace(".base_layer", ""): value.detach().to("cpu", copy=True)
+            for name, value in values
+            if "lora_" not in name
         }
 
     def waiting_weights(self, side: Expert) -> Weights:
