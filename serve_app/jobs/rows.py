@@ -1,7 +1,8 @@
 """Records as rows of the job store's tables, and back."""
 
-from collections.abc import Mapping
 from typing import Any
+
+from sqlalchemy import RowMapping
 
 from serve_app.jobs.records import NewRequest, Output, RenderRecord
 from serve_app.jobs.spec import RenderSpec
@@ -35,7 +36,7 @@ def of_tokens(request: NewRequest) -> list[dict[str, Any]]:
     return [{"request_id": request.id, "hf_token": request.hf_token.get_secret_value()}]
 
 
-def to_render(row: Mapping[str, Any]) -> RenderRecord:
+def to_render(row: RowMapping) -> RenderRecord:
     """The record of a row of `renders`."""
     return RenderRecord(
         id=row["id"],
