@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.errors import LoraPathRefused
+from serve_app.errors import LoraPathRefused, LoraSourceUnavailable, ServiceError
 from serve_app.loras.sources import LoraSources, is_remote
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, redirect
@@ -112,18 +112,21 @@ def test_proxies_of_the_environment_are_not_used(
         ("https://[::1", "no valid URL"),
         ("https://0177.0.0.1/a", "no valid URL"),
         ("https://exa\0mple.com/a", "no valid URL"),
-        ("https://no-such-name.invalid/a", "unknown|could not be resolved"),
         (f"https://{'x' * 70}.com/a", "unknown|no valid"),
     ],
 )
 def test_addresses_that_lead_nowhere_are_refused(make: MakeSources, reference: str, why: str) -> None:
-    try:
-        socket.getaddrinfo("no-such-name.invalid", 443)
-    except socket.gaierror as error:
-        if "no-such-name" in reference and error.errno == socket.EAI_AGAIN:
-            pytest.skip("no resolver here")
     with pytest.raises(LoraPathRefused, match=why):
         make().locate(reference)
+
+
+def test_a_name_that_nobody_has_is_refused_unless_nobody_can_be_asked(make: MakeSources) -> None:
+    with pytest.raises(socket.gaierror) as unresolved:
+        socket.getaddrinfo("no-such-name.invalid", 443)
+    silent = unresolved.value.errno == socket.EAI_AGAIN
+    expected: type[ServiceError] = LoraSourceUnavailable if silent else LoraPathRefused
+    with pytest.raises(expected, match="no-such-name"):
+        make(attempts=1).locate("https://no-such-name.invalid/a")
 
 
 @pytest.mark.parametrize(
