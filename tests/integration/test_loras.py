@@ -120,3 +120,13 @@ def test_what_is_left_out_is_listed_in_the_result(client: Client, lora_root: Pat
     found = metadata(client, body(loras=loras, strict=False))
     assert found["loras"][0]["left_out"] == ["diffusion_model.blocks.77.ffn.0.diff"]
     assert any("left out" in warning for warning in found["warnings"])
+
+
+def test_a_second_pair_acts_beside_the_first_and_leaves_no_trace(client: Client, lora_root: Path) -> None:
+    file = write("kohya-alpha", lora_root, sizes=DEMO, seed=9).path
+    style = [{"path": file.name, "transformer": side, "network_multiplier": 0.8} for side in ("high", "low")]
+    alone, both = client.frames(), client.frames(loras=pair() + style)
+    assert both != alone
+    assert client.frames(loras=pair() + [{**lora, "network_multiplier": 0.0} for lora in style]) == alone
+    assert client.frames() == alone
+    assert client.frames(loras=pair() + style) == both
