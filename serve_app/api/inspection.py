@@ -13,6 +13,7 @@ from serve_app.jobs.spec import Expert
 from serve_app.loras.inspection import FileReport, warnings_of_pair
 from serve_app.loras.resolver import InspectedLora
 from serve_app.loras.sides import pair_warnings
+from serve_app.loras.sources import shown
 
 _MOST_FILES = 16
 
@@ -68,7 +69,7 @@ def _file(item: LoraItem, result: InspectedLora | ServiceError) -> InspectedFile
     if isinstance(result, InspectedLora):
         return InspectedFile(path=result.reference, transformer=item.transformer, report=result.report)
     error = ErrorBody.model_validate(result.body()["error"])
-    return InspectedFile(path=item.path, transformer=item.transformer, error=error)
+    return InspectedFile(path=shown(item.path), transformer=item.transformer, error=error)
 
 
 def _warnings(found: Sequence[InspectedLora]) -> list[str]:

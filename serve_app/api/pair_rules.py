@@ -18,6 +18,7 @@ from serve_app.errors import (
 from serve_app.jobs.spec import Expert
 from serve_app.loras.refusals import invalid
 from serve_app.loras.resolver import ResolvedLora
+from serve_app.loras.sources import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ async def choose_loras(body: InferenceRequest, combined: Combined, services: Ser
 
 
 def _details(body: InferenceRequest) -> dict[str, object]:
-    return {"loras": [lora.model_dump(mode="json") for lora in body.loras]}
+    return {"loras": [{**lora.model_dump(mode="json"), "path": shown(lora.path)} for lora in body.loras]}
 
 
 async def _combined_files(body: InferenceRequest, services: Services, card: ModelCard) -> Combined:
@@ -106,7 +107,7 @@ async def _resolve_all(body: InferenceRequest, combined: Combined, services: Ser
     """Every file, together; those that are missing are named together, as the reference does."""
     rest = [(index, item) for index, item in enumerate(body.loras) if index not in combined]
     results = await asyncio.gather(*(_resolve(item, body, services) for _, item in rest), return_exceptions=True)
-    missing = [item.path for (_, item), found in zip(rest, results, strict=True) if isinstance(found, LoraNotFound)]
+    missing = [name for found in results if isinstance(found, LoraNotFound) for name in found.details["missing_files"]]
     if missing:
         raise LoraNotFound(f"LoRA file(s) not found: {missing}", {"missing_files": missing})
     files = dict(combined)

@@ -28,14 +28,13 @@ _REMEMBERED_HEADERS = 512  # of remote files; a full-size one takes about half a
 class ResolvedLora:
     """A file that passed every check that its place allows: all of them where it is local, else those of its header.
 
-    `location`, `content` and `sha256` are what `LoraFile` says of them; `size` is bytes.
+    `location`, `content` and `sha256` are what `LoraFile` says of them.
     """
 
     reference: str
     location: str
     content: str
     sha256: str | None
-    size: int | None
     file_name: str
     metadata: dict[str, str]
     contents: LoraContents
@@ -129,7 +128,6 @@ class LoraResolver:
             location=located.location,
             content=located.content,
             sha256=located.sha256,
-            size=located.size,
             file_name=located.file_name,
             metadata=metadata,
             contents=contents,
@@ -142,7 +140,6 @@ class LoraResolver:
             location=str(found.file),
             content=found.sha256,
             sha256=found.sha256,
-            size=found.size,
             file_name=found.file_name,
             metadata=found.metadata,
             contents=found.contents,

@@ -3,5 +3,6 @@
 from serve_app.loras.sources.located import FetchedFile, Located, is_remote
 from serve_app.loras.sources.lora_sources import LoraSources
 from serve_app.loras.sources.policy import SourcePolicy
+from serve_app.loras.sources.wording import shown
 
-__all__ = ["FetchedFile", "Located", "LoraSources", "SourcePolicy", "is_remote"]
+__all__ = ["FetchedFile", "Located", "LoraSources", "SourcePolicy", "is_remote", "shown"]

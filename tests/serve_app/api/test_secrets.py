@@ -72,3 +72,13 @@ async def test_the_token_in_a_body_that_is_no_json_is_not_told(api: Api, cut: in
     )
     assert answer.status_code == 422
     assert TOKEN[:4] not in answer.text
+
+
+async def test_the_signature_in_an_address_is_not_repeated(api: Api) -> None:
+    address = f"https://127.0.0.1/a.safetensors?X-Signature={TOKEN}"
+    loras = [{"path": address, "transformer": "high"}]
+    refused = await api.post(body(loras=loras))
+    inspected = await api.http.post("/v1/loras/inspect", json={"loras": loras})
+    assert refused.json()["detail"]["error"]["code"] == "LORA_PATH_REFUSED"
+    assert inspected.json()["files"][0]["error"]["code"] == "LORA_PATH_REFUSED"
+    assert TOKEN not in refused.text + inspected.text
