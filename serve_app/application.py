@@ -10,6 +10,7 @@ import ray
 from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import AggregationFunction, AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
@@ -19,13 +20,17 @@ from serve_app.errors import ConfigurationError
 from serve_app.jobs.database import migrate
 from serve_app.loras.architecture import WanArchitecture
 from serve_app.plan import ServicePlan
-from serve_app.settings import STATE_DIRECTORY, Profile, Settings
+from serve_app.settings import STATE_DIRECTORY, Profile, Settings, wrong_values
 
 logger = logging.getLogger("ray.serve")
 
 _BANNER_COLUMNS = 88
 _MANY = 1000  # calls at once; these replicas only wait for the store and for each other
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
+_DRAIN_POLL_S = 2
+_HEALTH_PERIOD_S = 5  # three failed checks in a row replace a replica
+_LOOK_BACK_S = 5
+_METRICS_INTERVAL_S = 1
 
 
 def application(args: dict[str, Any]) -> Application:
@@ -51,13 +56,23 @@ def bind(plan: ServicePlan) -> Application:
         ray_actor_options={"num_cpus": 0.5} if plan.profile is Profile.CPU else {"num_cpus": 1, "num_gpus": 1},
         # Scale-in must outwait a running render, else Serve kills it half-way.
         graceful_shutdown_timeout_s=settings.render_timeout_s + _DRAIN_MARGIN_S,
-        autoscaling_config={
-            "min_replicas": min(settings.min_generators, plan.max_generators),
-            "max_replicas": plan.max_generators,
-            "target_ongoing_requests": 1,  # the Dispatcher's slots: rendering, or waiting for a replica
-            "upscale_delay_s": 2,
-            "downscale_delay_s": 600,
-        },
+        graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
+        health_check_period_s=_HEALTH_PERIOD_S,
+        request_router_config=RequestRouterConfig(
+            request_router_class="deployments.warm_first:WarmFirstRouter",
+            request_routing_stats_period_s=_HEALTH_PERIOD_S,
+        ),
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=min(settings.min_generators, plan.max_generators),
+            max_replicas=plan.max_generators,
+            policy=AutoscalingPolicy(policy_function="deployments.autoscaling:BacklogPolicy"),
+            # The peak of the last seconds: slots already are what the work needs, and the delays smooth enough.
+            aggregation_function=AggregationFunction.MAX,
+            look_back_period_s=_LOOK_BACK_S,
+            metrics_interval_s=_METRICS_INTERVAL_S,
+            upscale_delay_s=settings.upscale_delay_s,
+            downscale_delay_s=settings.downscale_delay_s,
+        ),
     )
     dispatcher = serve.deployment(
         Dispatcher,
@@ -65,6 +80,7 @@ def bind(plan: ServicePlan) -> Application:
         num_replicas=1,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0.1},
+        health_check_period_s=_HEALTH_PERIOD_S,
     )
     ingress = serve.deployment(
         Ingress,
@@ -83,8 +99,7 @@ def _settings(args: dict[str, Any]) -> Settings:
     try:
         return Settings(**args)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"args of serve_config.yaml: {problems}") from None
+        raise ConfigurationError(f"args of serve_config.yaml: {wrong_values(error)}") from None
 
 
 def _plan(settings: Settings) -> ServicePlan:

@@ -9,10 +9,18 @@
     │   ├── LoraNotFound
     │   ├── LoraPathRefused
     │   ├── LoraInvalid
-    │   └── ControlImageNotSupported
+    │   ├── ControlImageNotSupported
+    │   └── HeaderInvalid
     ├── NotFoundError           the thing named in the URL does not exist (404)
     │   ├── RequestNotFound
     │   └── OutputNotFound
+    ├── ConflictError           the request stands against something that exists (409)
+    │   ├── IdempotencyConflict
+    │   └── RequestNotEnded
+    ├── AdmissionError          the queue takes no more just now (429)
+    │   ├── QueueFull
+    │   ├── TenantQueueFull
+    │   └── WaitTooLong
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
@@ -58,6 +66,12 @@ class ErrorCode(StrEnum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     ATTEMPTS_EXHAUSTED = "ATTEMPTS_EXHAUSTED"
     OUTPUT_NOT_WRITTEN = "OUTPUT_NOT_WRITTEN"
+    HEADER_INVALID = "HEADER_INVALID"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+    REQUEST_NOT_ENDED = "REQUEST_NOT_ENDED"
+    QUEUE_FULL = "QUEUE_FULL"
+    TENANT_QUEUE_FULL = "TENANT_QUEUE_FULL"
+    WAIT_TOO_LONG = "WAIT_TOO_LONG"
     CONFIGURATION_INVALID = "CONFIGURATION_INVALID"
 
 
@@ -143,6 +157,12 @@ class ControlImageNotSupported(RequestError):
     code = ErrorCode.CONTROL_IMAGE_NOT_SUPPORTED
 
 
+class HeaderInvalid(RequestError):
+    """A header has a form that is not accepted."""
+
+    code = ErrorCode.HEADER_INVALID
+
+
 class NotFoundError(ServiceError):
     """The thing named in the URL does not exist."""
 
@@ -159,6 +179,55 @@ class OutputNotFound(NotFoundError):
     """The request has no output at that index (yet)."""
 
     code = ErrorCode.OUTPUT_NOT_FOUND
+
+
+class ConflictError(ServiceError):
+    """The request stands against something that exists."""
+
+    status = 409
+
+
+class IdempotencyConflict(ConflictError):
+    """The idempotency key was used before, with another body."""
+
+    code = ErrorCode.IDEMPOTENCY_CONFLICT
+
+
+class RequestNotEnded(ConflictError):
+    """Only a request whose renders have all ended can be deleted."""
+
+    code = ErrorCode.REQUEST_NOT_ENDED
+
+
+class AdmissionError(ServiceError):
+    """The queue takes no more just now; nothing was accepted.
+
+    `retry_after_s` is when there will be room, in whole seconds; None where waiting does not help.
+    """
+
+    status = 429
+
+    def __init__(self, message: str, details: Mapping[str, Any], *, retry_after_s: int | None) -> None:
+        super().__init__(message, details)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(AdmissionError):
+    """As many renders wait as the service takes."""
+
+    code = ErrorCode.QUEUE_FULL
+
+
+class TenantQueueFull(AdmissionError):
+    """As many renders of this tenant wait as the service takes of one."""
+
+    code = ErrorCode.TENANT_QUEUE_FULL
+
+
+class WaitTooLong(AdmissionError):
+    """The render would wait longer than the service lets anyone wait."""
+
+    code = ErrorCode.WAIT_TOO_LONG
 
 
 class StoreUnavailable(ServiceError):

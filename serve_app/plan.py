@@ -1,5 +1,9 @@
 """What `build` decided once for every part of the service."""
 
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.cards import ModelCard
@@ -20,6 +24,16 @@ class ServicePlan(BaseModel):
     architecture: WanArchitecture  # of each expert
     max_generators: int
     demo: bool
+
+    @property
+    def cost_name(self) -> str:
+        """Of replicas whose renders cost alike: this model, from these weights, on this kind of device."""
+        weights = hashlib.sha256(f"{self.base_model}|{self.transformer_model}|{self.settings.dtype}".encode())
+        return f"{self.card.id}@{self.profile.value}-{weights.hexdigest()[:12]}"
+
+    def retuned(self, changes: Mapping[str, Any] | None) -> Self:
+        """The plan with the `user_config` of a deployment; see `Settings.retuned`."""
+        return self.model_copy(update={"settings": self.settings.retuned(changes or {})})
 
     @property
     def notice(self) -> str | None:

@@ -1,17 +1,24 @@
 """The service's args: what `serve_config.yaml` may say, with the reference server's environment variables."""
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from serve_app.errors import ConfigurationError
 from serve_app.offload_mode import OffloadMode
 from serve_app.pristine_mode import PristineMode
 
 STATE_DIRECTORY = Path("var")
+
+
+def wrong_values(error: ValidationError) -> str:
+    """What is wrong with which key, in one line and without the values, which may be secret."""
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg']}" for e in error.errors())
 
 
 class Profile(StrEnum):
@@ -42,6 +49,38 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    # What `user_config` of a deployment may change while it runs; every other arg means a rolling restart.
+    TUNABLE: ClassVar[frozenset[str]] = frozenset(
+        {
+            "base_url",
+            "render_timeout_s",
+            "max_attempts",
+            "tenant_weights",
+            "affinity_patience_s",
+            "age_bound_s",
+            "max_queued",
+            "max_queued_per_tenant",
+            "max_wait_s",
+            "target_wait_s",
+        }
+    )
+
+    def retuned(self, changes: Mapping[str, Any]) -> Self:
+        """These settings with `changes`, as `user_config` has them.
+
+        Raises:
+            ConfigurationError: a key is not one that can change while a deployment runs, or its value is wrong.
+        """
+        if fixed := sorted(changes.keys() - self.TUNABLE):
+            raise ConfigurationError(
+                f"user_config: {', '.join(fixed)} cannot change in place; set it under args. These can: "
+                f"{', '.join(sorted(self.TUNABLE))}"
+            )
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise ConfigurationError(f"user_config: {wrong_values(error)}") from None
+
     profile: Profile = Profile.AUTO
     model: str = "wan22_14b_t2v"
     base_model: str | None = None  # from the card
@@ -71,9 +110,23 @@ class Settings(BaseModel):
     lease_s: float = Field(15, gt=0)
     heartbeat_s: float = Field(0.5, gt=0)
     sweep_s: float = Field(2, gt=0)
+    # Who gets the next free replica.
+    trust_tenant_header: bool = False  # requests belong to the tenant that X-Tenant names; else all to one
+    tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # shares; 1 if not named
+    affinity_patience_s: float = Field(30, ge=0)  # how long a render may be passed for one whose pair is loaded
+    age_bound_s: float = Field(900, gt=0)  # then a render goes before higher priorities of its tenant
+    # Who may still join the queue. A silent limit is none.
+    max_queued: int | None = Field(100_000, ge=1)
+    max_queued_per_tenant: int | None = Field(None, ge=1)
+    max_wait_s: float | None = Field(None, gt=0)  # predicted
     ingress_replicas: int = Field(1, ge=1)
     min_generators: int = Field(1, ge=0)
     max_generators: int | None = Field(None, ge=1)  # silent: one per GPU of the cluster now, one on the CPU
+    # Generators are added until everything accepted would be done in this time; idle ones go after the delay.
+    target_wait_s: float = Field(60, gt=0)
+    upscale_delay_s: float = Field(2, ge=0)
+    downscale_delay_s: float = Field(600, ge=0)
+    dispatcher_lease_s: float = Field(5, gt=0)  # after a Dispatcher died without a word, another waits that long
 
     @model_validator(mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from serve_app.api.routes import router
 from serve_app.api.services import Services
-from serve_app.errors import LoraSourceUnavailable, ServiceError, StoreUnavailable
+from serve_app.errors import AdmissionError, LoraSourceUnavailable, ServiceError, StoreUnavailable
 
 _RETRY_AFTER_S = 5
 _TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
@@ -33,8 +33,15 @@ def create_app(services: Services) -> FastAPI:
 
 
 async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(_RETRY_AFTER_S)} if isinstance(error, _TEMPORARY) else None
+    retry_after_s = _retry_after_s(error)
+    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
+
+
+def _retry_after_s(error: ServiceError) -> int | None:
+    if isinstance(error, AdmissionError):
+        return error.retry_after_s
+    return _RETRY_AFTER_S if isinstance(error, _TEMPORARY) else None
 
 
 async def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
 
-from serve_app.jobs.spec import Expert, OutputFormat, Recipe, Sampler
+from serve_app.jobs.spec import Expert, OutputFormat, Priority, Recipe, Sampler
 
 _EXAMPLE_LORAS: list[JsonValue] = [
     {"path": "my_lora_job/my_high_noise.safetensors", "transformer": "high", "network_multiplier": 1.0},
@@ -147,6 +147,13 @@ class InferenceRequest(Body):
         description=(
             "Whose frames the video must equal: `reference`, the reference server's, or `preview`, those of AI "
             "Toolkit's previews during training."
+        ),
+    )
+    priority: Priority = Field(
+        Priority.NORMAL,
+        description=(
+            "Goes before waiting renders of lower priority of the same tenant; it takes nothing from the shares of "
+            "others."
         ),
     )
     strict: bool = Field(

@@ -41,7 +41,12 @@ class RequestStatus(BaseModel):
     queue_position: int | None = Field(
         None,
         examples=[0],
-        description="Renders queued ahead of this request's first queued one; null when none is.",
+        description="Renders expected to start before this request's first queued one; null when none is queued.",
+    )
+    eta_seconds: float | None = Field(
+        None,
+        examples=[95.0],
+        description="Predicted seconds until the request's last render ends; null once it has ended.",
     )
     created_at: str = Field(examples=[_TIME])
     started_at: str | None = Field(None, examples=[_TIME])
@@ -65,6 +70,13 @@ class Video(BaseModel):
         examples=[f"http://localhost:8000/v1/requests/{_ID}/outputs/0"],
     )
     index: int = Field(description="Index of the prompt in the request.", examples=[0])
+
+
+class Deleted(BaseModel):
+    """The request, its renders and its files are gone."""
+
+    request_id: str = Field(examples=[_ID])
+    deleted: Literal[True] = True
 
 
 class Outputs(BaseModel):

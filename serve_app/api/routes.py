@@ -8,10 +8,12 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from serve_app.api import views
+from serve_app.api.headers import SenderHeadersDep
 from serve_app.api.inspection import Inspection, InspectionRequest, inspect
 from serve_app.api.request_schema import InferenceRequest
 from serve_app.api.response_schema import (
     Accepted,
+    Deleted,
     ErrorResponse,
     Health,
     Model,
@@ -19,10 +21,12 @@ from serve_app.api.response_schema import (
     RequestResult,
     RequestStatus,
 )
-from serve_app.api.services import ServicesDep
-from serve_app.api.submission import accept
+from serve_app.api.services import Services, ServicesDep
+from serve_app.api.submission import Sender, accept
 from serve_app.errors import OutputNotFound, RequestNotFound
-from serve_app.jobs.states import RenderState
+from serve_app.jobs.records import RequestRecord
+from serve_app.jobs.states import FINAL, RenderState
+from serve_app.jobs.store import check_ended
 
 _LINK_LIFETIME_S = 3600  # of a presigned address; clients fetch the output right after they ask for it
 
@@ -32,6 +36,8 @@ Index = Annotated[int, Path(description="Index of the prompt in the request, fro
 _not_found: dict[int | str, dict[str, Any]] = {404: {"model": ErrorResponse, "description": "No such request."}}
 _refusals: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorResponse, "description": "The model or a LoRA file stands against the request."},
+    409: {"model": ErrorResponse, "description": "The Idempotency-Key was used with another body."},
+    429: {"model": ErrorResponse, "description": "The queue takes no more just now; Retry-After says when it will."},
     503: {
         "model": ErrorResponse,
         "description": "The job store or a LoRA's server does not answer; nothing was accepted.",
@@ -39,6 +45,11 @@ _refusals: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter()
+
+
+async def _status(record: RequestRecord, services: Services) -> RequestStatus:
+    weights = services.plan.settings.tenant_weights
+    return views.status(record, await services.forecaster.forecast(record, weights))
 
 
 def _known_form(request_id: str) -> str:
@@ -50,19 +61,27 @@ def _known_form(request_id: str) -> str:
 
 
 @router.post("/v1/inference", response_model=Accepted, responses=_refusals, tags=["inference"])
-async def submit(body: InferenceRequest, request: Request, services: ServicesDep) -> Accepted:
+async def submit(
+    body: InferenceRequest, request: Request, response: Response, services: ServicesDep, headers: SenderHeadersDep
+) -> Accepted:
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
-    new = await accept(body, services)
-    await services.store.submit(new)
-    services.announce()
-    return views.accepted(new, request, services)
+    sender = Sender(headers.tenant, headers.idempotency(body))
+    # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
+    durable = sender.idempotency and await services.store.known(sender.tenant, sender.idempotency)
+    if not durable:
+        durable = await services.store.submit(await accept(body, sender, services), services.limits)
+    if not durable.replayed:
+        services.announcer.queued()
+        return views.accepted(durable, RenderState.QUEUED, request, services)
+    response.headers["Idempotency-Replayed"] = "true"
+    record = await services.store.request(durable.request_id)
+    return views.accepted(durable, record.state, request, services)
 
 
 @router.get("/v1/requests/{request_id}/status", response_model=RequestStatus, responses=_not_found, tags=["requests"])
 async def status(request_id: RequestId, services: ServicesDep) -> RequestStatus:
     """Where the request is, and how far."""
-    record = await services.store.request(_known_form(request_id))
-    return views.status(record, await services.store.position(record))
+    return await _status(await services.store.request(_known_form(request_id)), services)
 
 
 @router.get("/v1/requests/{request_id}/result", response_model=RequestResult, responses=_not_found, tags=["requests"])
@@ -76,7 +95,26 @@ async def result(request_id: RequestId, request: Request, services: ServicesDep)
 async def cancel(request_id: RequestId, services: ServicesDep) -> RequestStatus:
     """End the request: queued renders now, a running one at its next denoising step. Idempotent."""
     record = await services.store.cancel(_known_form(request_id))
-    return views.status(record, await services.store.position(record))
+    if record.state not in FINAL:
+        services.announcer.canceled(record.id)
+    return await _status(record, services)
+
+
+@router.delete(
+    "/v1/requests/{request_id}",
+    response_model=Deleted,
+    responses=_not_found
+    | {409: {"model": ErrorResponse, "description": "The request has not ended; cancel it first."}},
+    tags=["requests"],
+)
+async def delete(request_id: RequestId, services: ServicesDep) -> Deleted:
+    """Remove a request that has ended: its renders and its files. Its idempotency key is free again."""
+    record = await services.store.request(_known_form(request_id))
+    check_ended(record)
+    # Files first: if that fails, the request is still there to be deleted again.
+    await services.outputs.delete(record.output_names)
+    await services.store.remove(record.id)
+    return Deleted(request_id=record.id)
 
 
 @router.get(

@@ -1,15 +1,26 @@
 """The parts that the HTTP API works with."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from serve_app.api.forecast import Forecaster
+from serve_app.jobs.admission import Limits
 from serve_app.jobs.store import JobStore
 from serve_app.loras.resolver import LoraResolver
 from serve_app.outputs.store import OutputStore
 from serve_app.plan import ServicePlan
+
+
+class Announcer(Protocol):
+    """Tells the Dispatcher what it would otherwise find at its next sweep. Neither method waits or fails."""
+
+    def queued(self) -> None:
+        """Renders were queued."""
+
+    def canceled(self, request_id: str) -> None:
+        """A request was canceled: what runs of it should stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +31,19 @@ class Services:
     store: JobStore
     loras: LoraResolver
     outputs: OutputStore
-    announce: Callable[[], None]  # tells the dispatcher, without waiting, that renders are queued
+    announcer: Announcer
+    forecaster: Forecaster
+
+    @property
+    def limits(self) -> Limits:
+        """Of the queue, as the args set them."""
+        settings = self.plan.settings
+        return Limits(
+            max_queued=settings.max_queued,
+            max_queued_per_tenant=settings.max_queued_per_tenant,
+            max_wait_s=settings.max_wait_s,
+            weights=settings.tenant_weights,
+        )
 
 
 async def _services(request: Request) -> Services:  # async: FastAPI sends a plain function to a thread

@@ -14,7 +14,7 @@ from serve_app.api.request_schema import InferenceRequest, PromptItem
 from serve_app.api.services import Services
 from serve_app.cards import ModelCard
 from serve_app.errors import ControlImageNotSupported, ModelNotFound
-from serve_app.jobs.records import NewRequest
+from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.jobs.spec import LoraFile, RenderSpec
 from serve_app.loras.sides import pair_warnings, side_warnings
 
@@ -33,7 +33,15 @@ class _Shared:
     warnings: tuple[str, ...]
 
 
-async def accept(body: InferenceRequest, services: Services) -> NewRequest:
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What the headers say: whose request it is, and the key under which it is the same if it is sent again."""
+
+    tenant: str
+    idempotency: Idempotency | None
+
+
+async def accept(body: InferenceRequest, sender: Sender, services: Services) -> NewRequest:
     """Check a request completely and resolve it; nothing is stored yet.
 
     Raises:
@@ -53,8 +61,17 @@ async def accept(body: InferenceRequest, services: Services) -> NewRequest:
         warnings=tuple(_warnings(chosen)),
     )
     specs = tuple(_spec(prompt, index, shared) for index, prompt in enumerate(body.prompts))
+    costs = await services.forecaster.costs()
     return NewRequest(
-        id=str(uuid4()), model=card.id, created_at=time(), specs=specs, hf_token=_token_to_keep(body, chosen)
+        id=str(uuid4()),
+        model=card.id,
+        created_at=time(),
+        specs=specs,
+        costs=tuple(costs.predict(spec) for spec in specs),
+        tenant=sender.tenant,
+        priority=body.priority,
+        hf_token=_token_to_keep(body, chosen),
+        idempotency=sender.idempotency,
     )
 
 

@@ -5,9 +5,11 @@ from typing import overload
 
 from fastapi import Request
 
+from serve_app.api.forecast import Forecast
 from serve_app.api.response_schema import API_STATUS, Accepted, Outputs, RequestResult, RequestStatus, Video
 from serve_app.api.services import Services, public_url
-from serve_app.jobs.records import NewRequest, Output, RequestRecord
+from serve_app.jobs.records import Accepted as DurableRequest
+from serve_app.jobs.records import Output, RequestRecord
 from serve_app.jobs.states import FINAL, RenderState
 
 
@@ -22,27 +24,28 @@ def timestamp(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def accepted(new: NewRequest, request: Request, services: Services) -> Accepted:
+def accepted(durable: DurableRequest, state: RenderState, request: Request, services: Services) -> Accepted:
     """The answer to a POST."""
-    root = f"/v1/requests/{new.id}"
+    root = f"/v1/requests/{durable.request_id}"
     return Accepted(
-        request_id=new.id,
-        status=API_STATUS[RenderState.QUEUED],
+        request_id=durable.request_id,
+        status=API_STATUS[state],
         status_url=public_url(request, services, f"{root}/status"),
         result_url=public_url(request, services, f"{root}/result"),
         cancel_url=public_url(request, services, f"{root}/cancel"),
-        created_at=timestamp(new.created_at),
+        created_at=timestamp(durable.created_at),
     )
 
 
-def status(record: RequestRecord, queue_position: int | None) -> RequestStatus:
+def status(record: RequestRecord, forecast: Forecast) -> RequestStatus:
     """How far a request is."""
     failure = record.failure
     return RequestStatus(
         request_id=record.id,
         status=API_STATUS[record.state],
         progress=record.progress,
-        queue_position=queue_position,
+        queue_position=forecast.queue_position,
+        eta_seconds=None if forecast.eta_s is None or record.state in FINAL else round(forecast.eta_s, 2),
         created_at=timestamp(record.created_at),
         started_at=timestamp(record.started_at),
         finished_at=timestamp(record.finished_at),

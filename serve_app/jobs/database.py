@@ -10,13 +10,22 @@ from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, Table, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from serve_app.errors import StoreUnavailable
+
+# An INSERT that can say what happens where the row is there already; both databases word it alike.
+Upsert = postgresql.Insert | sqlite.Insert
+
+QUEUE_CHANNEL = "renders_queued"  # on which a PostgreSQL server tells who listens that renders were queued
+
+_DEADLOCK = "40P01"  # SQLSTATE: this transaction was ended so that another could go on
+_DEADLOCK_TRIES = 5
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -95,6 +104,20 @@ class Database:
         async with _translated(), self._turn, self._engine.begin() as connection:
             yield connection
 
+    @property
+    def notifies(self) -> bool:
+        """Whether the database itself tells who listens of new renders."""
+        return self._engine.dialect.name == "postgresql"
+
+    def insert(self, table: Table) -> Upsert:
+        """An INSERT in this database's dialect."""
+        return postgresql.insert(table) if self._engine.dialect.name == "postgresql" else sqlite.insert(table)
+
+    async def notify(self, connection: AsyncConnection) -> None:
+        """Tell who listens, once this transaction is committed, that renders were queued."""
+        if self.notifies:
+            await connection.execute(select(func.pg_notify(QUEUE_CHANNEL, "")))
+
     async def scrub(self) -> None:
         """Remove what was deleted from SQLite's log, too; a server keeps its log where no client reads it."""
         if self._engine.dialect.name == "sqlite":
@@ -125,11 +148,25 @@ def to_the_end(
 ) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
     """Run a coroutine to its end even when its caller is canceled, as by a client that disconnects.
 
-    A transaction that is cut off in the middle can leave its connection, and with it SQLite's write lock, behind.
+    A transaction that is cut off in the middle can leave its connection, and with it SQLite's write lock, behind. One
+    that a server ended because of a deadlock has written nothing and runs again.
     """
+
+    async def to_its_end(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        for _ in range(_DEADLOCK_TRIES - 1):
+            try:
+                return await method(*args, **kwargs)
+            except StoreUnavailable as error:
+                if not _is_deadlock(error.__cause__):
+                    raise
+        return await method(*args, **kwargs)
 
     @wraps(method)
     async def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return await asyncio.shield(asyncio.ensure_future(method(*args, **kwargs)))
+        return await asyncio.shield(asyncio.ensure_future(to_its_end(*args, **kwargs)))
 
     return run
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    return isinstance(error, DatabaseError) and getattr(error.orig, "sqlstate", None) == _DEADLOCK

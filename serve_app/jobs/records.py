@@ -1,11 +1,11 @@
 """What the job store takes in and gives out. Times are seconds since the epoch, UTC."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from serve_app.jobs.spec import OutputFormat, RenderSpec
+from serve_app.jobs.spec import OutputFormat, Priority, RenderSpec
 from serve_app.jobs.states import RenderState, request_state
 
 
@@ -24,6 +24,24 @@ class Output(BaseModel):
     metadata: dict[str, Any]  # what was used to make it: recipe, scales, timings in seconds
 
 
+DEFAULT_TENANT = "default"
+
+
+class Line(NamedTuple):
+    """The queued renders of one tenant with one priority, in order of arrival."""
+
+    tenant: str
+    priority: Priority
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idempotency:
+    """A client's word that all requests with this key are one, and a digest of the body that came with it."""
+
+    key: str
+    digest: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewRequest:
     """A validated request, one spec per prompt, ready to be made durable."""
@@ -32,16 +50,42 @@ class NewRequest:
     model: str
     created_at: float
     specs: tuple[RenderSpec, ...]
+    costs: tuple[float, ...]  # predicted seconds of one replica, of each spec
+    tenant: str = DEFAULT_TENANT
+    priority: Priority = Priority.NORMAL
     hf_token: SecretStr | None = None  # kept until the request ends, for the LoRAs that are still to be downloaded
+    idempotency: Idempotency | None = None
+
+    @property
+    def line(self) -> Line:
+        """The line that its renders will stand in."""
+        return Line(self.tenant, self.priority)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A durable request, as the answer to its POST names it."""
+
+    request_id: str
+    created_at: float
+    replayed: bool = False  # it was accepted before, under the same idempotency key
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
     """A queued render, as far as the scheduling policy needs to know it."""
 
-    render_id: int
+    render_id: int  # grows in order of arrival
+    tenant: str
+    priority: Priority
     pair_key: str
     created_at: float
+    cost_s: float  # predicted seconds of one replica
+
+    @property
+    def line(self) -> Line:
+        """The line it stands in."""
+        return Line(self.tenant, self.priority)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +98,8 @@ class Claim:
     attempt: int  # from 1
     token: str
     spec: RenderSpec
+    tenant: str = DEFAULT_TENANT
+    cost_s: float = 0.0  # predicted seconds of one replica
     hf_token: SecretStr | None = None
 
 
@@ -65,6 +111,7 @@ class RenderRecord:
     index: int
     state: RenderState
     spec: RenderSpec
+    cost_s: float  # predicted seconds of one replica
     steps_done: int
     attempt: int
     started_at: float | None
@@ -74,6 +121,11 @@ class RenderRecord:
     error_message: str | None
 
 
+def output_name(request_id: str, index: int, attempt: int, output_format: OutputFormat) -> str:
+    """Name in the output store of what one attempt makes: its own, so that no other attempt can overwrite it."""
+    return f"{request_id}/{index}-{attempt}.{output_format.extension}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestRecord:
     """One request with its renders, in the order of its prompts."""
@@ -81,6 +133,7 @@ class RequestRecord:
     id: str
     model: str
     created_at: float
+    line: Line
     renders: tuple[RenderRecord, ...]
 
     @property
@@ -109,6 +162,15 @@ class RequestRecord:
         total = sum(r.spec.sample_steps for r in self.renders)
         done = sum(r.spec.sample_steps if r.state is RenderState.SUCCEEDED else r.steps_done for r in self.renders)
         return done / total
+
+    @property
+    def output_names(self) -> list[str]:
+        """Every file that any attempt of its renders may have left in the output store."""
+        return [
+            output_name(self.id, render.index, attempt, render.spec.output_format)
+            for render in self.renders
+            for attempt in range(1, render.attempt + 1)
+        ]
 
     @property
     def failure(self) -> RenderRecord | None:

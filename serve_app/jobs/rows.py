@@ -11,7 +11,15 @@ from serve_app.jobs.states import RenderState
 
 def of_request(request: NewRequest) -> dict[str, Any]:
     """Its row in `requests`."""
-    return {"id": request.id, "model": request.model, "created_at": request.created_at}
+    return {
+        "id": request.id,
+        "model": request.model,
+        "created_at": request.created_at,
+        "tenant": request.tenant,
+        "priority": request.priority.rank,
+        "idempotency_key": request.idempotency.key if request.idempotency else None,
+        "body_digest": request.idempotency.digest if request.idempotency else None,
+    }
 
 
 def of_renders(request: NewRequest) -> list[dict[str, Any]]:
@@ -24,8 +32,12 @@ def of_renders(request: NewRequest) -> list[dict[str, Any]]:
             "pair_key": spec.pair_key,
             "spec": spec.model_dump_json(),
             "created_at": request.created_at,
+            "tenant": request.tenant,
+            "priority": request.priority.rank,
+            "cost_s": cost_s,
+            "steps": spec.sample_steps,
         }
-        for index, spec in enumerate(request.specs)
+        for index, (spec, cost_s) in enumerate(zip(request.specs, request.costs, strict=True))
     ]
 
 
@@ -43,6 +55,7 @@ def to_render(row: RowMapping) -> RenderRecord:
         index=row["index"],
         state=RenderState(row["state"]),
         spec=RenderSpec.model_validate_json(row["spec"]),
+        cost_s=row["cost_s"],
         steps_done=row["steps_done"],
         attempt=row["attempt"],
         started_at=row["started_at"],

@@ -28,6 +28,24 @@ class Sampler(StrEnum):
     EULER = "euler"  # Euler flow matching
 
 
+class Priority(StrEnum):
+    """How urgent a request is, beside the other requests of its tenant."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """Larger goes first; the form in which the store keeps it."""
+        return list(Priority).index(self)
+
+    @classmethod
+    def of_rank(cls, rank: int) -> "Priority":
+        """The priority with that rank."""
+        return list(cls)[rank]
+
+
 class OutputFormat(StrEnum):
     """Container of the finished video; the value is also the file extension, but for PNG, which is a ZIP."""
 

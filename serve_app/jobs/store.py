@@ -5,23 +5,30 @@ from `serve_app.jobs.states`; so of two writers one wins, on SQLite and on Postg
 """
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import time
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, Row, Select, Update, and_, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, Update, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.errors import AttemptsExhausted, RenderError, RequestNotFound
-from serve_app.jobs import rows
+from serve_app.errors import AttemptsExhausted, RenderError, RequestNotEnded, RequestNotFound, ServiceError
+from serve_app.jobs import rows, submissions
+from serve_app.jobs.admission import Limits
+from serve_app.jobs.cost_rows import Measurement, add_cost, read_costs
+from serve_app.jobs.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.group_commit import GroupCommit
-from serve_app.jobs.records import Claim, NewRequest, Output, RequestRecord, Waiting
-from serve_app.jobs.spec import RenderSpec
+from serve_app.jobs.leadership import Leadership
+from serve_app.jobs.queue import Queue
+from serve_app.jobs.records import Accepted, Claim, Idempotency, Line, NewRequest, Output, RequestRecord
+from serve_app.jobs.spec import Priority, RenderSpec
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
-from serve_app.jobs.tables import renders, request_tokens, requests
+from serve_app.jobs.tables import render_costs, renders, request_tokens, requests
+
+NO_LIMITS = Limits()
 
 
 class JobStore:
@@ -30,28 +37,52 @@ class JobStore:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self._submissions = GroupCommit(self._insert)
+        self.queue = Queue(self._database)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._database.close()
 
-    async def submit(self, request: NewRequest) -> None:
-        """Make a request and its renders durable in one transaction.
+    def leadership(self, role: str) -> Leadership:
+        """A candidate for a role that only one process may have."""
+        return Leadership(self._database, role)
+
+    @property
+    def notifies(self) -> bool:
+        """Whether the database itself tells who listens of new renders; see `serve_app.jobs.notices`."""
+        return self._database.notifies
+
+    async def submit(self, request: NewRequest, limits: Limits = NO_LIMITS) -> Accepted:
+        """Make a request and its renders durable in one transaction, or find the one that its key stands for.
 
         Requests that arrive while one transaction runs share the next one: a burst costs a few commits.
 
         Raises:
             StoreUnavailable: nothing was written.
+            AdmissionError: a limit stands against it; nothing was written.
+            IdempotencyConflict: its key was used with another body.
         """
-        await self._submissions.write(request)
+        outcome = await self._submissions.write((request, limits))
+        if isinstance(outcome, ServiceError):
+            raise outcome
+        return outcome
 
     @to_the_end
-    async def _insert(self, batch: Sequence[NewRequest]) -> None:
+    async def _insert(self, batch: Sequence[tuple[NewRequest, Limits]]) -> Sequence[Accepted | ServiceError]:
         async with self._database.write() as connection:
-            await connection.execute(_INSERT_REQUESTS, [rows.of_request(request) for request in batch])
-            await connection.execute(_INSERT_RENDERS, [row for request in batch for row in rows.of_renders(request)])
-            if tokens := [row for request in batch for row in rows.of_tokens(request)]:
-                await connection.execute(insert(request_tokens), tokens)
+            outcomes = await submissions.insert_all(connection, self._database.insert(requests), batch)
+            await self._database.notify(connection)
+        return outcomes
+
+    @to_the_end
+    async def known(self, tenant: str, idempotency: Idempotency) -> Accepted | None:
+        """The request that was accepted under this key; None where there is none.
+
+        Raises:
+            IdempotencyConflict: it came with another body.
+        """
+        async with self._database.read() as connection:
+            return await submissions.read_known(connection, tenant, idempotency)
 
     @to_the_end
     async def request(self, request_id: str) -> RequestRecord:
@@ -62,29 +93,6 @@ class JobStore:
         """
         async with self._database.read() as connection:
             return await _read_request(connection, request_id)
-
-    @to_the_end
-    async def position(self, record: RequestRecord) -> int | None:
-        """How many queued renders are ahead of the request's first queued one; None where none is queued."""
-        first = min((r.id for r in record.renders if r.state is RenderState.QUEUED), default=None)
-        if first is None:
-            return None
-        ahead = select(func.count()).where(renders.c.state == RenderState.QUEUED, renders.c.id < first)
-        async with self._database.read() as connection:
-            return int((await connection.execute(ahead)).scalar_one())
-
-    @to_the_end
-    async def waiting(self, limit: int) -> list[Waiting]:
-        """The oldest queued renders, at most `limit` of them, in order of arrival."""
-        oldest = (
-            select(renders.c.id, renders.c.pair_key, renders.c.created_at)
-            .where(renders.c.state == RenderState.QUEUED)
-            .order_by(renders.c.id)
-            .limit(limit)
-        )
-        async with self._database.read() as connection:
-            found = (await connection.execute(oldest)).all()
-        return [Waiting(render_id=row.id, pair_key=row.pair_key, created_at=row.created_at) for row in found]
 
     @to_the_end
     async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
@@ -106,6 +114,8 @@ class JobStore:
                 renders.c.attempt,
                 renders.c.lease_token,
                 renders.c.spec,
+                renders.c.tenant,
+                renders.c.cost_s,
             )
         )
         async with self._database.write() as connection:
@@ -120,6 +130,8 @@ class JobStore:
             attempt=row.attempt,
             token=row.lease_token,
             spec=RenderSpec.model_validate_json(row.spec),
+            tenant=row.tenant,
+            cost_s=row.cost_s,
             hf_token=hf_token,
         )
 
@@ -141,13 +153,25 @@ class JobStore:
         return None if row is None else bool(row.cancel_requested)
 
     @to_the_end
-    async def succeed(self, claim: Claim, output: Output) -> bool:
-        """Publish the video of a claim; False where the claim is no longer valid, and nothing was changed."""
+    async def costs(self, deployment: str) -> Mapping[CostKey, MeasuredCost]:
+        """What renders have cost on that deployment."""
+        async with self._database.read() as connection:
+            return await read_costs(connection, deployment)
+
+    @to_the_end
+    async def succeed(self, claim: Claim, output: Output, measured: Measurement | None = None) -> bool:
+        """Publish the video of a claim, and learn from what it cost.
+
+        False where the claim is no longer valid, and nothing was changed.
+        """
         statement = _change(RenderEvent.SUCCEED, _held(claim)).values(
             output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
         )
         async with self._ending() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+            published = (await connection.execute(statement)).rowcount == 1
+            if published and measured is not None:
+                await add_cost(connection, self._database.insert(render_costs), measured)
+            return published
 
     @to_the_end
     async def fail(self, claim: Claim, error: RenderError) -> bool:
@@ -155,7 +179,7 @@ class JobStore:
         async with self._ending() as connection:
             failed = await connection.execute(_failure(_held(claim), error))
             if failed.rowcount:
-                await _cancel(connection, claim.request_id)
+                await _cancel(connection, claim.request_id)  # its siblings
             return failed.rowcount == 1
 
     @to_the_end
@@ -175,6 +199,20 @@ class JobStore:
         async with self._ending() as connection:
             await _cancel(connection, request_id)
             return await _read_request(connection, request_id)
+
+    @to_the_end
+    async def remove(self, request_id: str) -> None:
+        """Delete a request and its renders, all of which have ended.
+
+        Raises:
+            RequestNotFound: there is none with that id.
+            RequestNotEnded: a render of it has not ended; nothing was deleted.
+        """
+        async with self._database.write() as connection:
+            record = await _read_request(connection, request_id)
+            check_ended(record)
+            await connection.execute(delete(renders).where(renders.c.request_id == request_id))
+            await connection.execute(delete(requests).where(requests.c.id == request_id))
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
         """Give back a claim whose holder died: queued again, or failed when no attempt is left.
@@ -198,6 +236,8 @@ class JobStore:
                 ended = await connection.execute(_end_of_lost(row, max_attempts))
                 if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
                     await _cancel(connection, row.request_id)
+            if found:
+                await self._database.notify(connection)
         return len(found)
 
     @asynccontextmanager
@@ -209,9 +249,6 @@ class JobStore:
         if forgotten:
             await self._database.scrub()
 
-
-_INSERT_REQUESTS = insert(requests)
-_INSERT_RENDERS = insert(renders)
 
 # Of every request that has ended. The table holds a row only for requests that are under way and brought a token, so
 # this costs next to nothing; and what two siblings that end at the same moment leave over, the next sweep removes.
@@ -291,5 +328,16 @@ async def _read_request(connection: AsyncConnection, request_id: str) -> Request
         id=request_id,
         model=found[0]["model"],
         created_at=found[0]["accepted_at"],
+        line=Line(found[0]["tenant"], Priority.of_rank(found[0]["priority"])),
         renders=tuple(rows.to_render(row) for row in found),
     )
+
+
+def check_ended(record: RequestRecord) -> None:
+    """Raise RequestNotEnded where a render of the request has not ended."""
+    running = [render.index for render in record.renders if render.state not in FINAL]
+    if running:
+        raise RequestNotEnded(
+            f"request {record.id} has not ended; cancel it first, and delete it once its renders have stopped",
+            {"request_id": record.id, "unfinished": running},
+        )

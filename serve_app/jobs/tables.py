@@ -26,6 +26,18 @@ requests = Table(
     Column("id", String(36), primary_key=True),
     Column("model", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("tenant", String(64), nullable=False, server_default="default"),
+    Column("priority", Integer, nullable=False, server_default=text("1")),  # rank; larger goes first
+    Column("idempotency_key", String(255)),
+    Column("body_digest", String(64)),  # of the body that came with the key
+    Index(
+        "requests_idempotency",
+        "tenant",
+        "idempotency_key",
+        unique=True,
+        sqlite_where=text("idempotency_key IS NOT NULL"),
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
 )
 
 # Credentials for the sources of a request's LoRAs, kept apart so that they can go as soon as the request ends.
@@ -57,10 +69,26 @@ renders = Table(
     Column("output", Text),
     Column("error_code", String(64)),
     Column("error_message", Text),
+    # Its request's tenant and priority stand here too, so that a line is one walk along an index.
+    Column("tenant", String(64), nullable=False, server_default="default"),
+    Column("priority", Integer, nullable=False, server_default=text("1")),
+    Column("cost_s", Double, nullable=False, server_default=text("0")),  # predicted seconds of one replica
+    Column("steps", Integer, nullable=False, server_default=text("1")),  # denoising steps, as in the spec
     Index("renders_of_request", "request_id", "index", unique=True),
     # Partial: claiming and sweeping cost the same whatever lies finished in the table.
     Index(
-        "renders_queued",
+        "renders_of_line",
+        "tenant",
+        "priority",
+        "id",
+        sqlite_where=text("state = 'queued'"),
+        postgresql_where=text("state = 'queued'"),
+    ),
+    Index(
+        "renders_of_pair",
+        "pair_key",
+        "tenant",
+        "priority",
         "id",
         sqlite_where=text("state = 'queued'"),
         postgresql_where=text("state = 'queued'"),
@@ -72,4 +100,40 @@ renders = Table(
         postgresql_where=text("state = 'processing'"),
     ),
     sqlite_autoincrement=True,
+)
+
+BUCKET = 512  # neighbouring renders whose totals share a row; the triggers of migration 0003 divide by it
+
+# How many renders of a line are queued and what they cost, in buckets by id. Kept by triggers on `renders`.
+queue_totals = Table(
+    "queue_totals",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("priority", Integer, primary_key=True, autoincrement=False),
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False),
+    Column("queued", Integer, nullable=False),
+    Column("cost_s", Double, nullable=False),
+)
+
+# Who alone may do what only one process may do, until when; and what it last said of the fleet.
+leaders = Table(
+    "leaders",
+    metadata,
+    Column("role", String(32), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("replicas", Integer, nullable=False),
+)
+
+# What renders have cost, by what they cost it for. Seconds.
+render_costs = Table(
+    "render_costs",
+    metadata,
+    Column("deployment", String(128), primary_key=True),
+    Column("recipe", String(16), primary_key=True),
+    Column("guided", Boolean, primary_key=True),
+    Column("size_class", Integer, primary_key=True, autoincrement=False),
+    Column("step_s", Double, nullable=False),
+    Column("other_s", Double, nullable=False),
+    Column("samples", Integer, nullable=False),
 )

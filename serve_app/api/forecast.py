@@ -1,0 +1,57 @@
+"""What clients are told about when: the cost of a render, its place in the queue, the end of a request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import monotonic
+
+from serve_app.cost_model import CostModel
+from serve_app.jobs.load import Amount, ahead_of, wait_s
+from serve_app.jobs.records import RenderRecord, RequestRecord
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.store import JobStore
+from serve_app.plan import ServicePlan
+
+_MODEL_AGE_S = 5.0  # measurements move slowly
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Of one request. None where nothing of it waits, or everything has ended."""
+
+    queue_position: int | None = None  # renders that will start before its first queued one
+    eta_s: float | None = None  # until its last render ends
+
+
+class Forecaster:
+    """Predicts from the store's measurements, which every Generator adds to."""
+
+    def __init__(self, plan: ServicePlan, store: JobStore) -> None:
+        self._plan = plan
+        self._store = store
+        self._model: CostModel | None = None
+        self._read_at = 0.0
+
+    async def costs(self) -> CostModel:
+        """The cost model, at most a few seconds old."""
+        if self._model is None or monotonic() - self._read_at > _MODEL_AGE_S:
+            measured = await self._store.costs(self._plan.cost_name)
+            self._model = CostModel(self._plan.architecture, self._plan.profile, measured)
+            self._read_at = monotonic()
+        return self._model
+
+    async def forecast(self, record: RequestRecord, weights: Mapping[str, float]) -> Forecast:
+        """When the request's turn comes and when it will have ended, as things are now."""
+        queued = [render for render in record.renders if render.state is RenderState.QUEUED]
+        running_s = max((_remaining_s(r) for r in record.renders if r.state is RenderState.PROCESSING), default=None)
+        if not queued:
+            return Forecast(eta_s=running_s)
+        load = await self._store.queue.load()
+        ahead = await self._store.queue.ahead_in_line(record.line, queued[0])
+        siblings = Amount(len(queued) - 1, sum(render.cost_s for render in queued[:-1]))
+        first = ahead_of(load, record.line, ahead, weights)
+        last = ahead_of(load, record.line, ahead + siblings, weights)
+        return Forecast(first.renders, wait_s(load, last) + queued[-1].cost_s)
+
+
+def _remaining_s(render: RenderRecord) -> float:
+    return render.cost_s * (1 - render.steps_done / render.spec.sample_steps)

@@ -1,0 +1,73 @@
+"""Who may still join the queue, and what is told to those who may not."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from serve_app.errors import AdmissionError, QueueFull, TenantQueueFull, WaitTooLong
+from serve_app.jobs.load import Amount, Load, ahead_of, wait_s
+from serve_app.jobs.records import NewRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the queue; None is no limit. A limit that is reached refuses whole requests, never a part of one."""
+
+    max_queued: int | None = None  # renders
+    max_queued_per_tenant: int | None = None  # renders
+    max_wait_s: float | None = None  # predicted, until the request's last render starts
+    weights: Mapping[str, float] = field(default_factory=dict)  # of tenants
+
+
+def admit(request: NewRequest, load: Load, limits: Limits) -> Load:
+    """The load with the request in it.
+
+    Raises:
+        QueueFull, TenantQueueFull, WaitTooLong: a limit stands against it; says in how many seconds there will be room.
+    """
+    asked = Amount(len(request.specs), sum(request.costs))
+    if limits.max_queued is not None:
+        _check_count(QueueFull, asked, load.queued, limits.max_queued, load.capacity)
+    if limits.max_queued_per_tenant is not None:
+        of_tenant = load.of_tenant(request.tenant)
+        _check_count(TenantQueueFull, asked, of_tenant, limits.max_queued_per_tenant, load.capacity)
+    _check_wait(request, asked, load, limits)
+    return load.plus(request.line, asked)
+
+
+def _check_count(refusal: type[AdmissionError], asked: Amount, queued: Amount, limit: int, capacity: int) -> None:
+    excess = queued.renders + asked.renders - limit
+    if excess <= 0:
+        return
+    details = {"queued": queued.renders, "limit": limit}
+    if asked.renders > limit:
+        message = f"{asked.renders} prompts are more than the queue takes at all ({limit}); send fewer in one request"
+        raise refusal(message, details, retry_after_s=None)
+    retry_after_s = _seconds(excess * queued.cost_s / queued.renders / capacity)
+    message = f"{queued.renders} renders wait already and the limit is {limit}; try again in {retry_after_s} s"
+    raise refusal(message, {**details, "retry_after_s": retry_after_s}, retry_after_s=retry_after_s)
+
+
+def _check_wait(request: NewRequest, asked: Amount, load: Load, limits: Limits) -> None:
+    if limits.max_wait_s is None:
+        return
+    last = Amount(asked.renders - 1, asked.cost_s - request.costs[-1])
+    in_line = load.lines.get(request.line, Amount()) + last
+    expected_s = wait_s(load, ahead_of(load, request.line, in_line, limits.weights))
+    if expected_s <= limits.max_wait_s:
+        return
+    retry_after_s = _seconds(expected_s - limits.max_wait_s)
+    raise WaitTooLong(
+        f"the last of these renders would wait {expected_s:.0f} s and the limit is {limits.max_wait_s:g} s; try again "
+        f"in {retry_after_s} s",
+        {
+            "expected_wait_s": round(expected_s, 1),
+            "limit_s": limits.max_wait_s,
+            "retry_after_s": retry_after_s,
+        },
+        retry_after_s=retry_after_s,
+    )
+
+
+def _seconds(value: float) -> int:
+    return max(1, math.ceil(value))

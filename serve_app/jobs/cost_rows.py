@@ -1,0 +1,57 @@
+"""What renders have cost, kept in the store so that a restart forgets nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import case, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.jobs.costs import CostKey, MeasuredCost
+from serve_app.jobs.database import Upsert
+from serve_app.jobs.spec import Recipe
+from serve_app.jobs.tables import render_costs
+
+_LONG_MEMORY = 10  # renders; older ones fade, so that a change of hardware is noticed
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one render has cost on one deployment: the same model on the same kind of replica."""
+
+    deployment: str
+    key: CostKey
+    cost: MeasuredCost
+
+
+async def read_costs(connection: AsyncConnection, deployment: str) -> Mapping[CostKey, MeasuredCost]:
+    """Every measurement of that deployment, averaged."""
+    found = await connection.execute(select(render_costs).where(render_costs.c.deployment == deployment))
+    return {
+        CostKey(Recipe(row.recipe), row.guided, row.size_class): MeasuredCost(row.step_s, row.other_s)
+        for row in found.all()
+    }
+
+
+async def add_cost(connection: AsyncConnection, insert: Upsert, measurement: Measurement) -> None:
+    """Take a measurement into the moving average of its key; `insert` is one into `render_costs`."""
+    now, key, cost = render_costs.c, measurement.key, measurement.cost
+    weight = case((now.samples < _LONG_MEMORY, 1.0 / (now.samples + 1)), else_=1.0 / _LONG_MEMORY)
+    row = insert.values(
+        deployment=measurement.deployment,
+        recipe=key.recipe.value,
+        guided=key.guided,
+        size_class=key.size_class,
+        step_s=cost.step_s,
+        other_s=cost.other_s,
+        samples=1,
+    )
+    await connection.execute(
+        row.on_conflict_do_update(
+            index_elements=["deployment", "recipe", "guided", "size_class"],
+            set_={
+                "step_s": now.step_s + (cost.step_s - now.step_s) * weight,
+                "other_s": now.other_s + (cost.other_s - now.other_s) * weight,
+                "samples": now.samples + 1,
+            },
+        )
+    )

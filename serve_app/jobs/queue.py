@@ -1,0 +1,178 @@
+"""What waits, read for the scheduling policy, positions and admission: at the same cost however long the queue is."""
+
+from collections.abc import Sequence
+from time import time
+from typing import Any
+
+from sqlalchemy import (
+    Integer,
+    Row,
+    Select,
+    String,
+    Subquery,
+    Table,
+    and_,
+    column,
+    func,
+    literal,
+    select,
+    union_all,
+    values,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.jobs.database import Database, to_the_end
+from serve_app.jobs.load import Amount, Load
+from serve_app.jobs.records import Line, RenderRecord, Waiting
+from serve_app.jobs.spec import Priority
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.tables import BUCKET, leaders, queue_totals, renders
+
+_WAITING = (
+    renders.c.id,
+    renders.c.tenant,
+    renders.c.priority,
+    renders.c.pair_key,
+    renders.c.created_at,
+    renders.c.cost_s,
+)
+_QUEUED = renders.c.state == RenderState.QUEUED
+
+
+class Queue:
+    """The queued renders of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @to_the_end
+    async def load(self) -> Load:
+        """What waits and what runs, in sums."""
+        async with self._database.read() as connection:
+            return await read_load(connection)
+
+    @to_the_end
+    async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
+        """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival."""
+        if not lines:
+            return []
+        heads = union_all(*(select(_head(line, window)) for line in lines))
+        async with self._database.read() as connection:
+            found = list((await connection.execute(heads)).all())
+            if pairs:
+                found += (await connection.execute(_oldest_of_pairs(lines, pairs))).all()
+        return [_to_waiting(row) for row in sorted({row.id: row for row in found}.values(), key=lambda row: row.id)]
+
+    @to_the_end
+    async def ahead_in_line(self, line: Line, render: RenderRecord) -> Amount:
+        """What waits in the render's own line before it."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(_ahead_in_line(line, render.id))).one()
+        return Amount(int(row.renders or 0), float(row.cost_s or 0.0))
+
+    @to_the_end
+    async def oldest_wait_s(self) -> float | None:
+        """Seconds that the longest waiting render of any line has waited; None where none waits."""
+        async with self._database.read() as connection:
+            lines = (await read_load(connection)).lines
+            if not lines:
+                return None
+            oldest = union_all(*(select(_head(line, 1)) for line in lines))
+            created = [row.created_at for row in (await connection.execute(oldest)).all()]
+        return time() - min(created) if created else None
+
+
+async def read_load(connection: AsyncConnection) -> Load:
+    """The load, as this connection sees it."""
+    lines = (
+        await connection.execute(
+            select(
+                queue_totals.c.tenant,
+                queue_totals.c.priority,
+                func.sum(queue_totals.c.queued).label("queued"),
+                func.sum(queue_totals.c.cost_s).label("cost_s"),
+            ).group_by(queue_totals.c.tenant, queue_totals.c.priority)
+        )
+    ).all()
+    running = (await connection.execute(_RUNNING)).one()
+    replicas = (await connection.execute(_REPLICAS)).scalar_one_or_none()
+    return Load(
+        lines={
+            Line(row.tenant, Priority.of_rank(row.priority)): Amount(int(row.queued), float(row.cost_s))
+            for row in lines
+        },
+        running=Amount(int(running.renders), float(running.cost_s or 0.0)),
+        replicas=replicas or 0,
+    )
+
+
+_RUNNING = select(
+    func.count().label("renders"),
+    func.sum(renders.c.cost_s * (1 - renders.c.steps_done * 1.0 / renders.c.steps)).label("cost_s"),
+).where(renders.c.state == RenderState.PROCESSING)
+
+_REPLICAS = select(func.sum(leaders.c.replicas))
+
+
+def _head(line: Line, window: int) -> Subquery:
+    # A SELECT of its own: a LIMIT may not stand directly in a UNION on SQLite.
+    return (
+        select(*_WAITING)
+        .where(_QUEUED, renders.c.tenant == line.tenant, renders.c.priority == line.priority.rank)
+        .order_by(renders.c.id)
+        .limit(window)
+        .subquery()
+    )
+
+
+def _oldest_of_pairs(lines: Sequence[Line], pairs: Sequence[str]) -> Select[Any]:
+    """One seek along the index for each pair in each line."""
+    wanted_lines = (
+        values(column("tenant", String), column("priority", Integer), name="wanted_lines")
+        .data([(line.tenant, line.priority.rank) for line in lines])
+        .cte("wanted_lines")
+    )
+    wanted_pairs = (
+        values(column("pair_key", String), name="wanted_pairs").data([(pair,) for pair in pairs]).cte("wanted_pairs")
+    )
+    oldest = (
+        select(func.min(renders.c.id))
+        .where(
+            _QUEUED,
+            renders.c.pair_key == wanted_pairs.c.pair_key,
+            renders.c.tenant == wanted_lines.c.tenant,
+            renders.c.priority == wanted_lines.c.priority,
+        )
+        .correlate(wanted_pairs, wanted_lines)
+        .scalar_subquery()
+    )
+    ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))
+    return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
+
+
+def _ahead_in_line(line: Line, render_id: int) -> Select[Any]:
+    """Whole buckets before the render's own, and in that one what is before it."""
+    bucket = render_id // BUCKET
+    totals = select(queue_totals.c.queued.label("renders"), queue_totals.c.cost_s.label("cost_s")).where(
+        _in(queue_totals, line), queue_totals.c.bucket < bucket
+    )
+    neighbours = select(literal(1), renders.c.cost_s).where(
+        _QUEUED, _in(renders, line), renders.c.id >= bucket * BUCKET, renders.c.id < render_id
+    )
+    both = union_all(totals, neighbours).subquery()
+    return select(func.sum(both.c.renders).label("renders"), func.sum(both.c.cost_s).label("cost_s"))
+
+
+def _in(table: Table, line: Line) -> Any:
+    return and_(table.c.tenant == line.tenant, table.c.priority == line.priority.rank)
+
+
+def _to_waiting(row: Row[Any]) -> Waiting:
+    return Waiting(
+        render_id=row.id,
+        tenant=row.tenant,
+        priority=Priority.of_rank(row.priority),
+        pair_key=row.pair_key,
+        created_at=row.created_at,
+        cost_s=row.cost_s,
+    )

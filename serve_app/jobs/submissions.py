@@ -1,0 +1,98 @@
+"""How requests enter the store: in batches, each of them admitted, refused or recognised by itself."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.errors import IdempotencyConflict, ServiceError
+from serve_app.jobs import rows
+from serve_app.jobs.admission import Limits, admit
+from serve_app.jobs.database import Upsert
+from serve_app.jobs.queue import read_load
+from serve_app.jobs.records import Accepted, Idempotency, NewRequest
+from serve_app.jobs.tables import renders, request_tokens, requests
+
+Outcome = Accepted | ServiceError
+
+
+async def insert_all(
+    connection: AsyncConnection, into_requests: Upsert, batch: Sequence[tuple[NewRequest, Limits]]
+) -> list[Outcome]:
+    """What became of each, in order; `into_requests` is an INSERT into `requests`."""
+    load = await read_load(connection)
+    outcomes: dict[str, Outcome] = {}
+    admitted = []
+    for request, limits in batch:
+        try:
+            if known := await _known(connection, request):
+                outcomes[request.id] = known
+                continue
+            load = admit(request, load, limits)
+        except ServiceError as refusal:
+            outcomes[request.id] = refusal
+        else:
+            admitted.append(request)
+    inserted = await _insert(connection, into_requests, admitted)
+    for request in admitted:
+        # One that lost its key, to another of the same batch or of another process, is what the winner is.
+        outcomes[request.id] = (
+            Accepted(request_id=request.id, created_at=request.created_at)
+            if request.id in inserted
+            else await _outcome_of_winner(connection, request)
+        )
+    return [outcomes[request.id] for request, _ in batch]
+
+
+async def read_known(connection: AsyncConnection, tenant: str, idempotency: Idempotency) -> Accepted | None:
+    """The request that was accepted under that key; None where there is none.
+
+    Raises:
+        IdempotencyConflict: it came with another body.
+    """
+    query = select(requests.c.id, requests.c.created_at, requests.c.body_digest).where(
+        requests.c.tenant == tenant, requests.c.idempotency_key == idempotency.key
+    )
+    found = (await connection.execute(query)).one_or_none()
+    if found is None:
+        return None
+    if found.body_digest != idempotency.digest:
+        raise IdempotencyConflict(
+            f"Idempotency-Key '{idempotency.key}' stands for request {found.id} with another body; send a new key",
+            {"request_id": found.id, "idempotency_key": idempotency.key},
+        )
+    return Accepted(request_id=found.id, created_at=found.created_at, replayed=True)
+
+
+async def _known(connection: AsyncConnection, request: NewRequest) -> Accepted | None:
+    if request.idempotency is None:
+        return None
+    return await read_known(connection, request.tenant, request.idempotency)
+
+
+async def _outcome_of_winner(connection: AsyncConnection, request: NewRequest) -> Outcome:
+    try:
+        winner = await _known(connection, request)
+    except IdempotencyConflict as conflict:
+        return conflict
+    if winner is None:
+        raise AssertionError(f"request {request.id} was neither inserted nor found")
+    return winner
+
+
+async def _insert(connection: AsyncConnection, into_requests: Upsert, admitted: Sequence[NewRequest]) -> set[str]:
+    """The ids of those that were inserted, with their renders and tokens."""
+    if not admitted:
+        return set()
+    statement = into_requests.values([rows.of_request(request) for request in admitted])
+    once_per_key = statement.on_conflict_do_nothing(
+        index_elements=["tenant", "idempotency_key"], index_where=requests.c.idempotency_key.is_not(None)
+    )
+    kept = await connection.execute(once_per_key.returning(requests.c.id))
+    inserted = set(kept.scalars())
+    new = [request for request in admitted if request.id in inserted]
+    if new:
+        await connection.execute(insert(renders), [row for request in new for row in rows.of_renders(request)])
+    if tokens := [row for request in new for row in rows.of_tokens(request)]:
+        await connection.execute(insert(request_tokens), tokens)
+    return inserted
