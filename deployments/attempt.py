@@ -1,5 +1,6 @@
 """One attempt of one render, as the generating thread and the event loop both see it."""
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 from time import monotonic
@@ -23,6 +24,7 @@ class Attempt:
     started: float = field(default_factory=monotonic)
     steps_done: int = 0
     lease_lost: bool = False
+    look: asyncio.Event = field(default_factory=asyncio.Event)  # a hint that the store has news of it
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self, *, lease_lost: bool = False) -> None:

@@ -5,23 +5,29 @@ import contextvars
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deployments.attempt import Attempt, AttemptAborted
-from deployments.events import happened
+from deployments.autoscaling import BUSY
 from deployments.lora_access import local_loras
 from deployments.media.encoding import encode
 from deployments.pipelines import pipeline_class
+from deployments.queue_metrics import CostMetrics
+from deployments.resident_pairs import ResidentPairs
 from deployments.result_metadata import Used, result_metadata
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
-from serve_app.jobs.records import Claim, Output
+from serve_app.jobs.cost_rows import Measurement
+from serve_app.jobs.costs import CostKey, MeasuredCost
+from serve_app.jobs.leadership import DISPATCHER
+from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.store import JobStore
 from serve_app.outputs.store import OutputStore
@@ -35,6 +41,7 @@ Frames = npt.NDArray[np.uint8]
 # On a shared CPU the API must win over generation: at 10, Linux gives it a tenth of what the API gets of a core.
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
+_STARVED_S = 15.0  # far beyond any gap between two renders while some wait
 _GIB = 2**30
 
 
@@ -43,7 +50,7 @@ class Generator:
 
     def __init__(self, plan: ServicePlan) -> None:
         settings = plan.settings
-        self._settings = settings
+        self._plan = plan
         self._store = JobStore(settings.database_url)
         self._outputs = OutputStore.from_url(settings.output_url)
         cpu = plan.profile is Profile.CPU
@@ -63,30 +70,72 @@ class Generator:
             lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
         ).result()
         self._loras = local_loras(plan)
+        self._dispatcher = self._store.leadership(DISPATCHER)
+        self._pairs = ResidentPairs()
+        self._cost_metrics = CostMetrics()
+        self._at_work = 0  # renders that are not wholly stored yet
+        self._rendering = 0
+        self._idle_since = monotonic()
         self._broken: Exception | None = None
         self._publishing = asyncio.Lock()
         self._unfinished: set[asyncio.Task[None]] = set()
         logger.info("ready: %s", self._pipeline.summary)
 
+    def reconfigure(self, user_config: dict[str, Any] | None) -> None:
+        """Take over what `user_config` changes, from the next render on."""
+        self._plan = self._plan.retuned(user_config)
+
+    def record_routing_stats(self) -> dict[str, Any]:
+        """The pairs that are ready here, for a Dispatcher that does not know this replica yet."""
+        return {"resident": list(self._pairs.keys)}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Whether this replica is at work."""
+        return {BUSY: float(bool(self._at_work))}
+
     async def check_health(self) -> None:
-        """Raise if the device failed a probe or hangs, so that Serve replaces this replica."""
+        """Raise, so that Serve replaces this replica, if the device failed a probe or hangs, or no render comes.
+
+        A Dispatcher that dies between winning this replica and sending it a render leaves its only slot reserved for
+        ever. It shows in renders that wait although a Dispatcher is alive and this replica is idle.
+        """
         if self._broken is not None:
             raise self._broken
+        if not self._rendering and monotonic() - self._idle_since > _STARVED_S and await self._renders_wait():
+            raise RuntimeError(f"renders wait, but none has reached this replica for {_STARVED_S} s")
 
-    async def render(self, claim: Claim) -> None:
-        """Run one attempt; returns when the device is free for the next.
+    async def _renders_wait(self) -> bool:
+        try:
+            oldest_s = await self._store.queue.oldest_wait_s()
+            return oldest_s is not None and oldest_s > _STARVED_S and await self._dispatcher.is_held()
+        except StoreUnavailable:
+            return False  # then nobody can dispatch
 
-        Encoding, storing and the end state follow under the same lease, while the next render may already run.
+    async def render(self, claim: Claim) -> tuple[str, ...]:
+        """Run one attempt; returns when the device is free for the next, with the pair keys that are ready now.
+
+        Encoding, storing and the end state follow under the same lease, while the next render may already run. A caller
+        that cancels the call does not end the render: it has this replica look into the store at once, whether the
+        render is canceled there.
         """
         device_free = asyncio.Event()
-        attempt = Attempt(claim, self._settings.render_timeout_s)
+        attempt = Attempt(claim, self._plan.settings.render_timeout_s)
         # A task of its own, in a context of its own: the end of the caller does not end the render.
         task = asyncio.get_running_loop().create_task(self._run(attempt, device_free), context=contextvars.Context())
+        self._begin(task, device_free)
+        try:
+            await device_free.wait()
+        except asyncio.CancelledError:
+            attempt.look.set()
+            raise
+        return self._pairs.keys
+
+    def _begin(self, task: asyncio.Task[None], device_free: asyncio.Event) -> None:
         self._unfinished.add(task)
+        self._at_work += 1
         task.add_done_callback(self._finished)
         # However it ends. With a broken device it does not: the slot stays taken, so that no other render meets it.
         task.add_done_callback(lambda _: device_free.set())
-        await device_free.wait()
 
     async def __del__(self) -> None:
         """Called by Serve before it ends the process: what is still being encoded or stored is finished first."""
@@ -96,6 +145,7 @@ class Generator:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._unfinished.discard(task)
+        self._at_work -= 1
         if not task.cancelled() and (error := task.exception()):
             logger.error("the end of a render was not recorded; its lease will run out", exc_info=error)
 
@@ -104,7 +154,8 @@ class Generator:
         claim = attempt.claim
         async with self._lease(attempt):
             try:
-                frames, used = await self._generate(attempt)
+                with self._device_in_use():
+                    frames, used = await self._generate(attempt)
                 async with self._publishing:  # one at a time, so that finished frames cannot pile up in memory
                     device_free.set()
                     output = await self._publish(attempt, frames, used)
@@ -118,7 +169,16 @@ class Generator:
                 failure = RenderFailed(f"the render failed with {type(error).__name__}: {error}")
                 await self._fail(claim, failure, probe=not device_free.is_set())
             else:
-                await self._report(lambda: self._store.succeed(claim, output))
+                await self._succeed(claim, output, used)
+
+    @contextmanager
+    def _device_in_use(self) -> Iterator[None]:
+        self._rendering += 1
+        try:
+            yield
+        finally:
+            self._rendering -= 1
+            self._idle_since = monotonic()
 
     async def _generate(self, attempt: Attempt) -> tuple[Frames, Used]:
         """Frames of the attempt, and what they were made with."""
@@ -128,7 +188,23 @@ class Generator:
             fetched = monotonic()
             frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
         seconds = {"fetch": fetched - started, "generate": monotonic() - fetched, **self._pipeline.timings}
+        self._pairs.rendered(attempt.claim.spec.pair_key, self._pipeline.report)
         return frames, Used(self._pipeline.summary, self._pipeline.report, seconds)
+
+    async def _succeed(self, claim: Claim, output: Output, used: Used) -> None:
+        replica_s = used.seconds["fetch"] + used.seconds["generate"]
+        denoise_s = used.seconds["denoise"]
+        cost = MeasuredCost(denoise_s / claim.spec.sample_steps, replica_s - denoise_s)
+        measurement = Measurement(self._plan.cost_name, CostKey.of(claim.spec), cost)
+        self._cost_metrics.predicted(claim.cost_s, replica_s)
+        published = await self._report(lambda: self._store.succeed(claim, output, measurement))
+        # What nobody will ever ask for: this attempt's file, or those of attempts that died before they could publish.
+        superseded = range(1, claim.attempt) if published else [claim.attempt]
+        names = [output_name(claim.request_id, claim.index, attempt, output.format) for attempt in superseded]
+        try:
+            await self._outputs.delete(names)
+        except OSError as error:
+            logger.warning("files that no request refers to stay behind: %s: %s", names, error)
 
     @asynccontextmanager
     async def _local_files(self, claim: Claim) -> AsyncIterator[RenderSpec]:
@@ -143,7 +219,7 @@ class Generator:
     async def _publish(self, attempt: Attempt, frames: Frames, used: Used) -> Output:
         """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""
         claim, spec = attempt.claim, attempt.claim.spec
-        name = f"{claim.request_id}/{claim.index}-{claim.attempt}.{spec.output_format.extension}"
+        name = output_name(claim.request_id, claim.index, claim.attempt, spec.output_format)
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "output")
             started = monotonic()
@@ -177,13 +253,14 @@ class Generator:
             await beats
 
     async def _renew(self, attempt: Attempt, ended: asyncio.Event) -> None:
-        while not await happened(ended, self._settings.heartbeat_s):
+        settings = self._plan.settings
+        while not await self._ended_before_beat(attempt, ended):
             if attempt.overdue:
                 # Past its deadline and not at a step: the device hangs, and only a new process helps.
                 self._broken = self._broken or RuntimeError("a render hangs; this replica must be replaced")
                 return
             try:
-                canceled = await self._store.renew(attempt.claim, attempt.steps_done, self._settings.lease_s)
+                canceled = await self._store.renew(attempt.claim, attempt.steps_done, settings.lease_s)
             except Exception:
                 logger.exception("a lease was not renewed; the render goes on")
                 continue
@@ -192,13 +269,23 @@ class Generator:
             elif canceled:
                 attempt.stop()
 
+    async def _ended_before_beat(self, attempt: Attempt, ended: asyncio.Event) -> bool:
+        """Wait for the next beat, which a hint of a cancellation brings forward."""
+        look = asyncio.create_task(attempt.look.wait())
+        end = asyncio.create_task(ended.wait())
+        await asyncio.wait({look, end}, timeout=self._plan.settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+        look.cancel()
+        end.cancel()
+        attempt.look.clear()
+        return ended.is_set()
+
     async def _fail(self, claim: Claim, error: RenderError, *, probe: bool) -> None:
         """Record a failure, or, where a probe shows that the device is what failed, give the render to another replica.
 
         No probe once the device is free: it may run the next render already, and what failed is not the device.
         """
         if probe and not await self._device_works():
-            await self._report(lambda: self._store.release(claim, self._settings.max_attempts))
+            await self._report(lambda: self._store.release(claim, self._plan.settings.max_attempts))
             await asyncio.Event().wait()  # holds the slot until Serve has replaced this replica
         await self._report(lambda: self._store.fail(claim, error))
 
@@ -211,13 +298,17 @@ class Generator:
             return False
         return True
 
-    async def _report(self, write: Callable[[], Awaitable[bool]]) -> None:
-        """Write an end state; while the store does not answer, wait for it rather than lose a finished render."""
+    async def _report(self, write: Callable[[], Awaitable[bool]]) -> bool:
+        """Write an end state; while the store does not answer, wait for it rather than lose a finished render.
+
+        False where the claim was no longer valid, and nothing was written.
+        """
         while True:
             try:
-                if not await write():
+                written = await write()
+                if not written:
                     logger.warning("a newer attempt holds this render; what this one did is dropped")
-                return
+                return written
             except StoreUnavailable as error:
                 logger.warning("%s; the end of the render is written when it is back", error)
                 await asyncio.sleep(_RETRY_S)

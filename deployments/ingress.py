@@ -3,6 +3,9 @@
 import asyncio
 import contextvars
 import logging
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
@@ -10,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.lora_access import lora_resolver
 from serve_app.api.app import create_app
+from serve_app.api.forecast import Forecaster
 from serve_app.api.services import Services
 from serve_app.jobs.store import JobStore
 from serve_app.outputs.store import OutputStore
@@ -21,28 +25,44 @@ logger = logging.getLogger("ray.serve")
 _ANNOUNCE_EVERY_S = 0.02  # far below a render's time, and a burst of requests costs a few calls only
 
 
-class Announcer:
-    """Tells the Dispatcher that renders are queued: at once, then one call for all that come shortly after."""
+class DispatcherAnnouncer:
+    """Calls the Dispatcher without waiting: for new renders at once, then once for all that come shortly after."""
 
-    def __init__(self, dispatcher: DeploymentHandle) -> None:
-        self._wake = dispatcher.wake
+    def __init__(self, dispatcher: DeploymentHandle, *, of_renders: bool) -> None:
+        """`of_renders` is off where the database itself tells the Dispatcher of new renders."""
+        self._dispatcher = dispatcher
+        self._of_renders = of_renders
         self._pending = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._start(self._announce())
+
+    def queued(self) -> None:
+        """Renders were queued."""
+        if self._of_renders:
+            self._pending.set()
+
+    def canceled(self, request_id: str) -> None:
+        """A request was canceled."""
+        self._start(self._call(self._dispatcher.canceled, request_id))
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         # A context of its own: in a request's, a client that disconnects would cancel the call.
-        self._task = asyncio.get_running_loop().create_task(self._run(), context=contextvars.Context())
+        task = asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
-    def __call__(self) -> None:
-        """Announce without waiting."""
-        self._pending.set()
-
-    async def _run(self) -> None:
+    async def _announce(self) -> None:
         while True:
             await self._pending.wait()
             self._pending.clear()
-            try:
-                await self._wake.remote()
-            except Exception as error:
-                logger.warning("the dispatcher did not hear of new renders: %r", error)
+            await self._call(self._dispatcher.queued)
             await asyncio.sleep(_ANNOUNCE_EVERY_S)
+
+    async def _call(self, method: DeploymentHandle, *args: str) -> None:
+        try:
+            await method.remote(*args)
+        except Exception as error:
+            logger.warning("the dispatcher did not hear of news; it finds them at its next sweep: %r", error)
 
 
 @serve.ingress()
@@ -50,15 +70,22 @@ class Ingress:
     """Validates requests, makes them durable, answers from the store. It holds nothing of its own."""
 
     def __init__(self, plan: ServicePlan, dispatcher: DeploymentHandle) -> None:
-        settings = plan.settings
+        store = JobStore(plan.settings.database_url)
         self._services = Services(
             plan=plan,
-            store=JobStore(settings.database_url),
+            store=store,
             loras=lora_resolver(plan),
-            outputs=OutputStore.from_url(settings.output_url),
-            announce=Announcer(dispatcher),
+            outputs=OutputStore.from_url(plan.settings.output_url),
+            announcer=DispatcherAnnouncer(dispatcher, of_renders=not store.notifies),
+            forecaster=Forecaster(plan, store),
         )
+        self._app = create_app(self._services)
+
+    def reconfigure(self, user_config: dict[str, Any] | None) -> None:
+        """Take over what `user_config` changes, from the next request on."""
+        self._services = replace(self._services, plan=self._services.plan.retuned(user_config))
+        self._app.state.services = self._services
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Serve once this replica is constructed."""
-        return create_app(self._services)
+        return self._app

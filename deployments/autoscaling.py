@@ -1,0 +1,46 @@
+"""How many Generators there should be: what the accepted work needs, and never fewer than are at work.
+
+Serve pickles this module by value and calls the policy in its controller, so it imports nothing of the service.
+"""
+
+import math
+from typing import Any
+
+from ray.serve.config import AutoscalingContext
+
+BUSY = "busy"  # what a Generator reports of itself: 1 while it renders, encodes or stores
+
+
+class BacklogPolicy:
+    """Follows the Dispatcher, whose slots are the replicas that the work needs; see `wanted_slots`.
+
+    The number at work comes from the Generators themselves: it stays true when the Dispatcher, and its slots, are gone.
+    Serve itself applies the bounds and the delays. A replica that it then stops while at work finishes first.
+    """
+
+    def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
+        """The number of replicas, and no state."""
+        slots = math.ceil(context.total_num_requests)
+        return max(slots, busy_replicas(context)), {}
+
+
+def busy_replicas(context: AutoscalingContext) -> int:
+    """How many of the running replicas last said that they are at work."""
+    reports = (context.raw_metrics or {}).get(BUSY, {})
+    running = set(context.running_replicas)
+    return sum(series[-1].value > 0 for replica, series in reports.items() if series and replica in running)
+
+
+def wanted_slots(*, busy: int, queued: int, cost_s: float, target_wait_s: float, alive: int, most: int) -> int:
+    """Slots that the Dispatcher should hold open at the Generators' handle.
+
+    Args:
+        busy: slots that render now.
+        queued: renders that wait.
+        cost_s: predicted seconds of everything that waits or runs.
+        target_wait_s: within which all of it should be done.
+        alive: replicas that there are; each of them must have work while there is any.
+        most: replicas that there may be.
+    """
+    needed = max(math.ceil(cost_s / target_wait_s), alive)
+    return min(most, busy + queued, max(needed, busy))

@@ -1,0 +1,82 @@
+"""From a replica that was won to the render that suits it: the scheduling policy over a window on the store."""
+
+import asyncio
+from collections.abc import Sequence
+from time import time
+
+from deployments.fleet import FleetMemory
+from deployments.scheduling import MOST_TENANTS, WINDOW, FairShare, Fleet, Overtaking, Replica, Rules, pick
+from serve_app.jobs.load import Load
+from serve_app.jobs.records import Claim, Line, Waiting
+from serve_app.jobs.store import JobStore
+from serve_app.settings import Settings
+
+
+class Chooser:
+    """Chooses and claims, one replica at a time, so that each choice knows of the one before.
+
+    What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest of each pair that the
+    replica has ready. What it remembers is a help, not the truth: it starts anew with each Dispatcher.
+    """
+
+    def __init__(self, store: JobStore, fleet: FleetMemory, settings: Settings) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._turn = asyncio.Lock()
+        self._charged: dict[str, tuple[str, float]] = {}  # by lease token: the tenant, and what it was charged
+        self.retune(settings)
+
+    def retune(self, settings: Settings) -> None:
+        """Go on under other settings; who is owed what starts anew."""
+        self._rules = Rules(settings.affinity_patience_s, settings.age_bound_s)
+        self._fair_share = FairShare(settings.tenant_weights)
+        self._overtaking = Overtaking(settings.affinity_patience_s)
+
+    async def settled(self) -> None:
+        """Return once no choice is being made."""
+        async with self._turn:
+            pass
+
+    async def look_ahead(self, load: Load) -> None:
+        """Tell the fleet's memory which pairs the oldest renders need, before replicas are won for them."""
+        _, waiting = await self._candidates(load, ())
+        self._fleet.want(render.pair_key for render in waiting)
+
+    async def claim_for(self, replica_id: str, lease_s: float) -> Claim | None:
+        """Claim the render that suits the replica; None where nothing waits."""
+        async with self._turn:
+            resident = self._fleet.resident(replica_id)
+            turns, waiting = await self._candidates(await self._store.queue.load(), resident)
+            if not waiting:
+                return None
+            fleet = Fleet(
+                elsewhere=self._fleet.elsewhere(replica_id),
+                turns=turns,
+                overtaken=self._overtaking.before(time()),
+                slack=self._fair_share.slack(self._fleet.size, turns, self._rules.patience_s),
+            )
+            while waiting:
+                choice = pick(waiting, Replica(replica_id, resident), fleet, time(), self._rules)
+                claim = await self._store.claim(choice.render_id, replica_id, lease_s)
+                if claim is not None:
+                    self._started(choice, claim)
+                    return claim
+                waiting.remove(choice)  # canceled meanwhile
+            return None
+
+    def ended(self, claim: Claim, actual_s: float) -> None:
+        """The replica is free again, after that many seconds."""
+        tenant, charged_s = self._charged.pop(claim.token)
+        self._fair_share.settle(tenant, charged_s, actual_s)
+
+    def _started(self, render: Waiting, claim: Claim) -> None:
+        self._fair_share.charge(render.tenant, render.cost_s)
+        self._charged[claim.token] = (render.tenant, render.cost_s)
+        self._overtaking.started(render, time())
+
+    async def _candidates(self, load: Load, resident: Sequence[str]) -> tuple[dict[str, float], list[Waiting]]:
+        """The turn of each tenant that is most owed, and what of theirs may be chosen."""
+        turns = self._fair_share.turns({line.tenant for line in load.lines})
+        owed = dict(sorted(turns.items(), key=lambda turn: turn[1])[:MOST_TENANTS])
+        lines: list[Line] = [line for line in load.lines if line.tenant in owed]
+        return owed, await self._store.queue.candidates(lines, resident, WINDOW)
