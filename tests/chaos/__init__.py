@@ -1,0 +1,1 @@
+"""Kills every part of a running service under load, and counts what became of the renders."""

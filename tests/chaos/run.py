@@ -1,0 +1,134 @@
+"""One run: the same renders undisturbed and under faults, and what became of them."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+from tests.chaos.clients import Job, Result, run_clients
+from tests.chaos.faults import Faults
+from tests.client import body, pair
+from tests.loras.layouts import write
+from tests.loras.model import DEMO
+from tests.postgres_server import PostgresServer
+from tests.service_process import ServiceProcess
+
+logger = logging.getLogger("chaos")
+
+_PAIRS = ("mine", "yours", "theirs", "ours")
+_SIZES = ((64, 64), (96, 64), (64, 96))
+_SEEDS = (1, 2)
+_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the database, the output store and the clients agree on."""
+
+    accepted: int  # requests that a client holds an answer for
+    succeeded_once: int
+    lost: int  # accepted, and without a video at the end
+    doubled: int  # rows or files beyond one for each
+    repeated: int  # renders that took more than one attempt
+    different: int  # videos whose frames are not those of the undisturbed run
+
+    def __str__(self) -> str:
+        return (
+            f"accepted {self.accepted}, succeeded once {self.succeeded_once}, lost {self.lost}, doubled {self.doubled}"
+        )
+
+
+def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outcome:
+    """Everything in `directory`; a service on a real cluster and a PostgreSQL server of its own."""
+    database = PostgresServer(directory / "postgres")
+    database.start()
+    url = database.create_database("chaos")
+    service = ServiceProcess(
+        directory, database_url=url, ingress_replicas=2, max_generators=2, lease_s=5, max_attempts=10
+    )
+    try:
+        _write_pairs(directory / "loras")
+        service.start()
+        expected = _undisturbed(service.url, clients)
+        results = _disturbed(service, database, url, _jobs(renders, "chaos"), clients, every_s)
+        return _outcome(url, directory / "var" / "outputs", results, expected)
+    finally:
+        service.stop()
+        database.stop()
+
+
+def _write_pairs(root: Path) -> None:
+    root.mkdir(exist_ok=True)
+    for number, name in enumerate(_PAIRS):
+        for seed, lora in enumerate(pair(name), 2 * number):
+            write("ai-toolkit", root, sizes=DEMO, seed=seed).path.rename(root / lora["path"])
+
+
+def _jobs(count: int, name: str) -> list[Job]:
+    """Renders of mixed pairs and sizes, every few of them alike."""
+    kinds = [(pair_, size, seed) for seed in _SEEDS for size in _SIZES for pair_ in _PAIRS]
+    jobs = []
+    for number in range(count):
+        pair_, (width, height), seed = kinds[number % len(kinds)]
+        prompt = {"width": width, "height": height, "seed": seed, "sample_steps": _STEPS, "output_format": "png"}
+        spec = f"{pair_} {width}x{height} seed {seed}"
+        jobs.append(Job(f"{name}-{number}", spec, body(prompt, loras=pair(pair_))))
+    return jobs
+
+
+def _undisturbed(url: str, clients: int) -> dict[str, str | None]:
+    """The frames of each kind of render."""
+    jobs = _jobs(len(_PAIRS) * len(_SIZES) * len(_SEEDS), "undisturbed")
+    return {result.job.spec: result.frames for result in asyncio.run(run_clients(url, jobs, clients))}
+
+
+def _disturbed(
+    service: ServiceProcess, database: PostgresServer, url: str, jobs: Sequence[Job], clients: int, every_s: float
+) -> list[Result]:
+    results: list[Result] = []
+    load = threading.Thread(target=lambda: results.extend(asyncio.run(run_clients(service.url, jobs, clients))))
+    load.start()
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+
+    def rendering() -> bool:
+        with engine.connect() as connection:
+            return bool(connection.execute(text("SELECT 1 FROM renders WHERE state = 'processing'")).first())
+
+    for name, strike in Faults(service, database, rendering):
+        time.sleep(every_s)
+        logger.info("fault: %s (load %s)", name, "goes on" if load.is_alive() else "is over")
+        strike()
+    load.join()
+    engine.dispose()
+    return results
+
+
+def _outcome(url: str, outputs: Path, results: Sequence[Result], expected: dict[str, str | None]) -> Outcome:
+    ids = {result.request_id for result in results}
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT r.id, r.idempotency_key, v.state FROM requests r JOIN renders v ON v.request_id = r.id "
+                "WHERE r.idempotency_key LIKE 'chaos-%'"
+            )
+        ).all()
+    engine.dispose()
+    per_key = Counter(row.idempotency_key for row in rows)
+    files = Counter(path.parent.name for path in outputs.rglob("*.zip"))
+    once = {row.id for row in rows if row.state == "succeeded" and files[row.id] == 1}
+    return Outcome(
+        accepted=len(ids),
+        succeeded_once=len(once & ids),
+        lost=sum(result.frames is None for result in results) + len({row.id for row in rows} - ids),
+        doubled=sum(count - 1 for count in per_key.values()) + sum(max(0, files[i] - 1) for i in ids),
+        repeated=sum((result.attempt or 0) > 1 for result in results),
+        different=sum(result.frames != expected[result.job.spec] for result in results),
+    )
