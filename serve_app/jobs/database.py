@@ -74,7 +74,13 @@ class Database:
     """Connections to one database, for one process. Open it on the event loop that uses it."""
 
     def __init__(self, url: str) -> None:
-        self._engine: AsyncEngine = create_async_engine(_with_driver(url, sync=False), skip_autocommit_rollback=True)
+        driver_url = make_url(_with_driver(url, sync=False))
+        self._engine: AsyncEngine = create_async_engine(
+            driver_url,
+            skip_autocommit_rollback=True,
+            # A connection from before a restart of the server is replaced, at the price of a round trip for each use.
+            pool_pre_ping=driver_url.get_backend_name() == "postgresql",
+        )
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: AbstractAsyncContextManager[None] = nullcontext()
         if self._engine.dialect.name == "sqlite":

@@ -30,9 +30,9 @@ class Leadership:
         }
         insert = self._database.insert(leaders).values(row)
         free = or_(leaders.c.holder == self._holder, leaders.c.expires_at < time())
-        taken = insert.on_conflict_do_update(index_elements=["role"], set_=row, where=free)
+        taken = insert.on_conflict_do_update(index_elements=["role"], set_=row, where=free).returning(leaders.c.holder)
         async with self._database.write() as connection:
-            return (await connection.execute(taken)).rowcount == 1
+            return (await connection.execute(taken)).first() is not None
 
     @to_the_end
     async def resign(self) -> None:

@@ -29,11 +29,11 @@ class Rollouts:
 
     def deploy(self, *, args: dict[str, Any] | None = None, **user_configs: dict[str, Any]) -> None:
         """`serve deploy` with other args, or other `user_config`s of deployments; returns once it is rolled out."""
-        config = json.loads((self._service.directory / "serve_config.json").read_text())
+        path = self._service.directory / "serve_config.json"
+        config = json.loads(path.read_text())
         (application,) = config["applications"]
         application["args"] |= args or {}
         application["deployments"] = [{"name": name, "user_config": user} for name, user in user_configs.items()]
-        path = self._service.directory / "changed.json"
         path.write_text(json.dumps(config))
         serve = Path(sys.executable).with_name("serve")
         environment = {**os.environ, **_OPEN}
@@ -66,6 +66,19 @@ def pids(service: ServiceProcess) -> set[int]:
     return {process.pid for name in ("Ingress", "Dispatcher", "Generator") for process in service.replicas(name)}
 
 
+def test_a_rolling_update_of_every_deployment_loses_nothing(rolling: ServiceProcess) -> None:
+    before = pids(rolling)
+    with Client(rolling.url) as client:
+        ids = [client.submit(body({"sample_steps": 100, "seed": seed})) for seed in range(8)]
+        client.wait(ids[0], "in_progress", "succeeded")
+        Rollouts(rolling).deploy(args={"max_queued": 500})
+        assert not before & pids(rolling)
+        for request_id in ids:
+            assert client.wait(request_id)["status"] == "succeeded"
+            (used,) = client.result(request_id)["metadata"]["prompts"]
+            assert used["attempt"] == 1
+
+
 def test_what_user_config_may_change_changes_in_place(rolling: ServiceProcess) -> None:
     before = pids(rolling)
     with Client(rolling.url) as client:
@@ -78,16 +91,3 @@ def test_what_user_config_may_change_changes_in_place(rolling: ServiceProcess) -
         assert refused.json()["detail"]["error"]["code"] == "QUEUE_FULL"
         assert client.wait(running)["status"] == "succeeded"
     assert pids(rolling) == before
-
-
-def test_a_rolling_update_of_every_deployment_loses_nothing(rolling: ServiceProcess) -> None:
-    before = pids(rolling)
-    with Client(rolling.url) as client:
-        ids = [client.submit(body({"sample_steps": 100, "seed": seed})) for seed in range(8)]
-        client.wait(ids[0], "in_progress", "succeeded")
-        Rollouts(rolling).deploy(args={"max_queued": 500})
-        assert not before & pids(rolling)
-        for request_id in ids:
-            assert client.wait(request_id)["status"] == "succeeded"
-            (used,) = client.result(request_id)["metadata"]["prompts"]
-            assert used["attempt"] == 1
