@@ -1,13 +1,14 @@
 # make run   serve on http://127.0.0.1:8000 (the demo checkpoint where Ray finds no GPU)
 # make test  run every test
 # make check format, lint, types, import rules
+# make chaos kill every part of a service under load, and count what became of the renders
 # Each target makes what it needs: a virtual environment in .venv and the packages pinned in constraints.txt.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install run test check format bench
+.PHONY: install run test check format bench chaos
 
 install: $(VENV)/installed
 
@@ -29,6 +30,9 @@ check: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+chaos: $(VENV)/installed-dev
+	$(BIN)/python -m tests.chaos
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks.http_load

@@ -71,9 +71,15 @@ async def _insist(http: httpx.AsyncClient, method: str, path: str, **options: An
         except httpx.TransportError:
             await asyncio.sleep(_RETRY_S)
             continue
-        if answer.status_code not in _TRANSIENT:
+        if not _is_trouble(answer):
             return answer.raise_for_status()
         await asyncio.sleep(_RETRY_S)
+
+
+def _is_trouble(answer: httpx.Response) -> bool:
+    """Whether the service could not answer. While a cluster starts, Serve's proxy itself says 404, in plain text."""
+    starting = answer.status_code == httpx.codes.NOT_FOUND and "json" not in answer.headers["content-type"]
+    return starting or answer.status_code in _TRANSIENT
 
 
 def _frames(archive: bytes) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -25,7 +24,7 @@ class Rollouts:
 
     def __init__(self, service: ServiceProcess) -> None:
         self._service = service
-        (self._dashboard,) = re.findall(r"View the dashboard at .*?(http://[\d.:]+)", service.log.read_text())[:1]
+        self._dashboard = service.dashboard
 
     def deploy(self, *, args: dict[str, Any] | None = None, **user_configs: dict[str, Any]) -> None:
         """`serve deploy` with other args, or other `user_config`s of deployments; returns once it is rolled out."""
