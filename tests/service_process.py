@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -63,6 +64,12 @@ class ServiceProcess:
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The processes of one deployment's replicas."""
         return [process for process in self.processes() if f":{deployment}" in " ".join(process.cmdline())]
+
+    @property
+    def dashboard(self) -> str:
+        """Address of Ray's dashboard, which answers to everybody where RAY_AUTH_MODE is `disabled`."""
+        address: str = re.findall(r"View the dashboard at .*?(http://[\d.:]+)", self.log.read_text())[-1]
+        return address
 
     def processes(self) -> list[psutil.Process]:
         """`serve run` and everything it started: Ray's daemons, the replicas, the proxy."""

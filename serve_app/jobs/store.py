@@ -232,7 +232,8 @@ class JobStore:
         lost = _columns_of_lost(condition).with_for_update(skip_locked=True)
         async with self._ending() as connection:
             found = (await connection.execute(lost)).all()
-            for row in found:
+            # A failure cancels its siblings, so it comes after those that are queued again.
+            for row in sorted(found, key=lambda row: row.attempt >= max_attempts):
                 ended = await connection.execute(_end_of_lost(row, max_attempts))
                 if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
                     await _cancel(connection, row.request_id)

@@ -5,7 +5,10 @@ from uuid import uuid4
 import pytest
 
 from tests.client import body
-from tests.fixtures.api import LEASE_S, Api, Json
+from tests.fixtures.api import LEASE_S, Api, Json, on_both_databases
+from tests.fixtures.store import queued
+
+pytestmark = on_both_databases
 
 
 async def cancel(api: Api, request_id: str) -> Json:
@@ -20,7 +23,7 @@ async def test_a_queued_request_is_canceled_at_once(api: Api) -> None:
     status = await cancel(api, request_id)
     assert (status["status"], status["queue_position"], status["error"]) == ("canceled", None, None)
     assert status["finished_at"] is not None
-    assert await api.store.waiting(10) == []
+    assert await queued(api.store) == []
     assert (await api.result(request_id))["outputs"] == {"images": [], "videos": []}
 
 

@@ -5,7 +5,9 @@ from uuid import UUID
 import pytest
 
 from tests.client import body
-from tests.fixtures.api import Api, Json, ServeApi
+from tests.fixtures.api import Api, Json, ServeApi, on_both_databases
+
+pytestmark = on_both_databases
 
 VIDEO_FIELDS = ("format", "width", "height", "num_frames", "fps", "seed")
 

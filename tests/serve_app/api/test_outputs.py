@@ -6,7 +6,9 @@ import pytest
 import pytest_asyncio
 
 from tests.client import body
-from tests.fixtures.api import Api
+from tests.fixtures.api import Api, on_both_databases
+
+pytestmark = on_both_databases
 
 VIDEO = bytes(range(256)) * 1000
 

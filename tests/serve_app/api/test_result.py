@@ -2,7 +2,10 @@
 
 from serve_app.errors import RenderFailed
 from tests.client import body
-from tests.fixtures.api import Api
+from tests.fixtures.api import Api, on_both_databases
+from tests.fixtures.store import queued
+
+pytestmark = on_both_databases
 
 
 async def test_before_anything_is_finished_there_are_no_outputs(api: Api) -> None:
@@ -67,7 +70,7 @@ async def test_after_a_failure_the_finished_siblings_stay(api: Api) -> None:
     assert result["error"] == "the fox ran away; try again"
     (video,) = result["outputs"]["videos"]
     assert (video["index"], (await api.http.get(video["url"])).content) == (0, b"a survivor")
-    assert await api.store.waiting(10) == []
+    assert await queued(api.store) == []
 
 
 async def test_after_a_failure_of_the_only_render_the_outputs_are_empty(api: Api) -> None:

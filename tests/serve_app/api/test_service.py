@@ -1,6 +1,8 @@
 """What the service tells about itself."""
 
-from tests.fixtures.api import MODEL, Api, ServeApi
+from tests.fixtures.api import MODEL, Api, ServeApi, on_both_databases
+
+pytestmark = on_both_databases
 
 
 async def test_models_lists_the_card_in_the_references_fields(api: Api) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from serve_app.errors import OutOfMemory
 from tests.client import body
-from tests.fixtures.api import LEASE_S, Api, Json
+from tests.fixtures.api import LEASE_S, Api, Json, on_both_databases
+
+pytestmark = on_both_databases
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 VIEWS = ["status", "result", "outputs/0"]
@@ -23,6 +25,7 @@ async def test_a_request_is_in_queue_until_its_first_render_starts(api: Api) -> 
     request_id = await api.submit(body())
     status = await api.status(request_id)
     assert moment(status.pop("created_at")) <= datetime.now(UTC)
+    assert status.pop("eta_seconds") > 0
     expected: Json = {"request_id": request_id, "status": "in_queue", "progress": 0, "queue_position": 0}
     unknown = dict.fromkeys(("started_at", "finished_at", "error", "error_code"))
     assert {key: value for key, value in status.items() if value is not None} == expected

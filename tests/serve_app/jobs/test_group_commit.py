@@ -7,16 +7,20 @@ from serve_app.jobs.group_commit import GroupCommit
 
 
 class Ledger:
-    """Records batches; a commit takes a moment, and one that holds a forbidden number fails whole."""
+    """Records batches; a commit takes a moment, and one that holds a forbidden number fails whole.
+
+    The result of a number is its tenfold.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
 
-    async def commit(self, batch: Sequence[int]) -> None:
+    async def commit(self, batch: Sequence[int]) -> Sequence[int]:
         await asyncio.sleep(0.01)
         if 13 in batch:
             raise ValueError("13")
         self.batches.append(list(batch))
+        return [10 * number for number in batch]
 
     def committed(self) -> list[int]:
         return [number for batch in self.batches for number in batch]
@@ -24,14 +28,15 @@ class Ledger:
 
 async def test_a_lone_item_is_committed_by_itself() -> None:
     ledger = Ledger()
-    await GroupCommit(ledger.commit).write(1)
+    assert await GroupCommit(ledger.commit).write(1) == 10
     assert ledger.batches == [[1]]
 
 
 async def test_a_crowd_shares_the_commit_after_the_running_one() -> None:
     ledger = Ledger()
     group = GroupCommit(ledger.commit)
-    await asyncio.gather(*(group.write(number) for number in range(100, 150)))
+    results = await asyncio.gather(*(group.write(number) for number in range(100, 150)))
+    assert results == [10 * number for number in range(100, 150)]
     assert sorted(ledger.committed()) == list(range(100, 150))
     assert len(ledger.batches) <= 2
 
@@ -67,6 +72,6 @@ async def test_a_caller_that_leaves_takes_nobody_with_it(canceled: int) -> None:
     await asyncio.sleep(0.001)
     tasks[canceled].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    stayed = [result for number, result in enumerate(results) if number != canceled]
-    assert stayed == [None, None]
+    stayed = {number: result for number, result in enumerate(results) if number != canceled}
+    assert stayed == {number: 10 * number for number in range(3) if number != canceled}
     assert {number for number in range(3) if number != canceled} <= set(ledger.committed())

@@ -1,13 +1,14 @@
 import json
-from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from serve_app.jobs.database import migrate
 from serve_app.jobs.spec import RenderSpec, Sampler
 from serve_app.jobs.tables import metadata
+from tests.fixtures.store import connect
 
 OLD_SPEC = {
     "recipe": "reference",
@@ -34,10 +35,8 @@ OLD_SPEC = {
 
 
 def test_the_migrations_build_the_tables_that_the_store_uses(database_url: str) -> None:
-    engine = create_engine(database_url)
-    with engine.connect() as connection:
+    with connect(database_url) as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
-    engine.dispose()
     assert differences == []
 
 
@@ -45,11 +44,10 @@ def test_migrating_twice_changes_nothing(database_url: str) -> None:
     migrate(database_url)
 
 
-def test_a_spec_from_before_lora_sources_becomes_one_of_today(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/old.db"
-    migrate(url, "0001")
-    engine = create_engine(url)
-    with engine.begin() as connection:
+@pytest.mark.parametrize("database_url", ["sqlite-empty", "postgresql-empty"], indirect=True)
+def test_a_spec_from_before_lora_sources_becomes_one_of_today(database_url: str) -> None:
+    migrate(database_url, "0001")
+    with connect(database_url) as connection:
         connection.execute(text("INSERT INTO requests VALUES ('r', 'wan22_14b_t2v', 1.0)"))
         connection.execute(
             text(
@@ -58,10 +56,9 @@ def test_a_spec_from_before_lora_sources_becomes_one_of_today(tmp_path: Path) ->
             ),
             {"spec": json.dumps(OLD_SPEC)},
         )
-    migrate(url)
-    with engine.connect() as connection:
+    migrate(database_url)
+    with connect(database_url) as connection:
         spec = RenderSpec.model_validate_json(connection.execute(text("SELECT spec FROM renders")).scalar_one())
-    engine.dispose()
     (lora,) = spec.loras
     assert (lora.location, lora.content, lora.sha256) == ("/loras/a.safetensors", "abc", "abc")
     assert (spec.sampler, spec.shift, spec.strict) == (Sampler.UNIPC, None, True)

@@ -1,55 +1,18 @@
 """The job store on a real database: durability, claims, fencing, cancel."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
-from time import time
-from uuid import uuid4
 
 import pytest
 
-from serve_app.errors import RenderFailed, RequestNotFound, StoreUnavailable
-from serve_app.jobs.records import Claim, NewRequest, Output
-from serve_app.jobs.spec import OutputFormat
+from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound, StoreUnavailable
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from tests.fixtures.specs import make_spec
-
-LEASE_S = 30.0
-
-
-async def submit(store: JobStore, renders: int = 1, pair: str = "a") -> str:
-    new = NewRequest(
-        id=str(uuid4()),
-        model="wan22_14b_t2v",
-        created_at=time(),
-        specs=tuple(make_spec(seed=index, pair=pair) for index in range(renders)),
-    )
-    await store.submit(new)
-    return new.id
-
-
-async def claim_next(store: JobStore, lease_s: float = LEASE_S) -> Claim:
-    (oldest,) = await store.waiting(1)
-    claim = await store.claim(oldest.render_id, "replica", lease_s)
-    assert claim is not None
-    return claim
-
-
-def output(claim: Claim) -> Output:
-    return Output(
-        name=f"{claim.request_id}/{claim.index}-{claim.attempt}.mp4",
-        format=OutputFormat.MP4,
-        width=64,
-        height=64,
-        num_frames=5,
-        fps=16,
-        seed=claim.spec.seed,
-        metadata={},
-    )
-
-
-async def states(store: JobStore, request_id: str) -> list[RenderState]:
-    return [render.state for render in (await store.request(request_id)).renders]
+from tests.fixtures.store import queued
+from tests.postgres_server import PostgresServer
+from tests.serve_app.jobs.helpers import LEASE_S, claim_next, other_stores, output, states, submit
 
 
 async def test_a_submitted_request_outlives_the_process_that_took_it(store: JobStore, database_url: str) -> None:
@@ -71,20 +34,21 @@ async def test_an_unknown_request_is_named(store: JobStore) -> None:
 
 async def test_renders_wait_in_order_of_arrival(store: JobStore) -> None:
     first, second = await submit(store, 2), await submit(store, 2, pair="b")
-    waiting = await store.waiting(3)
+    waiting = await queued(store)
     assert [w.render_id for w in waiting] == sorted(w.render_id for w in waiting)
-    assert len(waiting) == 3
-    assert waiting[0].pair_key != waiting[2].pair_key
-    assert await store.position(await store.request(first)) == 0
-    assert await store.position(await store.request(second)) == 2
+    assert len(waiting) == 4
+    assert waiting[0].pair_key == waiting[1].pair_key != waiting[2].pair_key
+    for request_id, ahead in ((first, 0), (second, 2)):
+        record = await store.request(request_id)
+        assert (await store.queue.ahead_in_line(record.line, record.renders[0])).renders == ahead
 
 
 async def test_of_many_claims_for_one_render_one_wins(store: JobStore) -> None:
     await submit(store)
-    (waiting,) = await store.waiting(10)
+    (waiting,) = await queued(store)
     claims = await asyncio.gather(*(store.claim(waiting.render_id, f"replica-{n}", LEASE_S) for n in range(20)))
     assert sum(claim is not None for claim in claims) == 1
-    assert await store.waiting(10) == []
+    assert await queued(store) == []
 
 
 async def test_a_request_succeeds_when_all_its_renders_do(store: JobStore) -> None:
@@ -187,12 +151,46 @@ async def test_a_lost_render_that_was_canceled_is_not_tried_again(store: JobStor
     assert (await store.request(request_id)).state is RenderState.CANCELED
 
 
+@pytest.mark.parametrize("sweep", ["expired", "released"])
+async def test_what_is_lost_together_with_the_render_that_fails_its_request_is_not_tried_again(
+    store: JobStore, sweep: str
+) -> None:
+    request_id = await submit(store, renders=2)
+    await store.release(await claim_next(store), max_attempts=3)
+    claims = [await claim_next(store, lease_s=-1), await claim_next(store, lease_s=-1)]
+    assert [claim.attempt for claim in claims] == [2, 1]
+    if sweep == "expired":
+        assert await store.expire_leases(max_attempts=2) == 2
+    else:
+        assert all([await store.release(claim, max_attempts=2) for claim in claims])
+    assert await states(store, request_id) == [RenderState.FAILED, RenderState.CANCELED]
+
+
+async def test_a_request_that_has_ended_can_be_removed(store: JobStore) -> None:
+    gone, stays = await submit(store, renders=2), await submit(store)
+    await store.cancel(gone)
+    await store.remove(gone)
+    for call in (store.request(gone), store.remove(gone)):
+        with pytest.raises(RequestNotFound, match=gone):
+            await call
+    assert await states(store, stays) == [RenderState.QUEUED]
+
+
+async def test_a_request_that_has_not_ended_is_not_removed(store: JobStore) -> None:
+    request_id = await submit(store, renders=3)
+    first = await claim_next(store)
+    await store.succeed(first, output(first))
+    await claim_next(store)
+    with pytest.raises(RequestNotEnded) as refused:
+        await store.remove(request_id)
+    assert refused.value.details["unfinished"] == [1, 2]
+    assert await states(store, request_id) == [RenderState.SUCCEEDED, RenderState.PROCESSING, RenderState.QUEUED]
+
+
 async def test_writers_in_many_connections_do_not_fail_each_other(store: JobStore, database_url: str) -> None:
-    others = [JobStore(database_url) for _ in range(4)]
-    ids = await asyncio.gather(*(submit(s, renders=2) for s in [store, *others] for _ in range(10)))
-    assert len(await store.waiting(1000)) == 2 * len(set(ids)) == 100
-    for other in others:
-        await other.close()
+    async with other_stores(database_url, 4) as others:
+        ids = await asyncio.gather(*(submit(s, renders=2) for s in [store, *others] for _ in range(10)))
+    assert len(await queued(store)) == 2 * len(set(ids)) == 100
 
 
 async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> None:
@@ -200,8 +198,41 @@ async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> Non
     broken.write_bytes(b"this is no database" * 100)
     store = JobStore(f"sqlite:///{broken}")
     with pytest.raises(StoreUnavailable, match="did not answer"):
-        await store.waiting(1)
+        await store.queue.load()
     await store.close()
+
+
+on_a_server = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+ends = pytest.mark.parametrize("end", [PostgresServer.stop, PostgresServer.kill], ids=["stopped", "killed"])
+
+
+@on_a_server
+@ends
+async def test_what_a_server_that_is_away_was_asked_for_has_not_happened(
+    store: JobStore, postgres: PostgresServer, end: Callable[[PostgresServer], None]
+) -> None:
+    request_id = await submit(store)
+    claim = await claim_next(store)
+    with postgres.away(end):
+        for call in (store.request(request_id), store.renew(claim, 1, LEASE_S), submit(store)):
+            with pytest.raises(StoreUnavailable, match="did not answer"):
+                await call
+    assert await queued(store) == []
+    assert await store.succeed(claim, output(claim))
+    assert await states(store, request_id) == [RenderState.SUCCEEDED]
+
+
+@on_a_server
+@ends
+async def test_nobody_is_refused_for_a_connection_from_before_the_server_was_started_again(
+    store: JobStore, postgres: PostgresServer, end: Callable[[PostgresServer], None]
+) -> None:
+    ids = await asyncio.gather(*(submit(store) for _ in range(5)))
+    await asyncio.gather(*(store.request(request_id) for request_id in ids))
+    with postgres.away(end):
+        pass
+    records = await asyncio.gather(*(store.cancel(request_id) for request_id in ids))
+    assert {record.state for record in records} == {RenderState.CANCELED}
 
 
 async def test_a_canceled_writer_does_not_keep_the_database_locked(store: JobStore, database_url: str) -> None:

@@ -1,0 +1,67 @@
+"""What is asked of the simulated fleet: renders of three tenants, one of which floods."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.jobs.records import Waiting
+from serve_app.jobs.spec import Priority
+
+FLOODER = "flood"
+QUIET = ("quiet-a", "quiet-b")
+_SHARES = {FLOODER: 0.30, QUIET[0]: 0.35, QUIET[1]: 0.35}
+_BURSTS = 5
+_BURST_S = 60.0
+
+MEDIAN_S = 120.0
+SIGMA = 0.5  # of the logarithm: 95 % of the renders take between 45 and 320 s
+PREDICTION_ERROR = 0.1  # likewise, of the predicted over the actual cost
+_PAIRS = 5000
+_ZIPF = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A render, and how many seconds it really takes where its pair is ready."""
+
+    render: Waiting
+    seconds: float
+
+
+def workload(renders: int, replicas: int, load: float, seed: int) -> list[Work]:
+    """Renders in order of arrival, whose seconds are `load` times what the replicas have until the last arrival."""
+    random = np.random.default_rng(seed)
+    seconds = random.lognormal(np.log(MEDIAN_S), SIGMA, renders)
+    predicted = seconds * random.lognormal(0.0, PREDICTION_ERROR, renders)
+    pairs = random.choice(_PAIRS, renders, p=_popularity())
+    arrivals = _arrivals(random, renders, float(seconds.sum()) / (replicas * load))
+    return [
+        Work(
+            Waiting(
+                render_id=number,
+                tenant=tenant,
+                priority=Priority.HIGH if tenant == FLOODER else Priority.NORMAL,
+                pair_key=str(pairs[number]),
+                created_at=created_at,
+                cost_s=float(predicted[number]),
+            ),
+            float(seconds[number]),
+        )
+        for number, (created_at, tenant) in enumerate(arrivals)
+    ]
+
+
+def _arrivals(random: np.random.Generator, renders: int, span_s: float) -> list[tuple[float, str]]:
+    """Poisson for the quiet tenants; all of a burst within a minute for the other."""
+    counts = {tenant: round(renders * share) for tenant, share in _SHARES.items()}
+    counts[FLOODER] = renders - sum(counts[tenant] for tenant in QUIET)
+    arrivals = [(float(at), tenant) for tenant in QUIET for at in random.uniform(0, span_s, counts[tenant])]
+    starts = span_s * (random.integers(_BURSTS, size=counts[FLOODER]) + 0.2) / _BURSTS
+    arrivals += [(float(at), FLOODER) for at in starts + random.uniform(0, _BURST_S, counts[FLOODER])]
+    return sorted(arrivals)
+
+
+def _popularity() -> NDArray[np.float64]:
+    weights = np.arange(1, _PAIRS + 1, dtype=np.float64) ** -_ZIPF
+    return weights / weights.sum()

@@ -1,0 +1,57 @@
+"""Position and ETA of what waits."""
+
+import pytest
+
+from serve_app.jobs.costs import MeasuredCost
+from tests.client import body
+from tests.fixtures.api import LEASE_S, Api, ServeApi, on_both_databases
+
+pytestmark = on_both_databases
+
+
+async def test_a_measured_cost_makes_the_eta(serve_api: ServeApi) -> None:
+    async with serve_api() as api:
+        await api.submit(body())
+        await api.finish(await api.claim(), measured=MeasuredCost(step_s=2.0, other_s=1.0))
+    async with serve_api() as api:  # a restart forgets nothing
+        first = await api.submit(body({"sample_steps": 10}))
+        second = await api.submit(body({"sample_steps": 20}, {"sample_steps": 20}))
+        assert (await api.status(first))["eta_seconds"] == pytest.approx(21)
+        assert (await api.status(second))["eta_seconds"] == pytest.approx(21 + 41 + 41)
+        claim = await api.claim()
+        await api.store.renew(claim, 5, LEASE_S)
+        assert (await api.status(first))["eta_seconds"] == pytest.approx(10.5)
+        assert (await api.status(second))["eta_seconds"] == pytest.approx(10.5 + 41 + 41)
+
+
+async def test_priority_jumps_the_own_line(api: Api) -> None:
+    waiting = [await api.submit(body()) for _ in range(3)]
+    urgent = await api.submit(body(priority="high"))
+    assert (await api.status(urgent))["queue_position"] == 0
+    assert [(await api.status(request_id))["queue_position"] for request_id in waiting] == [1, 2, 3]
+    idle = await api.submit(body(priority="low"))
+    assert (await api.status(idle))["queue_position"] == 4
+
+
+async def test_another_tenants_flood_delays_by_its_share_only(serve_api: ServeApi) -> None:
+    async with serve_api(trust_tenant_header=True, tenant_weights={"me": 2.0}) as api:
+        flood = body(*({"seed": seed} for seed in range(100)))
+        assert (await api.http.post("/v1/inference", json=flood, headers={"X-Tenant": "flood"})).status_code == 200
+        mine = body({}, {}, {}, {})
+        ids = [
+            (await api.http.post("/v1/inference", json=mine, headers={"X-Tenant": "me"})).json()["request_id"]
+            for _ in range(2)
+        ]
+        assert (await api.status(ids[0]))["queue_position"] == 0
+        assert (await api.status(ids[1]))["queue_position"] == 4 + 2
+
+
+async def test_a_request_that_has_ended_has_no_eta(api: Api) -> None:
+    request_id = await api.submit(body())
+    await api.finish(await api.claim())
+    assert (await api.status(request_id))["eta_seconds"] is None
+
+
+async def test_an_unknown_priority_is_refused(api: Api) -> None:
+    (problem,) = await api.invalid(body(priority="urgent"))
+    assert problem["loc"] == ["body", "priority"]

@@ -1,0 +1,100 @@
+"""What the tests of the job store do again and again."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import time
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from serve_app.jobs.load import Amount
+from serve_app.jobs.records import Claim, Line, NewRequest, Output
+from serve_app.jobs.spec import OutputFormat, Priority
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import BUCKET, queue_totals, renders
+from tests.fixtures.specs import make_spec
+from tests.fixtures.store import connect, queued
+
+LEASE_S = 30.0
+
+
+def new_request(count: int = 1, *, pair: str = "a", costs: Sequence[float] = (), **changes: Any) -> NewRequest:
+    """A request of `count` renders, each predicted to cost a second where no costs are given."""
+    costs = tuple(costs) or (1.0,) * count
+    values: dict[str, Any] = {
+        "id": str(uuid4()),
+        "model": "wan22_14b_t2v",
+        "created_at": time(),
+        "specs": tuple(make_spec(seed=index, pair=pair) for index in range(len(costs))),
+        "costs": costs,
+    }
+    return NewRequest(**{**values, **changes})
+
+
+async def submit(store: JobStore, renders: int = 1, **changes: Any) -> str:
+    """The id of a new request; see `new_request`."""
+    return (await store.submit(new_request(renders, **changes))).request_id
+
+
+async def claim_next(store: JobStore, lease_s: float = LEASE_S) -> Claim:
+    """Take the oldest queued render."""
+    oldest, *_ = await queued(store)
+    claim = await store.claim(oldest.render_id, "replica", lease_s)
+    assert claim is not None
+    return claim
+
+
+def output(claim: Claim) -> Output:
+    """What the holder of a claim publishes."""
+    return Output(
+        name=f"{claim.request_id}/{claim.index}-{claim.attempt}.mp4",
+        format=OutputFormat.MP4,
+        width=64,
+        height=64,
+        num_frames=5,
+        fps=16,
+        seed=claim.spec.seed,
+        metadata={},
+    )
+
+
+async def states(store: JobStore, request_id: str) -> list[RenderState]:
+    """Of the request's renders, in the order of its prompts."""
+    return [render.state for render in (await store.request(request_id)).renders]
+
+
+@asynccontextmanager
+async def other_stores(url: str, count: int) -> AsyncIterator[list[JobStore]]:
+    """Job stores on the same database, as other processes have them."""
+    stores = [JobStore(url) for _ in range(count)]
+    try:
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+
+
+Totals = dict[tuple[Line, int], Amount]
+
+
+def kept_totals(url: str) -> Totals:
+    """What the database keeps: by line and bucket, what waits."""
+    with connect(url) as connection:
+        rows = connection.execute(select(queue_totals)).all()
+    return {
+        (Line(row.tenant, Priority.of_rank(row.priority)), row.bucket): Amount(row.queued, row.cost_s) for row in rows
+    }
+
+
+def counted_totals(url: str) -> Totals:
+    """The same, counted anew."""
+    query = select(renders.c.id, renders.c.tenant, renders.c.priority, renders.c.cost_s)
+    with connect(url) as connection:
+        rows = connection.execute(query.where(renders.c.state == RenderState.QUEUED)).all()
+    totals: Totals = {}
+    for row in rows:
+        place = (Line(row.tenant, Priority.of_rank(row.priority)), row.id // BUCKET)
+        totals[place] = totals.get(place, Amount()) + Amount(1, row.cost_s)
+    return totals

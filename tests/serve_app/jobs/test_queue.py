@@ -1,0 +1,177 @@
+"""What the store tells of its queue: sums, the renders that may be next, places in line."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from serve_app.errors import RenderFailed
+from serve_app.jobs.load import Amount
+from serve_app.jobs.records import Claim, Line, Waiting
+from serve_app.jobs.spec import Priority
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import BUCKET
+from tests.fixtures.specs import make_spec
+from tests.fixtures.store import queued
+from tests.serve_app.jobs.helpers import (
+    LEASE_S,
+    claim_next,
+    counted_totals,
+    kept_totals,
+    new_request,
+    output,
+    submit,
+)
+
+A, A_HIGH, B = Line("a", Priority.NORMAL), Line("a", Priority.HIGH), Line("b", Priority.NORMAL)
+
+
+async def submit_to(store: JobStore, line: Line, *costs: float, pair: str = "a") -> str:
+    return await submit(store, costs=costs, tenant=line.tenant, priority=line.priority, pair=pair)
+
+
+def requests_of(waiting: list[Waiting]) -> list[tuple[Line, float]]:
+    """Told apart by their costs."""
+    return [(render.line, render.cost_s) for render in waiting]
+
+
+async def test_an_empty_queue_has_no_lines(store: JobStore) -> None:
+    load = await store.queue.load()
+    assert (load.lines, load.running, load.queued) == ({}, Amount(), Amount())
+    assert await store.queue.oldest_wait_s() is None
+
+
+async def test_what_waits_is_summed_by_line(store: JobStore) -> None:
+    await submit_to(store, A, 1, 2)
+    await submit_to(store, A, 4)
+    await submit_to(store, A_HIGH, 8)
+    await submit_to(store, B, 16, 32)
+    load = await store.queue.load()
+    assert load.lines == {A: Amount(3, 7), A_HIGH: Amount(1, 8), B: Amount(2, 48)}
+    assert load.of_tenant("a") == Amount(4, 15)
+    assert load.queued == Amount(6, 63)
+
+
+async def test_of_what_runs_only_what_is_still_to_come_counts(store: JobStore) -> None:
+    await submit_to(store, A, 8, 16)
+    early, late = await claim_next(store), await claim_next(store)
+    assert (await store.queue.load()).running == Amount(2, 24)
+    await store.renew(late, steps_done=3, lease_s=LEASE_S)  # of four
+    assert (await store.queue.load()).running == Amount(2, 12)
+    await store.succeed(early, output(early))
+    load = await store.queue.load()
+    assert (load.running, load.lines) == (Amount(1, 4), {})
+
+
+Change = Callable[[JobStore, Claim], Awaitable[object]]
+
+# What happens to the first of three renders that are claimed of four, and how many then wait and run.
+CHANGES: dict[str, tuple[Change, int, int]] = {
+    "nothing": (lambda store, claim: store.renew(claim, 0, LEASE_S), 1, 3),
+    "succeeded": (lambda store, claim: store.succeed(claim, output(claim)), 1, 2),
+    "failed": (lambda store, claim: store.fail(claim, RenderFailed("no luck")), 0, 2),
+    "canceled": (lambda store, claim: store.cancel_claim(claim), 1, 2),
+    "lost": (lambda store, claim: store.release(claim, max_attempts=2), 2, 2),
+    "lost for good": (lambda store, claim: store.release(claim, max_attempts=1), 0, 2),
+    "request canceled": (lambda store, claim: store.cancel(claim.request_id), 0, 3),
+}
+
+
+@pytest.mark.parametrize(("change", "waiting", "running"), CHANGES.values(), ids=CHANGES)
+async def test_the_sums_follow_every_change(
+    store: JobStore, database_url: str, change: Change, waiting: int, running: int
+) -> None:
+    await submit_to(store, A, 2, 2, 2, 2)
+    claims = [await claim_next(store) for _ in range(3)]
+    await change(store, claims[0])
+    load = await store.queue.load()
+    assert (load.queued, load.running) == (Amount(waiting, 2 * waiting), Amount(running, 2 * running))
+    assert kept_totals(database_url) == counted_totals(database_url)
+
+
+async def test_a_line_that_has_emptied_leaves_no_row_behind(store: JobStore, database_url: str) -> None:
+    await submit_to(store, A, *[0.1] * 20)  # a sum of tenths is none: what is left of it must not matter
+    await submit_to(store, B, 0.3)
+    for _ in range(21):
+        claim = await claim_next(store)
+        await store.succeed(claim, output(claim))
+    assert kept_totals(database_url) == {}
+    assert (await store.queue.load()).lines == {}
+
+
+async def test_each_line_shows_its_oldest_renders(store: JobStore) -> None:
+    for cost_s in (1, 2, 3):
+        await submit_to(store, A, cost_s)
+        await submit_to(store, B, 10 * cost_s)
+    await submit_to(store, A_HIGH, 100)
+    seen = await store.queue.candidates([A, A_HIGH, B], [], window=2)
+    assert requests_of(seen) == [(A, 1), (B, 10), (A, 2), (B, 20), (A_HIGH, 100)]
+    assert requests_of(await store.queue.candidates([B], [], window=1)) == [(B, 10)]
+    assert await store.queue.candidates([], ["any"], window=5) == []
+    assert await store.queue.candidates([Line("nobody", Priority.LOW)], ["any"], window=5) == []
+
+
+async def test_each_pair_shows_its_oldest_render_of_each_line(store: JobStore) -> None:
+    await submit_to(store, A, 1, 2)
+    await submit_to(store, B, 10, pair="x")
+    for line, costs in ((A, (3, 4)), (B, (20, 30)), (A_HIGH, (200, 300))):
+        await submit_to(store, line, *costs, pair="y")
+    y = make_spec(pair="y").pair_key
+    seen = await store.queue.candidates([A, B], [y, "of-nobody"], window=1)
+    assert requests_of(seen) == [(A, 1), (B, 10), (A, 3), (B, 20)]
+    assert [render.pair_key for render in seen[2:]] == [y, y]
+
+
+async def test_a_render_that_is_oldest_of_its_line_and_of_its_pair_is_shown_once(store: JobStore) -> None:
+    await submit_to(store, A, 1, 2)
+    seen = await store.queue.candidates([A], [make_spec(pair="a").pair_key], window=1)
+    assert requests_of(seen) == [(A, 1)]
+
+
+async def test_a_render_given_back_has_its_old_place(store: JobStore) -> None:
+    await submit_to(store, A, 1, 2)
+    lost = await claim_next(store)
+    assert requests_of(await queued(store)) == [(A, 2)]
+    await store.release(lost, max_attempts=2)
+    assert requests_of(await queued(store)) == [(A, 1), (A, 2)]
+
+
+async def test_the_place_in_a_line_longer_than_a_bucket_is_exact(store: JobStore, database_url: str) -> None:
+    await submit_to(store, A, *[64.0] * 3)
+    await submit_to(store, B, 1000)
+    record = await store.request(await submit_to(store, A, *(float(2 ** (n % 8)) for n in range(BUCKET + 100))))
+    assert {bucket for line, bucket in kept_totals(database_url) if line == A} == {0, 1}
+    assert kept_totals(database_url) == counted_totals(database_url)
+    of_bucket_1 = next(n for n, render in enumerate(record.renders) if render.id >= BUCKET)
+    for n in (0, 1, of_bucket_1 - 1, of_bucket_1, of_bucket_1 + 1, len(record.renders) - 1):
+        expected = Amount(3 + n, 3 * 64.0 + sum(render.cost_s for render in record.renders[:n]))
+        assert await store.queue.ahead_in_line(record.line, record.renders[n]) == expected
+
+
+async def test_what_no_longer_waits_is_not_ahead(store: JobStore) -> None:
+    await submit_to(store, A, 1, 2)
+    canceled = await submit_to(store, A, *[4.0] * BUCKET)
+    record = await store.request(await submit_to(store, A, 8, 16))
+    await claim_next(store)
+    assert await store.queue.ahead_in_line(A, record.renders[1]) == Amount(BUCKET + 2, 2 + 4 * BUCKET + 8)
+    await store.cancel(canceled)
+    assert await store.queue.ahead_in_line(A, record.renders[1]) == Amount(2, 10)
+    assert await store.queue.ahead_in_line(A, record.renders[0]) == Amount(1, 2)
+
+
+async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: JobStore) -> None:
+    now = new_request().created_at
+    for tenant, age_s in (("a", 10), ("b", 1000), ("b", 5)):
+        await store.submit(new_request(tenant=tenant, created_at=now - age_s))
+    assert await store.queue.oldest_wait_s() == pytest.approx(1000, abs=5)
+    oldest = next(render for render in await queued(store) if render.created_at < now - 100)
+    assert await store.claim(oldest.render_id, "replica", LEASE_S)
+    assert await store.queue.oldest_wait_s() == pytest.approx(10, abs=5)
+
+
+async def test_a_thousand_renders_of_one_request_are_canceled_together(store: JobStore, database_url: str) -> None:
+    request_id = await submit(store, 1000)
+    assert (await store.queue.load()).queued == Amount(1000, 1000)
+    record = await store.cancel(request_id)
+    assert {render.state for render in record.renders} == {RenderState.CANCELED}
+    assert kept_totals(database_url) == {}

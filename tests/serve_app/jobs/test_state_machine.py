@@ -1,0 +1,344 @@
+"""Any order of submissions, claims, ends, losses, cancellations and late writers, against a model in plain Python."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import run_state_machine_as_test as run_as_test
+from pydantic import SecretStr
+from sqlalchemy import delete, select, update
+
+from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound
+from serve_app.jobs.records import Claim, Idempotency, NewRequest, Output
+from serve_app.jobs.spec import OutputFormat, Priority
+from serve_app.jobs.states import FINAL, RenderState
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import queue_totals, renders, request_tokens, requests
+from tests.fixtures.specs import make_spec
+from tests.fixtures.store import connect, queued
+
+LEASE_S = 600.0
+MAX_ATTEMPTS = 2
+TOKEN = "hf_token"  # noqa: S105 - of nobody
+SETTINGS = settings(
+    max_examples=12,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),  # a step is as slow as the disk
+)
+
+Result = TypeVar("Result")
+End = Callable[[JobStore, Claim], Awaitable[bool]]
+
+
+@dataclass
+class Render:
+    """What one render should be."""
+
+    state: RenderState = RenderState.QUEUED
+    attempt: int = 0
+    cancel_requested: bool = False
+    lease: str | None = None  # token of the claim that counts
+    lapsed: bool = False
+
+    def end(self, state: RenderState) -> None:
+        assert self.state not in FINAL, "ended twice"
+        self.state, self.lease = state, None
+
+
+@dataclass
+class Request:
+    """What one request should be."""
+
+    new: NewRequest
+    renders: list[Render]
+
+    def cancel(self) -> None:
+        for render in self.renders:
+            if render.state not in FINAL:
+                render.cancel_requested = True
+            if render.state is RenderState.QUEUED:
+                render.end(RenderState.CANCELED)
+
+    def fail(self, render: Render) -> None:
+        render.end(RenderState.FAILED)
+        self.cancel()
+
+    def lose(self, render: Render) -> None:
+        if render.cancel_requested:
+            render.end(RenderState.CANCELED)
+        elif render.attempt >= MAX_ATTEMPTS:
+            self.fail(render)
+        else:
+            render.state, render.lease = RenderState.QUEUED, None
+
+    @property
+    def ended(self) -> bool:
+        return all(render.state in FINAL for render in self.renders)
+
+
+def output_name(request_id: str, index: int, render: Render | Claim) -> str:
+    return f"{request_id}/{index}-{render.attempt}.mp4"
+
+
+@dataclass
+class Model:
+    """What the store should hold."""
+
+    requests: dict[str, Request] = field(default_factory=dict)  # in order of arrival
+
+    def held(self, claim: Claim) -> tuple[Request, Render] | None:
+        """What the claim is for, where it counts."""
+        request = self.requests.get(claim.request_id)
+        render = request and request.renders[claim.index]
+        return (request, render) if request and render and render.lease == claim.token else None
+
+    def rows(self) -> list[tuple[str, int, str, int, bool, str | None, bool]]:
+        return [
+            (
+                *(request_id, index, render.state.value, render.attempt, render.cancel_requested),
+                output_name(request_id, index, render) if render.state is RenderState.SUCCEEDED else None,
+                render.state in FINAL,
+            )
+            for request_id, request in self.requests.items()
+            for index, render in enumerate(request.renders)
+        ]
+
+    def of_state(self, state: RenderState) -> list[tuple[Request, int]]:
+        return [
+            (request, index)
+            for request in self.requests.values()
+            for index, render in enumerate(request.renders)
+            if render.state is state
+        ]
+
+
+def output(claim: Claim) -> Output:
+    return Output(
+        name=output_name(claim.request_id, claim.index, claim),
+        format=OutputFormat.MP4,
+        width=64,
+        height=64,
+        num_frames=5,
+        fps=16,
+        seed=claim.spec.seed,
+        metadata={},
+    )
+
+
+ENDS: dict[str, End] = {
+    "succeed": lambda store, claim: store.succeed(claim, output(claim)),
+    "fail": lambda store, claim: store.fail(claim, RenderFailed("no luck")),
+    "cancel": lambda store, claim: store.cancel_claim(claim),
+    "release": lambda store, claim: store.release(claim, MAX_ATTEMPTS),
+}
+
+
+class Store(RuleBasedStateMachine):
+    """Drives two job stores, as of two processes, on one database; which of them does what changes with every step."""
+
+    known = Bundle[str]("known")  # ids of requests
+    claims = Bundle[Claim]("claims")  # also those that no longer count
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__()
+        self._url = database_url
+        self._model = Model()
+        self._exit = ExitStack()
+        self._connection = self._exit.enter_context(connect(database_url))
+        self._runner = self._exit.enter_context(asyncio.Runner())
+        self._stores = [self._run(self._open()) for _ in range(2)]
+
+    async def _open(self) -> JobStore:
+        store = JobStore(self._url)
+        self._exit.callback(lambda: self._run(store.close()))
+        return store
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(coroutine)
+
+    @property
+    def _store(self) -> JobStore:
+        self._stores.reverse()
+        return self._stores[0]
+
+    @rule(
+        target=known,
+        count=st.integers(1, 3),
+        tenant=st.sampled_from(["us", "them"]),
+        priority=st.sampled_from(Priority),
+        token=st.booleans(),
+    )
+    def submit(self, count: int, tenant: str, priority: Priority, token: bool) -> str:
+        request_id = str(uuid4())
+        new = NewRequest(
+            id=request_id,
+            model="wan22_14b_t2v",
+            created_at=time(),
+            specs=tuple(make_spec(seed=seed) for seed in range(count)),
+            costs=(1.5,) * count,
+            tenant=tenant,
+            priority=priority,
+            hf_token=SecretStr(TOKEN) if token else None,
+            idempotency=Idempotency(key=request_id, digest="of the body"),
+        )
+        accepted = self._run(self._store.submit(new))
+        assert (accepted.request_id, accepted.replayed) == (request_id, False)
+        self._model.requests[request_id] = Request(new, [Render() for _ in range(count)])
+        return request_id
+
+    @rule(request_id=known)
+    def submit_again(self, request_id: str) -> None:
+        if request := self._model.requests.get(request_id):
+            again = NewRequest(**{**vars(request.new), "id": str(uuid4())})
+            accepted = self._run(self._store.submit(again))
+            assert (accepted.request_id, accepted.replayed) == (request_id, True)
+
+    @rule(target=claims, place=st.integers(0), rivals=st.integers(1, 3))
+    def claim(self, place: int, rivals: int) -> Claim | MultipleResults[Claim]:
+        """Of a render in any state, by several at once."""
+        places = self._render_ids()
+        if not places:
+            return multiple()
+        render_id, request_id, index = places[place % len(places)]
+        won = self._run(self._claim_at_once(render_id, rivals))
+        render = self._model.requests[request_id].renders[index]
+        assert len(won) == (render.state is RenderState.QUEUED)
+        for claim in won:
+            assert (claim.request_id, claim.index, claim.attempt) == (request_id, index, render.attempt + 1)
+            assert claim.hf_token == self._model.requests[request_id].new.hf_token
+            render.state, render.attempt, render.lapsed = RenderState.PROCESSING, claim.attempt, False
+            render.lease = claim.token
+        return multiple(*won)
+
+    async def _claim_at_once(self, render_id: int, rivals: int) -> list[Claim]:
+        claims = await asyncio.gather(*(self._store.claim(render_id, f"{n}", LEASE_S) for n in range(rivals)))
+        return [claim for claim in claims if claim is not None]
+
+    @rule(claim=claims, steps=st.integers(0, 4), lapses=st.booleans())
+    def renew(self, claim: Claim, steps: int, lapses: bool) -> None:
+        held = self._model.held(claim)
+        told = self._run(self._store.renew(claim, steps, -1.0 if lapses else LEASE_S))
+        assert told == (held[1].cancel_requested if held else None)
+        if held:
+            held[1].lapsed = lapses
+
+    @rule(claim=claims, ends=st.lists(st.sampled_from(sorted(ENDS)), min_size=1, max_size=4))
+    def end(self, claim: Claim, ends: list[str]) -> None:
+        """At once, in all these ways: the first counts, if the claim does."""
+        held = self._model.held(claim)
+        counted = self._run(self._end_at_once(claim, ends))
+        assert len(counted) == (held is not None)
+        if held:
+            self._follow(counted[0], *held)
+
+    async def _end_at_once(self, claim: Claim, ends: list[str]) -> list[str]:
+        results = await asyncio.gather(*(ENDS[end](self._store, claim) for end in ends))
+        return [end for end, counted in zip(ends, results, strict=True) if counted]
+
+    @staticmethod
+    def _follow(end: str, request: Request, render: Render) -> None:
+        if end == "succeed":
+            render.end(RenderState.SUCCEEDED)
+        elif end == "fail":
+            request.fail(render)
+        elif end == "cancel":
+            render.end(RenderState.CANCELED)
+        else:
+            request.lose(render)
+
+    @rule(silent=st.booleans())
+    def expire_leases(self, silent: bool) -> None:
+        """`silent`: after every holder fell silent."""
+        if silent:
+            with connect(self._url) as connection:
+                connection.execute(update(renders).values(lease_expires_at=0.0))
+        running = [(request, request.renders[i]) for request, i in self._model.of_state(RenderState.PROCESSING)]
+        lapsed = [(request, render) for request, render in running if silent or render.lapsed]
+        assert self._run(self._store.expire_leases(MAX_ATTEMPTS)) == len(lapsed)
+        for request, render in lapsed:
+            if render.state is RenderState.PROCESSING:
+                request.lose(render)
+
+    @rule(request_id=known)
+    def cancel(self, request_id: str) -> None:
+        request = self._model.requests.get(request_id)
+        try:
+            record = self._run(self._store.cancel(request_id))
+        except RequestNotFound:
+            assert request is None
+            return
+        assert request is not None
+        request.cancel()
+        assert [render.state for render in record.renders] == [render.state for render in request.renders]
+
+    @rule(request_id=known)
+    def remove(self, request_id: str) -> None:
+        request = self._model.requests.get(request_id)
+        try:
+            self._run(self._store.remove(request_id))
+        except RequestNotFound:
+            assert request is None
+        except RequestNotEnded:
+            assert request is not None
+            assert not request.ended
+        else:
+            assert self._model.requests.pop(request_id).ended
+
+    @invariant()
+    def every_render_is_what_it_should_be(self) -> None:
+        of_render = (
+            renders.c.request_id,
+            renders.c.index,
+            renders.c.state,
+            renders.c.attempt,
+            renders.c.cancel_requested,
+        )
+        query = select(*of_render, renders.c.output, renders.c.finished_at.is_not(None)).order_by(renders.c.id)
+        found = [
+            (*of_render, output and Output.model_validate_json(output).name, finished)
+            for *of_render, output, finished in self._connection.execute(query)
+        ]
+        assert found == self._model.rows()
+
+    @invariant()
+    def the_queue_holds_what_is_queued(self) -> None:
+        expected = [
+            (request.new.tenant, request.new.priority) for request, _ in self._model.of_state(RenderState.QUEUED)
+        ]
+        assert [waiting.line for waiting in self._run(queued(self._store))] == expected
+        load = self._run(self._store.queue.load())
+        assert load.queued.renders == len(expected)
+        assert load.queued.cost_s == 1.5 * len(expected)
+        assert load.running.renders == len(self._model.of_state(RenderState.PROCESSING))
+
+    @invariant()
+    def tokens_are_kept_while_they_are_needed(self) -> None:
+        needed = {
+            request_id
+            for request_id, request in self._model.requests.items()
+            if request.new.hf_token and not request.ended
+        }
+        assert set(self._connection.execute(select(request_tokens.c.request_id)).scalars()) == needed
+
+    def _render_ids(self) -> list[tuple[int, str, int]]:
+        query = select(renders.c.id, renders.c.request_id, renders.c.index).order_by(renders.c.id)
+        return [(row[0], row[1], row[2]) for row in self._connection.execute(query)]
+
+    def teardown(self) -> None:
+        """Leave an empty database to the next example; totals of what was queued go with it."""
+        with self._exit, connect(self._url) as connection:
+            for table in (renders, request_tokens, requests):
+                connection.execute(delete(table))
+            assert connection.execute(select(queue_totals)).all() == []
+
+
+def test_any_order_of_events_leaves_what_the_model_says(database_url: str) -> None:
+    run_as_test(lambda: Store(database_url), settings=SETTINGS)

@@ -1,0 +1,162 @@
+"""How requests enter: once for each key, and only while there is room."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from serve_app.errors import IdempotencyConflict, QueueFull, ServiceError, TenantQueueFull, WaitTooLong
+from serve_app.jobs.admission import Limits
+from serve_app.jobs.load import Amount
+from serve_app.jobs.records import Accepted, Idempotency, NewRequest
+from serve_app.jobs.store import JobStore
+from tests.fixtures.store import queued
+from tests.serve_app.jobs.helpers import claim_next, counted_totals, kept_totals, new_request, other_stores, output
+
+KEY = Idempotency(key="once", digest="digest")
+OTHER_BODY = Idempotency(key="once", digest="another")
+Outcome = Accepted | BaseException
+
+
+async def submit_together(store: JobStore, requests: Sequence[NewRequest], limits: Limits = Limits()) -> list[Outcome]:
+    """All of them in one transaction: those after the first gather while it is under way, and it is one too many."""
+    first = asyncio.ensure_future(store.submit(new_request(tenant="first")))
+    await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*(store.submit(request, limits) for request in requests), return_exceptions=True)
+    await first
+    return outcomes
+
+
+def kinds(outcomes: Sequence[Outcome]) -> list[type[Outcome]]:
+    return [type(outcome) for outcome in outcomes]
+
+
+async def test_a_request_is_accepted_as_it_came(store: JobStore) -> None:
+    new = new_request()
+    assert await store.submit(new) == Accepted(request_id=new.id, created_at=new.created_at)
+
+
+async def test_a_request_that_comes_again_is_the_one_it_was(store: JobStore) -> None:
+    first, again = new_request(idempotency=KEY), new_request(2, idempotency=KEY)
+    assert not (await store.submit(first)).replayed
+    assert await store.submit(again) == Accepted(request_id=first.id, created_at=first.created_at, replayed=True)
+    assert await store.known("default", KEY) == await store.submit(again)
+    assert len(await queued(store)) == 1
+
+
+async def test_a_key_with_another_body_is_a_conflict_that_names_the_request(store: JobStore) -> None:
+    first = new_request(idempotency=KEY)
+    await store.submit(first)
+    with pytest.raises(IdempotencyConflict, match=first.id):
+        await store.submit(new_request(idempotency=OTHER_BODY))
+    with pytest.raises(IdempotencyConflict, match="once"):
+        await store.known("default", OTHER_BODY)
+    assert len(await queued(store)) == 1
+
+
+async def test_a_key_stands_for_its_request_after_its_end_until_it_is_removed(store: JobStore) -> None:
+    first = new_request(idempotency=KEY)
+    await store.submit(first)
+    await store.cancel(first.id)
+    assert (await store.submit(new_request(idempotency=KEY))).request_id == first.id
+    await store.remove(first.id)
+    assert await store.known("default", KEY) is None
+    assert not (await store.submit(new_request(idempotency=OTHER_BODY))).replayed
+
+
+async def test_every_tenant_has_keys_of_its_own(store: JobStore) -> None:
+    mine, theirs = new_request(tenant="me", idempotency=KEY), new_request(tenant="they", idempotency=OTHER_BODY)
+    assert [(await store.submit(new)).request_id for new in (mine, theirs)] == [mine.id, theirs.id]
+    assert await store.known("nobody", KEY) is None
+
+
+async def test_a_key_that_many_processes_bring_at_once_is_one_request(store: JobStore, database_url: str) -> None:
+    async with other_stores(database_url, 5) as others:
+        accepted = await asyncio.gather(
+            *(one.submit(new_request(2, idempotency=KEY)) for one in [store, *others] for _ in range(5))
+        )
+    assert len({one.request_id for one in accepted}) == 1
+    assert sum(not one.replayed for one in accepted) == 1
+    assert len(await queued(store)) == 2
+    assert kept_totals(database_url) == counted_totals(database_url)
+
+
+async def test_keys_that_many_processes_bring_in_any_order_stand_for_one_request_each(
+    store: JobStore, database_url: str
+) -> None:
+    keys = [Idempotency(key=str(n), digest="digest") for n in range(8)]
+    async with other_stores(database_url, 3) as others:
+        accepted = await asyncio.gather(
+            *(
+                one.submit(new_request(tenant=key.key, idempotency=key))
+                for turn, one in enumerate([store, *others])
+                for key in (keys if turn % 2 else reversed(keys))
+            )
+        )
+    assert len({one.request_id for one in accepted}) == len(keys) == len(await queued(store))
+
+
+async def test_a_key_that_stands_twice_in_one_transaction_is_one_request(store: JobStore) -> None:
+    requests = [new_request(idempotency=key) for key in (KEY, KEY, OTHER_BODY, None)]
+    once, again, other, free = await submit_together(store, requests)
+    assert once == Accepted(request_id=requests[0].id, created_at=requests[0].created_at)
+    assert again == Accepted(request_id=requests[0].id, created_at=requests[0].created_at, replayed=True)
+    assert isinstance(other, IdempotencyConflict)
+    assert isinstance(free, Accepted)
+    assert len(await queued(store)) == 3
+
+
+async def test_the_queue_takes_so_many_renders_and_no_more(store: JobStore) -> None:
+    limits = Limits(max_queued=3)
+    await store.submit(new_request(2, tenant="a"), limits)
+    with pytest.raises(QueueFull) as refused:
+        await store.submit(new_request(2, tenant="b"), limits)
+    assert refused.value.details == {"queued": 2, "limit": 3, "retry_after_s": 1}
+    await store.submit(new_request(1, tenant="b"), limits)
+    assert (await store.queue.load()).queued == Amount(3, 3)
+
+
+async def test_what_runs_does_not_fill_the_queue(store: JobStore) -> None:
+    limits = Limits(max_queued=1)
+    await store.submit(new_request(), limits)
+    with pytest.raises(QueueFull):
+        await store.submit(new_request(), limits)
+    claim = await claim_next(store)
+    await store.submit(new_request(), limits)
+    await store.succeed(claim, output(claim))
+    with pytest.raises(QueueFull):
+        await store.submit(new_request(), limits)
+
+
+async def test_a_tenant_has_so_much_room_and_leaves_the_others_theirs(store: JobStore) -> None:
+    limits = Limits(max_queued_per_tenant=2)
+    await store.submit(new_request(2, tenant="greedy"), limits)
+    with pytest.raises(TenantQueueFull):
+        await store.submit(new_request(1, tenant="greedy"), limits)
+    await store.submit(new_request(2, tenant="modest"), limits)
+
+
+async def test_nobody_is_let_in_to_wait_too_long(store: JobStore) -> None:
+    limits = Limits(max_wait_s=100)
+    await store.submit(new_request(costs=[90, 60]), limits)
+    with pytest.raises(WaitTooLong) as refused:
+        await store.submit(new_request(), limits)
+    assert refused.value.details == {"expected_wait_s": 150.0, "limit_s": 100, "retry_after_s": 50}
+    await store.leadership("dispatcher").hold(60, replicas=2)
+    await store.submit(new_request(), limits)
+
+
+async def test_a_request_that_is_known_is_answered_though_the_queue_is_full(store: JobStore) -> None:
+    limits = Limits(max_queued=1)
+    first = new_request(idempotency=KEY)
+    await store.submit(first, limits)
+    assert (await store.submit(new_request(idempotency=KEY), limits)).request_id == first.id
+
+
+async def test_one_that_is_refused_leaves_the_others_of_its_transaction(store: JobStore, database_url: str) -> None:
+    requests = [new_request(count, tenant="a") for count in (2, 5, 1, 2)]
+    outcomes = await submit_together(store, requests, Limits(max_queued=5))
+    assert kinds(outcomes) == [Accepted, QueueFull, Accepted, QueueFull]
+    assert [isinstance(outcome, ServiceError) for outcome in outcomes] == [False, True, False, True]
+    assert sorted(render.tenant for render in await queued(store)) == ["a", "a", "a", "first"]
+    assert kept_totals(database_url) == counted_totals(database_url)
