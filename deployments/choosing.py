@@ -23,7 +23,7 @@ class Chooser:
         self._store = store
         self._fleet = fleet
         self._turn = asyncio.Lock()
-        self._charged: dict[str, tuple[str, float]] = {}  # by lease token: the tenant, and what it was charged
+        self._charged: dict[str, FairShare] = {}  # by lease token: where the render was charged
         self.retune(settings)
 
     def retune(self, settings: Settings) -> None:
@@ -66,12 +66,11 @@ class Chooser:
 
     def ended(self, claim: Claim, actual_s: float) -> None:
         """The replica is free again, after that many seconds."""
-        tenant, charged_s = self._charged.pop(claim.token)
-        self._fair_share.settle(tenant, charged_s, actual_s)
+        self._charged.pop(claim.token).settle(claim.tenant, claim.cost_s, actual_s)
 
     def _started(self, render: Waiting, claim: Claim) -> None:
         self._fair_share.charge(render.tenant, render.cost_s)
-        self._charged[claim.token] = (render.tenant, render.cost_s)
+        self._charged[claim.token] = self._fair_share
         self._overtaking.started(render, time())
 
     async def _candidates(self, load: Load, resident: Sequence[str]) -> tuple[dict[str, float], list[Waiting]]:

@@ -102,9 +102,9 @@ class Dispatcher:
 
     async def _run(self) -> None:
         """Wake-ups open slots; the sweep gives back what dead replicas held and finds what wake-ups missed."""
-        settings = self._plan.settings
         next_sweep = 0.0
         while True:
+            settings = self._plan.settings
             self._queued.clear()
             try:
                 if await self._lead():

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ Frames = npt.NDArray[np.uint8]
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
 _STARVED_S = 15.0  # far beyond any gap between two renders while some wait
+_STARVED_CHECKS = 3  # in a row
 _GIB = 2**30
 
 
@@ -76,7 +77,7 @@ class Generator:
         self._at_work = 0  # renders that are not wholly stored yet
         self._rendering = 0
         self._idle_since = monotonic()
-        self._broken: Exception | None = None
+        self._starved_checks = 0
         self._publishing = asyncio.Lock()
         self._unfinished: set[asyncio.Task[None]] = set()
         logger.info("ready: %s", self._pipeline.summary)
@@ -94,15 +95,15 @@ class Generator:
         return {BUSY: float(bool(self._at_work))}
 
     async def check_health(self) -> None:
-        """Raise, so that Serve replaces this replica, if the device failed a probe or hangs, or no render comes.
+        """Leave where renders wait, a Dispatcher is alive, and yet none comes.
 
         A Dispatcher that dies between winning this replica and sending it a render leaves its only slot reserved for
-        ever. It shows in renders that wait although a Dispatcher is alive and this replica is idle.
+        ever.
         """
-        if self._broken is not None:
-            raise self._broken
-        if not self._rendering and monotonic() - self._idle_since > _STARVED_S and await self._renders_wait():
-            raise RuntimeError(f"renders wait, but none has reached this replica for {_STARVED_S} s")
+        idle = not self._rendering and monotonic() - self._idle_since > _STARVED_S
+        self._starved_checks = self._starved_checks + 1 if idle and await self._renders_wait() else 0
+        if self._starved_checks == _STARVED_CHECKS:
+            _leave(f"renders wait, but none has reached this replica for {_STARVED_S:g} s")
 
     async def _renders_wait(self) -> bool:
         try:
@@ -134,12 +135,11 @@ class Generator:
         self._unfinished.add(task)
         self._at_work += 1
         task.add_done_callback(self._finished)
-        # However it ends. With a broken device it does not: the slot stays taken, so that no other render meets it.
         task.add_done_callback(lambda _: device_free.set())
 
     async def __del__(self) -> None:
         """Called by Serve before it ends the process: what is still being encoded or stored is finished first."""
-        if self._unfinished and self._broken is None:
+        if self._unfinished:
             await asyncio.wait(self._unfinished)
         await self._store.close()
 
@@ -257,8 +257,7 @@ class Generator:
         while not await self._ended_before_beat(attempt, ended):
             if attempt.overdue:
                 # Past its deadline and not at a step: the device hangs, and only a new process helps.
-                self._broken = self._broken or RuntimeError("a render hangs; this replica must be replaced")
-                return
+                _leave(f"render {attempt.claim.render_id} hangs")
             try:
                 canceled = await self._store.renew(attempt.claim, attempt.steps_done, settings.lease_s)
             except Exception:
@@ -286,15 +285,18 @@ class Generator:
         """
         if probe and not await self._device_works():
             await self._report(lambda: self._store.release(claim, self._plan.settings.max_attempts))
-            await asyncio.Event().wait()  # holds the slot until Serve has replaced this replica
+            # The slot stays taken meanwhile, so that no other render meets this device.
+            others = self._unfinished - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others)
+            _leave("the device failed its probe")
         await self._report(lambda: self._store.fail(claim, error))
 
     async def _device_works(self) -> bool:
         try:
             await asyncio.get_running_loop().run_in_executor(self._device_thread, self._pipeline.probe)
-        except Exception as broken:
+        except Exception:
             logger.exception("the device failed its probe; its render goes to another replica")
-            self._broken = broken
             return False
         return True
 
@@ -312,6 +314,17 @@ class Generator:
             except StoreUnavailable as error:
                 logger.warning("%s; the end of the render is written when it is back", error)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _leave(why: str) -> NoReturn:
+    """End this process, and let Serve start another one.
+
+    A replica that only fails its health checks is stopped gracefully: Serve would wait for the very call, or reserved
+    slot, that never ends, and hold the GPU as long.
+    """
+    logger.critical("%s; this replica ends itself, so that another one takes its place", why)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _yield_to_api() -> None:

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
-from serve_app.api.request_schema import Body, LoraItem
+from serve_app.api.request_schema import Body, LoraItem, Token
 from serve_app.api.response_schema import ErrorBody
 from serve_app.api.services import Services
 from serve_app.errors import ServiceError
@@ -26,7 +26,7 @@ class InspectionRequest(Body):
         max_length=_MOST_FILES,
         description="The files, written as in a request for videos; `network_multiplier` plays no part.",
     )
-    hf_token: SecretStr | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
+    hf_token: Token | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
     norms: bool = Field(
         False,
         description="Also how strongly each layer is changed. Reads the whole file; only for files in `lora_root`.",

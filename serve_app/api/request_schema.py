@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr
 
 from serve_app.jobs.spec import Expert, OutputFormat, Priority, Recipe, Sampler
 
@@ -35,6 +35,16 @@ EXAMPLES: list[JsonValue] = [
 _SIZE = "Pixels; floored to a multiple of 32, in the recipe `preview` of 16."
 
 Multiplier = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+
+
+def _printable(token: SecretStr) -> SecretStr:
+    value = token.get_secret_value()
+    if not (value.isascii() and value.isprintable()):
+        raise ValueError("must be printable ASCII, as it is sent in a header")
+    return token
+
+
+Token = Annotated[SecretStr, AfterValidator(_printable)]
 
 
 class Body(BaseModel):
@@ -135,7 +145,7 @@ class InferenceRequest(Body):
     )
     prompts: list[PromptItem] = Field(min_length=1, max_length=1000, description="One video each.")
     trigger_word: str | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
-    hf_token: SecretStr | None = Field(
+    hf_token: Token | None = Field(
         None,
         description=(
             "For LoRAs in private or gated Hugging Face repositories. Never logged or returned, and forgotten when the "

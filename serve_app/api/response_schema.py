@@ -76,7 +76,7 @@ class Deleted(BaseModel):
     """The request, its renders and its files are gone."""
 
     request_id: str = Field(examples=[_ID])
-    deleted: Literal[True] = True
+    deleted: Literal[True] = Field(True, examples=[True])
 
 
 class Outputs(BaseModel):

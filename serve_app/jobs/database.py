@@ -1,7 +1,7 @@
 """The way to the job store's database: engine, transactions, schema migrations."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import wraps
 from importlib import resources
@@ -23,6 +23,9 @@ from serve_app.errors import StoreUnavailable
 Upsert = postgresql.Insert | sqlite.Insert
 
 QUEUE_CHANNEL = "renders_queued"  # on which a PostgreSQL server tells who listens that renders were queued
+
+# Of connections to a PostgreSQL server, in libpq's words: a host that drops packets must not hold requests for minutes.
+SERVER_TIMEOUTS: Mapping[str, int] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}  # s, ms
 
 _DEADLOCK = "40P01"  # SQLSTATE: this transaction was ended so that another could go on
 _DEADLOCK_TRIES = 5
@@ -75,11 +78,15 @@ class Database:
 
     def __init__(self, url: str) -> None:
         driver_url = make_url(_with_driver(url, sync=False))
+        on_server = driver_url.get_backend_name() == "postgresql"
         self._engine: AsyncEngine = create_async_engine(
             driver_url,
-            skip_autocommit_rollback=True,
+            # Saves a round trip after each read. Not on SQLite: there SQLAlchemy takes a connection whose BEGIN is its
+            # user's for one in autocommit, and would leave a transaction that failed open.
+            skip_autocommit_rollback=on_server,
             # A connection from before a restart of the server is replaced, at the price of a round trip for each use.
-            pool_pre_ping=driver_url.get_backend_name() == "postgresql",
+            pool_pre_ping=on_server,
+            connect_args=dict(SERVER_TIMEOUTS) if on_server else {},
         )
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: AbstractAsyncContextManager[None] = nullcontext()

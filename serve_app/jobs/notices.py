@@ -4,8 +4,9 @@ import asyncio
 import logging
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
-from serve_app.jobs.database import QUEUE_CHANNEL
+from serve_app.jobs.database import QUEUE_CHANNEL, SERVER_TIMEOUTS
 
 logger = logging.getLogger("ray.serve")
 
@@ -14,9 +15,10 @@ _RECONNECT_S = 1.0
 
 async def listen(url: str, heard: asyncio.Event) -> None:
     """Set `heard` at every notice, for ever; also at each (re)connection, since notices may have been missed."""
+    address = make_conninfo(url, **SERVER_TIMEOUTS)
     while True:
         try:
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            async with await psycopg.AsyncConnection.connect(address, autocommit=True) as connection:
                 await connection.execute(f"LISTEN {QUEUE_CHANNEL}")
                 heard.set()
                 async for _ in connection.notifies():

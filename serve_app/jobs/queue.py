@@ -5,6 +5,7 @@ from time import time
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Integer,
     Row,
     Select,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     func,
     literal,
     select,
+    tuple_,
     union_all,
     values,
 )
@@ -26,7 +28,7 @@ from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.records import Line, RenderRecord, Waiting
 from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import RenderState
-from serve_app.jobs.tables import BUCKET, leaders, queue_totals, renders
+from serve_app.jobs.tables import BUCKET, WHOLE_LINE, leaders, queue_totals, renders
 
 _WAITING = (
     renders.c.id,
@@ -84,27 +86,17 @@ class Queue:
 
 async def read_load(connection: AsyncConnection) -> Load:
     """The load, as this connection sees it."""
-    lines = (
-        await connection.execute(
-            select(
-                queue_totals.c.tenant,
-                queue_totals.c.priority,
-                func.sum(queue_totals.c.queued).label("queued"),
-                func.sum(queue_totals.c.cost_s).label("cost_s"),
-            ).group_by(queue_totals.c.tenant, queue_totals.c.priority)
-        )
-    ).all()
+    lines = (await connection.execute(_LINES)).all()
     running = (await connection.execute(_RUNNING)).one()
     replicas = (await connection.execute(_REPLICAS)).scalar_one_or_none()
     return Load(
-        lines={
-            Line(row.tenant, Priority.of_rank(row.priority)): Amount(int(row.queued), float(row.cost_s))
-            for row in lines
-        },
+        lines={Line(row.tenant, Priority.of_rank(row.priority)): Amount(row.queued, row.cost_s) for row in lines},
         running=Amount(int(running.renders), float(running.cost_s or 0.0)),
         replicas=replicas or 0,
     )
 
+
+_LINES = select(queue_totals).where(queue_totals.c.bucket == WHOLE_LINE)
 
 _RUNNING = select(
     func.count().label("renders"),
@@ -116,13 +108,21 @@ _REPLICAS = select(func.sum(leaders.c.replicas))
 
 def _head(line: Line, window: int) -> Subquery:
     # A SELECT of its own: a LIMIT may not stand directly in a UNION on SQLite.
-    return (
-        select(*_WAITING)
-        .where(_QUEUED, renders.c.tenant == line.tenant, renders.c.priority == line.priority.rank)
-        .order_by(renders.c.id)
-        .limit(window)
-        .subquery()
-    )
+    columns = (renders.c.tenant, renders.c.priority)
+    wanted = (literal(line.tenant), literal(line.priority.rank))
+    return _queued_first(select(*_WAITING), columns, wanted).limit(window).subquery()
+
+
+def _queued_first(
+    query: Select[Any], columns: Sequence[ColumnElement[Any]], wanted: Sequence[ColumnElement[Any]]
+) -> Select[Any]:
+    """The query over the queued renders whose columns, the first of an index, are as wanted; in order of arrival.
+
+    Two comparisons stand for each equality, and the order names all columns of the index: told that the columns are
+    constant, PostgreSQL prefers to walk the primary key, past everything that does not match.
+    """
+    matching = and_(tuple_(*columns) >= tuple_(*wanted), tuple_(*columns) <= tuple_(*wanted))
+    return query.where(_QUEUED, matching).order_by(*columns, renders.c.id)
 
 
 def _oldest_of_pairs(lines: Sequence[Line], pairs: Sequence[str]) -> Select[Any]:
@@ -135,17 +135,10 @@ def _oldest_of_pairs(lines: Sequence[Line], pairs: Sequence[str]) -> Select[Any]
     wanted_pairs = (
         values(column("pair_key", String), name="wanted_pairs").data([(pair,) for pair in pairs]).cte("wanted_pairs")
     )
-    oldest = (
-        select(func.min(renders.c.id))
-        .where(
-            _QUEUED,
-            renders.c.pair_key == wanted_pairs.c.pair_key,
-            renders.c.tenant == wanted_lines.c.tenant,
-            renders.c.priority == wanted_lines.c.priority,
-        )
-        .correlate(wanted_pairs, wanted_lines)
-        .scalar_subquery()
-    )
+    columns = (renders.c.pair_key, renders.c.tenant, renders.c.priority)
+    wanted = (wanted_pairs.c.pair_key, wanted_lines.c.tenant, wanted_lines.c.priority)
+    first = _queued_first(select(renders.c.id), columns, wanted).limit(1)
+    oldest = first.correlate(wanted_pairs, wanted_lines).scalar_subquery()
     ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))
     return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
 
@@ -154,7 +147,7 @@ def _ahead_in_line(line: Line, render_id: int) -> Select[Any]:
     """Whole buckets before the render's own, and in that one what is before it."""
     bucket = render_id // BUCKET
     totals = select(queue_totals.c.queued.label("renders"), queue_totals.c.cost_s.label("cost_s")).where(
-        _in(queue_totals, line), queue_totals.c.bucket < bucket
+        _in(queue_totals, line), queue_totals.c.bucket > WHOLE_LINE, queue_totals.c.bucket < bucket
     )
     neighbours = select(literal(1), renders.c.cost_s).where(
         _QUEUED, _in(renders, line), renders.c.id >= bucket * BUCKET, renders.c.id < render_id

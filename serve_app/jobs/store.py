@@ -282,8 +282,13 @@ def _held(claim: Claim) -> ColumnElement[bool]:
 
 def _failure(condition: ColumnElement[bool], error: RenderError) -> Update:
     return _change(RenderEvent.FAIL, condition).values(
-        error_code=error.code.value, error_message=error.message, finished_at=time()
+        error_code=error.code.value, error_message=_storable(error.message), finished_at=time()
     )
+
+
+def _storable(text: str) -> str:
+    """The text without what a database refuses, wherever the message came from: NUL, and halves of characters."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def _columns_of_lost(condition: ColumnElement[bool]) -> Select[Any]:

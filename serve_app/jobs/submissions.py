@@ -81,18 +81,25 @@ async def _outcome_of_winner(connection: AsyncConnection, request: NewRequest) -
 
 
 async def _insert(connection: AsyncConnection, into_requests: Upsert, admitted: Sequence[NewRequest]) -> set[str]:
-    """The ids of those that were inserted, with their renders and tokens."""
+    """The ids of those that were inserted, with their renders and tokens.
+
+    Keys and then lines are taken in one order by every process, so that no two wait for each other.
+    """
     if not admitted:
         return set()
-    statement = into_requests.values([rows.of_request(request) for request in admitted])
+    statement = into_requests.values([rows.of_request(request) for request in sorted(admitted, key=_key)])
     once_per_key = statement.on_conflict_do_nothing(
         index_elements=["tenant", "idempotency_key"], index_where=requests.c.idempotency_key.is_not(None)
     )
     kept = await connection.execute(once_per_key.returning(requests.c.id))
     inserted = set(kept.scalars())
-    new = [request for request in admitted if request.id in inserted]
+    new = sorted((request for request in admitted if request.id in inserted), key=lambda request: request.line)
     if new:
         await connection.execute(insert(renders), [row for request in new for row in rows.of_renders(request)])
     if tokens := [row for request in new for row in rows.of_tokens(request)]:
         await connection.execute(insert(request_tokens), tokens)
     return inserted
+
+
+def _key(request: NewRequest) -> tuple[str, str]:
+    return request.tenant, request.idempotency.key if request.idempotency else ""

@@ -103,8 +103,9 @@ renders = Table(
 )
 
 BUCKET = 512  # neighbouring renders whose totals share a row; the triggers of migration 0003 divide by it
+WHOLE_LINE = -1  # in place of a bucket: the totals of the line
 
-# How many renders of a line are queued and what they cost, in buckets by id. Kept by triggers on `renders`.
+# How many renders of a line are queued and what they cost: all of them, and in buckets by id. Kept by triggers.
 queue_totals = Table(
     "queue_totals",
     metadata,

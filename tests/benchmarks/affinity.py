@@ -131,7 +131,7 @@ def multiplexed(workload: Workload) -> type:
         def __init__(self) -> None:
             self._loaded = 0
 
-        @serve.multiplexed(max_num_models_per_replica=workload.resident)
+        @serve.multiplexed(max_num_models_per_replica=workload.resident)  # type: ignore[untyped-decorator]
         async def load(self, pair: str) -> str:
             await asyncio.sleep(workload.load_s)
             self._loaded += 1
@@ -186,9 +186,7 @@ def through_dispatcher(workload: Workload) -> Outcome:
     return Outcome.of(workload, "dispatcher", cold, record.finished_at - record.created_at)
 
 
-async def _render_all(
-    plan: ServicePlan, dispatcher: DeploymentHandle, workload: Workload
-) -> tuple[RequestRecord, float]:
+async def _render_all(plan: ServicePlan, dispatcher: DeploymentHandle, workload: Workload) -> RequestRecord:
     """The request with its renders once all have ended, and when it was submitted."""
     store = JobStore(plan.settings.database_url)
     specs = tuple(make_spec(pair=pair) for pair in workload.pairs)

@@ -53,14 +53,22 @@ async def run_clients(url: str, jobs: Sequence[Job], clients: int) -> list[Resul
 async def _run(http: httpx.AsyncClient, job: Job) -> Result:
     accepted = await _insist(http, "POST", "/v1/inference", json=job.body, headers={"Idempotency-Key": job.key})
     request_id = accepted.json()["request_id"]
-    while (status := (await _insist(http, "GET", f"/v1/requests/{request_id}/status")).json())["status"] not in ENDED:
-        await asyncio.sleep(_POLL_S)
+    status = await _ended(http, request_id)
     if status["status"] != "succeeded":
         return Result(job, request_id, status["status"], status["error_code"], None, None)
     result = (await _insist(http, "GET", f"/v1/requests/{request_id}/result")).json()
     (made,) = result["metadata"]["prompts"]
     archive = await _insist(http, "GET", f"/v1/requests/{request_id}/outputs/0")
     return Result(job, request_id, "succeeded", None, _frames(archive.content), made["attempt"])
+
+
+async def _ended(http: httpx.AsyncClient, request_id: str) -> dict[str, Any]:
+    """The status of a request that has ended."""
+    while True:
+        status: dict[str, Any] = (await _insist(http, "GET", f"/v1/requests/{request_id}/status")).json()
+        if status["status"] in ENDED:
+            return status
+        await asyncio.sleep(_POLL_S)
 
 
 async def _insist(http: httpx.AsyncClient, method: str, path: str, **options: Any) -> httpx.Response:

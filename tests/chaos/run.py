@@ -57,7 +57,9 @@ def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outco
         _write_pairs(directory / "loras")
         service.start()
         expected = _undisturbed(service.url, clients)
-        results = _disturbed(service, database, url, _jobs(renders, "chaos"), clients, every_s)
+        load = _Load(service.url, _jobs(renders, "chaos"), clients)
+        _strike(service, database, url, load, every_s)
+        results = load.results()
         return _outcome(url, directory / "var" / "outputs", results, expected)
     finally:
         service.stop()
@@ -89,12 +91,28 @@ def _undisturbed(url: str, clients: int) -> dict[str, str | None]:
     return {result.job.spec: result.frames for result in asyncio.run(run_clients(url, jobs, clients))}
 
 
-def _disturbed(
-    service: ServiceProcess, database: PostgresServer, url: str, jobs: Sequence[Job], clients: int, every_s: float
-) -> list[Result]:
-    results: list[Result] = []
-    load = threading.Thread(target=lambda: results.extend(asyncio.run(run_clients(service.url, jobs, clients))))
-    load.start()
+class _Load:
+    """Clients at work in a thread of their own."""
+
+    def __init__(self, url: str, jobs: Sequence[Job], clients: int) -> None:
+        self._results: list[Result] = []
+        self._thread = threading.Thread(
+            target=lambda: self._results.extend(asyncio.run(run_clients(url, jobs, clients)))
+        )
+        self._thread.start()
+
+    @property
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
+
+    def results(self) -> list[Result]:
+        """What every client saw, once all have their frames."""
+        self._thread.join()
+        return self._results
+
+
+def _strike(service: ServiceProcess, database: PostgresServer, url: str, load: _Load, every_s: float) -> None:
+    """One fault after another."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
 
     def rendering() -> bool:
@@ -103,11 +121,9 @@ def _disturbed(
 
     for name, strike in Faults(service, database, rendering):
         time.sleep(every_s)
-        logger.info("fault: %s (load %s)", name, "goes on" if load.is_alive() else "is over")
+        logger.info("fault: %s (load %s)", name, "goes on" if load.goes_on else "is over")
         strike()
-    load.join()
     engine.dispose()
-    return results
 
 
 def _outcome(url: str, outputs: Path, results: Sequence[Result], expected: dict[str, str | None]) -> Outcome:

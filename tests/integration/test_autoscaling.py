@@ -20,7 +20,7 @@ from tests.service_process import ServiceProcess
 
 MOST = 4
 SHORT = {"sample_steps": 50}  # a second
-LONG = {"sample_steps": 400}  # far longer than it takes until idle Generators go
+LONG = {"sample_steps": 150, "width": 128, "height": 128}  # far longer than it takes until idle Generators go
 SAMPLE_S = 0.1
 WITHIN_S = 60
 
@@ -86,7 +86,7 @@ def scaling(tmp_path: Path) -> Iterator[ServiceProcess]:
         max_generators=MOST,
         target_wait_s=2,
         upscale_delay_s=0.5,
-        downscale_delay_s=3,
+        downscale_delay_s=2,
     )
     service.start()
     yield service
@@ -102,7 +102,8 @@ def test_generators_follow_the_work_from_none_to_the_most_and_back(scaling: Serv
     with Client(scaling.url) as client, Watch(scaling) as watch:
         watch.wait_for(0)
 
-        burst = client.submit(body(LONG, *({**SHORT, "seed": seed} for seed in range(11))))
+        # At the end one renders alone, beside idle ones that go.
+        burst = client.submit(body(*({**SHORT, "seed": seed} for seed in range(11)), LONG))
         watch.wait_for(MOST)
         assert attempts(client, burst) == [1] * 12
         watch.wait_for(0)

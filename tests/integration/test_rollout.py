@@ -34,9 +34,9 @@ class Rollouts:
         application["args"] |= args or {}
         application["deployments"] = [{"name": name, "user_config": user} for name, user in user_configs.items()]
         path.write_text(json.dumps(config))
-        serve = Path(sys.executable).with_name("serve")
+        serve = str(Path(sys.executable).with_name("serve"))
         environment = {**os.environ, **_OPEN}
-        command = [serve, "deploy", path, "--address", self._dashboard]
+        command = [serve, "deploy", str(path), "--address", self._dashboard]
         subprocess.run(command, check=True, env=environment, cwd=self._service.directory, capture_output=True)
         self._wait_until_running()
 

@@ -1,18 +1,23 @@
-"""The simulated queue, which gives out candidates as the job store does."""
+"""The simulated queue of the service, which gives out the candidates that the job store would."""
 
 from collections import OrderedDict, deque
+from collections.abc import Collection
 from itertools import islice
 
 from serve_app.jobs.records import Line, Waiting
 
 
 class Lines:
+    """The same renders twice: each line in order of arrival, and of each line those of one pair."""
+
     def __init__(self) -> None:
         self._lines: dict[Line, OrderedDict[int, Waiting]] = {}
         self._pairs: dict[tuple[Line, str], deque[Waiting]] = {}
 
-    def __len__(self):
-        return sum(map(len, self._lines.values()))
+    @property
+    def tenants(self) -> set[str]:
+        """Those that have something waiting."""
+        return {line.tenant for line in self._lines}
 
     def add(self, render: Waiting) -> None:
         self._lines.setdefault(render.line, OrderedDict())[render.render_id] = render
@@ -28,16 +33,12 @@ class Lines:
         if not pair:
             del self._pairs[render.line, render.pair_key]
 
-    @property
-    def tenants(self) -> set[str]:
-        return {line.tenant for line in self._lines}
-
-    def candidates(self, tenants, pairs, window: int) -> list[Waiting]:
-        found = {}
+    def candidates(self, tenants: Collection[str], pairs: Collection[str], window: int) -> list[Waiting]:
+        """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival."""
+        found: dict[int, Waiting] = {}
         for line, renders in self._lines.items():
             if line.tenant in tenants:
                 found.update(islice(renders.items(), window))
-                for pair in pairs:
-                    if oldest := self._pairs.get((line, pair)):
-                        found[oldest[0].render_id] = oldest[0]
-        return [found[i] for i in sorted(found)]
+                same = (self._pairs[line, pair][0] for pair in pairs if (line, pair) in self._pairs)
+                found.update((render.render_id, render) for render in same)
+        return [found[render_id] for render_id in sorted(found)]

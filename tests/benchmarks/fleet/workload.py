@@ -8,15 +8,18 @@ from numpy.typing import NDArray
 from serve_app.jobs.records import Waiting
 from serve_app.jobs.spec import Priority
 
-FLOODER = "flood"
 QUIET = ("quiet-a", "quiet-b")
-_SHARES = {FLOODER: 0.30, QUIET[0]: 0.35, QUIET[1]: 0.35}
+FLOODER = "flood"
+TENANTS = (*QUIET, FLOODER)
+_SHARES = {QUIET[0]: 0.35, QUIET[1]: 0.35, FLOODER: 0.30}  # of the renders
 _BURSTS = 5
 _BURST_S = 60.0
 
-MEDIAN_S = 120.0
-SIGMA = 0.5  # of the logarithm: 95 % of the renders take between 45 and 320 s
-PREDICTION_ERROR = 0.1  # likewise, of the predicted over the actual cost
+# Log-normal, with these standard deviations of the logarithm.
+_MEDIAN_S = 120.0
+_SPREAD = 0.5  # 95 % of the renders take between 45 and 320 s
+_PREDICTION_ERROR = 0.1
+
 _PAIRS = 5000
 _ZIPF = 1.1
 
@@ -32,8 +35,8 @@ class Work:
 def workload(renders: int, replicas: int, load: float, seed: int) -> list[Work]:
     """Renders in order of arrival, whose seconds are `load` times what the replicas have until the last arrival."""
     random = np.random.default_rng(seed)
-    seconds = random.lognormal(np.log(MEDIAN_S), SIGMA, renders)
-    predicted = seconds * random.lognormal(0.0, PREDICTION_ERROR, renders)
+    seconds = random.lognormal(np.log(_MEDIAN_S), _SPREAD, renders)
+    predicted = seconds * random.lognormal(0.0, _PREDICTION_ERROR, renders)
     pairs = random.choice(_PAIRS, renders, p=_popularity())
     arrivals = _arrivals(random, renders, float(seconds.sum()) / (replicas * load))
     return [
@@ -64,4 +67,4 @@ def _arrivals(random: np.random.Generator, renders: int, span_s: float) -> list[
 
 def _popularity() -> NDArray[np.float64]:
     weights = np.arange(1, _PAIRS + 1, dtype=np.float64) ** -_ZIPF
-    return weights / weights.sum()
+    return weights / float(weights.sum())

@@ -108,3 +108,9 @@ async def test_text_that_is_not_unicode_is_refused_by_the_name_of_its_field(
 async def test_any_unicode_text_is_a_prompt(api: Api, text: str) -> None:
     (spec,) = await api.specs(body({"prompt": text, "neg": text}))
     assert (spec.prompt, spec.negative_prompt) == (text, text)
+
+
+@pytest.mark.parametrize("token", ["hf_\x00", "hf_é", "hf\n"])
+async def test_a_token_that_no_header_can_carry_is_refused(api: Api, token: str) -> None:
+    (problem,) = await api.invalid(body(hf_token=token))
+    assert problem["loc"] == ["body", "hf_token"]

@@ -18,10 +18,11 @@ MODELS = [
     if issubclass(model, BaseModel) and model.__module__ == module.__name__ and model is not Body
 ]
 OPERATIONS = {
-    ("post", "/v1/inference"): {"200", "400", "422", "503"},
+    ("post", "/v1/inference"): {"200", "400", "409", "422", "429", "503"},
     ("get", "/v1/requests/{request_id}/status"): {"200", "404"},
     ("get", "/v1/requests/{request_id}/result"): {"200", "404"},
     ("post", "/v1/requests/{request_id}/cancel"): {"200", "404"},
+    ("delete", "/v1/requests/{request_id}"): {"200", "404", "409"},
     ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},
     ("post", "/v1/loras/inspect"): {"200", "422"},
     ("get", "/v1/models"): {"200"},
@@ -51,7 +52,7 @@ async def test_every_parameter_is_described(api: Api) -> None:
         for key, operation in (await operations(api)).items()
         for parameter in operation.get("parameters", [])
     ]
-    assert len(parameters) == 5
+    assert len(parameters) == 8
     assert [parameter for parameter in parameters if not parameter[-1]] == []
 
 

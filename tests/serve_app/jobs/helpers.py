@@ -13,7 +13,7 @@ from serve_app.jobs.records import Claim, Line, NewRequest, Output
 from serve_app.jobs.spec import OutputFormat, Priority
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
-from serve_app.jobs.tables import BUCKET, queue_totals, renders
+from serve_app.jobs.tables import BUCKET, WHOLE_LINE, queue_totals, renders
 from tests.fixtures.specs import make_spec
 from tests.fixtures.store import connect, queued
 
@@ -80,7 +80,7 @@ Totals = dict[tuple[Line, int], Amount]
 
 
 def kept_totals(url: str) -> Totals:
-    """What the database keeps: by line and bucket, what waits."""
+    """What the database keeps: by line and bucket, and for the whole line, what waits."""
     with connect(url) as connection:
         rows = connection.execute(select(queue_totals)).all()
     return {
@@ -95,6 +95,7 @@ def counted_totals(url: str) -> Totals:
         rows = connection.execute(query.where(renders.c.state == RenderState.QUEUED)).all()
     totals: Totals = {}
     for row in rows:
-        place = (Line(row.tenant, Priority.of_rank(row.priority)), row.id // BUCKET)
-        totals[place] = totals.get(place, Amount()) + Amount(1, row.cost_s)
+        line = Line(row.tenant, Priority.of_rank(row.priority))
+        for bucket in (WHOLE_LINE, row.id // BUCKET):
+            totals[line, bucket] = totals.get((line, bucket), Amount()) + Amount(1, row.cost_s)
     return totals

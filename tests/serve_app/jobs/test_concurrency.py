@@ -103,8 +103,9 @@ async def test_whatever_many_processes_do_at_once_the_sums_stay_right(store: Job
             for process in processes * WORKERS:
                 workers.create_task(process.run(until))
     assert kept_totals(database_url) == counted_totals(database_url)
-    ends = dict(counted := [end for process in processes for end in process.counted])
-    assert len(ends) == len(counted) > 0, "a render ended twice"
+    counted = [end for process in processes for end in process.counted]
+    ends = dict(counted)
+    assert len(ends) == len(counted), "a render ended twice"
     assert_ends_are_kept(database_url, ends)
     for request_id in set(ids):
         with suppress(RequestNotFound):

@@ -11,7 +11,10 @@ THEIRS, THEIRS_LOW = Line("they", Priority.NORMAL), Line("they", Priority.LOW)
 OTHERS = Line("others", Priority.HIGH)
 
 
-def load(lines: dict[Line, Amount] | None = None, running: Amount = Amount(), replicas: int = 0) -> Load:
+NOTHING = Amount()
+
+
+def load(lines: dict[Line, Amount] | None = None, running: Amount = NOTHING, replicas: int = 0) -> Load:
     return Load(lines or {}, running, replicas)
 
 

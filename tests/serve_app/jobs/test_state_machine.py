@@ -1,17 +1,24 @@
 """Any order of submissions, claims, ends, losses, cancellations and late writers, against a model in plain Python."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import time
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
-from hypothesis.stateful import run_state_machine_as_test as run_as_test
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 from pydantic import SecretStr
 from sqlalchemy import delete, select, update
 
@@ -31,6 +38,7 @@ SETTINGS = settings(
     max_examples=12,
     stateful_step_count=40,
     deadline=None,
+    phases=(Phase.reuse, Phase.generate),  # on a real database, shrinking takes minutes
     suppress_health_check=list(HealthCheck),  # a step is as slow as the disk
 )
 
@@ -71,13 +79,17 @@ class Request:
         render.end(RenderState.FAILED)
         self.cancel()
 
-    def lose(self, render: Render) -> None:
-        if render.cancel_requested:
-            render.end(RenderState.CANCELED)
-        elif render.attempt >= MAX_ATTEMPTS:
-            self.fail(render)
-        else:
-            render.state, render.lease = RenderState.QUEUED, None
+    def lose(self, lost: Sequence[Render]) -> None:
+        """Each gets what it would get alone; then a failure cancels what is left."""
+        for render in lost:
+            if render.cancel_requested:
+                render.end(RenderState.CANCELED)
+            elif render.attempt >= MAX_ATTEMPTS:
+                render.end(RenderState.FAILED)
+            else:
+                render.state, render.lease = RenderState.QUEUED, None
+        if any(render.state is RenderState.FAILED for render in lost):
+            self.cancel()
 
     @property
     def ended(self) -> bool:
@@ -100,10 +112,17 @@ class Model:
         render = request and request.renders[claim.index]
         return (request, render) if request and render and render.lease == claim.token else None
 
-    def rows(self) -> list[tuple[str, int, str, int, bool, str | None, bool]]:
+    def claimed(self, claim: Claim) -> None:
+        request = self.requests[claim.request_id]
+        render = request.renders[claim.index]
+        assert (claim.attempt, claim.hf_token) == (render.attempt + 1, request.new.hf_token)
+        render.state, render.attempt, render.lapsed = RenderState.PROCESSING, claim.attempt, False
+        render.lease = claim.token
+
+    def rows(self) -> list[tuple[str, int, str, int, str | None, bool]]:
         return [
             (
-                *(request_id, index, render.state.value, render.attempt, render.cancel_requested),
+                *(request_id, index, render.state.value, render.attempt),
                 output_name(request_id, index, render) if render.state is RenderState.SUCCEEDED else None,
                 render.state in FINAL,
             )
@@ -147,17 +166,18 @@ class Store(RuleBasedStateMachine):
     known = Bundle[str]("known")  # ids of requests
     claims = Bundle[Claim]("claims")  # also those that no longer count
 
-    def __init__(self, database_url: str) -> None:
+    url: ClassVar[str]
+
+    def __init__(self) -> None:
         super().__init__()
-        self._url = database_url
         self._model = Model()
         self._exit = ExitStack()
-        self._connection = self._exit.enter_context(connect(database_url))
+        self._connection = self._exit.enter_context(connect(self.url))
         self._runner = self._exit.enter_context(asyncio.Runner())
         self._stores = [self._run(self._open()) for _ in range(2)]
 
     async def _open(self) -> JobStore:
-        store = JobStore(self._url)
+        store = JobStore(self.url)
         self._exit.callback(lambda: self._run(store.close()))
         return store
 
@@ -201,21 +221,28 @@ class Store(RuleBasedStateMachine):
             accepted = self._run(self._store.submit(again))
             assert (accepted.request_id, accepted.replayed) == (request_id, True)
 
-    @rule(target=claims, place=st.integers(0), rivals=st.integers(1, 3))
-    def claim(self, place: int, rivals: int) -> Claim | MultipleResults[Claim]:
-        """Of a render in any state, by several at once."""
+    @rule(target=claims, place=st.integers(0, 9), rivals=st.integers(1, 3))
+    def claim(self, place: int, rivals: int) -> MultipleResults[Claim]:
+        """A render in any state, by several at once."""
         places = self._render_ids()
         if not places:
             return multiple()
         render_id, request_id, index = places[place % len(places)]
         won = self._run(self._claim_at_once(render_id, rivals))
-        render = self._model.requests[request_id].renders[index]
-        assert len(won) == (render.state is RenderState.QUEUED)
+        assert len(won) == (self._model.requests[request_id].renders[index].state is RenderState.QUEUED)
         for claim in won:
-            assert (claim.request_id, claim.index, claim.attempt) == (request_id, index, render.attempt + 1)
-            assert claim.hf_token == self._model.requests[request_id].new.hf_token
-            render.state, render.attempt, render.lapsed = RenderState.PROCESSING, claim.attempt, False
-            render.lease = claim.token
+            assert (claim.request_id, claim.index) == (request_id, index)
+            self._model.claimed(claim)
+        return multiple(*won)
+
+    @rule(target=claims)
+    def claim_everything(self) -> MultipleResults[Claim]:
+        """As a fleet does that is large enough."""
+        waiting = self._run(queued(self._store))
+        won = [claim for one in waiting for claim in self._run(self._claim_at_once(one.render_id, rivals=1))]
+        assert len(won) == len(waiting)
+        for claim in won:
+            self._model.claimed(claim)
         return multiple(*won)
 
     async def _claim_at_once(self, render_id: int, rivals: int) -> list[Claim]:
@@ -230,18 +257,16 @@ class Store(RuleBasedStateMachine):
         if held:
             held[1].lapsed = lapses
 
-    @rule(claim=claims, ends=st.lists(st.sampled_from(sorted(ENDS)), min_size=1, max_size=4))
-    def end(self, claim: Claim, ends: list[str]) -> None:
-        """At once, in all these ways: the first counts, if the claim does."""
+    @rule(claim=claims, end=st.sampled_from(sorted(ENDS)), times=st.integers(1, 3))
+    def end(self, claim: Claim, end: str, times: int) -> None:
+        """Several times at once: one of them counts, if the claim does."""
         held = self._model.held(claim)
-        counted = self._run(self._end_at_once(claim, ends))
-        assert len(counted) == (held is not None)
+        assert sum(self._run(self._end_at_once(claim, end, times))) == (held is not None)
         if held:
-            self._follow(counted[0], *held)
+            self._follow(end, *held)
 
-    async def _end_at_once(self, claim: Claim, ends: list[str]) -> list[str]:
-        results = await asyncio.gather(*(ENDS[end](self._store, claim) for end in ends))
-        return [end for end, counted in zip(ends, results, strict=True) if counted]
+    async def _end_at_once(self, claim: Claim, end: str, times: int) -> list[bool]:
+        return await asyncio.gather(*(ENDS[end](self._store, claim) for _ in range(times)))
 
     @staticmethod
     def _follow(end: str, request: Request, render: Render) -> None:
@@ -252,20 +277,21 @@ class Store(RuleBasedStateMachine):
         elif end == "cancel":
             render.end(RenderState.CANCELED)
         else:
-            request.lose(render)
+            request.lose([render])
 
     @rule(silent=st.booleans())
     def expire_leases(self, silent: bool) -> None:
         """`silent`: after every holder fell silent."""
         if silent:
-            with connect(self._url) as connection:
+            with connect(self.url) as connection:
                 connection.execute(update(renders).values(lease_expires_at=0.0))
-        running = [(request, request.renders[i]) for request, i in self._model.of_state(RenderState.PROCESSING)]
-        lapsed = [(request, render) for request, render in running if silent or render.lapsed]
-        assert self._run(self._store.expire_leases(MAX_ATTEMPTS)) == len(lapsed)
-        for request, render in lapsed:
-            if render.state is RenderState.PROCESSING:
-                request.lose(render)
+        lost = {
+            request_id: [r for r in request.renders if r.state is RenderState.PROCESSING and (silent or r.lapsed)]
+            for request_id, request in self._model.requests.items()
+        }
+        assert self._run(self._store.expire_leases(MAX_ATTEMPTS)) == sum(map(len, lost.values()))
+        for request_id, renders_of_it in lost.items():
+            self._model.requests[request_id].lose(renders_of_it)
 
     @rule(request_id=known)
     def cancel(self, request_id: str) -> None:
@@ -294,13 +320,7 @@ class Store(RuleBasedStateMachine):
 
     @invariant()
     def every_render_is_what_it_should_be(self) -> None:
-        of_render = (
-            renders.c.request_id,
-            renders.c.index,
-            renders.c.state,
-            renders.c.attempt,
-            renders.c.cancel_requested,
-        )
+        of_render = (renders.c.request_id, renders.c.index, renders.c.state, renders.c.attempt)
         query = select(*of_render, renders.c.output, renders.c.finished_at.is_not(None)).order_by(renders.c.id)
         found = [
             (*of_render, output and Output.model_validate_json(output).name, finished)
@@ -334,11 +354,14 @@ class Store(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Leave an empty database to the next example; totals of what was queued go with it."""
-        with self._exit, connect(self._url) as connection:
+        with self._exit, connect(self.url) as connection:
             for table in (renders, request_tokens, requests):
                 connection.execute(delete(table))
             assert connection.execute(select(queue_totals)).all() == []
 
 
 def test_any_order_of_events_leaves_what_the_model_says(database_url: str) -> None:
-    run_as_test(lambda: Store(database_url), settings=SETTINGS)
+    class StoreOnDatabase(Store):
+        url = database_url
+
+    run_state_machine_as_test(StoreOnDatabase, settings=SETTINGS)

@@ -32,6 +32,19 @@ async def test_an_unknown_request_is_named(store: JobStore) -> None:
         await store.cancel("no-such-id")
 
 
+async def test_what_is_refused_leaves_no_transaction_open(store: JobStore, database_url: str) -> None:
+    request_id = await submit(store)
+    async with other_stores(database_url, 1) as (other,):
+        for _ in range(3):
+            with pytest.raises(RequestNotFound):
+                await store.cancel("no-such-id")
+            with pytest.raises(RequestNotEnded):
+                await store.remove(request_id)
+            async with asyncio.timeout(5):
+                await submit(other)
+                await submit(store)
+
+
 async def test_renders_wait_in_order_of_arrival(store: JobStore) -> None:
     first, second = await submit(store, 2), await submit(store, 2, pair="b")
     waiting = await queued(store)
@@ -249,3 +262,11 @@ async def test_a_canceled_writer_does_not_keep_the_database_locked(store: JobSto
         assert await store.succeed(claim, output(claim))
     assert (await other.request(request_id)).state is RenderState.SUCCEEDED
     await other.close()
+
+
+async def test_an_error_whose_words_no_database_takes_ends_its_render_all_the_same(store: JobStore) -> None:
+    request_id = await submit(store)
+    assert await store.fail(await claim_next(store), RenderFailed("half \ud83d and \x00"))
+    failure = (await store.request(request_id)).failure
+    assert failure is not None
+    assert failure.error_message == "half ? and \ufffd"

@@ -1,16 +1,18 @@
 """How requests enter: once for each key, and only while there is room."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 
 import pytest
+from sqlalchemy import text
 
 from serve_app.errors import IdempotencyConflict, QueueFull, ServiceError, TenantQueueFull, WaitTooLong
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest
-from serve_app.jobs.store import JobStore
-from tests.fixtures.store import queued
+from serve_app.jobs.store import NO_LIMITS, JobStore
+from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import claim_next, counted_totals, kept_totals, new_request, other_stores, output
 
 KEY = Idempotency(key="once", digest="digest")
@@ -18,7 +20,7 @@ OTHER_BODY = Idempotency(key="once", digest="another")
 Outcome = Accepted | BaseException
 
 
-async def submit_together(store: JobStore, requests: Sequence[NewRequest], limits: Limits = Limits()) -> list[Outcome]:
+async def submit_together(store: JobStore, requests: Sequence[NewRequest], limits: Limits = NO_LIMITS) -> list[Outcome]:
     """All of them in one transaction: those after the first gather while it is under way, and it is one too many."""
     first = asyncio.ensure_future(store.submit(new_request(tenant="first")))
     await asyncio.sleep(0)
@@ -94,6 +96,27 @@ async def test_keys_that_many_processes_bring_in_any_order_stand_for_one_request
             )
         )
     assert len({one.request_id for one in accepted}) == len(keys) == len(await queued(store))
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_processes_that_submit_for_the_same_tenants_never_wait_for_each_other_in_a_circle(
+    store: JobStore, database_url: str
+) -> None:
+    chance = random.Random(0)
+    keys = [(tenant, str(number)) for number in range(50) for tenant in "abcdef"]
+    async with other_stores(database_url, 3) as others:
+        for _ in range(10):
+            await asyncio.gather(
+                *(
+                    one.submit(new_request(tenant=tenant, idempotency=Idempotency(key=key, digest="digest")))
+                    for one in (store, *others)
+                    for tenant, key in chance.sample(keys, 15)
+                )
+            )
+    await store.close()  # a server counts what a connection did once that has gone
+    with connect(database_url) as connection:
+        of_this = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        assert connection.execute(of_this).scalar_one() == 0
 
 
 async def test_a_key_that_stands_twice_in_one_transaction_is_one_request(store: JobStore) -> None:

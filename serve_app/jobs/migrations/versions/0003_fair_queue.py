@@ -16,9 +16,14 @@ _RENDERS = sa.table(
     "renders", sa.column("id", sa.BigInteger), sa.column("spec", sa.Text), sa.column("steps", sa.Integer)
 )
 
-# One row for each 512 neighbouring renders of a line: how many of them are queued, and what they cost. A position in
-# the line is then a sum over few rows, however long the line. The database keeps it, so no statement can forget to.
+# One row for each line, in bucket -1, and one for each 512 neighbouring renders of it: how many of them are queued, and
+# what they cost. A position in the line is then a sum over few rows, however long the line. The database keeps it, so
+# no statement can forget to. The line's own row comes first: who has it has the line, and nobody waits in a circle.
 _ADD = """
+    INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s)
+    VALUES (NEW.tenant, NEW.priority, -1, 1, NEW.cost_s)
+    ON CONFLICT (tenant, priority, bucket)
+    DO UPDATE SET queued = queue_totals.queued + 1, cost_s = queue_totals.cost_s + NEW.cost_s;
     INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s)
     VALUES (NEW.tenant, NEW.priority, NEW.id / 512, 1, NEW.cost_s)
     ON CONFLICT (tenant, priority, bucket)
@@ -26,9 +31,11 @@ _ADD = """
 """
 _SUBTRACT = """
     UPDATE queue_totals SET queued = queued - 1, cost_s = cost_s - OLD.cost_s
+    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = -1;
+    UPDATE queue_totals SET queued = queued - 1, cost_s = cost_s - OLD.cost_s
     WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = OLD.id / 512;
     DELETE FROM queue_totals
-    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = OLD.id / 512 AND queued = 0;
+    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket IN (-1, OLD.id / 512) AND queued = 0;
 """
 _TRIGGERS = {
     "renders_queued_by_insert": ("INSERT", "NEW.state = 'queued'", _ADD),
@@ -88,6 +95,10 @@ def _create_tables() -> None:
         "INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s) "
         "SELECT tenant, priority, id / 512, count(*), sum(cost_s) FROM renders WHERE state = 'queued' "
         "GROUP BY tenant, priority, id / 512"
+    )
+    op.execute(
+        "INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s) "
+        "SELECT tenant, priority, -1, sum(queued), sum(cost_s) FROM queue_totals GROUP BY tenant, priority"
     )
     op.create_table(
         "leaders",

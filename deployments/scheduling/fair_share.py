@@ -1,0 +1,62 @@
+"""How tenants share the replicas: start-time fair queueing over predicted seconds."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+
+class FairShare:
+    """Remembers how much the tenants that have work were given.
+
+    Virtual time is seconds of one replica, divided by the tenant's weight (1 for those not named). A tenant's turn is
+    the virtual time at which its next render starts, and the system's is the turn of the most owed tenant. A tenant
+    that comes back after it had nothing starts at the system's: idling makes neither credit nor debt, and nothing is
+    kept of those who have no work.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self._weights = weights
+        self._system = 0.0
+        self._turns: dict[str, float] = {}
+        self._waiting: frozenset[str] = frozenset()
+        self._running: Counter[str] = Counter()
+
+    def turns(self, tenants: Iterable[str]) -> dict[str, float]:
+        """The turn of each of these tenants, which must be all that have something waiting."""
+        before, self._waiting = self._waiting, frozenset(tenants)
+        for tenant in self._waiting - before:
+            self._turns[tenant] = max(self._turn(tenant), self._system)
+        for tenant in before - self._waiting:
+            self._forget_if_idle(tenant)
+        turns = {tenant: self._turn(tenant) for tenant in self._waiting}
+        self._system = max(self._system, min(turns.values(), default=self._system))
+        return turns
+
+    def charge(self, tenant: str, cost_s: float) -> None:
+        """One of its renders starts, which is predicted to take that many seconds."""
+        self._turns[tenant] = self._turn(tenant) + cost_s / self._weight(tenant)
+        self._running[tenant] += 1
+
+    def settle(self, tenant: str, predicted_s: float, actual_s: float) -> None:
+        """One of its renders that were charged has ended. One that was charged elsewhere changes nothing here."""
+        if tenant not in self._running:
+            return
+        self._turns[tenant] += (actual_s - predicted_s) / self._weight(tenant)
+        self._running[tenant] -= 1
+        self._forget_if_idle(tenant)
+
+    def slack(self, replicas: int, tenants: Iterable[str], patience_s: float) -> float:
+        """The virtual time that passes for these tenants while so many replicas work for so many seconds."""
+        return replicas * patience_s / sum(map(self._weight, tenants))
+
+    def _turn(self, tenant: str) -> float:
+        return self._turns.get(tenant, self._system)
+
+    def _weight(self, tenant: str) -> float:
+        return self._weights.get(tenant, 1.0)
+
+    def _forget_if_idle(self, tenant: str) -> None:
+        if self._running[tenant] > 0:
+            return
+        del self._running[tenant]
+        if tenant not in self._waiting:
+            del self._turns[tenant]

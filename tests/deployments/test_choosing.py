@@ -1,0 +1,101 @@
+"""The policy over a real store."""
+
+import asyncio
+from time import time
+from uuid import uuid4
+
+import pytest
+
+from deployments.choosing import Chooser
+from deployments.fleet import FleetMemory
+from serve_app.jobs.records import Claim, NewRequest
+from serve_app.jobs.spec import Priority
+from serve_app.jobs.store import JobStore
+from serve_app.settings import Settings
+from tests.fixtures.specs import make_spec
+
+LEASE_S = 30.0
+
+
+@pytest.fixture
+def fleet() -> FleetMemory:
+    fleet = FleetMemory()
+    fleet.saw({"r1": (), "r2": ()})
+    return fleet
+
+
+@pytest.fixture
+def chooser(store: JobStore, fleet: FleetMemory) -> Chooser:
+    return Chooser(store, fleet, Settings(tenant_weights={"paying": 3.0}))
+
+
+async def submit(
+    store: JobStore, *pairs: str, tenant: str = "default", priority: Priority = Priority.NORMAL, cost_s: float = 10.0
+) -> str:
+    new = NewRequest(
+        id=str(uuid4()),
+        model="wan22_14b_t2v",
+        created_at=time(),
+        specs=tuple(make_spec(pair=pair) for pair in pairs),
+        costs=(cost_s,) * len(pairs),
+        tenant=tenant,
+        priority=priority,
+    )
+    await store.submit(new)
+    return new.id
+
+
+def key(pair: str) -> str:
+    return make_spec(pair=pair).pair_key
+
+
+async def claim(chooser: Chooser, replica: str = "r1") -> Claim:
+    found = await chooser.claim_for(replica, LEASE_S)
+    assert found is not None
+    return found
+
+
+async def test_where_nothing_waits_there_is_nothing_to_claim(chooser: Chooser) -> None:
+    assert await chooser.claim_for("r1", LEASE_S) is None
+
+
+async def test_a_replica_gets_the_pair_that_it_has_ready_before_older_renders(
+    chooser: Chooser, store: JobStore, fleet: FleetMemory
+) -> None:
+    await submit(store, "a", "a", "b")
+    fleet.learned("r1", [key("b")])
+    assert (await claim(chooser, "r1")).spec.pair_key == key("b")
+    assert (await claim(chooser, "r2")).spec.pair_key == key("a")
+
+
+async def test_higher_priority_goes_first_within_a_tenant(chooser: Chooser, store: JobStore) -> None:
+    await submit(store, "a", priority=Priority.LOW)
+    await submit(store, "a")
+    urgent = await submit(store, "a", priority=Priority.HIGH)
+    assert (await claim(chooser)).request_id == urgent
+
+
+async def test_tenants_share_by_weight_whatever_their_priority_and_numbers(chooser: Chooser, store: JobStore) -> None:
+    await submit(store, *("a" * 60), tenant="flood", priority=Priority.HIGH)
+    await submit(store, *("b" * 60), tenant="paying", priority=Priority.LOW)
+    tenants = [(await claim(chooser, "r2")).tenant for _ in range(40)]
+    assert tenants.count("paying") == pytest.approx(30, abs=2)
+
+
+async def test_a_tenant_pays_for_what_its_renders_really_took(chooser: Chooser, store: JobStore) -> None:
+    await submit(store, *("a" * 30), tenant="slow")
+    await submit(store, *("a" * 30), tenant="fast")
+    tenants = []
+    for _ in range(30):
+        held = await claim(chooser)
+        tenants.append(held.tenant)
+        chooser.ended(held, actual_s=40.0 if held.tenant == "slow" else 10.0)
+    assert tenants.count("fast") == pytest.approx(24, abs=2)
+
+
+async def test_what_is_canceled_between_looking_and_claiming_is_passed_over(chooser: Chooser, store: JobStore) -> None:
+    ids = [await submit(store, "a") for _ in range(5)]
+    claims, _ = await asyncio.gather(chooser.claim_for("r1", LEASE_S), store.cancel(ids[0]))
+    assert claims is not None
+    left = {(await claim(chooser)).request_id for _ in range(4 if claims.request_id == ids[0] else 3)}
+    assert ids[4] in left

@@ -1,0 +1,5 @@
+"""Tests that need a GPU are collected where there is one."""
+
+import torch
+
+collect_ignore = [] if torch.cuda.is_available() else ["test_service.py"]

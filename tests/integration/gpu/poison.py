@@ -1,0 +1,42 @@
+"""The service as it is, but for a prompt that breaks the CUDA context of the Generator that renders it, once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray.serve import Application
+
+from deployments import pipelines
+from deployments.generator import Generator
+from deployments.wan.pixels import Frames
+from deployments.wan.runtime import WanRuntime
+from serve_app import application
+from serve_app.jobs.spec import RenderSpec
+
+PROMPT = "poison"
+_TAKEN = Path("var/poison-taken")  # in the working directory, which all replicas share
+
+
+class PoisonableRuntime(WanRuntime):
+    """Renders as ever; the poison is an index out of bounds, which a kernel finds."""
+
+    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
+        """Render, or break the context."""
+        if spec.prompt == PROMPT and not _TAKEN.exists():
+            _TAKEN.touch()
+            torch.zeros(1, device="cuda")[torch.tensor([1], device="cuda")].item()
+        return super().render(spec, on_step)
+
+
+class PoisonableGenerator(Generator):
+    """A Generator of such a runtime; importing this module, as its replicas do, registers it."""
+
+
+pipelines._PIPELINES["wan22_t2v"] = f"{__name__}:PoisonableRuntime"
+
+
+def build(args: dict[str, Any]) -> Application:
+    """As `serve_app:build`."""
+    vars(application)["Generator"] = PoisonableGenerator
+    return application.application(args)
