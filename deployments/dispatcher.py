@@ -47,6 +47,7 @@ class Dispatcher:
     """
 
     def __init__(self, plan: ServicePlan, generators: DeploymentHandle) -> None:
+        self._built = plan  # by the args alone
         self._plan = plan
         self._store = JobStore(plan.settings.database_url)
         self._leadership = self._store.leadership(DISPATCHER)
@@ -65,7 +66,7 @@ class Dispatcher:
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes; renders under way are not touched."""
-        self._plan = self._plan.retuned(user_config)
+        self._plan = self._built.retuned(user_config)
         self._chooser.retune(self._plan.settings)
 
     async def queued(self) -> None:

@@ -51,6 +51,7 @@ class Generator:
 
     def __init__(self, plan: ServicePlan) -> None:
         settings = plan.settings
+        self._built = plan  # by the args alone
         self._plan = plan
         self._store = JobStore(settings.database_url)
         self._outputs = OutputStore.from_url(settings.output_url)
@@ -84,7 +85,7 @@ class Generator:
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes, from the next render on."""
-        self._plan = self._plan.retuned(user_config)
+        self._plan = self._built.retuned(user_config)
 
     def record_routing_stats(self) -> dict[str, Any]:
         """The pairs that are ready here, for a Dispatcher that does not know this replica yet."""

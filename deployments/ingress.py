@@ -70,6 +70,7 @@ class Ingress:
     """Validates requests, makes them durable, answers from the store. It holds nothing of its own."""
 
     def __init__(self, plan: ServicePlan, dispatcher: DeploymentHandle) -> None:
+        self._built = plan  # by the args alone
         store = JobStore(plan.settings.database_url)
         self._services = Services(
             plan=plan,
@@ -83,7 +84,7 @@ class Ingress:
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes, from the next request on."""
-        self._services = replace(self._services, plan=self._services.plan.retuned(user_config))
+        self._services = replace(self._services, plan=self._built.retuned(user_config))
         self._app.state.services = self._services
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -1,10 +1,12 @@
 """POST and status latency, and videos per second, while the demo checkpoint renders.
 
-    python -m tests.benchmarks.http_load [--renders 60] [--clients 1 16] [--proxy python haproxy] [--base-url URL]
+    python -m tests.benchmarks.http_load [--renders 60] [--clients 1 16 64] [--proxy python haproxy]
+                                         [--pause 0] [--ingress 1] [--base-url URL]
 
-Each client posts its share of the requests one after another, then waits for them in turn, asking for the status
-twice a second. Videos per second count from the first POST to the end of the last render, by the server's clock.
-Prints a table and, last, one line of JSON. It starts a service of its own unless `--base-url` names one.
+Each client posts its share of the requests, at least three, one after another, then waits for them in turn, asking for
+the status twice a second. With a pause, it waits about so many seconds before each post, so that posts come one by one
+and not in bursts. Videos per second count from the first POST to the end of the last render, by the server's
+clock. Prints a table and, last, one line of JSON. It starts a service of its own unless `--base-url` names one.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import asyncio
 import json
 import os
 import platform
+import random
 import statistics
 import tempfile
 import time
@@ -26,6 +29,7 @@ import aiohttp
 from tests.service_process import ServiceProcess
 
 POLL_S = 0.5
+LEAST_POSTS = 3  # of each client: of a single burst, the last answer would say only how long the burst takes
 PROMPT = {"prompt": "a fox", "width": 64, "height": 64, "num_frames": 5, "sample_steps": 2}
 BODY = {
     "model": "wan22_14b_t2v",
@@ -51,10 +55,11 @@ async def timed(into: list[float], call: Any) -> dict[str, Any]:
     return body
 
 
-async def client(http: aiohttp.ClientSession, seeds: range, samples: Samples) -> float:
+async def client(http: aiohttp.ClientSession, seeds: range, samples: Samples, pause_s: float) -> float:
     """Posts one render per seed and waits for all; when the last one ended, in seconds since the epoch."""
     ids = []
     for seed in seeds:
+        await asyncio.sleep(random.uniform(0, 2 * pause_s))
         body = {**BODY, "prompts": [{**PROMPT, "seed": seed}]}
         ids.append((await timed(samples.post, http.post("/v1/inference", json=body)))["request_id"])
     return max([await ended(http, request_id, samples) for request_id in ids])
@@ -70,11 +75,13 @@ async def ended(http: aiohttp.ClientSession, request_id: str, samples: Samples) 
         await asyncio.sleep(POLL_S)
 
 
-async def load(url: str, clients: int, renders: int) -> dict[str, Any]:
+async def load(url: str, clients: int, renders: int, pause_s: float) -> dict[str, Any]:
     samples = Samples()
+    renders = max(renders, LEAST_POSTS * clients)
     async with aiohttp.ClientSession(url, raise_for_status=True) as http:
         started = time.time()
-        ends = await asyncio.gather(*(client(http, range(n, renders, clients), samples) for n in range(clients)))
+        shares = [range(n, renders, clients) for n in range(clients)]
+        ends = await asyncio.gather(*(client(http, share, samples, pause_s) for share in shares))
     return {
         "clients": clients,
         "renders": renders,
@@ -89,18 +96,21 @@ def milliseconds(samples: list[float], percentile: int) -> float:
     return round(1000 * statistics.quantiles(samples, n=100, method="inclusive")[percentile - 1], 1)
 
 
-def measure(url: str, proxy: str, clients: list[int], renders: int) -> list[dict[str, Any]]:
-    asyncio.run(load(url, 1, 3))  # warm-up: first load of the pair, lazily opened connections
-    return [{"proxy": proxy, **asyncio.run(load(url, count, renders))} for count in clients]
+def measure(url: str, proxy: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    asyncio.run(load(url, 1, 3, 0))  # warm-up: first load of the pair, lazily opened connections
+    return [
+        {"proxy": proxy, **asyncio.run(load(url, count, options.renders, options.pause))} for count in options.clients
+    ]
 
 
-def measure_own(proxy: str, clients: list[int], renders: int) -> list[dict[str, Any]]:
+def measure_own(proxy: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Against a service of our own, behind Serve's Python proxy or HAProxy."""
     with tempfile.TemporaryDirectory() as directory:
-        service = ServiceProcess(Path(directory), {"RAY_SERVE_ENABLE_HA_PROXY": "1" if proxy == "haproxy" else "0"})
+        environment = {"RAY_SERVE_ENABLE_HA_PROXY": "1" if proxy == "haproxy" else "0"}
+        service = ServiceProcess(Path(directory), environment, ingress_replicas=options.ingress)
         service.start()
         try:
-            return measure(service.url, proxy, clients, renders)
+            return measure(service.url, proxy, options)
         finally:
             service.stop()
 
@@ -121,14 +131,16 @@ def report(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--renders", type=int, default=60)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--proxy", nargs="+", choices=["python", "haproxy"], default=["python", "haproxy"])
+    parser.add_argument("--pause", type=float, default=0, help="mean seconds before each post of a client")
+    parser.add_argument("--ingress", type=int, default=1, help="API replicas")
     parser.add_argument("--base-url")
     options = parser.parse_args()
     if options.base_url:
-        report(measure(options.base_url, "as given", options.clients, options.renders))
+        report(measure(options.base_url, "as given", options))
     else:
-        report([row for proxy in options.proxy for row in measure_own(proxy, options.clients, options.renders)])
+        report([row for proxy in options.proxy for row in measure_own(proxy, options)])
 
 
 if __name__ == "__main__":
