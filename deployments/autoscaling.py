@@ -8,6 +8,9 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
+# Between two renders, Serve counts a slot twice for a moment; up to so much, a mean of slots is rounded down.
+_FLICKER = 0.25
+
 BUSY = "busy"  # what a Generator reports of itself: 1 while it renders, encodes or stores
 
 
@@ -20,7 +23,7 @@ class BacklogPolicy:
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
         """The number of replicas, and no state."""
-        slots = math.ceil(context.total_num_requests)
+        slots = math.ceil(max(0.0, context.total_num_requests - _FLICKER))
         return max(slots, busy_replicas(context)), {}
 
 

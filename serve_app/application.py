@@ -10,7 +10,7 @@ import ray
 from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application
-from ray.serve.config import AggregationFunction, AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
@@ -29,7 +29,7 @@ _MANY = 1000  # calls at once; these replicas only wait for the store and for ea
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
 _DRAIN_POLL_S = 2
 _HEALTH_PERIOD_S = 5  # three failed checks in a row replace a replica
-_LOOK_BACK_S = 5
+_LOOK_BACK_S = 3
 _METRICS_INTERVAL_S = 1
 
 
@@ -66,8 +66,7 @@ def bind(plan: ServicePlan) -> Application:
             min_replicas=min(settings.min_generators, plan.max_generators),
             max_replicas=plan.max_generators,
             policy=AutoscalingPolicy(policy_function="deployments.autoscaling:BacklogPolicy"),
-            # The peak of the last seconds: slots already are what the work needs, and the delays smooth enough.
-            aggregation_function=AggregationFunction.MAX,
+            # Short: slots already are what the work needs, and the delays smooth enough.
             look_back_period_s=_LOOK_BACK_S,
             metrics_interval_s=_METRICS_INTERVAL_S,
             upscale_delay_s=settings.upscale_delay_s,

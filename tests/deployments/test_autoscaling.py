@@ -47,7 +47,11 @@ def replicas(**kind: Any) -> int:
 
 def test_there_is_a_replica_for_each_slot() -> None:
     assert replicas(requests=0, busy={}) == 0
-    assert replicas(requests=2.2, busy={"a": 1.0}) == 3
+    assert replicas(requests=2.5, busy={"a": 1.0}) == 3
+
+
+def test_a_slot_that_is_counted_twice_for_a_moment_brings_no_replica() -> None:
+    assert replicas(requests=1.1, busy={"a": 1.0}) == 1
 
 
 def test_what_is_at_work_stays_although_the_dispatcher_with_its_slots_is_gone() -> None:

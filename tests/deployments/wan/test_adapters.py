@@ -14,7 +14,7 @@ from tests.deployments.wan.experts import Experts, forward
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_adapters_are_those_of_diffusers_bit_for_bit(
+def test_adapters_are_those_of_diffusers(
     tiny_experts: Path, layouts: dict[str, Path], *, dtype: torch.dtype, several: bool
 ) -> None:
     names = ["ai-toolkit", "diffusers"] if several else ["ai-toolkit"]
@@ -28,7 +28,10 @@ def test_adapters_are_those_of_diffusers_bit_for_bit(
     one, other = ours.adapters(Expert.LOW), theirs.adapters(Expert.LOW)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert torch.equal(forward(ours, Expert.LOW), forward(theirs, Expert.LOW))
+    # Not to the last bit in float32: on some CPUs (an AMD EPYC) a product of the same two tensors depends by one unit in
+    # the last place on where they lie in memory.
+    rounding = 1e-5 if dtype is torch.float32 else 0.0
+    torch.testing.assert_close(forward(ours, Expert.LOW), forward(theirs, Expert.LOW), rtol=0, atol=rounding)
 
 
 def test_alpha_stays_a_factor_and_touches_no_weight(tiny_experts: Path, layouts: dict[str, Path]) -> None:
