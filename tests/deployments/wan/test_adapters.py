@@ -28,7 +28,7 @@ def test_adapters_are_those_of_diffusers(
     one, other = ours.adapters(Expert.LOW), theirs.adapters(Expert.LOW)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    # Not to the last bit in float32: on some CPUs (an AMD EPYC) a product of the same two tensors depends by one unit in
+    # Not to the last bit in float32: on some CPUs (an AMD EPYC) a product of the same tensors depends by one unit in
     # the last place on where they lie in memory.
     rounding = 1e-5 if dtype is torch.float32 else 0.0
     torch.testing.assert_close(forward(ours, Expert.LOW), forward(theirs, Expert.LOW), rtol=0, atol=rounding)
