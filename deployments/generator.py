@@ -41,6 +41,7 @@ Frames = npt.NDArray[np.uint8]
 # On a shared CPU the API must win over generation: at 10, Linux gives it a tenth of what the API gets of a core.
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
+_STORING_S = 60.0
 _STARVED_S = 15.0  # far beyond any gap between two renders while some wait
 _STARVED_CHECKS = 3  # in a row
 _GIB = 2**30
@@ -289,7 +290,8 @@ class Generator:
             # The slot stays taken meanwhile, so that no other render meets this device.
             others = self._unfinished - {asyncio.current_task()}
             if others:
-                await asyncio.wait(others)
+                # What is being stored gets the time; another render on this device would wait for this one in turn.
+                await asyncio.wait(others, timeout=_STORING_S)
             _leave("the device failed its probe")
         await self._report(lambda: self._store.fail(claim, error))
 
