@@ -6,7 +6,8 @@ from time import monotonic
 
 from serve_app.cost_model import CostModel
 from serve_app.jobs.load import Amount, ahead_of, wait_s
-from serve_app.jobs.records import RenderRecord, RequestRecord
+from serve_app.jobs.records import RenderRecord
+from serve_app.jobs.standing import Standing
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.plan import ServicePlan
@@ -39,18 +40,19 @@ class Forecaster:
             self._read_at = monotonic()
         return self._model
 
-    async def forecast(self, record: RequestRecord, weights: Mapping[str, float]) -> Forecast:
-        """When the request's turn comes and when it will have ended, as things are now."""
-        queued = [render for render in record.renders if render.state is RenderState.QUEUED]
-        running_s = max((_remaining_s(r) for r in record.renders if r.state is RenderState.PROCESSING), default=None)
-        if not queued:
-            return Forecast(eta_s=running_s)
-        load = await self._store.queue.load()
-        ahead = await self._store.queue.ahead_in_line(record.line, queued[0])
-        siblings = Amount(len(queued) - 1, sum(render.cost_s for render in queued[:-1]))
-        first = ahead_of(load, record.line, ahead, weights)
-        last = ahead_of(load, record.line, ahead + siblings, weights)
-        return Forecast(first.renders, wait_s(load, last) + queued[-1].cost_s)
+
+def forecast(standing: Standing, weights: Mapping[str, float]) -> Forecast:
+    """When the request's turn comes and when it will have ended, as things are now."""
+    record, place = standing.record, standing.place
+    if place is None:
+        return Forecast(
+            eta_s=max((_remaining_s(r) for r in record.renders if r.state is RenderState.PROCESSING), default=None)
+        )
+    queued = [render for render in record.renders if render.state is RenderState.QUEUED]
+    siblings = Amount(len(queued) - 1, sum(render.cost_s for render in queued[:-1]))
+    first = ahead_of(place.load, record.line, place.ahead, weights)
+    last = ahead_of(place.load, record.line, place.ahead + siblings, weights)
+    return Forecast(first.renders, wait_s(place.load, last) + queued[-1].cost_s)
 
 
 def _remaining_s(render: RenderRecord) -> float:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from serve_app.api import views
+from serve_app.api.forecast import forecast
 from serve_app.api.headers import SenderHeadersDep
 from serve_app.api.inspection import Inspection, InspectionRequest, inspect
 from serve_app.api.request_schema import InferenceRequest
@@ -23,8 +24,9 @@ from serve_app.api.response_schema import (
 )
 from serve_app.api.services import Services, ServicesDep
 from serve_app.api.submission import Sender, accept
-from serve_app.errors import OutputNotFound, RequestNotFound
-from serve_app.jobs.records import RequestRecord
+from serve_app.errors import OutputNotFound
+from serve_app.jobs.reading import not_found
+from serve_app.jobs.standing import Standing
 from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import check_ended
 
@@ -47,9 +49,8 @@ _refusals: dict[int | str, dict[str, Any]] = {
 router = APIRouter()
 
 
-async def _status(record: RequestRecord, services: Services) -> RequestStatus:
-    weights = services.plan.settings.tenant_weights
-    return views.status(record, await services.forecaster.forecast(record, weights))
+def _status(standing: Standing, services: Services) -> RequestStatus:
+    return views.status(standing.record, forecast(standing, services.plan.settings.tenant_weights))
 
 
 def _known_form(request_id: str) -> str:
@@ -57,7 +58,7 @@ def _known_form(request_id: str) -> str:
     try:
         return str(UUID(request_id))
     except ValueError:
-        raise RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id}) from None
+        raise not_found(request_id) from None
 
 
 @router.post("/v1/inference", response_model=Accepted, responses=_refusals, tags=["inference"])
@@ -81,7 +82,7 @@ async def submit(
 @router.get("/v1/requests/{request_id}/status", response_model=RequestStatus, responses=_not_found, tags=["requests"])
 async def status(request_id: RequestId, services: ServicesDep) -> RequestStatus:
     """Where the request is, and how far."""
-    return await _status(await services.store.request(_known_form(request_id)), services)
+    return _status(await services.store.standing(_known_form(request_id)), services)
 
 
 @router.get("/v1/requests/{request_id}/result", response_model=RequestResult, responses=_not_found, tags=["requests"])
@@ -97,7 +98,7 @@ async def cancel(request_id: RequestId, services: ServicesDep) -> RequestStatus:
     record = await services.store.cancel(_known_form(request_id))
     if record.state not in FINAL:
         services.announcer.canceled(record.id)
-    return await _status(record, services)
+    return _status(Standing(record), services)  # nothing of it waits any more
 
 
 @router.delete(

@@ -11,7 +11,6 @@ from sqlalchemy import (
     Select,
     String,
     Subquery,
-    Table,
     and_,
     column,
     func,
@@ -25,10 +24,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.load import Amount, Load
-from serve_app.jobs.records import Line, RenderRecord, Waiting
+from serve_app.jobs.records import Line, Waiting
 from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import RenderState
-from serve_app.jobs.tables import BUCKET, WHOLE_LINE, leaders, queue_totals, renders
+from serve_app.jobs.tables import WHOLE_LINE, leaders, queue_totals, renders
 
 _WAITING = (
     renders.c.id,
@@ -66,13 +65,6 @@ class Queue:
         return [_to_waiting(row) for row in sorted({row.id: row for row in found}.values(), key=lambda row: row.id)]
 
     @to_the_end
-    async def ahead_in_line(self, line: Line, render: RenderRecord) -> Amount:
-        """What waits in the render's own line before it."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_ahead_in_line(line, render.id))).one()
-        return Amount(int(row.renders or 0), float(row.cost_s or 0.0))
-
-    @to_the_end
     async def oldest_wait_s(self) -> float | None:
         """Seconds that the longest waiting render of any line has waited; None where none waits."""
         async with self._database.read() as connection:
@@ -86,24 +78,35 @@ class Queue:
 
 async def read_load(connection: AsyncConnection) -> Load:
     """The load, as this connection sees it."""
-    lines = (await connection.execute(_LINES)).all()
-    running = (await connection.execute(_RUNNING)).one()
-    replicas = (await connection.execute(_REPLICAS)).scalar_one_or_none()
+    found = (await connection.execute(_LOAD)).all()
+    whole = found[0]
     return Load(
-        lines={Line(row.tenant, Priority.of_rank(row.priority)): Amount(row.queued, row.cost_s) for row in lines},
-        running=Amount(int(running.renders), float(running.cost_s or 0.0)),
-        replicas=replicas or 0,
+        lines={
+            Line(row.tenant, Priority.of_rank(row.priority)): Amount(row.queued, row.cost_s)
+            for row in found
+            if row.tenant is not None
+        },
+        running=Amount(int(whole.running), float(whole.running_s or 0.0)),
+        replicas=whole.replicas or 0,
     )
 
 
-_LINES = select(queue_totals).where(queue_totals.c.bucket == WHOLE_LINE)
+def _load() -> Select[Any]:
+    """One row for each line, or one without a line, each with what is the same for all."""
+    running = (
+        select(
+            func.count().label("running"),
+            func.sum(renders.c.cost_s * (1 - renders.c.steps_done * 1.0 / renders.c.steps)).label("running_s"),
+            select(func.sum(leaders.c.replicas)).scalar_subquery().label("replicas"),
+        )
+        .where(renders.c.state == RenderState.PROCESSING)
+        .subquery()
+    )
+    lines = select(queue_totals).where(queue_totals.c.bucket == WHOLE_LINE).subquery()
+    return select(running, lines).outerjoin_from(running, lines, literal(True))
 
-_RUNNING = select(
-    func.count().label("renders"),
-    func.sum(renders.c.cost_s * (1 - renders.c.steps_done * 1.0 / renders.c.steps)).label("cost_s"),
-).where(renders.c.state == RenderState.PROCESSING)
 
-_REPLICAS = select(func.sum(leaders.c.replicas))
+_LOAD = _load()
 
 
 def _head(line: Line, window: int) -> Subquery:
@@ -141,23 +144,6 @@ def _oldest_of_pairs(lines: Sequence[Line], pairs: Sequence[str]) -> Select[Any]
     oldest = first.correlate(wanted_pairs, wanted_lines).scalar_subquery()
     ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))
     return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
-
-
-def _ahead_in_line(line: Line, render_id: int) -> Select[Any]:
-    """Whole buckets before the render's own, and in that one what is before it."""
-    bucket = render_id // BUCKET
-    totals = select(queue_totals.c.queued.label("renders"), queue_totals.c.cost_s.label("cost_s")).where(
-        _in(queue_totals, line), queue_totals.c.bucket > WHOLE_LINE, queue_totals.c.bucket < bucket
-    )
-    neighbours = select(literal(1), renders.c.cost_s).where(
-        _QUEUED, _in(renders, line), renders.c.id >= bucket * BUCKET, renders.c.id < render_id
-    )
-    both = union_all(totals, neighbours).subquery()
-    return select(func.sum(both.c.renders).label("renders"), func.sum(both.c.cost_s).label("cost_s"))
-
-
-def _in(table: Table, line: Line) -> Any:
-    return and_(table.c.tenant == line.tenant, table.c.priority == line.priority.rank)
 
 
 def _to_waiting(row: Row[Any]) -> Waiting:

@@ -14,17 +14,19 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Row, Select, Update, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.errors import AttemptsExhausted, RenderError, RequestNotEnded, RequestNotFound, ServiceError
-from serve_app.jobs import rows, submissions
+from serve_app.batches import Batches
+from serve_app.errors import AttemptsExhausted, RenderError, RequestNotEnded, ServiceError
+from serve_app.jobs import submissions
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.cost_rows import Measurement, add_cost, read_costs
 from serve_app.jobs.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Database, to_the_end
-from serve_app.jobs.group_commit import GroupCommit
 from serve_app.jobs.leadership import Leadership
 from serve_app.jobs.queue import Queue
-from serve_app.jobs.records import Accepted, Claim, Idempotency, Line, NewRequest, Output, RequestRecord
-from serve_app.jobs.spec import Priority, RenderSpec
+from serve_app.jobs.reading import not_found, read_request
+from serve_app.jobs.records import Accepted, Claim, Idempotency, NewRequest, Output, RequestRecord
+from serve_app.jobs.spec import RenderSpec
+from serve_app.jobs.standing import Standing, read_standings
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
 from serve_app.jobs.tables import render_costs, renders, request_tokens, requests
 
@@ -36,7 +38,8 @@ class JobStore:
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
-        self._submissions = GroupCommit(self._insert)
+        self._submissions = Batches(self._insert)
+        self._standings = Batches(self._read_standings)
         self.queue = Queue(self._database)
 
     async def close(self) -> None:
@@ -62,7 +65,7 @@ class JobStore:
             AdmissionError: a limit stands against it; nothing was written.
             IdempotencyConflict: its key was used with another body.
         """
-        outcome = await self._submissions.write((request, limits))
+        outcome = await self._submissions.ask((request, limits))
         if isinstance(outcome, ServiceError):
             raise outcome
         return outcome
@@ -92,7 +95,24 @@ class JobStore:
             RequestNotFound: there is none with that id.
         """
         async with self._database.read() as connection:
-            return await _read_request(connection, request_id)
+            return await read_request(connection, request_id)
+
+    async def standing(self, request_id: str) -> Standing:
+        """One request and its place in the queue. Calls that come together are read together.
+
+        Raises:
+            RequestNotFound: there is none with that id.
+        """
+        found = await self._standings.ask(request_id)
+        if found is None:
+            raise not_found(request_id)
+        return found
+
+    @to_the_end
+    async def _read_standings(self, ids: Sequence[str]) -> Sequence[Standing | None]:
+        async with self._database.read() as connection:
+            found = await read_standings(connection, ids)
+        return [found.get(request_id) for request_id in ids]
 
     @to_the_end
     async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
@@ -198,7 +218,7 @@ class JobStore:
         """
         async with self._ending() as connection:
             await _cancel(connection, request_id)
-            return await _read_request(connection, request_id)
+            return await read_request(connection, request_id)
 
     @to_the_end
     async def remove(self, request_id: str) -> None:
@@ -209,7 +229,7 @@ class JobStore:
             RequestNotEnded: a render of it has not ended; nothing was deleted.
         """
         async with self._database.write() as connection:
-            record = await _read_request(connection, request_id)
+            record = await read_request(connection, request_id)
             check_ended(record)
             await connection.execute(delete(renders).where(renders.c.request_id == request_id))
             await connection.execute(delete(requests).where(requests.c.id == request_id))
@@ -318,25 +338,6 @@ async def _cancel(connection: AsyncConnection, request_id: str) -> None:
     await connection.execute(update(renders).where(unfinished).values(cancel_requested=True))
     queued = and_(renders.c.request_id == request_id, renders.c.state == RenderState.QUEUED)
     await connection.execute(_change(RenderEvent.CANCEL, queued).values(finished_at=time()))
-
-
-async def _read_request(connection: AsyncConnection, request_id: str) -> RequestRecord:
-    whole = (
-        select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))
-        .join(requests)
-        .where(requests.c.id == request_id)
-        .order_by(renders.c.index)
-    )
-    found = (await connection.execute(whole)).mappings().all()
-    if not found:
-        raise RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
-    return RequestRecord(
-        id=request_id,
-        model=found[0]["model"],
-        created_at=found[0]["accepted_at"],
-        line=Line(found[0]["tenant"], Priority.of_rank(found[0]["priority"])),
-        renders=tuple(rows.to_render(row) for row in found),
-    )
 
 
 def check_ended(record: RequestRecord) -> None:

@@ -8,9 +8,11 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
+from serve_app.jobs.database import Database
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Claim, Line, NewRequest, Output
 from serve_app.jobs.spec import OutputFormat, Priority
+from serve_app.jobs.standing import read_ahead
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE, queue_totals, renders
@@ -58,6 +60,17 @@ def output(claim: Claim) -> Output:
         seed=claim.spec.seed,
         metadata={},
     )
+
+
+async def ahead_of(url: str, *render_ids: int) -> list[Amount]:
+    """What waits in the same line before each of the renders."""
+    database = Database(url)
+    try:
+        async with database.read() as connection:
+            found = await read_ahead(connection, render_ids)
+        return [found[render_id] for render_id in render_ids]
+    finally:
+        await database.close()
 
 
 async def states(store: JobStore, request_id: str) -> list[RenderState]:

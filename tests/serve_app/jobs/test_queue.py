@@ -15,6 +15,7 @@ from tests.fixtures.specs import make_spec
 from tests.fixtures.store import queued
 from tests.serve_app.jobs.helpers import (
     LEASE_S,
+    ahead_of,
     claim_next,
     counted_totals,
     kept_totals,
@@ -143,20 +144,20 @@ async def test_the_place_in_a_line_longer_than_a_bucket_is_exact(store: JobStore
     assert {bucket for line, bucket in kept_totals(database_url) if line == A} == {WHOLE_LINE, 0, 1}
     assert kept_totals(database_url) == counted_totals(database_url)
     of_bucket_1 = next(n for n, render in enumerate(record.renders) if render.id >= BUCKET)
-    for n in (0, 1, of_bucket_1 - 1, of_bucket_1, of_bucket_1 + 1, len(record.renders) - 1):
-        expected = Amount(3 + n, 3 * 64.0 + sum(render.cost_s for render in record.renders[:n]))
-        assert await store.queue.ahead_in_line(record.line, record.renders[n]) == expected
+    places = (0, 1, of_bucket_1 - 1, of_bucket_1, of_bucket_1 + 1, len(record.renders) - 1)
+    assert await ahead_of(database_url, *(record.renders[n].id for n in places)) == [
+        Amount(3 + n, 3 * 64.0 + sum(render.cost_s for render in record.renders[:n])) for n in places
+    ]
 
 
-async def test_what_no_longer_waits_is_not_ahead(store: JobStore) -> None:
+async def test_what_no_longer_waits_is_not_ahead(store: JobStore, database_url: str) -> None:
     await submit_to(store, A, 1, 2)
     canceled = await submit_to(store, A, *[4.0] * BUCKET)
-    record = await store.request(await submit_to(store, A, 8, 16))
+    first, second = (render.id for render in (await store.request(await submit_to(store, A, 8, 16))).renders)
     await claim_next(store)
-    assert await store.queue.ahead_in_line(A, record.renders[1]) == Amount(BUCKET + 2, 2 + 4 * BUCKET + 8)
+    assert await ahead_of(database_url, second) == [Amount(BUCKET + 2, 2 + 4 * BUCKET + 8)]
     await store.cancel(canceled)
-    assert await store.queue.ahead_in_line(A, record.renders[1]) == Amount(2, 10)
-    assert await store.queue.ahead_in_line(A, record.renders[0]) == Amount(1, 2)
+    assert await ahead_of(database_url, first, second) == [Amount(1, 2), Amount(2, 10)]
 
 
 async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: JobStore) -> None:

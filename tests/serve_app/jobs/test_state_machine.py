@@ -24,12 +24,13 @@ from sqlalchemy import delete, select, update
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound
 from serve_app.jobs.records import Claim, Idempotency, NewRequest, Output
-from serve_app.jobs.spec import OutputFormat, Priority
+from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import queue_totals, renders, request_tokens, requests
 from tests.fixtures.specs import make_spec
 from tests.fixtures.store import connect, queued
+from tests.serve_app.jobs.helpers import output
 
 LEASE_S = 600.0
 MAX_ATTEMPTS = 2
@@ -137,19 +138,6 @@ class Model:
             for index, render in enumerate(request.renders)
             if render.state is state
         ]
-
-
-def output(claim: Claim) -> Output:
-    return Output(
-        name=output_name(claim.request_id, claim.index, claim),
-        format=OutputFormat.MP4,
-        width=64,
-        height=64,
-        num_frames=5,
-        fps=16,
-        seed=claim.spec.seed,
-        metadata={},
-    )
 
 
 ENDS: dict[str, End] = {

@@ -52,8 +52,9 @@ async def test_renders_wait_in_order_of_arrival(store: JobStore) -> None:
     assert len(waiting) == 4
     assert waiting[0].pair_key == waiting[1].pair_key != waiting[2].pair_key
     for request_id, ahead in ((first, 0), (second, 2)):
-        record = await store.request(request_id)
-        assert (await store.queue.ahead_in_line(record.line, record.renders[0])).renders == ahead
+        place = (await store.standing(request_id)).place
+        assert place is not None
+        assert place.ahead.renders == ahead
 
 
 async def test_of_many_claims_for_one_render_one_wins(store: JobStore) -> None:

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from serve_app.jobs.group_commit import GroupCommit
+from serve_app.batches import Batches
 
 
 class Ledger:
@@ -28,14 +28,14 @@ class Ledger:
 
 async def test_a_lone_item_is_committed_by_itself() -> None:
     ledger = Ledger()
-    assert await GroupCommit(ledger.commit).write(1) == 10
+    assert await Batches(ledger.commit).ask(1) == 10
     assert ledger.batches == [[1]]
 
 
 async def test_a_crowd_shares_the_commit_after_the_running_one() -> None:
     ledger = Ledger()
-    group = GroupCommit(ledger.commit)
-    results = await asyncio.gather(*(group.write(number) for number in range(100, 150)))
+    batches = Batches(ledger.commit)
+    results = await asyncio.gather(*(batches.ask(number) for number in range(100, 150)))
     assert results == [10 * number for number in range(100, 150)]
     assert sorted(ledger.committed()) == list(range(100, 150))
     assert len(ledger.batches) <= 2
@@ -43,10 +43,10 @@ async def test_a_crowd_shares_the_commit_after_the_running_one() -> None:
 
 async def test_nobody_is_answered_before_the_commit() -> None:
     ledger = Ledger()
-    group = GroupCommit(ledger.commit)
+    batches = Batches(ledger.commit)
 
     async def write(number: int) -> bool:
-        await group.write(number)
+        await batches.ask(number)
         return any(number in batch for batch in ledger.batches)
 
     assert all(await asyncio.gather(*(write(number) for number in range(100, 120))))
@@ -54,21 +54,21 @@ async def test_nobody_is_answered_before_the_commit() -> None:
 
 async def test_a_failed_commit_fails_its_batch_and_no_other() -> None:
     ledger = Ledger()
-    group = GroupCommit(ledger.commit)
-    first = asyncio.create_task(group.write(1))
+    batches = Batches(ledger.commit)
+    first = asyncio.create_task(batches.ask(1))
     await asyncio.sleep(0)
-    results = await asyncio.gather(group.write(13), group.write(2), return_exceptions=True)
+    results = await asyncio.gather(batches.ask(13), batches.ask(2), return_exceptions=True)
     await first
     assert [type(result) for result in results] == [ValueError, ValueError]
-    await group.write(3)
+    await batches.ask(3)
     assert ledger.batches == [[1], [3]]
 
 
 @pytest.mark.parametrize("canceled", [0, 1, 2])
 async def test_a_caller_that_leaves_takes_nobody_with_it(canceled: int) -> None:
     ledger = Ledger()
-    group = GroupCommit(ledger.commit)
-    tasks = [asyncio.create_task(group.write(number)) for number in range(3)]
+    batches = Batches(ledger.commit)
+    tasks = [asyncio.create_task(batches.ask(number)) for number in range(3)]
     await asyncio.sleep(0.001)
     tasks[canceled].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)

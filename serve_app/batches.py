@@ -1,0 +1,43 @@
+"""Calls that come together are answered together."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batches(Generic[Item, Result]):
+    """Hands items to `answer` in batches: while it answers one batch, the next one gathers.
+
+    A lone item is handed over at once, so this costs nothing where there is no crowd. `answer` gives a result for each
+    item of its batch, in order; it begins after all of them were asked, so what it reads is no older than the question.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
+        self._answer = answer
+        self._turn = asyncio.Lock()
+        self._gathering: _Batch[Item, Result] = _Batch()
+
+    async def ask(self, item: Item) -> Result:
+        """The item's result, once its batch is answered; raises what the answer to its batch raised.
+
+        The item of a caller that is canceled meanwhile may be answered all the same.
+        """
+        batch = self._gathering
+        place = len(batch.items)
+        batch.items.append(item)
+        async with self._turn:
+            if batch is self._gathering:  # the first of its batch to get the turn asks for all
+                self._gathering = _Batch()
+                batch.answered = asyncio.ensure_future(self._answer(batch.items))
+                await asyncio.wait([batch.answered])
+        return (await asyncio.shield(batch.answered))[place]
+
+
+class _Batch(Generic[Item, Result]):
+    answered: asyncio.Future[Sequence[Result]]  # once it is this batch's turn
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []

@@ -1,0 +1,58 @@
+"""Requests as they are stored, with their renders."""
+
+from collections.abc import Collection
+from itertools import groupby
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.errors import RequestNotFound
+from serve_app.jobs import rows
+from serve_app.jobs.records import Line, RequestRecord
+from serve_app.jobs.spec import Priority
+from serve_app.jobs.tables import renders, requests
+
+_WHOLE = (
+    select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))
+    .join(requests)
+    .order_by(renders.c.request_id, renders.c.index)
+)
+
+
+async def read_requests(connection: AsyncConnection, ids: Collection[str]) -> dict[str, RequestRecord]:
+    """Those of the requests that there are, by id."""
+    found = (await connection.execute(_WHOLE.where(requests.c.id.in_(set(ids))))).mappings()
+    return {request_id: _record(list(of_one)) for request_id, of_one in groupby(found, key=_request_id)}
+
+
+async def read_request(connection: AsyncConnection, request_id: str) -> RequestRecord:
+    """One request.
+
+    Raises:
+        RequestNotFound: there is none with that id.
+    """
+    found = await read_requests(connection, [request_id])
+    if request_id not in found:
+        raise not_found(request_id)
+    return found[request_id]
+
+
+def not_found(request_id: str) -> RequestNotFound:
+    """The error for an id that names no request."""
+    return RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
+
+
+def _request_id(row: RowMapping) -> str:
+    request_id: str = row["request_id"]
+    return request_id
+
+
+def _record(found: list[RowMapping]) -> RequestRecord:
+    first = found[0]
+    return RequestRecord(
+        id=first["request_id"],
+        model=first["model"],
+        created_at=first["accepted_at"],
+        line=Line(first["tenant"], Priority.of_rank(first["priority"])),
+        renders=tuple(rows.to_render(row) for row in found),
+    )
