@@ -1,10 +1,12 @@
 """Calls that come together are answered together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 Result = TypeVar("Result")
 
 
@@ -41,3 +43,37 @@ class _Batch(Generic[Item, Result]):
 
     def __init__(self) -> None:
         self.items: list[Item] = []
+
+
+class SharedAnswers(Generic[Key, Result]):
+    """Answers a question once for all who ask it together; different questions do not wait for each other.
+
+    Whoever asks while an answer is being found shares the next one, so that no answer is older than its question.
+    Nothing is kept of questions that nobody is asking.
+    """
+
+    def __init__(self, answer: Callable[[Key], Awaitable[Result]]) -> None:
+        self._answer = answer
+        self._open: dict[Key, _Question[Result]] = {}
+
+    async def ask(self, key: Key) -> Result:
+        """The answer; raises what finding it raised."""
+        question = self._open.get(key)
+        if question is None:
+            question = self._open[key] = _Question(partial(self._once, key))
+        question.askers += 1
+        try:
+            return await question.batches.ask(None)
+        finally:
+            question.askers -= 1
+            if not question.askers:
+                del self._open[key]
+
+    async def _once(self, key: Key, askers: Sequence[None]) -> Sequence[Result]:
+        return [await self._answer(key)] * len(askers)
+
+
+class _Question(Generic[Result]):
+    def __init__(self, answer: Callable[[Sequence[None]], Awaitable[Sequence[Result]]]) -> None:
+        self.batches = Batches(answer)
+        self.askers = 0

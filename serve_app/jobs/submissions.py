@@ -87,11 +87,12 @@ async def _insert(connection: AsyncConnection, into_requests: Upsert, admitted: 
     """
     if not admitted:
         return set()
-    statement = into_requests.values([rows.of_request(request) for request in sorted(admitted, key=_key)])
-    once_per_key = statement.on_conflict_do_nothing(
+    once_per_key = into_requests.on_conflict_do_nothing(
         index_elements=["tenant", "idempotency_key"], index_where=requests.c.idempotency_key.is_not(None)
     )
-    kept = await connection.execute(once_per_key.returning(requests.c.id))
+    # Rows beside the statement and not in it: so it is compiled once, however many there are.
+    new_rows = [rows.of_request(request) for request in sorted(admitted, key=_key)]
+    kept = await connection.execute(once_per_key.returning(requests.c.id), new_rows)
     inserted = set(kept.scalars())
     new = sorted((request for request in admitted if request.id in inserted), key=lambda request: request.line)
     if new:

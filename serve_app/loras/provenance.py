@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
@@ -77,6 +78,7 @@ def training(metadata: Mapping[str, str]) -> Training:
     )
 
 
+@lru_cache(maxsize=1024)
 def _parsed(version: str) -> Version | None:
     try:
         return Version(version)

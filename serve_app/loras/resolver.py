@@ -5,11 +5,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
 from pydantic import SecretStr
 
+from serve_app.batches import SharedAnswers
 from serve_app.jobs.spec import Expert, LoraFile
 from serve_app.loras.architecture import WanArchitecture
 from serve_app.loras.changes import LoraContents
@@ -66,6 +68,12 @@ class InspectedLora:
     report: FileReport
 
 
+@dataclass(frozen=True, slots=True)
+class _LocalFile:
+    reference: str
+    strict: bool
+
+
 class LoraResolver:
     """Finds, checks and identifies LoRAs; one per process."""
 
@@ -76,6 +84,7 @@ class LoraResolver:
         self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
         self._lock = Lock()
         self._headers: OrderedDict[tuple[str, bool], tuple[dict[str, str], LoraContents]] = OrderedDict()
+        self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
     async def resolve(
         self, reference: str, *, token: SecretStr | None, expert: Expert | None, strict: bool
@@ -89,7 +98,9 @@ class LoraResolver:
             LoraSourceUnavailable: the server that it comes from does not answer as it should.
             OSError: the service's own storage failed.
         """
-        return await self._in_thread(reference, self._resolve, reference, token, expert, strict)
+        if is_remote(reference):
+            return await self._in_thread(reference, self._resolve_remote, reference, token, expert, strict)
+        return await self._local.ask(_LocalFile(reference, strict))
 
     async def inspect(
         self, reference: str, *, token: SecretStr | None, expert: Expert | None, norms: bool
@@ -117,9 +128,9 @@ class LoraResolver:
             report = describe(header, contents, located.file_name, expert=expert)
         return InspectedLora(located.reference, expert, located.location, report)
 
-    def _resolve(self, reference: str, token: SecretStr | None, expert: Expert | None, strict: bool) -> ResolvedLora:
-        if not is_remote(reference):
-            return self._local(reference, strict)
+    def _resolve_remote(
+        self, reference: str, token: SecretStr | None, expert: Expert | None, strict: bool
+    ) -> ResolvedLora:
         secret = None if token is None else token.get_secret_value()
         located = self._sources.locate(reference, token=secret, expert=expert)
         metadata, contents = self._remote_contents(located, secret, strict)
@@ -133,10 +144,12 @@ class LoraResolver:
             contents=contents,
         )
 
-    def _local(self, reference: str, strict: bool) -> ResolvedLora:
-        found = self._library.inspect(reference, strict=strict)
+    async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
+        found = await self._in_thread(
+            file.reference, partial(self._library.inspect, file.reference, strict=file.strict)
+        )
         return ResolvedLora(
-            reference=reference,
+            reference=file.reference,
             location=str(found.file),
             content=found.sha256,
             sha256=found.sha256,

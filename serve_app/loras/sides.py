@@ -6,6 +6,7 @@ expert, or one of Wan 2.1, is sometimes what people want.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from serve_app.jobs.spec import Expert
@@ -89,6 +90,7 @@ def other_base_model(metadata: Mapping[str, str]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)  # a pair that is used at all is used often
 def _side_in(name: str) -> Expert | None:
     """The strongest kind of hint that is there decides: "high noise", then "high", then a lone "H"."""
     words = _WORD.findall(name)
