@@ -6,19 +6,15 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
-    Integer,
     Row,
     Select,
-    String,
     Subquery,
     and_,
-    column,
     func,
     literal,
     select,
     tuple_,
     union_all,
-    values,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -130,14 +126,11 @@ def _queued_first(
 
 def _oldest_of_pairs(lines: Sequence[Line], pairs: Sequence[str]) -> Select[Any]:
     """One seek along the index for each pair in each line."""
-    wanted_lines = (
-        values(column("tenant", String), column("priority", Integer), name="wanted_lines")
-        .data([(line.tenant, line.priority.rank) for line in lines])
-        .cte("wanted_lines")
-    )
-    wanted_pairs = (
-        values(column("pair_key", String), name="wanted_pairs").data([(pair,) for pair in pairs]).cte("wanted_pairs")
-    )
+    # Rows as a union and not as VALUES, which SQLAlchemy would compile anew each time.
+    wanted_lines = union_all(
+        *(select(literal(line.tenant).label("tenant"), literal(line.priority.rank).label("priority")) for line in lines)
+    ).cte("wanted_lines")
+    wanted_pairs = union_all(*(select(literal(pair).label("pair_key")) for pair in pairs)).cte("wanted_pairs")
     columns = (renders.c.pair_key, renders.c.tenant, renders.c.priority)
     wanted = (wanted_pairs.c.pair_key, wanted_lines.c.tenant, wanted_lines.c.priority)
     first = _queued_first(select(renders.c.id), columns, wanted).limit(1)

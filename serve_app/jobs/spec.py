@@ -38,12 +38,15 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """Larger goes first; the form in which the store keeps it."""
-        return list(Priority).index(self)
+        return _BY_RANK.index(self)
 
     @classmethod
     def of_rank(cls, rank: int) -> "Priority":
         """The priority with that rank."""
-        return list(cls)[rank]
+        return _BY_RANK[rank]
+
+
+_BY_RANK = tuple(Priority)
 
 
 class OutputFormat(StrEnum):
