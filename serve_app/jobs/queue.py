@@ -1,15 +1,22 @@
 """What waits, read for the scheduling policy, positions and admission: at the same cost however long the queue is."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from operator import attrgetter
 from time import time
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
+    CompoundSelect,
+    Integer,
     Row,
     Select,
+    String,
     Subquery,
     and_,
+    bindparam,
     func,
     literal,
     select,
@@ -33,6 +40,7 @@ _WAITING = (
     renders.c.created_at,
     renders.c.cost_s,
 )
+_WINDOW = "window"
 _QUEUED = renders.c.state == RenderState.QUEUED
 
 
@@ -53,12 +61,10 @@ class Queue:
         """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival."""
         if not lines:
             return []
-        heads = union_all(*(select(_head(line, window)) for line in lines))
+        values = _values(lines, pairs) | {_WINDOW: window}
         async with self._database.read() as connection:
-            found = list((await connection.execute(heads)).all())
-            if pairs:
-                found += (await connection.execute(_oldest_of_pairs(lines, pairs))).all()
-        return [_to_waiting(row) for row in sorted({row.id: row for row in found}.values(), key=lambda row: row.id)]
+            found = (await connection.execute(_candidates(len(lines), len(pairs)), values)).all()
+        return [_to_waiting(row) for row in sorted({row.id: row for row in found}.values(), key=attrgetter("id"))]
 
     @to_the_end
     async def oldest_wait_s(self) -> float | None:
@@ -67,8 +73,8 @@ class Queue:
             lines = (await read_load(connection)).lines
             if not lines:
                 return None
-            oldest = union_all(*(select(_head(line, 1)) for line in lines))
-            created = [row.created_at for row in (await connection.execute(oldest)).all()]
+            values = _values(list(lines), ()) | {_WINDOW: 1}
+            created = [row.created_at for row in (await connection.execute(_candidates(len(lines), 0), values)).all()]
         return time() - min(created) if created else None
 
 
@@ -105,11 +111,32 @@ def _load() -> Select[Any]:
 _LOAD = _load()
 
 
-def _head(line: Line, window: int) -> Subquery:
+@lru_cache(maxsize=256)
+def _candidates(lines: int, pairs: int) -> CompoundSelect[Any]:
+    """The head of so many lines, and the oldest of so many pairs in each; `_values` says which.
+
+    Kept, because building the statement takes longer than running it.
+    """
+    heads = [select(_head(number)) for number in range(lines)]
+    return union_all(*heads, _oldest_of_pairs(lines, pairs)) if pairs else union_all(*heads)
+
+
+def _values(lines: Sequence[Line], pairs: Sequence[str]) -> dict[str, str | int]:
+    values: dict[str, str | int] = {f"pair_{number}": pair for number, pair in enumerate(pairs)}
+    for number, line in enumerate(lines):
+        values[f"tenant_{number}"], values[f"priority_{number}"] = line.tenant, line.priority.rank
+    return values
+
+
+def _line(number: int) -> tuple[BindParameter[str], BindParameter[int]]:
+    return bindparam(f"tenant_{number}", type_=String()), bindparam(f"priority_{number}", type_=Integer())
+
+
+def _head(number: int) -> Subquery:
     # A SELECT of its own: a LIMIT may not stand directly in a UNION on SQLite.
     columns = (renders.c.tenant, renders.c.priority)
-    wanted = (literal(line.tenant), literal(line.priority.rank))
-    return _queued_first(select(*_WAITING), columns, wanted).limit(window).subquery()
+    window = bindparam(_WINDOW, type_=Integer())
+    return _queued_first(select(*_WAITING), columns, _line(number)).limit(window).subquery()
 
 
 def _queued_first(
@@ -124,13 +151,15 @@ def _queued_first(
     return query.where(_QUEUED, matching).order_by(*columns, renders.c.id)
 
 
-def _oldest_of_pairs(lines: Sequence[Line], pairs: Sequence[str]) -> Select[Any]:
+def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
     """One seek along the index for each pair in each line."""
     # Rows as a union and not as VALUES, which SQLAlchemy would compile anew each time.
+    tenants = (_line(number) for number in range(lines))
     wanted_lines = union_all(
-        *(select(literal(line.tenant).label("tenant"), literal(line.priority.rank).label("priority")) for line in lines)
+        *(select(tenant.label("tenant"), priority.label("priority")) for tenant, priority in tenants)
     ).cte("wanted_lines")
-    wanted_pairs = union_all(*(select(literal(pair).label("pair_key")) for pair in pairs)).cte("wanted_pairs")
+    names = (bindparam(f"pair_{number}", type_=String()) for number in range(pairs))
+    wanted_pairs = union_all(*(select(name.label("pair_key")) for name in names)).cte("wanted_pairs")
     columns = (renders.c.pair_key, renders.c.tenant, renders.c.priority)
     wanted = (wanted_pairs.c.pair_key, wanted_lines.c.tenant, wanted_lines.c.priority)
     first = _queued_first(select(renders.c.id), columns, wanted).limit(1)
