@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import attrgetter
 from time import time
 from typing import Any
 
@@ -11,7 +10,6 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Integer,
-    Row,
     Select,
     String,
     Subquery,
@@ -32,7 +30,7 @@ from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import WHOLE_LINE, leaders, queue_totals, renders
 
-_WAITING = (
+_WAITING = (  # as the fields of Waiting
     renders.c.id,
     renders.c.tenant,
     renders.c.priority,
@@ -64,7 +62,7 @@ class Queue:
         values = _values(lines, pairs) | {_WINDOW: window}
         async with self._database.read() as connection:
             found = (await connection.execute(_candidates(len(lines), len(pairs)), values)).all()
-        return [_to_waiting(row) for row in sorted({row.id: row for row in found}.values(), key=attrgetter("id"))]
+        return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
     @to_the_end
     async def oldest_wait_s(self) -> float | None:
@@ -168,12 +166,6 @@ def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
     return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
 
 
-def _to_waiting(row: Row[Any]) -> Waiting:
-    return Waiting(
-        render_id=row.id,
-        tenant=row.tenant,
-        priority=Priority.of_rank(row.priority),
-        pair_key=row.pair_key,
-        created_at=row.created_at,
-        cost_s=row.cost_s,
-    )
+def _to_waiting(row: Sequence[Any]) -> Waiting:
+    render_id, tenant, rank, pair_key, created_at, cost_s = row
+    return Waiting(render_id, tenant, Priority.of_rank(rank), pair_key, created_at, cost_s)

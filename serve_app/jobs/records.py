@@ -71,9 +71,8 @@ class Accepted:
     replayed: bool = False  # it was accepted before, under the same idempotency key
 
 
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """A queued render, as far as the scheduling policy needs to know it."""
+class Waiting(NamedTuple):
+    """A queued render, as far as the scheduling policy needs to know it; a tuple, as a decision makes a hundred."""
 
     render_id: int  # grows in order of arrival
     tenant: str

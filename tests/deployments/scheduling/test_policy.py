@@ -35,7 +35,7 @@ def test_what_a_tenant_is_called_decides_nothing(situation: Situation, data: st.
         turns={names[tenant]: turn for tenant, turn in situation.fleet.turns.items()},
         overtaken={line._replace(tenant=names[line.tenant]): p for line, p in situation.fleet.overtaken.items()},
     )
-    waiting = [replace(render, tenant=names[render.tenant]) for render in situation.waiting]
+    waiting = [render._replace(tenant=names[render.tenant]) for render in situation.waiting]
     renamed = replace(situation, fleet=fleet, waiting=waiting)
     assert renamed.choice.render_id == situation.choice.render_id
 
