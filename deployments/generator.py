@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,8 @@ logger = logging.getLogger("ray.serve")
 
 Frames = npt.NDArray[np.uint8]
 
+# On a shared CPU the API must win over generation: at 10, Linux gives it a tenth of what the API gets of a core.
+_CPU_NICENESS = 10
 _RETRY_S = 1.0
 _STORING_S = 60.0
 _STARVED_S = 15.0  # far beyond any gap between two renders while some wait
@@ -330,7 +331,4 @@ def _leave(why: str) -> NoReturn:
 
 
 def _yield_to_api() -> None:
-    # Of this thread, and of the threads and processes it starts. Ray starts workers at niceness 15 already, so that
-    # being nicer still would say little; an idle thread gives way whenever another one wakes up.
-    if sys.platform == "linux":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    os.nice(_CPU_NICENESS)  # of this thread, and of the threads and processes it starts, on Linux
