@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time import time
 
 from deployments.fleet import FleetMemory
-from deployments.scheduling import MOST_TENANTS, WINDOW, FairShare, Fleet, Overtaking, Replica, Rules, pick
+from deployments.scheduling import MOST_PAIRS, MOST_TENANTS, WINDOW, FairShare, Fleet, Overtaking, Replica, Rules, pick
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import Claim, Line, Waiting
 from serve_app.jobs.store import JobStore
@@ -15,8 +15,8 @@ from serve_app.settings import Settings
 class Chooser:
     """Chooses and claims, one replica at a time, so that each choice knows of the one before.
 
-    What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest of each pair that the
-    replica has ready. What it remembers is a help, not the truth: it starts anew with each Dispatcher.
+    What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest of a few pairs that
+    the replica has ready. What it remembers is a help, not the truth: it starts anew with each Dispatcher.
     """
 
     def __init__(self, store: JobStore, fleet: FleetMemory, settings: Settings) -> None:
@@ -78,4 +78,4 @@ class Chooser:
         turns = self._fair_share.turns({line.tenant for line in load.lines})
         owed = dict(sorted(turns.items(), key=lambda turn: turn[1])[:MOST_TENANTS])
         lines: list[Line] = [line for line in load.lines if line.tenant in owed]
-        return owed, await self._store.queue.candidates(lines, resident, WINDOW)
+        return owed, await self._store.queue.candidates(lines, resident[:MOST_PAIRS], WINDOW)

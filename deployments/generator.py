@@ -38,7 +38,8 @@ logger = logging.getLogger("ray.serve")
 
 Frames = npt.NDArray[np.uint8]
 
-# On a shared CPU the API must win over generation: at 10, Linux gives it a tenth of what the API gets of a core.
+# On a shared CPU the API must win over generation. On top of the 15 that Ray gives all workers this is 19, the end of
+# Linux's scale: two fifths of the API's share of a core (weights 15 and 36); on top of 0, a tenth (110 and 1,024).
 _CPU_NICENESS = 10
 _RETRY_S = 1.0
 _STORING_S = 60.0

@@ -7,6 +7,7 @@ from deployments.scheduling.situation import Fleet, Replica, Rules
 from serve_app.jobs.records import Waiting
 
 MOST_TENANTS = 4  # the most owed ones, whose renders are candidates
+MOST_PAIRS = 64  # the most recent of what a replica has ready, whose renders are candidates however far back they stand
 
 
 def pick(waiting: Sequence[Waiting], replica: Replica, fleet: Fleet, now: float, rules: Rules) -> Waiting:
@@ -18,7 +19,7 @@ def pick(waiting: Sequence[Waiting], replica: Replica, fleet: Fleet, now: float,
 
     Args:
         waiting: candidates in order of arrival, not empty. Of a few most owed tenants, the `WINDOW` oldest renders of
-            each line, and of each line the oldest for each resident pair.
+            each line, and of each line the oldest for each of the `MOST_PAIRS` most recent resident pairs.
         replica: what was won.
         fleet: everything else.
         now: seconds since the epoch.

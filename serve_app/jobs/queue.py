@@ -56,7 +56,10 @@ class Queue:
 
     @to_the_end
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
-        """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival."""
+        """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival.
+
+        One SELECT for each line and pair: SQLite takes no more than 500 of either.
+        """
         if not lines:
             return []
         values = _values(lines, pairs) | {_WINDOW: window}
@@ -68,12 +71,8 @@ class Queue:
     async def oldest_wait_s(self) -> float | None:
         """Seconds that the longest waiting render of any line has waited; None where none waits."""
         async with self._database.read() as connection:
-            lines = (await read_load(connection)).lines
-            if not lines:
-                return None
-            values = _values(list(lines), ()) | {_WINDOW: 1}
-            created = [row.created_at for row in (await connection.execute(_candidates(len(lines), 0), values)).all()]
-        return time() - min(created) if created else None
+            oldest = (await connection.execute(_OLDEST)).scalar_one()
+        return None if oldest is None else time() - oldest
 
 
 async def read_load(connection: AsyncConnection) -> Load:
@@ -164,6 +163,18 @@ def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
     oldest = first.correlate(wanted_pairs, wanted_lines).scalar_subquery()
     ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))
     return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
+
+
+def _oldest() -> Select[Any]:
+    """When the oldest render that waits was accepted: a seek for each line, in one text for any number of them."""
+    wanted = (queue_totals.c.tenant, queue_totals.c.priority)
+    first = _queued_first(select(renders.c.created_at), (renders.c.tenant, renders.c.priority), wanted).limit(1)
+    of_line = first.correlate(queue_totals).scalar_subquery().label("created_at")
+    of_lines = select(of_line).where(queue_totals.c.bucket == WHOLE_LINE).subquery()
+    return select(func.min(of_lines.c.created_at))
+
+
+_OLDEST = _oldest()
 
 
 def _to_waiting(row: Sequence[Any]) -> Waiting:

@@ -68,6 +68,14 @@ async def test_a_replica_gets_the_pair_that_it_has_ready_before_older_renders(
     assert (await claim(chooser, "r2")).spec.pair_key == key("a")
 
 
+async def test_a_replica_may_have_any_number_of_pairs_ready(
+    chooser: Chooser, store: JobStore, fleet: FleetMemory
+) -> None:
+    await submit(store, "a", "a", "b")
+    fleet.learned("r1", [key("b"), *(f"pair{number}" for number in range(1000))])
+    assert (await claim(chooser, "r1")).spec.pair_key == key("b")
+
+
 async def test_higher_priority_goes_first_within_a_tenant(chooser: Chooser, store: JobStore) -> None:
     await submit(store, "a", priority=Priority.LOW)
     await submit(store, "a")

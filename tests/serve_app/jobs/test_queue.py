@@ -170,6 +170,13 @@ async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: 
     assert await store.queue.oldest_wait_s() == pytest.approx(10, abs=5)
 
 
+async def test_the_longest_wait_is_found_among_any_number_of_lines(store: JobStore) -> None:
+    now = new_request().created_at
+    for number in range(600):  # SQLite takes no more than 500 SELECTs in a UNION
+        await store.submit(new_request(tenant=f"tenant{number}", created_at=now - number))
+    assert await store.queue.oldest_wait_s() == pytest.approx(599, abs=60)
+
+
 async def test_a_thousand_renders_of_one_request_are_canceled_together(store: JobStore, database_url: str) -> None:
     request_id = await submit(store, 1000)
     assert (await store.queue.load()).queued == Amount(1000, 1000)
