@@ -1,6 +1,7 @@
 """Calls that come together are answered together."""
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
@@ -17,32 +18,56 @@ class Batches(Generic[Item, Result]):
     item of its batch, in order; it begins after all of them were asked, so what it reads is no older than the question.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        when_idle: Callable[[], object] | None = None,
+    ) -> None:
+        """`when_idle` is called whenever nothing is asked any more."""
         self._answer = answer
-        self._turn = asyncio.Lock()
-        self._gathering: _Batch[Item, Result] = _Batch()
+        self._when_idle = when_idle
+        self._gathering: list[_Asked[Item, Result]] = []
+        self._answering: asyncio.Task[None] | None = None
 
-    async def ask(self, item: Item) -> Result:
+    def ask(self, item: Item) -> asyncio.Future[Result]:
         """The item's result, once its batch is answered; raises what the answer to its batch raised.
 
         The item of a caller that is canceled meanwhile may be answered all the same.
         """
-        batch = self._gathering
-        place = len(batch.items)
-        batch.items.append(item)
-        async with self._turn:
-            if batch is self._gathering:  # the first of its batch to get the turn asks for all
-                self._gathering = _Batch()
-                batch.answered = asyncio.ensure_future(self._answer(batch.items))
-                await asyncio.wait([batch.answered])
-        return (await asyncio.shield(batch.answered))[place]
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Result] = loop.create_future()
+        self._gathering.append((item, result))
+        if self._answering is None:
+            # In a context of its own: it answers many callers, and the end of one must not be the end of the others.
+            self._answering = loop.create_task(self._answer_all(), context=contextvars.Context())
+        return result
+
+    async def _answer_all(self) -> None:
+        try:
+            while self._gathering:
+                batch, self._gathering = self._gathering, []
+                await self._answer_batch(batch)
+        finally:
+            self._answering = None
+            if self._when_idle is not None:
+                self._when_idle()
+
+    async def _answer_batch(self, batch: "Sequence[_Asked[Item, Result]]") -> None:
+        try:
+            answered = list(zip(batch, await self._answer([item for item, _ in batch]), strict=True))
+        except BaseException as error:
+            for _, result in batch:
+                if not result.done():
+                    result.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, result), answer in answered:
+                if not result.done():  # its caller has not gone meanwhile
+                    result.set_result(answer)
 
 
-class _Batch(Generic[Item, Result]):
-    answered: asyncio.Future[Sequence[Result]]  # once it is this batch's turn
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
+_Asked = tuple[Item, asyncio.Future[Result]]
 
 
 class SharedAnswers(Generic[Key, Result]):
@@ -54,26 +79,14 @@ class SharedAnswers(Generic[Key, Result]):
 
     def __init__(self, answer: Callable[[Key], Awaitable[Result]]) -> None:
         self._answer = answer
-        self._open: dict[Key, _Question[Result]] = {}
+        self._open: dict[Key, Batches[None, Result]] = {}
 
-    async def ask(self, key: Key) -> Result:
+    def ask(self, key: Key) -> asyncio.Future[Result]:
         """The answer; raises what finding it raised."""
         question = self._open.get(key)
         if question is None:
-            question = self._open[key] = _Question(partial(self._once, key))
-        question.askers += 1
-        try:
-            return await question.batches.ask(None)
-        finally:
-            question.askers -= 1
-            if not question.askers:
-                del self._open[key]
+            question = self._open[key] = Batches(partial(self._once, key), partial(self._open.pop, key))
+        return question.ask(None)
 
     async def _once(self, key: Key, askers: Sequence[None]) -> Sequence[Result]:
         return [await self._answer(key)] * len(askers)
-
-
-class _Question(Generic[Result]):
-    def __init__(self, answer: Callable[[Sequence[None]], Awaitable[Sequence[Result]]]) -> None:
-        self.batches = Batches(answer)
-        self.askers = 0

@@ -118,8 +118,8 @@ async def _resolve_all(body: InferenceRequest, combined: Combined, services: Ser
     return [files[index] for index in range(len(body.loras))]
 
 
-async def _resolve(item: LoraItem, body: InferenceRequest, services: Services) -> ResolvedLora:
-    return await services.loras.resolve(item.path, token=body.hf_token, expert=item.transformer, strict=body.strict)
+def _resolve(item: LoraItem, body: InferenceRequest, services: Services) -> asyncio.Future[ResolvedLora]:
+    return services.loras.resolve(item.path, token=body.hf_token, expert=item.transformer, strict=body.strict)
 
 
 def _for_experts(item: LoraItem, file: ResolvedLora) -> Sequence[ChosenLora]:

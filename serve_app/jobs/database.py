@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from functools import wraps
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Table, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
@@ -26,6 +27,8 @@ QUEUE_CHANNEL = "renders_queued"  # on which a PostgreSQL server tells who liste
 
 # Of connections to a PostgreSQL server, in libpq's words: a host that drops packets must not hold requests for minutes.
 SERVER_TIMEOUTS: Mapping[str, int] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}  # s, ms
+
+_THREADS = 4  # SQLite has one writer; the others read
 
 _DEADLOCK = "40P01"  # SQLSTATE: this transaction was ended so that another could go on
 _DEADLOCK_TRIES = 5
@@ -67,6 +70,11 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+def _prepare(engine: Engine) -> None:
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+
+
 def _begin_sqlite(connection: Connection) -> None:
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         # A write that began as a read cannot wait for another writer on SQLite; it fails at once.
@@ -74,7 +82,12 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class Database:
-    """Connections to one database, for one process. Open it on the event loop that uses it."""
+    """Connections to one database, for one process. Open it on the event loop that uses it.
+
+    A transaction is either a block, statement by statement on the event loop, or a function that runs as a whole. The
+    driver for SQLite crosses over to a thread several times for each statement, each time waiting for Python's lock; a
+    function crosses over once, which is a third of the time for a lone request and less in a crowd.
+    """
 
     def __init__(self, url: str) -> None:
         driver_url = make_url(_with_driver(url, sync=False))
@@ -88,11 +101,11 @@ class Database:
             pool_pre_ping=on_server,
             connect_args=dict(SERVER_TIMEOUTS) if on_server else {},
         )
+        self._in_threads = None if on_server else _InThreads(_with_driver(url, sync=True))
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: AbstractAsyncContextManager[None] = nullcontext()
         if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+            _prepare(self._engine.sync_engine)
             # SQLite has one writer at a time. In line here, writers of this process wait no longer than they must;
             # at SQLite's own lock they would sleep and try again.
             self._turn = asyncio.Lock()
@@ -117,6 +130,30 @@ class Database:
         async with _translated(), self._turn, self._engine.begin() as connection:
             yield connection
 
+    async def read_at_once(self, work: Callable[[Connection], Result]) -> Result:
+        """What `work` reads, on a connection as `read` gives one. `work` may run in a thread.
+
+        Raises:
+            StoreUnavailable: the database did not answer.
+        """
+        if self._in_threads is None:
+            async with self.read() as connection:
+                return await connection.run_sync(work)
+        async with _translated():
+            return await self._in_threads.read(work)
+
+    async def write_at_once(self, work: Callable[[Connection], Result]) -> Result:
+        """What `work` returns, its writes committed, or none of them where it raises. `work` may run in a thread.
+
+        Raises:
+            StoreUnavailable: the database did not answer; nothing was written.
+        """
+        if self._in_threads is None:
+            async with self.write() as connection:
+                return await connection.run_sync(work)
+        async with _translated(), self._turn:
+            return await self._in_threads.write(work)
+
     @property
     def notifies(self) -> bool:
         """Whether the database itself tells who listens of new renders."""
@@ -128,8 +165,12 @@ class Database:
 
     async def notify(self, connection: AsyncConnection) -> None:
         """Tell who listens, once this transaction is committed, that renders were queued."""
+        await connection.run_sync(self.notify_at_once)
+
+    def notify_at_once(self, connection: Connection) -> None:
+        """The same inside a transaction that is a function."""
         if self.notifies:
-            await connection.execute(select(func.pg_notify(QUEUE_CHANNEL, "")))
+            connection.execute(select(func.pg_notify(QUEUE_CHANNEL, "")))
 
     async def scrub(self) -> None:
         """Remove what was deleted from SQLite's log, too; a server keeps its log where no client reads it."""
@@ -140,6 +181,34 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        if self._in_threads is not None:
+            self._in_threads.close()
+
+
+class _InThreads:
+    """Whole transactions on SQLite, each in a thread."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url)
+        _prepare(self._engine)
+        self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Its own, so that no LoRA file that is being read holds up the queue.
+        self._threads = ThreadPoolExecutor(_THREADS, "job-store")
+
+    def read(self, work: Callable[[Connection], Result]) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._run, self._reader.connect, work)
+
+    def write(self, work: Callable[[Connection], Result]) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._run, self._engine.begin, work)
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    @staticmethod
+    def _run(connect: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], Result]) -> Result:
+        with connect() as connection:
+            return work(connection)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     CompoundSelect,
+    Connection,
     Integer,
     Select,
     String,
@@ -21,7 +22,6 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.load import Amount, Load
@@ -51,8 +51,7 @@ class Queue:
     @to_the_end
     async def load(self) -> Load:
         """What waits and what runs, in sums."""
-        async with self._database.read() as connection:
-            return await read_load(connection)
+        return await self._database.read_at_once(read_load)
 
     @to_the_end
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
@@ -75,9 +74,9 @@ class Queue:
         return None if oldest is None else time() - oldest
 
 
-async def read_load(connection: AsyncConnection) -> Load:
+def read_load(connection: Connection) -> Load:
     """The load, as this connection sees it."""
-    found = (await connection.execute(_LOAD)).all()
+    found = connection.execute(_LOAD).all()
     whole = found[0]
     return Load(
         lines={

@@ -3,8 +3,7 @@
 from collections.abc import Collection
 from itertools import groupby
 
-from sqlalchemy import RowMapping, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, RowMapping, select
 
 from serve_app.errors import RequestNotFound
 from serve_app.jobs import rows
@@ -19,19 +18,19 @@ _WHOLE = (
 )
 
 
-async def read_requests(connection: AsyncConnection, ids: Collection[str]) -> dict[str, RequestRecord]:
+def read_requests(connection: Connection, ids: Collection[str]) -> dict[str, RequestRecord]:
     """Those of the requests that there are, by id."""
-    found = (await connection.execute(_WHOLE.where(requests.c.id.in_(set(ids))))).mappings()
+    found = connection.execute(_WHOLE.where(requests.c.id.in_(set(ids)))).mappings()
     return {request_id: _record(list(of_one)) for request_id, of_one in groupby(found, key=_request_id)}
 
 
-async def read_request(connection: AsyncConnection, request_id: str) -> RequestRecord:
+def read_request(connection: Connection, request_id: str) -> RequestRecord:
     """One request.
 
     Raises:
         RequestNotFound: there is none with that id.
     """
-    found = await read_requests(connection, [request_id])
+    found = read_requests(connection, [request_id])
     if request_id not in found:
         raise not_found(request_id)
     return found[request_id]

@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CompoundSelect, and_, func, select, union_all
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import CompoundSelect, Connection, and_, func, select, union_all
 
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.queue import read_load
@@ -31,24 +30,24 @@ class Standing:
     place: Place | None = None
 
 
-async def read_standings(connection: AsyncConnection, ids: Collection[str]) -> dict[str, Standing]:
+def read_standings(connection: Connection, ids: Collection[str]) -> dict[str, Standing]:
     """Those of the requests that there are, by id; in as many statements for many as for one."""
-    records = await read_requests(connection, ids)
+    records = read_requests(connection, ids)
     queued = {request_id: render.id for request_id, record in records.items() if (render := _first_queued(record))}
     if not queued:
         return {request_id: Standing(record) for request_id, record in records.items()}
-    load = await read_load(connection)
-    ahead = await read_ahead(connection, queued.values())
+    load = read_load(connection)
+    ahead = read_ahead(connection, queued.values())
     return {
         request_id: Standing(record, Place(load, ahead[queued[request_id]]) if request_id in queued else None)
         for request_id, record in records.items()
     }
 
 
-async def read_ahead(connection: AsyncConnection, render_ids: Collection[int]) -> Mapping[int, Amount]:
+def read_ahead(connection: Connection, render_ids: Collection[int]) -> Mapping[int, Amount]:
     """What waits before each of the renders in its own line, by id."""
     ahead = dict.fromkeys(render_ids, Amount())
-    for row in (await connection.execute(_before(render_ids))).all():
+    for row in connection.execute(_before(render_ids)).all():
         ahead[row.id] += Amount(int(row.renders), float(row.cost_s))
     return ahead
 

@@ -7,11 +7,12 @@ from `serve_app.jobs.states`; so of two writers one wins, on SQLite and on Postg
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import time
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, Row, Select, Update, and_, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.batches import Batches
@@ -72,10 +73,12 @@ class JobStore:
 
     @to_the_end
     async def _insert(self, batch: Sequence[tuple[NewRequest, Limits]]) -> Sequence[Accepted | ServiceError]:
-        async with self._database.write() as connection:
-            outcomes = await submissions.insert_all(connection, self._database.insert(requests), batch)
-            await self._database.notify(connection)
-        return outcomes
+        def insert_and_notify(connection: Connection) -> Sequence[Accepted | ServiceError]:
+            outcomes = submissions.insert_all(connection, self._database.insert(requests), batch)
+            self._database.notify_at_once(connection)
+            return outcomes
+
+        return await self._database.write_at_once(insert_and_notify)
 
     @to_the_end
     async def known(self, tenant: str, idempotency: Idempotency) -> Accepted | None:
@@ -84,8 +87,9 @@ class JobStore:
         Raises:
             IdempotencyConflict: it came with another body.
         """
-        async with self._database.read() as connection:
-            return await submissions.read_known(connection, tenant, idempotency)
+        return await self._database.read_at_once(
+            partial(submissions.read_known, tenant=tenant, idempotency=idempotency)
+        )
 
     @to_the_end
     async def request(self, request_id: str) -> RequestRecord:
@@ -94,8 +98,7 @@ class JobStore:
         Raises:
             RequestNotFound: there is none with that id.
         """
-        async with self._database.read() as connection:
-            return await read_request(connection, request_id)
+        return await self._database.read_at_once(partial(read_request, request_id=request_id))
 
     async def standing(self, request_id: str) -> Standing:
         """One request and its place in the queue. Calls that come together are read together.
@@ -110,8 +113,7 @@ class JobStore:
 
     @to_the_end
     async def _read_standings(self, ids: Sequence[str]) -> Sequence[Standing | None]:
-        async with self._database.read() as connection:
-            found = await read_standings(connection, ids)
+        found = await self._database.read_at_once(partial(read_standings, ids=ids))
         return [found.get(request_id) for request_id in ids]
 
     @to_the_end
@@ -218,7 +220,7 @@ class JobStore:
         """
         async with self._ending() as connection:
             await _cancel(connection, request_id)
-            return await read_request(connection, request_id)
+            return await connection.run_sync(read_request, request_id)
 
     @to_the_end
     async def remove(self, request_id: str) -> None:
@@ -229,7 +231,7 @@ class JobStore:
             RequestNotEnded: a render of it has not ended; nothing was deleted.
         """
         async with self._database.write() as connection:
-            record = await read_request(connection, request_id)
+            record = await connection.run_sync(read_request, request_id)
             check_ended(record)
             await connection.execute(delete(renders).where(renders.c.request_id == request_id))
             await connection.execute(delete(requests).where(requests.c.id == request_id))

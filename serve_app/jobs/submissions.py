@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select
 
 from serve_app.errors import IdempotencyConflict, ServiceError
 from serve_app.jobs import rows
@@ -16,16 +15,16 @@ from serve_app.jobs.tables import renders, request_tokens, requests
 Outcome = Accepted | ServiceError
 
 
-async def insert_all(
-    connection: AsyncConnection, into_requests: Upsert, batch: Sequence[tuple[NewRequest, Limits]]
+def insert_all(
+    connection: Connection, into_requests: Upsert, batch: Sequence[tuple[NewRequest, Limits]]
 ) -> list[Outcome]:
     """What became of each, in order; `into_requests` is an INSERT into `requests`."""
-    load = await read_load(connection)
+    load = read_load(connection)
     outcomes: dict[str, Outcome] = {}
     admitted = []
     for request, limits in batch:
         try:
-            if known := await _known(connection, request):
+            if known := _known(connection, request):
                 outcomes[request.id] = known
                 continue
             load = admit(request, load, limits)
@@ -33,18 +32,18 @@ async def insert_all(
             outcomes[request.id] = refusal
         else:
             admitted.append(request)
-    inserted = await _insert(connection, into_requests, admitted)
+    inserted = _insert(connection, into_requests, admitted)
     for request in admitted:
         # One that lost its key, to another of the same batch or of another process, is what the winner is.
         outcomes[request.id] = (
             Accepted(request_id=request.id, created_at=request.created_at)
             if request.id in inserted
-            else await _outcome_of_winner(connection, request)
+            else _outcome_of_winner(connection, request)
         )
     return [outcomes[request.id] for request, _ in batch]
 
 
-async def read_known(connection: AsyncConnection, tenant: str, idempotency: Idempotency) -> Accepted | None:
+def read_known(connection: Connection, tenant: str, idempotency: Idempotency) -> Accepted | None:
     """The request that was accepted under that key; None where there is none.
 
     Raises:
@@ -53,7 +52,7 @@ async def read_known(connection: AsyncConnection, tenant: str, idempotency: Idem
     query = select(requests.c.id, requests.c.created_at, requests.c.body_digest).where(
         requests.c.tenant == tenant, requests.c.idempotency_key == idempotency.key
     )
-    found = (await connection.execute(query)).one_or_none()
+    found = connection.execute(query).one_or_none()
     if found is None:
         return None
     if found.body_digest != idempotency.digest:
@@ -64,15 +63,15 @@ async def read_known(connection: AsyncConnection, tenant: str, idempotency: Idem
     return Accepted(request_id=found.id, created_at=found.created_at, replayed=True)
 
 
-async def _known(connection: AsyncConnection, request: NewRequest) -> Accepted | None:
+def _known(connection: Connection, request: NewRequest) -> Accepted | None:
     if request.idempotency is None:
         return None
-    return await read_known(connection, request.tenant, request.idempotency)
+    return read_known(connection, request.tenant, request.idempotency)
 
 
-async def _outcome_of_winner(connection: AsyncConnection, request: NewRequest) -> Outcome:
+def _outcome_of_winner(connection: Connection, request: NewRequest) -> Outcome:
     try:
-        winner = await _known(connection, request)
+        winner = _known(connection, request)
     except IdempotencyConflict as conflict:
         return conflict
     if winner is None:
@@ -80,7 +79,7 @@ async def _outcome_of_winner(connection: AsyncConnection, request: NewRequest) -
     return winner
 
 
-async def _insert(connection: AsyncConnection, into_requests: Upsert, admitted: Sequence[NewRequest]) -> set[str]:
+def _insert(connection: Connection, into_requests: Upsert, admitted: Sequence[NewRequest]) -> set[str]:
     """The ids of those that were inserted, with their renders and tokens.
 
     Keys and then lines are taken in one order by every process, so that no two wait for each other.
@@ -92,13 +91,13 @@ async def _insert(connection: AsyncConnection, into_requests: Upsert, admitted: 
     )
     # Rows beside the statement and not in it: so it is compiled once, however many there are.
     new_rows = [rows.of_request(request) for request in sorted(admitted, key=_key)]
-    kept = await connection.execute(once_per_key.returning(requests.c.id), new_rows)
+    kept = connection.execute(once_per_key.returning(requests.c.id), new_rows)
     inserted = set(kept.scalars())
     new = sorted((request for request in admitted if request.id in inserted), key=lambda request: request.line)
     if new:
-        await connection.execute(insert(renders), [row for request in new for row in rows.of_renders(request)])
+        connection.execute(insert(renders), [row for request in new for row in rows.of_renders(request)])
     if tokens := [row for request in new for row in rows.of_tokens(request)]:
-        await connection.execute(insert(request_tokens), tokens)
+        connection.execute(insert(request_tokens), tokens)
     return inserted
 
 

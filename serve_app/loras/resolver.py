@@ -86,9 +86,9 @@ class LoraResolver:
         self._headers: OrderedDict[tuple[str, bool], tuple[dict[str, str], LoraContents]] = OrderedDict()
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
-    async def resolve(
+    def resolve(
         self, reference: str, *, token: SecretStr | None, expert: Expert | None, strict: bool
-    ) -> ResolvedLora:
+    ) -> asyncio.Future[ResolvedLora]:
         """The LoRA that `reference` names now; a file that is replaced gets another `content`.
 
         `expert` chooses among the files of a repository that is named as a whole.
@@ -99,8 +99,8 @@ class LoraResolver:
             OSError: the service's own storage failed.
         """
         if is_remote(reference):
-            return await self._in_thread(reference, self._resolve_remote, reference, token, expert, strict)
-        return await self._local.ask(_LocalFile(reference, strict))
+            return self._in_thread(reference, self._resolve_remote, reference, token, expert, strict)
+        return self._local.ask(_LocalFile(reference, strict))
 
     async def inspect(
         self, reference: str, *, token: SecretStr | None, expert: Expert | None, norms: bool
@@ -111,9 +111,9 @@ class LoraResolver:
         """
         return await self._in_thread(reference, self._inspect, reference, token, expert, norms)
 
-    async def _in_thread(self, reference: str, call: Callable[..., Result], *args: object) -> Result:
+    def _in_thread(self, reference: str, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
         threads = self._threads if is_remote(reference) else None
-        return await asyncio.get_running_loop().run_in_executor(threads, call, *args)
+        return asyncio.get_running_loop().run_in_executor(threads, call, *args)
 
     def _inspect(self, reference: str, token: SecretStr | None, expert: Expert | None, norms: bool) -> InspectedLora:
         secret = None if token is None else token.get_secret_value()

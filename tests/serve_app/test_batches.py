@@ -55,7 +55,7 @@ async def test_nobody_is_answered_before_the_commit() -> None:
 async def test_a_failed_commit_fails_its_batch_and_no_other() -> None:
     ledger = Ledger()
     batches = Batches(ledger.commit)
-    first = asyncio.create_task(batches.ask(1))
+    first = batches.ask(1)
     await asyncio.sleep(0)
     results = await asyncio.gather(batches.ask(13), batches.ask(2), return_exceptions=True)
     await first
@@ -68,7 +68,7 @@ async def test_a_failed_commit_fails_its_batch_and_no_other() -> None:
 async def test_a_caller_that_leaves_takes_nobody_with_it(canceled: int) -> None:
     ledger = Ledger()
     batches = Batches(ledger.commit)
-    tasks = [asyncio.create_task(batches.ask(number)) for number in range(3)]
+    tasks = [batches.ask(number) for number in range(3)]
     await asyncio.sleep(0.001)
     tasks[canceled].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import time
 from typing import Any
 from uuid import uuid4
@@ -66,8 +67,7 @@ async def ahead_of(url: str, *render_ids: int) -> list[Amount]:
     """What waits in the same line before each of the renders."""
     database = Database(url)
     try:
-        async with database.read() as connection:
-            found = await read_ahead(connection, render_ids)
+        found = await database.read_at_once(partial(read_ahead, render_ids=render_ids))
         return [found[render_id] for render_id in render_ids]
     finally:
         await database.close()
