@@ -1,5 +1,6 @@
 """What clients are told about when: the cost of a render, its place in the queue, the end of a request."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -31,13 +32,22 @@ class Forecaster:
         self._store = store
         self._model: CostModel | None = None
         self._read_at = 0.0
+        self._reading = asyncio.Lock()
 
     async def costs(self) -> CostModel:
         """The cost model, at most a few seconds old."""
-        if self._model is None or monotonic() - self._read_at > _MODEL_AGE_S:
-            measured = await self._store.costs(self._plan.cost_name)
-            self._model = CostModel(self._plan.architecture, self._plan.profile, measured)
-            self._read_at = monotonic()
+        if fresh := self._fresh():
+            return fresh
+        async with self._reading:  # of a crowd that finds the model old, one reads
+            return self._fresh() or await self._read()
+
+    def _fresh(self) -> CostModel | None:
+        return self._model if monotonic() - self._read_at <= _MODEL_AGE_S else None
+
+    async def _read(self) -> CostModel:
+        measured = await self._store.costs(self._plan.cost_name)
+        self._model = CostModel(self._plan.architecture, self._plan.profile, measured)
+        self._read_at = monotonic()
         return self._model
 
 
