@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Ray makes all its workers nice (15), the API among them. Here only generation on a CPU is: it makes itself so.
+NICENESS := 0
 
 .PHONY: install run test check format bench chaos
 
@@ -14,7 +16,7 @@ install: $(VENV)/installed
 
 run: $(VENV)/installed
 	@echo "==> serving on http://127.0.0.1:8000 - API documentation at /docs, stop with Ctrl-C"
-	$(BIN)/serve run serve_config.yaml
+	RAY_worker_niceness=$(NICENESS) $(BIN)/serve run serve_config.yaml
 
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import gc
 import logging
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -23,7 +22,7 @@ from serve_app.plan import ServicePlan
 logger = logging.getLogger("ray.serve")
 
 
-_ANNOUNCE_EVERY_S = 0.02  # far below a render's time, and a burst of requests costs a few calls only
+_ANNOUNCE_EVERY_S = 0.05  # far below a render's time, and a burst of requests costs a few calls only
 
 
 class DispatcherAnnouncer:
@@ -82,9 +81,6 @@ class Ingress:
             forecaster=Forecaster(plan, store),
         )
         self._app = create_app(self._services)
-        # What is there by now stays: looking through it for garbage again and again would hold up requests by 0.1 s.
-        gc.collect()
-        gc.freeze()
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes, from the next request on."""

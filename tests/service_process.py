@@ -1,4 +1,4 @@
-"""The service as users run it: `serve run` on a config file, in a process of its own, on loopback."""
+"""The service as `make run` runs it: `serve run` on a config file, in a process of its own, on loopback."""
 
 import json
 import os
@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 STARTUP_S = 180
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def free_port() -> int:
@@ -50,7 +51,7 @@ class ServiceProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **self._environment},
+                env={**os.environ, **_ENVIRONMENT, **self._environment},
             )
         while time.monotonic() - started < STARTUP_S:
             if self._process.poll() is not None:

