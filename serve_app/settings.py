@@ -113,7 +113,7 @@ class Settings(BaseModel):
     # Who gets the next free replica.
     trust_tenant_header: bool = False  # requests belong to the tenant that X-Tenant names; else all to one
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # shares; 1 if not named
-    affinity_patience_s: float = Field(60, ge=0)  # how long a render may be passed for one whose pair is loaded
+    affinity_patience_s: float = Field(120, ge=0)  # how long a render may be passed for one whose pair is loaded
     age_bound_s: float = Field(900, gt=0)  # then a render goes before higher priorities of its tenant
     # Who may still join the queue. A silent limit is none.
     max_queued: int | None = Field(100_000, ge=1)

@@ -10,7 +10,7 @@ _IDLE_S = 3600.0
 _LEAST_REACH = 2  # a small fleet starts nothing for so long that it would never keep a pair
 # Of the renders that a line starts within the patience. With all of them, whatever fits no replica at once is overdue
 # when it comes to the front, and all that is overdue goes to replicas that have something else ready.
-_REACH = 0.25
+_REACH = 0.15
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
@@ -29,6 +29,9 @@ QUEUE_CHANNEL = "renders_queued"  # on which a PostgreSQL server tells who liste
 SERVER_TIMEOUTS: Mapping[str, int] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}  # s, ms
 
 _THREADS = 4  # SQLite has one writer; the others read
+
+# A plan that is kept must suit the table that is to come, not the empty one that is there when it is made.
+_PLANNED_ONCE = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_sort=off"
 
 _DEADLOCK = "40P01"  # SQLSTATE: this transaction was ended so that another could go on
 _DEADLOCK_TRIES = 5
@@ -81,6 +84,18 @@ def _begin_sqlite(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _server_engine(url: URL, **connect_args: str) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        # Saves a round trip after each read. Not on SQLite: there SQLAlchemy takes a connection whose BEGIN is its
+        # user's for one in autocommit, and would leave a transaction that failed open.
+        skip_autocommit_rollback=True,
+        # A connection from before a restart of the server is replaced, at the price of a round trip for each use.
+        pool_pre_ping=True,
+        connect_args={**SERVER_TIMEOUTS, **connect_args},
+    )
+
+
 class Database:
     """Connections to one database, for one process. Open it on the event loop that uses it.
 
@@ -92,16 +107,10 @@ class Database:
     def __init__(self, url: str) -> None:
         driver_url = make_url(_with_driver(url, sync=False))
         on_server = driver_url.get_backend_name() == "postgresql"
-        self._engine: AsyncEngine = create_async_engine(
-            driver_url,
-            # Saves a round trip after each read. Not on SQLite: there SQLAlchemy takes a connection whose BEGIN is its
-            # user's for one in autocommit, and would leave a transaction that failed open.
-            skip_autocommit_rollback=on_server,
-            # A connection from before a restart of the server is replaced, at the price of a round trip for each use.
-            pool_pre_ping=on_server,
-            connect_args=dict(SERVER_TIMEOUTS) if on_server else {},
-        )
+        self._engine = _server_engine(driver_url) if on_server else create_async_engine(driver_url)
         self._in_threads = None if on_server else _InThreads(_with_driver(url, sync=True))
+        planner = _server_engine(driver_url, options=_PLANNED_ONCE) if on_server else self._engine
+        self._planner = planner.execution_options(isolation_level="AUTOCOMMIT")
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._turn: AbstractAsyncContextManager[None] = nullcontext()
         if self._engine.dialect.name == "sqlite":
@@ -111,13 +120,16 @@ class Database:
             self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self, *, planned_once: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection whose statements each see the newest commit; it must not write.
+
+        Planned once, a statement keeps its plan whatever its values: for one that takes longer to plan than to run, and
+        whose parts each have an index that gives their rows in order.
 
         Raises:
             StoreUnavailable: the database did not answer.
         """
-        async with _translated(), self._reader.connect() as connection:
+        async with _translated(), (self._planner if planned_once else self._reader).connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -181,6 +193,7 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+        await self._planner.dispose()
         if self._in_threads is not None:
             self._in_threads.close()
 

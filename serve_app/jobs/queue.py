@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal,
+    literal_column,
     select,
     tuple_,
     union_all,
@@ -38,8 +39,10 @@ _WAITING = (  # as the fields of Waiting
     renders.c.created_at,
     renders.c.cost_s,
 )
-_WINDOW = "window"
-_QUEUED = renders.c.state == RenderState.QUEUED
+# In the text and not beside it: a plan that is made once, for any values, may use an index of queued renders only where
+# the statement says that it wants no others, and walks an index only where it knows how soon it may stop.
+_QUEUED = renders.c.state == literal_column(f"'{RenderState.QUEUED}'")
+_ONE = literal_column("1", Integer())
 
 
 class Queue:
@@ -61,9 +64,9 @@ class Queue:
         """
         if not lines:
             return []
-        values = _values(lines, pairs) | {_WINDOW: window}
-        async with self._database.read() as connection:
-            found = (await connection.execute(_candidates(len(lines), len(pairs)), values)).all()
+        statement = _candidates(len(lines), len(pairs), window)
+        async with self._database.read(planned_once=True) as connection:
+            found = (await connection.execute(statement, _values(lines, pairs))).all()
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
     @to_the_end
@@ -108,12 +111,12 @@ _LOAD = _load()
 
 
 @lru_cache(maxsize=256)
-def _candidates(lines: int, pairs: int) -> CompoundSelect[Any]:
-    """The head of so many lines, and the oldest of so many pairs in each; `_values` says which.
+def _candidates(lines: int, pairs: int, window: int) -> CompoundSelect[Any]:
+    """The heads, so long, of so many lines, and the oldest of so many pairs in each; `_values` says which.
 
     Kept, because building the statement takes longer than running it.
     """
-    heads = [select(_head(number)) for number in range(lines)]
+    heads = [select(_head(number, window)) for number in range(lines)]
     return union_all(*heads, _oldest_of_pairs(lines, pairs)) if pairs else union_all(*heads)
 
 
@@ -128,11 +131,11 @@ def _line(number: int) -> tuple[BindParameter[str], BindParameter[int]]:
     return bindparam(f"tenant_{number}", type_=String()), bindparam(f"priority_{number}", type_=Integer())
 
 
-def _head(number: int) -> Subquery:
+def _head(number: int, window: int) -> Subquery:
     # A SELECT of its own: a LIMIT may not stand directly in a UNION on SQLite.
     columns = (renders.c.tenant, renders.c.priority)
-    window = bindparam(_WINDOW, type_=Integer())
-    return _queued_first(select(*_WAITING), columns, _line(number)).limit(window).subquery()
+    length = literal_column(str(window), Integer())
+    return _queued_first(select(*_WAITING), columns, _line(number)).limit(length).subquery()
 
 
 def _queued_first(
@@ -158,7 +161,7 @@ def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
     wanted_pairs = union_all(*(select(name.label("pair_key")) for name in names)).cte("wanted_pairs")
     columns = (renders.c.pair_key, renders.c.tenant, renders.c.priority)
     wanted = (wanted_pairs.c.pair_key, wanted_lines.c.tenant, wanted_lines.c.priority)
-    first = _queued_first(select(renders.c.id), columns, wanted).limit(1)
+    first = _queued_first(select(renders.c.id), columns, wanted).limit(_ONE)
     oldest = first.correlate(wanted_pairs, wanted_lines).scalar_subquery()
     ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))
     return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
@@ -167,7 +170,7 @@ def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
 def _oldest() -> Select[Any]:
     """When the oldest render that waits was accepted: a seek for each line, in one text for any number of them."""
     wanted = (queue_totals.c.tenant, queue_totals.c.priority)
-    first = _queued_first(select(renders.c.created_at), (renders.c.tenant, renders.c.priority), wanted).limit(1)
+    first = _queued_first(select(renders.c.created_at), (renders.c.tenant, renders.c.priority), wanted).limit(_ONE)
     of_line = first.correlate(queue_totals).scalar_subquery().label("created_at")
     of_lines = select(of_line).where(queue_totals.c.bucket == WHOLE_LINE).subquery()
     return select(func.min(of_lines.c.created_at))

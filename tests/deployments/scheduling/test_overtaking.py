@@ -41,11 +41,11 @@ def test_a_render_that_went_back_into_the_queue_is_overdue_after_the_patience(
     assert overtaking.before(starts[-1][0] + PATIENCE_S)[LINE].overdue_before == 99
 
 
-def test_the_reach_is_a_quarter_of_what_a_patience_starts_and_never_less_than_two() -> None:
+def test_the_reach_is_a_share_of_what_a_patience_starts_and_never_less_than_two() -> None:
     overtaking = Overtaking(PATIENCE_S)
     for number in range(400):
         overtaking.started(render(number), now=number * 0.1)
-    assert overtaking.before(40.0)[LINE].reach == 100
+    assert overtaking.before(40.0)[LINE].reach == 60
     assert overtaking.before(40.0 + PATIENCE_S)[LINE].reach == 2
 
 
