@@ -6,8 +6,8 @@
 Each client posts its share of the requests, at least three, one after another, then waits for them in turn, asking for
 the status twice a second, all on a connection that it opened before. With a pause, it waits about so many seconds
 before each post, so that posts come one by one and not in bursts. Videos per second count from the first POST to the
-end of the last render, by the server's clock. Prints a table and, last, one line of JSON. It starts a service of its
-own unless `--base-url` names one.
+end of the last render, by the server's clock. Before all that, an unmeasured crowd does the same. Prints a table and,
+last, one line of JSON. It starts a service of its own unless `--base-url` names one.
 """
 
 import argparse
@@ -109,7 +109,8 @@ def milliseconds(samples: list[float], percentile: int) -> float:
 
 
 def measure(url: str, proxy: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    asyncio.run(load(url, 1, 3, 0))  # warm-up: first load of the pair
+    # Warm-up: the first load of the pair, and the threads and connections that the first crowd has made for it.
+    asyncio.run(load(url, max(options.clients), LEAST_POSTS, 0))
     return [
         {"proxy": proxy, **asyncio.run(load(url, count, options.renders, options.pause))} for count in options.clients
     ]
