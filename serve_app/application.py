@@ -25,7 +25,7 @@ from serve_app.settings import STATE_DIRECTORY, Profile, Settings, wrong_values
 logger = logging.getLogger("ray.serve")
 
 _BANNER_COLUMNS = 88
-# The Ingress never blocks its loop, so it may be Serve's own: each request crosses to another thread four times less.
+# The Ingress never blocks its loop, so it may be Serve's own: no request crosses to another thread and back.
 _ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 _MANY = 1000  # calls at once; these replicas only wait for the store and for each other
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write

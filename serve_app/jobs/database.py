@@ -195,7 +195,7 @@ class Database:
         await self._engine.dispose()
         await self._planner.dispose()
         if self._in_threads is not None:
-            self._in_threads.close()
+            await asyncio.to_thread(self._in_threads.close)
 
 
 class _InThreads:

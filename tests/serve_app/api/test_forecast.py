@@ -1,8 +1,13 @@
 """Position and ETA of what waits."""
 
+import asyncio
+from collections.abc import Mapping
+
 import pytest
 
-from serve_app.jobs.costs import MeasuredCost
+from serve_app.api.forecast import Forecaster
+from serve_app.jobs.costs import CostKey, MeasuredCost
+from serve_app.jobs.store import JobStore
 from tests.client import body
 from tests.fixtures.api import LEASE_S, Api, ServeApi, on_both_databases
 
@@ -55,3 +60,22 @@ async def test_a_request_that_has_ended_has_no_eta(api: Api) -> None:
 async def test_an_unknown_priority_is_refused(api: Api) -> None:
     (problem,) = await api.invalid(body(priority="urgent"))
     assert problem["loc"] == ["body", "priority"]
+
+
+async def test_a_crowd_reads_the_costs_once(api: Api) -> None:
+    store = CountingStore(api.database_url)
+    try:
+        forecaster = Forecaster(api.plan, store)
+        models = await asyncio.gather(*(forecaster.costs() for _ in range(16)))
+    finally:
+        await store.close()
+    assert store.reads == 1
+    assert all(model is models[0] for model in models)
+
+
+class CountingStore(JobStore):
+    reads = 0
+
+    async def costs(self, deployment: str) -> Mapping[CostKey, MeasuredCost]:
+        self.reads += 1
+        return await super().costs(deployment)

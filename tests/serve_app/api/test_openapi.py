@@ -109,3 +109,12 @@ async def test_the_description_can_be_read_in_a_browser(api: Api, path: str) -> 
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/html")
     assert "/openapi.json" in answer.text
+
+
+async def test_the_headers_of_a_post_are_described(api: Api) -> None:
+    parameters = (await operations(api))["post", "/v1/inference"]["parameters"]
+    assert {parameter["name"]: parameter["in"] for parameter in parameters} == {
+        "X-Tenant": "header",
+        "Idempotency-Key": "header",
+    }
+    assert all(parameter["description"] for parameter in parameters)
