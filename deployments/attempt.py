@@ -28,9 +28,18 @@ class Attempt:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self, *, lease_lost: bool = False) -> None:
-        """Ask the generating thread to stop at its next step."""
+        """Ask for an end at the next step, or after the last one before encoding, or before storing."""
         self.lease_lost = self.lease_lost or lease_lost
         self._stop.set()
+
+    def check(self) -> None:
+        """Called between two pieces of work.
+
+        Raises:
+            AttemptAborted: `stop` was called.
+        """
+        if self._stop.is_set():
+            raise AttemptAborted
 
     @property
     def overdue(self) -> bool:
@@ -45,8 +54,7 @@ class Attempt:
             DeadlineExceeded: the attempt has run for longer than `timeout_s`.
         """
         self.steps_done = steps_done
-        if self._stop.is_set():
-            raise AttemptAborted
+        self.check()
         if monotonic() - self.started > self.timeout_s:
             raise DeadlineExceeded(
                 f"the render was stopped after {self.timeout_s:g} s at step {steps_done} of "

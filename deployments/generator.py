@@ -161,6 +161,7 @@ class Generator:
                     frames, used = await self._generate(attempt)
                 async with self._publishing:  # one at a time, so that finished frames cannot pile up in memory
                     device_free.set()
+                    attempt.check()
                     output = await self._publish(attempt, frames, used)
             except AttemptAborted:
                 if not attempt.lease_lost:
@@ -230,6 +231,7 @@ class Generator:
                 self._encoding_thread, encode, frames, spec.fps, spec.output_format, path
             )
             encoded = monotonic()
+            attempt.check()
             await self._outputs.put(name, path, spec.output_format.media_type)
         used.seconds.update(encode=encoded - started, store=monotonic() - encoded)
         count, height, width, _ = frames.shape

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -21,6 +22,10 @@ from serve_app.plan import ServicePlan
 
 logger = logging.getLogger("ray.serve")
 
+
+# Python looks for garbage after 700 new objects, which is once for each POST of a crowd; Serve's proxies, and so this,
+# after 10,000.
+_GC_THRESHOLD = 10_000
 
 _ANNOUNCE_EVERY_S = 0.05  # far below a render's time, and a burst of requests costs a few calls only
 
@@ -81,6 +86,7 @@ class Ingress:
             forecaster=Forecaster(plan, store),
         )
         self._app = create_app(self._services)
+        gc.set_threshold(_GC_THRESHOLD)
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes, from the next request on."""

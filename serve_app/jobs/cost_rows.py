@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import case, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, case, select
 
 from serve_app.jobs.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Upsert
@@ -23,16 +22,16 @@ class Measurement:
     cost: MeasuredCost
 
 
-async def read_costs(connection: AsyncConnection, deployment: str) -> Mapping[CostKey, MeasuredCost]:
+def read_costs(connection: Connection, deployment: str) -> Mapping[CostKey, MeasuredCost]:
     """Every measurement of that deployment, averaged."""
-    found = await connection.execute(select(render_costs).where(render_costs.c.deployment == deployment))
+    found = connection.execute(select(render_costs).where(render_costs.c.deployment == deployment))
     return {
         CostKey(Recipe(row.recipe), row.guided, row.size_class): MeasuredCost(row.step_s, row.other_s)
         for row in found.all()
     }
 
 
-async def add_cost(connection: AsyncConnection, insert: Upsert, measurement: Measurement) -> None:
+def add_cost(connection: Connection, insert: Upsert, measurement: Measurement) -> None:
     """Take a measurement into the moving average of its key; `insert` is one into `render_costs`."""
     now, key, cost = render_costs.c, measurement.key, measurement.cost
     weight = case((now.samples < _LONG_MEMORY, 1.0 / (now.samples + 1)), else_=1.0 / _LONG_MEMORY)
@@ -45,7 +44,7 @@ async def add_cost(connection: AsyncConnection, insert: Upsert, measurement: Mea
         other_s=cost.other_s,
         samples=1,
     )
-    await connection.execute(
+    connection.execute(
         row.on_conflict_do_update(
             index_elements=["deployment", "recipe", "guided", "size_class"],
             set_={

@@ -31,20 +31,16 @@ class Leadership:
         insert = self._database.insert(leaders).values(row)
         free = or_(leaders.c.holder == self._holder, leaders.c.expires_at < time())
         taken = insert.on_conflict_do_update(index_elements=["role"], set_=row, where=free).returning(leaders.c.holder)
-        async with self._database.write() as connection:
-            return (await connection.execute(taken)).first() is not None
+        return await self._database.write(lambda connection: connection.execute(taken).first() is not None)
 
     @to_the_end
     async def resign(self) -> None:
         """Let the next candidate have it at once."""
-        async with self._database.write() as connection:
-            await connection.execute(
-                delete(leaders).where(leaders.c.role == self._role, leaders.c.holder == self._holder)
-            )
+        own = delete(leaders).where(leaders.c.role == self._role, leaders.c.holder == self._holder)
+        await self._database.write(lambda connection: connection.execute(own))
 
     @to_the_end
     async def is_held(self) -> bool:
         """Whether any candidate holds the role now."""
-        async with self._database.read() as connection:
-            held = select(leaders.c.role).where(leaders.c.role == self._role, leaders.c.expires_at > time())
-            return (await connection.execute(held)).first() is not None
+        held = select(leaders.c.role).where(leaders.c.role == self._role, leaders.c.expires_at > time())
+        return await self._database.read(lambda connection: connection.execute(held).first() is not None)

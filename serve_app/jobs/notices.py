@@ -6,7 +6,8 @@ import logging
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from serve_app.jobs.database import QUEUE_CHANNEL, SERVER_TIMEOUTS
+from serve_app.jobs.database import QUEUE_CHANNEL
+from serve_app.jobs.transactions import SERVER_TIMEOUTS
 
 logger = logging.getLogger("ray.serve")
 

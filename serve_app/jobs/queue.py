@@ -54,7 +54,7 @@ class Queue:
     @to_the_end
     async def load(self) -> Load:
         """What waits and what runs, in sums."""
-        return await self._database.read_at_once(read_load)
+        return await self._database.read(read_load)
 
     @to_the_end
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
@@ -64,16 +64,16 @@ class Queue:
         """
         if not lines:
             return []
-        statement = _candidates(len(lines), len(pairs), window)
-        async with self._database.read(planned_once=True) as connection:
-            found = (await connection.execute(statement, _values(lines, pairs))).all()
+        statement, values = _candidates(len(lines), len(pairs), window), _values(lines, pairs)
+        found = await self._database.read(
+            lambda connection: connection.execute(statement, values).all(), planned_once=True
+        )
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
     @to_the_end
     async def oldest_wait_s(self) -> float | None:
         """Seconds that the longest waiting render of any line has waited; None where none waits."""
-        async with self._database.read() as connection:
-            oldest = (await connection.execute(_OLDEST)).scalar_one()
+        oldest = await self._database.read(lambda connection: connection.execute(_OLDEST).scalar_one())
         return None if oldest is None else time() - oldest
 
 

@@ -1,23 +1,21 @@
-"""The job store: every accepted request, durable, with the only code that changes a render's state.
+"""The job store: every accepted request, durable. Only through it does a render's state change.
 
 Each method is one transaction, and each change of state names the state it starts from in its WHERE clause, taken
 from `serve_app.jobs.states`; so of two writers one wins, on SQLite and on PostgreSQL alike.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, update
 
 from serve_app.batches import Batches
-from serve_app.errors import AttemptsExhausted, RenderError, RequestNotEnded, ServiceError
-from serve_app.jobs import submissions
+from serve_app.errors import RenderError, RequestNotEnded, ServiceError
+from serve_app.jobs import submissions, transitions
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.cost_rows import Measurement, add_cost, read_costs
 from serve_app.jobs.costs import CostKey, MeasuredCost
@@ -28,10 +26,12 @@ from serve_app.jobs.reading import not_found, read_request
 from serve_app.jobs.records import Accepted, Claim, Idempotency, NewRequest, Output, RequestRecord
 from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.standing import Standing, read_standings
-from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
+from serve_app.jobs.states import FINAL, RenderEvent, RenderState
 from serve_app.jobs.tables import render_costs, renders, request_tokens, requests
 
 NO_LIMITS = Limits()
+
+Result = TypeVar("Result")
 
 
 class JobStore:
@@ -74,11 +74,13 @@ class JobStore:
     @to_the_end
     async def _insert(self, batch: Sequence[tuple[NewRequest, Limits]]) -> Sequence[Accepted | ServiceError]:
         def insert_and_notify(connection: Connection) -> Sequence[Accepted | ServiceError]:
+            # In turn, because who may still come in depends on who came in before.
+            self._database.take_turn(connection)
             outcomes = submissions.insert_all(connection, self._database.insert(requests), batch)
-            self._database.notify_at_once(connection)
+            self._database.notify(connection)
             return outcomes
 
-        return await self._database.write_at_once(insert_and_notify)
+        return await self._database.write(insert_and_notify)
 
     @to_the_end
     async def known(self, tenant: str, idempotency: Idempotency) -> Accepted | None:
@@ -87,9 +89,7 @@ class JobStore:
         Raises:
             IdempotencyConflict: it came with another body.
         """
-        return await self._database.read_at_once(
-            partial(submissions.read_known, tenant=tenant, idempotency=idempotency)
-        )
+        return await self._database.read(partial(submissions.read_known, tenant=tenant, idempotency=idempotency))
 
     @to_the_end
     async def request(self, request_id: str) -> RequestRecord:
@@ -98,7 +98,7 @@ class JobStore:
         Raises:
             RequestNotFound: there is none with that id.
         """
-        return await self._database.read_at_once(partial(read_request, request_id=request_id))
+        return await self._database.read(partial(read_request, request_id=request_id))
 
     async def standing(self, request_id: str) -> Standing:
         """One request and its place in the queue. Calls that come together are read together.
@@ -113,7 +113,7 @@ class JobStore:
 
     @to_the_end
     async def _read_standings(self, ids: Sequence[str]) -> Sequence[Standing | None]:
-        found = await self._database.read_at_once(partial(read_standings, ids=ids))
+        found = await self._database.read(partial(read_standings, ids=ids))
         return [found.get(request_id) for request_id in ids]
 
     @to_the_end
@@ -121,7 +121,7 @@ class JobStore:
         """Take a queued render for `replica` and start a lease; None where it is no longer queued."""
         now = time()
         statement = (
-            _change(RenderEvent.CLAIM, renders.c.id == render_id)
+            transitions.change(RenderEvent.CLAIM, renders.c.id == render_id)
             .values(
                 attempt=renders.c.attempt + 1,
                 lease_token=secrets.token_hex(16),
@@ -130,32 +130,14 @@ class JobStore:
                 steps_done=0,
                 started_at=func.coalesce(renders.c.started_at, now),
             )
-            .returning(
-                renders.c.request_id,
-                renders.c.index,
-                renders.c.attempt,
-                renders.c.lease_token,
-                renders.c.spec,
-                renders.c.tenant,
-                renders.c.cost_s,
-            )
+            .returning(*_CLAIMED)
         )
-        async with self._database.write() as connection:
-            row = (await connection.execute(statement)).one_or_none()
-            hf_token = None if row is None else await _read_token(connection, row.request_id)
-        if row is None:
-            return None
-        return Claim(
-            render_id=render_id,
-            request_id=row.request_id,
-            index=row[1],
-            attempt=row.attempt,
-            token=row.lease_token,
-            spec=RenderSpec.model_validate_json(row.spec),
-            tenant=row.tenant,
-            cost_s=row.cost_s,
-            hf_token=hf_token,
-        )
+
+        def take(connection: Connection) -> Claim | None:
+            row = connection.execute(statement).one_or_none()
+            return None if row is None else _to_claim(row, _read_token(connection, row.request_id))
+
+        return await self._database.write(take)
 
     @to_the_end
     async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:
@@ -166,19 +148,17 @@ class JobStore:
         """
         statement = (
             update(renders)
-            .where(_held(claim))
+            .where(transitions.held(claim))
             .values(lease_expires_at=time() + lease_s, steps_done=steps_done)
             .returning(renders.c.cancel_requested)
         )
-        async with self._database.write() as connection:
-            row = (await connection.execute(statement)).one_or_none()
+        row = await self._database.write(lambda connection: connection.execute(statement).one_or_none())
         return None if row is None else bool(row.cancel_requested)
 
     @to_the_end
     async def costs(self, deployment: str) -> Mapping[CostKey, MeasuredCost]:
         """What renders have cost on that deployment."""
-        async with self._database.read() as connection:
-            return await read_costs(connection, deployment)
+        return await self._database.read(partial(read_costs, deployment=deployment))
 
     @to_the_end
     async def succeed(self, claim: Claim, output: Output, measured: Measurement | None = None) -> bool:
@@ -186,30 +166,35 @@ class JobStore:
 
         False where the claim is no longer valid, and nothing was changed.
         """
-        statement = _change(RenderEvent.SUCCEED, _held(claim)).values(
+        statement = transitions.change(RenderEvent.SUCCEED, transitions.held(claim)).values(
             output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
         )
-        async with self._ending() as connection:
-            published = (await connection.execute(statement)).rowcount == 1
+
+        def publish(connection: Connection) -> bool:
+            published = connection.execute(statement).rowcount == 1
             if published and measured is not None:
-                await add_cost(connection, self._database.insert(render_costs), measured)
+                add_cost(connection, self._database.insert(render_costs), measured)
             return published
+
+        return await self._end(publish)
 
     @to_the_end
     async def fail(self, claim: Claim, error: RenderError) -> bool:
         """End a claim with an error and cancel its siblings; False where the claim is no longer valid."""
-        async with self._ending() as connection:
-            failed = await connection.execute(_failure(_held(claim), error))
-            if failed.rowcount:
-                await _cancel(connection, claim.request_id)  # its siblings
-            return failed.rowcount == 1
+
+        def end(connection: Connection) -> bool:
+            failed = connection.execute(transitions.failure(transitions.held(claim), error)).rowcount == 1
+            if failed:
+                transitions.cancel(connection, claim.request_id)  # its siblings
+            return failed
+
+        return await self._end(end)
 
     @to_the_end
     async def cancel_claim(self, claim: Claim) -> bool:
         """End a claim whose cancellation was asked for; False where the claim is no longer valid."""
-        statement = _change(RenderEvent.CANCEL, _held(claim)).values(finished_at=time())
-        async with self._ending() as connection:
-            return (await connection.execute(statement)).rowcount == 1
+        statement = transitions.change(RenderEvent.CANCEL, transitions.held(claim)).values(finished_at=time())
+        return await self._end(lambda connection: connection.execute(statement).rowcount == 1)
 
     @to_the_end
     async def cancel(self, request_id: str) -> RequestRecord:
@@ -218,9 +203,12 @@ class JobStore:
         Raises:
             RequestNotFound: there is none with that id.
         """
-        async with self._ending() as connection:
-            await _cancel(connection, request_id)
-            return await connection.run_sync(read_request, request_id)
+
+        def end(connection: Connection) -> RequestRecord:
+            transitions.cancel(connection, request_id)
+            return read_request(connection, request_id)
+
+        return await self._end(end)
 
     @to_the_end
     async def remove(self, request_id: str) -> None:
@@ -230,18 +218,20 @@ class JobStore:
             RequestNotFound: there is none with that id.
             RequestNotEnded: a render of it has not ended; nothing was deleted.
         """
-        async with self._database.write() as connection:
-            record = await connection.run_sync(read_request, request_id)
-            check_ended(record)
-            await connection.execute(delete(renders).where(renders.c.request_id == request_id))
-            await connection.execute(delete(requests).where(requests.c.id == request_id))
+
+        def delete_rows(connection: Connection) -> None:
+            check_ended(read_request(connection, request_id))
+            connection.execute(delete(renders).where(renders.c.request_id == request_id))
+            connection.execute(delete(requests).where(requests.c.id == request_id))
+
+        await self._database.write(delete_rows)
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
         """Give back a claim whose holder died: queued again, or failed when no attempt is left.
 
         False where the claim is no longer valid, and nothing was changed.
         """
-        return await self._lose(_held(claim), max_attempts) == 1
+        return await self._lose(transitions.held(claim), max_attempts) == 1
 
     async def expire_leases(self, max_attempts: int) -> int:
         """Give back every claim whose lease ran out; returns how many there were."""
@@ -250,96 +240,57 @@ class JobStore:
 
     @to_the_end
     async def _lose(self, condition: ColumnElement[bool], max_attempts: int) -> int:
-        # Locked where rows can be locked: a holder that renews or ends meanwhile is not overruled.
-        lost = _columns_of_lost(condition).with_for_update(skip_locked=True)
-        async with self._ending() as connection:
-            found = (await connection.execute(lost)).all()
-            # A failure cancels its siblings, so it comes after those that are queued again.
-            for row in sorted(found, key=lambda row: row.attempt >= max_attempts):
-                ended = await connection.execute(_end_of_lost(row, max_attempts))
-                if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
-                    await _cancel(connection, row.request_id)
+        def give_back(connection: Connection) -> int:
+            found = transitions.give_back(connection, condition, max_attempts)
             if found:
-                await self._database.notify(connection)
-        return len(found)
+                self._database.notify(connection)
+            return found
 
-    @asynccontextmanager
-    async def _ending(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that may end requests, whose tokens then go with it."""
-        async with self._database.write() as connection:
-            yield connection
-            forgotten = (await connection.execute(_FORGET_TOKENS)).rowcount
+        return await self._end(give_back)
+
+    async def _end(self, work: Callable[[Connection], Result]) -> Result:
+        """What `work` returns; it may end requests, whose tokens then go with it."""
+
+        def end(connection: Connection) -> tuple[Result, int]:
+            return work(connection), connection.execute(transitions.FORGET_TOKENS).rowcount
+
+        result, forgotten = await self._database.write(end)
         if forgotten:
             await self._database.scrub()
+        return result
 
 
-# Of every request that has ended. The table holds a row only for requests that are under way and brought a token, so
-# this costs next to nothing; and what two siblings that end at the same moment leave over, the next sweep removes.
-_FORGET_TOKENS = delete(request_tokens).where(
-    ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
+_CLAIMED = (
+    renders.c.id,
+    renders.c.request_id,
+    renders.c.index,
+    renders.c.attempt,
+    renders.c.lease_token,
+    renders.c.spec,
+    renders.c.tenant,
+    renders.c.cost_s,
 )
 
 
-async def _read_token(connection: AsyncConnection, request_id: str) -> SecretStr | None:
+def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
+    columns = row._mapping
+    return Claim(
+        render_id=row.id,
+        request_id=row.request_id,
+        index=columns["index"],  # of a row, that is a method
+        attempt=row.attempt,
+        token=row.lease_token,
+        spec=RenderSpec.model_validate_json(row.spec),
+        tenant=row.tenant,
+        cost_s=row.cost_s,
+        hf_token=hf_token,
+    )
+
+
+def _read_token(connection: Connection, request_id: str) -> SecretStr | None:
     query = select(request_tokens.c.hf_token).where(request_tokens.c.request_id == request_id)
-    found = (await connection.execute(query)).scalar_one_or_none()
+    found = connection.execute(query).scalar_one_or_none()
     return None if found is None else SecretStr(found)
-
-
-def _change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:
-    """An UPDATE of the rows under `condition` that may take `event`, to the state it leads to."""
-    (target,) = {state for source in RenderState if (state := after(source, event))}
-    sources = [source for source in RenderState if after(source, event)]
-    return update(renders).where(condition, renders.c.state.in_(sources)).values(state=target)
-
-
-def _held(claim: Claim) -> ColumnElement[bool]:
-    """True for the claim's row while the claim is valid."""
-    return and_(
-        renders.c.id == claim.render_id,
-        renders.c.lease_token == claim.token,
-        renders.c.state == RenderState.PROCESSING,
-    )
-
-
-def _failure(condition: ColumnElement[bool], error: RenderError) -> Update:
-    return _change(RenderEvent.FAIL, condition).values(
-        error_code=error.code.value, error_message=_storable(error.message), finished_at=time()
-    )
-
-
-def _storable(text: str) -> str:
-    """The text without what a database refuses, wherever the message came from: NUL, and halves of characters."""
-    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
-
-
-def _columns_of_lost(condition: ColumnElement[bool]) -> Select[Any]:
-    columns = (renders.c.id, renders.c.request_id, renders.c.attempt, renders.c.cancel_requested)
-    return select(*columns).where(condition)
-
-
-def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
-    """What becomes of a render whose holder is gone."""
-    this = renders.c.id == row.id
-    if row.cancel_requested:
-        return _change(RenderEvent.CANCEL, this).values(finished_at=time())
-    if row.attempt >= max_attempts:
-        error = AttemptsExhausted(
-            f"the render was started {row.attempt} times, and each time its replica was stopped, died or fell silent. "
-            "If the service was not being restarted, the render may need more memory than a replica has: try fewer "
-            "frames or a smaller size"
-        )
-        return _failure(this, error)
-    return _change(RenderEvent.LOSE, this).values(lease_token=None, lease_expires_at=None, steps_done=0)
-
-
-async def _cancel(connection: AsyncConnection, request_id: str) -> None:
-    """Cancel what is queued of a request, and mark what is running."""
-    unfinished = and_(renders.c.request_id == request_id, renders.c.state.not_in(FINAL))
-    # Marking locks the rows first, so none can go from running back to queued between the two statements.
-    await connection.execute(update(renders).where(unfinished).values(cancel_requested=True))
-    queued = and_(renders.c.request_id == request_id, renders.c.state == RenderState.QUEUED)
-    await connection.execute(_change(RenderEvent.CANCEL, queued).values(finished_at=time()))
 
 
 def check_ended(record: RequestRecord) -> None:

@@ -12,6 +12,7 @@ def test_an_undisturbed_attempt_counts_its_steps() -> None:
     attempt = Attempt(CLAIM, timeout_s=60)
     for step in (1, 2, 3):
         attempt.on_step(step)
+        attempt.check()
     assert attempt.steps_done == 3
 
 
@@ -21,6 +22,8 @@ def test_a_stopped_attempt_ends_at_its_next_step(lease_lost: bool) -> None:
     attempt.stop(lease_lost=lease_lost)
     with pytest.raises(AttemptAborted):
         attempt.on_step(1)
+    with pytest.raises(AttemptAborted):
+        attempt.check()
     assert attempt.lease_lost is lease_lost
 
 

@@ -1,6 +1,7 @@
 """Renders on a real cluster: what comes out, and that none leaves a trace on the next."""
 
 import shutil
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_cancel_stops_a_running_render_and_frees_the_generator(client: Client) -
     assert status["status"] == "canceled"
     assert status["progress"] < 1
     assert client.wait(queued)["status"] == "succeeded"
+
+
+def test_cancel_after_the_last_step_still_counts(client: Client) -> None:
+    request_id = client.submit(body({"sample_steps": 1, "num_frames": 41, "width": 192, "height": 192}))
+    while (status := client.status(request_id))["progress"] < 1:
+        time.sleep(0.02)
+    assert status["status"] == "in_progress"
+    client.http.post(f"/v1/requests/{request_id}/cancel").raise_for_status()
+    assert client.wait(request_id)["status"] == "canceled"
+    assert not client.result(request_id)["outputs"]["videos"]
 
 
 def test_cancel_of_a_queued_render_takes_effect_at_once(client: Client) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from deployments.wan.demo import ensure_demo_checkpoint, ensure_demo_loras
-from tests.client import Client, body
+from tests.client import ENDED, Client, body
 from tests.integration.gpu import poison
 from tests.service_process import ServiceProcess
 
-STEPS = 60
+STEPS = 150  # at 18 ms or more, so that some are left when the cancel comes
 LARGE = {"width": 832, "height": 480, "num_frames": 81, "sample_steps": STEPS}
 
 
@@ -64,8 +64,9 @@ def test_cancel_frees_the_gpu_within_a_step(gpu_client: Client) -> None:
         time.sleep(1)
         asked = time.monotonic()
         gpu_client.http.post(f"/v1/requests/{request_id}/cancel").raise_for_status()
-        while gpu_client.status(request_id)["status"] != "canceled":
+        while (ended := gpu_client.status(request_id)["status"]) not in ENDED:
             time.sleep(0.002)
+        assert ended == "canceled"
         delays.append(time.monotonic() - asked)
     print(f"\na step takes {step_s:.3f} s; canceled after {sorted(round(delay, 3) for delay in delays)} s")
     # Two trips through the API beside the step.

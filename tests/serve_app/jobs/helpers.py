@@ -67,7 +67,7 @@ async def ahead_of(url: str, *render_ids: int) -> list[Amount]:
     """What waits in the same line before each of the renders."""
     database = Database(url)
     try:
-        found = await database.read_at_once(partial(read_ahead, render_ids=render_ids))
+        found = await database.read(partial(read_ahead, render_ids=render_ids))
         return [found[render_id] for render_id in render_ids]
     finally:
         await database.close()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 from sqlalchemy import text
 
-from serve_app.errors import IdempotencyConflict, QueueFull, ServiceError, TenantQueueFull, WaitTooLong
+from serve_app.errors import AdmissionError, IdempotencyConflict, QueueFull, ServiceError, TenantQueueFull, WaitTooLong
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest
@@ -137,6 +137,15 @@ async def test_the_queue_takes_so_many_renders_and_no_more(store: JobStore) -> N
     assert refused.value.details == {"queued": 2, "limit": 3, "retry_after_s": 1}
     await store.submit(new_request(1, tenant="b"), limits)
     assert (await store.queue.load()).queued == Amount(3, 3)
+
+
+async def test_many_processes_together_let_in_no_more_than_one(store: JobStore, database_url: str) -> None:
+    limits = Limits(max_queued=30, max_queued_per_tenant=20)
+    async with other_stores(database_url, 4) as stores:
+        asked = [each.submit(new_request(tenant=tenant), limits) for each in stores for tenant in "ab" * 10]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, AdmissionError)]
+    assert len(outcomes) - len(refused) == len(await queued(store)) == 30
 
 
 async def test_what_runs_does_not_fill_the_queue(store: JobStore) -> None:
