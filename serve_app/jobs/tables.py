@@ -75,12 +75,16 @@ renders = Table(
     Column("cost_s", Double, nullable=False, server_default=text("0")),  # predicted seconds of one replica
     Column("steps", Integer, nullable=False, server_default=text("1")),  # denoising steps, as in the spec
     Index("renders_of_request", "request_id", "index", unique=True),
-    # Partial: claiming and sweeping cost the same whatever lies finished in the table.
+    # Partial: claiming and sweeping cost the same whatever lies finished in the table. Beyond the line and the order of
+    # arrival, what a decision reads of a render, so that it reads a page or two and not as many as there are renders.
     Index(
         "renders_of_line",
         "tenant",
         "priority",
         "id",
+        "pair_key",
+        "created_at",
+        "cost_s",
         sqlite_where=text("state = 'queued'"),
         postgresql_where=text("state = 'queued'"),
     ),
