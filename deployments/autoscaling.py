@@ -8,7 +8,9 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-# Between two renders, Serve counts a slot twice for a moment; up to so much, a mean of slots is rounded down.
+# Between two renders, Serve counts a slot twice for a moment; up to so much, a mean of slots is rounded down. On a new
+# replica the mean begins with that moment, and is 2 for one slot until Serve's next report, within a second:
+# `upscale_delay_s` is longer.
 _FLICKER = 0.25
 
 BUSY = "busy"  # what a Generator reports of itself: 1 while it renders, encodes or stores

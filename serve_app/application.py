@@ -31,7 +31,7 @@ _MANY = 1000  # calls at once; these replicas only wait for the store and for ea
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
 _DRAIN_POLL_S = 2
 _HEALTH_PERIOD_S = 5  # three failed checks in a row replace a replica
-_LOOK_BACK_S = 3
+_LOOK_BACK_S = 3  # `downscale_delay_s` is longer: else Serve takes old work for new, and brings back what just went
 _METRICS_INTERVAL_S = 1
 
 

@@ -122,10 +122,11 @@ class Settings(BaseModel):
     ingress_replicas: int = Field(1, ge=1)
     min_generators: int = Field(1, ge=0)
     max_generators: int | None = Field(None, ge=1)  # silent: one per GPU of the cluster now, one on the CPU
-    # Generators are added until everything accepted would be done in this time; idle ones go after the delay.
+    # Generators are added until everything accepted would be done in this time; idle ones go after the delay. Shorter
+    # delays than these would act on counts of Serve's that are seconds old, for which a Generator too many comes.
     target_wait_s: float = Field(60, gt=0)
-    upscale_delay_s: float = Field(2, ge=0)
-    downscale_delay_s: float = Field(600, ge=0)
+    upscale_delay_s: float = Field(2, ge=2)
+    downscale_delay_s: float = Field(600, ge=5)
     dispatcher_lease_s: float = Field(5, gt=0)  # after a Dispatcher died without a word, another waits that long
 
     @model_validator(mode="before")

@@ -20,7 +20,7 @@ from tests.service_process import ServiceProcess
 
 MOST = 4
 SHORT = {"sample_steps": 50}  # a second
-LONG = {"sample_steps": 150, "width": 128, "height": 128}  # far longer than it takes until idle Generators go
+LONG = {"sample_steps": 150, "width": 256, "height": 256, "num_frames": 13}  # far longer than it takes until idle Generators go
 SAMPLE_S = 0.1
 WITHIN_S = 60
 
@@ -77,7 +77,7 @@ class Watch:
 
 @pytest.fixture
 def scaling(tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A service that scales from none to four, with short delays."""
+    """A service that scales from none to four, and back sooner than by default."""
     environment = {"RAY_AUTH_MODE": "disabled", "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2 * MOST})}
     service = ServiceProcess(
         tmp_path,
@@ -85,8 +85,7 @@ def scaling(tmp_path: Path) -> Iterator[ServiceProcess]:
         min_generators=0,
         max_generators=MOST,
         target_wait_s=2,
-        upscale_delay_s=0.5,
-        downscale_delay_s=2,
+        downscale_delay_s=5,
     )
     service.start()
     yield service

@@ -1,4 +1,4 @@
-"""The index of a line holds all that a scheduling decision reads of a render: it need not fetch the rows, which are wide."""
+"""The index of a line holds all that a scheduling decision reads of a render, whose rows are wide."""
 
 import sqlalchemy as sa
 from alembic import op
