@@ -7,7 +7,7 @@ from serve_app.jobs.records import Line, Waiting
 
 _STEPS = 16  # in which a patience is remembered
 _IDLE_S = 3600.0
-_LEAST_REACH = 2  # a small fleet starts nothing for so long that it would never keep a pair
+_LEAST_REACH = 4  # a small fleet starts nothing for so long that it would never keep a pair
 # Of the renders that a line starts within the patience. With all of them, whatever fits no replica at once is overdue
 # when it comes to the front, and all that is overdue goes to replicas that have something else ready.
 _REACH = 0.15

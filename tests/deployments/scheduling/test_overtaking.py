@@ -42,12 +42,12 @@ def test_a_render_that_went_back_into_the_queue_is_overdue_after_the_patience(
     assert overtaking.before(starts[-1][0] + PATIENCE_S + 1e-6)[LINE].overdue_before == 99
 
 
-def test_the_reach_is_a_share_of_what_a_patience_starts_and_never_less_than_two() -> None:
+def test_the_reach_is_a_share_of_what_a_patience_starts_and_never_less_than_four() -> None:
     overtaking = Overtaking(PATIENCE_S)
     for number in range(400):
         overtaking.started(render(number), now=number * 0.1)
     assert overtaking.before(40.0)[LINE].reach == 60
-    assert overtaking.before(40.0 + PATIENCE_S)[LINE].reach == 2
+    assert overtaking.before(40.0 + PATIENCE_S)[LINE].reach == 4
 
 
 def test_what_is_remembered_of_a_line_does_not_grow_with_its_starts() -> None:
