@@ -89,8 +89,9 @@ def bind(plan: ServicePlan) -> Application:
         num_replicas=settings.ingress_replicas,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0.2, "runtime_env": {"env_vars": _ONE_LOOP}},
-        # Clients poll: a line per request would bury everything else, and costs as much as answering does.
-        logging_config={"enable_access_log": False},
+        # Clients poll: a line per request would bury everything else, and costs as much as answering does. Where its
+        # level is let through, Serve makes the line all the same, and only then drops it.
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
     app: Application = ingress.bind(plan, dispatcher.bind(plan, generator.bind(plan)))
     return app

@@ -1,7 +1,8 @@
 """What a recipe decides for a request: the scheduler of its renders, and what the client should know about it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from packaging.version import Version
 
@@ -46,12 +47,13 @@ class RecipeChoice:
 
 def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora]) -> RecipeChoice:
     """The recipe's scheduler: for `preview`, that of the newest AI Toolkit among the LoRAs' own."""
-    version = _newest(trained_with(lora.file.metadata) for lora in loras)
+    version = _newest(frozenset(trained_with(lora.file.metadata) for lora in loras))
     if recipe is Recipe.REFERENCE:
         return RecipeChoice(recipe, Sampler.UNIPC, None, assumed=False, trained_with=version)
     sampler, shift, assumed = preview_sampler(version)
     return RecipeChoice(recipe, sampler, shift, assumed, version)
 
 
-def _newest(versions: Iterable[str | None]) -> str | None:
+@lru_cache(maxsize=4096)  # to parse a version takes longer than the rest of the choice
+def _newest(versions: frozenset[str | None]) -> str | None:
     return max((version for version in versions if version), key=Version, default=None)

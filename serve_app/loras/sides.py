@@ -81,8 +81,13 @@ def other_base_model(metadata: Mapping[str, str]) -> str | None:
     Wan 2.1 counts only in `ss_base_model_version`: musubi-tuner writes "wan2.1/lora" as `modelspec.architecture` of
     LoRAs for 2.2, too.
     """
-    version = metadata.get("ss_base_model_version", "")[:_LONGEST_NAME].lower()
-    architecture = metadata.get("modelspec.architecture", "")[:_LONGEST_NAME].lower()
+    names = (metadata.get(key, "")[:_LONGEST_NAME] for key in ("ss_base_model_version", "modelspec.architecture"))
+    return _other_base_in(*names)
+
+
+@lru_cache(maxsize=4096)
+def _other_base_in(version: str, architecture: str) -> str | None:
+    version, architecture = version.lower(), architecture.lower()
     for pattern, model in _OTHER_BASES.items():
         texts = (version,) if model == _WAN_2_1 else (version, architecture)
         if any("wan" in text and re.search(pattern, text) for text in texts):
