@@ -47,7 +47,7 @@ class RecipeChoice:
 
 def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora]) -> RecipeChoice:
     """The recipe's scheduler: for `preview`, that of the newest AI Toolkit among the LoRAs' own."""
-    version = _newest(frozenset(trained_with(lora.file.metadata) for lora in loras))
+    version = _newest(tuple(trained_with(lora.file.metadata) for lora in loras))
     if recipe is Recipe.REFERENCE:
         return RecipeChoice(recipe, Sampler.UNIPC, None, assumed=False, trained_with=version)
     sampler, shift, assumed = preview_sampler(version)
@@ -55,5 +55,5 @@ def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora]) -> RecipeChoice:
 
 
 @lru_cache(maxsize=4096)  # to parse a version takes longer than the rest of the choice
-def _newest(versions: frozenset[str | None]) -> str | None:
+def _newest(versions: tuple[str | None, ...]) -> str | None:
     return max((version for version in versions if version), key=Version, default=None)

@@ -102,7 +102,7 @@ async def result(request_id: RequestId, request: Request) -> RequestResult:
 
 @router.post("/v1/requests/{request_id}/cancel", response_model=RequestStatus, responses=_not_found, tags=["requests"])
 async def cancel(request_id: RequestId, request: Request) -> RequestStatus:
-    """End the request: queued renders now, a running one at its next denoising step. Idempotent."""
+    """End the request: queued renders now, running ones at the next step or before storing. Idempotent."""
     services = services_of(request)
     record = await services.store.cancel(_known_form(request_id))
     if record.state not in FINAL:

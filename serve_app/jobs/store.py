@@ -133,11 +133,13 @@ class JobStore:
             .returning(*_CLAIMED)
         )
 
-        def take(connection: Connection) -> Claim | None:
+        def take(connection: Connection) -> tuple[Row[Any], SecretStr | None] | None:
             row = connection.execute(statement).one_or_none()
-            return None if row is None else _to_claim(row, _read_token(connection, row.request_id))
+            return None if row is None else (row, _read_token(connection, row.request_id))
 
-        return await self._database.write(take)
+        taken = await self._database.write(take)
+        # Once it is committed: a spec that cannot be read has used up an attempt, and does not wait for ever.
+        return None if taken is None else _to_claim(*taken)
 
     @to_the_end
     async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:

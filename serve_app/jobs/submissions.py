@@ -18,7 +18,7 @@ Outcome = Accepted | ServiceError
 def insert_all(
     connection: Connection, into_requests: Upsert, batch: Sequence[tuple[NewRequest, Limits]]
 ) -> list[Outcome]:
-    """What became of each, in order; `into_requests` is an INSERT into `requests`."""
+    """What became of each, in order; `into_requests` is an INSERT into `requests`. One transaction at a time."""
     load = read_load(connection)
     outcomes: dict[str, Outcome] = {}
     admitted = []
@@ -34,7 +34,7 @@ def insert_all(
             admitted.append(request)
     inserted = _insert(connection, into_requests, admitted)
     for request in admitted:
-        # One that lost its key, to another of the same batch or of another process, is what the winner is.
+        # One that lost its key, to another of the same batch, is what the winner is.
         outcomes[request.id] = (
             Accepted(request_id=request.id, created_at=request.created_at)
             if request.id in inserted
@@ -80,26 +80,19 @@ def _outcome_of_winner(connection: Connection, request: NewRequest) -> Outcome:
 
 
 def _insert(connection: Connection, into_requests: Upsert, admitted: Sequence[NewRequest]) -> set[str]:
-    """The ids of those that were inserted, with their renders and tokens.
-
-    Keys and then lines are taken in one order by every process, so that no two wait for each other.
-    """
+    """The ids of those that were inserted, with their renders and tokens."""
     if not admitted:
         return set()
     once_per_key = into_requests.on_conflict_do_nothing(
         index_elements=["tenant", "idempotency_key"], index_where=requests.c.idempotency_key.is_not(None)
     )
     # Rows beside the statement and not in it: so it is compiled once, however many there are.
-    new_rows = [rows.of_request(request) for request in sorted(admitted, key=_key)]
+    new_rows = [rows.of_request(request) for request in admitted]
     kept = connection.execute(once_per_key.returning(requests.c.id), new_rows)
     inserted = set(kept.scalars())
-    new = sorted((request for request in admitted if request.id in inserted), key=lambda request: request.line)
+    new = [request for request in admitted if request.id in inserted]
     if new:
         connection.execute(insert(renders), [row for request in new for row in rows.of_renders(request)])
     if tokens := [row for request in new for row in rows.of_tokens(request)]:
         connection.execute(insert(request_tokens), tokens)
     return inserted
-
-
-def _key(request: NewRequest) -> tuple[str, str]:
-    return request.tenant, request.idempotency.key if request.idempotency else ""

@@ -74,7 +74,6 @@ class InThreads:
 
     async def read(self, work: Callable[[Connection], Result], *, planned_once: bool) -> Result:
         """As `Transactions` says; SQLite plans a statement in no time."""
-        del planned_once
         return await self._in_thread(self._reader.connect, work)
 
     async def write(self, work: Callable[[Connection], Result]) -> Result:

@@ -20,12 +20,8 @@ from tests.service_process import ServiceProcess
 
 MOST = 4
 SHORT = {"sample_steps": 50}  # a second
-LONG = {
-    "sample_steps": 150,
-    "width": 256,
-    "height": 256,
-    "num_frames": 13,
-}  # far longer than it takes until idle Generators go
+# Far longer than it takes until idle Generators go.
+LONG = {"sample_steps": 150, "width": 256, "height": 256, "num_frames": 13}
 SAMPLE_S = 0.1
 WITHIN_S = 60
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.client import Client, body, pair
+from tests.client import ENDED, Client, body, pair
 from tests.deployments.media.clips import read_video
 from tests.loras.layouts import write
 from tests.loras.model import DEMO
@@ -87,6 +87,7 @@ def test_cancel_stops_a_running_render_and_frees_the_generator(client: Client) -
 def test_cancel_after_the_last_step_still_counts(client: Client) -> None:
     request_id = client.submit(body({"sample_steps": 1, "num_frames": 41, "width": 192, "height": 192}))
     while (status := client.status(request_id))["progress"] < 1:
+        assert status["status"] not in ENDED
         time.sleep(0.02)
     assert status["status"] == "in_progress"
     client.http.post(f"/v1/requests/{request_id}/cancel").raise_for_status()

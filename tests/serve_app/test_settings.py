@@ -60,6 +60,8 @@ def test_a_token_is_not_shown_and_survives_the_way_to_a_replica(monkeypatch: pyt
         ({"offload": "sometimes"}, "offload"),
         ({"profile": "tpu"}, "profile"),
         ({"dtype": "float16"}, "dtype"),
+        ({"upscale_delay_s": 1.9}, "upscale_delay_s"),
+        ({"downscale_delay_s": 4.9}, "downscale_delay_s"),
         ({"database_url": "mysql://host/jobs"}, "database_url"),
         ({"base_url": "video.example"}, "base_url"),
         ({"render_timeout_s": 0}, "render_timeout_s"),

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from sqlalchemy import text
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound, StoreUnavailable
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from tests.fixtures.specs import make_spec
-from tests.fixtures.store import queued
+from tests.fixtures.store import connect, queued
 from tests.postgres_server import PostgresServer
 from tests.serve_app.jobs.helpers import LEASE_S, claim_next, other_stores, output, states, submit
 
@@ -271,3 +273,17 @@ async def test_an_error_whose_words_no_database_takes_ends_its_render_all_the_sa
     failure = (await store.request(request_id)).failure
     assert failure is not None
     assert failure.error_message == "half ? and \ufffd"
+
+
+async def test_a_spec_that_cannot_be_read_uses_up_its_attempts(store: JobStore, database_url: str) -> None:
+    request_id = await submit(store)
+    with connect(database_url) as connection:
+        spec = connection.execute(text("SELECT spec FROM renders")).scalar_one()
+        connection.execute(text("UPDATE renders SET spec = '{}'"))
+    (render,) = await queued(store)
+    with pytest.raises(ValidationError):
+        await store.claim(render.render_id, "replica", -1)
+    await store.expire_leases(max_attempts=1)
+    with connect(database_url) as connection:
+        connection.execute(text("UPDATE renders SET spec = :spec"), {"spec": spec})
+    assert await states(store, request_id) == [RenderState.FAILED]
