@@ -12,11 +12,11 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.autoscaling import wanted_slots
+from deployments.calls import UnderWay
 from deployments.choosing import Chooser
 from deployments.events import happened
 from deployments.fleet import FleetMemory
-from deployments.queue_metrics import QueueMetrics
-from deployments.under_way import UnderWay
+from deployments.metrics import QueueMetrics
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs.leadership import DISPATCHER
 from serve_app.jobs.notices import listen

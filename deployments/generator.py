@@ -19,20 +19,20 @@ from deployments.attempt import Attempt, AttemptAborted
 from deployments.autoscaling import BUSY
 from deployments.lora_access import local_loras
 from deployments.media.encoding import encode
-from deployments.pipelines import pipeline_class
-from deployments.queue_metrics import CostMetrics
+from deployments.metrics import CostMetrics
+from deployments.pipeline import pipeline_class
 from deployments.resident_pairs import ResidentPairs
 from deployments.result_metadata import Used, result_metadata
+from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
 from serve_app.jobs.cost_rows import Measurement
-from serve_app.jobs.costs import CostKey, MeasuredCost
 from serve_app.jobs.leadership import DISPATCHER
 from serve_app.jobs.records import Claim, Output, output_name
-from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.store import JobStore
-from serve_app.outputs.store import OutputStore
+from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 from serve_app.settings import Profile
+from serve_app.spec import RenderSpec
 
 logger = logging.getLogger("ray.serve")
 

@@ -17,7 +17,7 @@ from serve_app.api.app import create_app
 from serve_app.api.forecast import Forecaster
 from serve_app.api.services import Services
 from serve_app.jobs.store import JobStore
-from serve_app.outputs.store import OutputStore
+from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 
 logger = logging.getLogger("ray.serve")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_app.jobs.records import Claim
-from serve_app.jobs.spec import RenderSpec
+from serve_app.spec import RenderSpec
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
 from deployments.ingress import Ingress
-from serve_app.cards import ModelCard, load_card
 from serve_app.errors import ConfigurationError
 from serve_app.jobs.database import migrate
-from serve_app.loras.architecture import WanArchitecture
+from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import ModelCard, load_card
 from serve_app.plan import ServicePlan
 from serve_app.settings import STATE_DIRECTORY, Profile, Settings, wrong_values
 
@@ -61,7 +61,7 @@ def bind(plan: ServicePlan) -> Application:
         graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
         health_check_period_s=_HEALTH_PERIOD_S,
         request_router_config=RequestRouterConfig(
-            request_router_class="deployments.warm_first:WarmFirstRouter",
+            request_router_class="deployments.routing:WarmFirstRouter",
             request_routing_stats_period_s=_HEALTH_PERIOD_S,
         ),
         autoscaling_config=AutoscalingConfig(

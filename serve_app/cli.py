@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serve_app.cards import load_card
 from serve_app.errors import ServiceError
-from serve_app.jobs.spec import Expert
-from serve_app.loras.architecture import WanArchitecture
-from serve_app.loras.inspection import FileReport, inspect_file, warnings_of_pair
-from serve_app.loras.norms import NormSummary
+from serve_app.loras.formats.norms import NormSummary
+from serve_app.loras.report import FileReport, inspect_file, warnings_of_pair
+from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import load_card
+from serve_app.spec import Expert
 
 _MODEL = "wan22_14b_t2v"
 

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.cards import ModelCard
-from serve_app.loras.architecture import WanArchitecture
+from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import ModelCard
 from serve_app.settings import Profile, Settings
 
 

@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from serve_app.errors import ConfigurationError
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
 
 STATE_DIRECTORY = Path("var")
 
@@ -27,6 +25,24 @@ class Profile(StrEnum):
     AUTO = "auto"  # gpu if the Ray cluster has one when the application is built, else cpu
     CPU = "cpu"
     GPU = "gpu"
+
+
+class OffloadMode(StrEnum):
+    """Where the weights wait while they are not in use."""
+
+    AUTO = "auto"  # the fastest of the others that fits into the GPU's free memory
+    NONE = "none"  # everything on the GPU
+    MODEL = "model"  # one component at a time on the GPU, the others in host memory
+    SEQUENTIAL = "sequential"  # one layer at a time on the GPU; slow, fits almost anywhere
+
+
+class PristineMode(StrEnum):
+    """Where a Generator keeps the weights that a merged LoRA has changed, as they were."""
+
+    AUTO = "auto"  # the fastest of the others for which there is memory
+    GPU = "gpu"
+    HOST = "host"  # host memory, pinned where there is a GPU
+    CHECKPOINT = "checkpoint"  # nowhere: read again from the checkpoint's files
 
 
 # The reference server's environment variables, each honoured where the args are silent.

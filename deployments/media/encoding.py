@@ -12,7 +12,7 @@ from deployments.media.mp4 import write_mp4
 from deployments.media.png import write_png_zip
 from deployments.media.webp import write_webp
 from serve_app.errors import OutputNotWritten
-from serve_app.jobs.spec import OutputFormat
+from serve_app.spec import OutputFormat
 
 _WRITERS: Mapping[OutputFormat, Callable[[Frames, int, Path], None]] = MappingProxyType(
     {

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from serve_app.errors import ConfigurationError, OutOfMemory
-from serve_app.jobs.spec import RenderSpec
-from serve_app.offload_mode import OffloadMode
+from serve_app.settings import OffloadMode
+from serve_app.spec import RenderSpec
 
 _GIB = 2**30
 

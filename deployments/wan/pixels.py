@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.errors import RenderFailed
-from serve_app.jobs.spec import RenderSpec
+from serve_app.spec import RenderSpec
 
 Frames = npt.NDArray[np.uint8]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from deployments.wan.loading import compute_dtype, expert_files, load_pipeline
-from deployments.wan.lora_setup import ExpertFiles, set_up_loras
+from deployments.wan.loras.setup import ExpertFiles, set_up_loras
 from deployments.wan.offload import (
     OffloadPlan,
     apply_plan,
@@ -26,9 +26,8 @@ from deployments.wan.pixels import Frames, to_pixels
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.schedulers import describe, make_scheduler
 from deployments.wan.stopwatch import Stopwatch
-from serve_app.jobs.spec import RenderSpec
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
+from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import RenderSpec
 
 logger = logging.getLogger("ray.serve")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from serve_app.jobs.spec import RenderSpec, Sampler
+from serve_app.spec import RenderSpec, Sampler
 
 _TRAIN_TIMESTEPS = 1000
 _EULER_SHIFT = 5.0  # AI Toolkit's own previews since 0.9.4

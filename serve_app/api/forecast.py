@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
 
-from serve_app.cost_model import CostModel
+from serve_app.costs import CostModel
 from serve_app.jobs.load import Amount, ahead_of, wait_s
 from serve_app.jobs.records import RenderRecord
 from serve_app.jobs.standing import Standing

@@ -9,11 +9,11 @@ from serve_app.api.request_schema import Body, LoraItem, Token
 from serve_app.api.response_schema import ErrorBody
 from serve_app.api.services import Services
 from serve_app.errors import ServiceError
-from serve_app.jobs.spec import Expert
-from serve_app.loras.inspection import FileReport, warnings_of_pair
+from serve_app.loras.report import FileReport, warnings_of_pair
 from serve_app.loras.resolver import InspectedLora
 from serve_app.loras.sides import pair_warnings
 from serve_app.loras.sources import shown
+from serve_app.spec import Expert
 
 _MOST_FILES = 16
 

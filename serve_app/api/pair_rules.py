@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from serve_app.api.request_schema import InferenceRequest, LoraItem
 from serve_app.api.services import Services
-from serve_app.cards import ModelCard
 from serve_app.errors import (
     LoraFileRequired,
     LoraInvalid,
@@ -15,10 +14,11 @@ from serve_app.errors import (
     MoeFormatRequired,
     SingleMoeConfigOnly,
 )
-from serve_app.jobs.spec import Expert
 from serve_app.loras.refusals import invalid
 from serve_app.loras.resolver import ResolvedLora
 from serve_app.loras.sources import shown
+from serve_app.models.card import ModelCard
+from serve_app.spec import Expert
 
 
 @dataclass(frozen=True, slots=True)

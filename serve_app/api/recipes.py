@@ -8,8 +8,8 @@ from packaging.version import Version
 
 from serve_app.api.pair_rules import ChosenLora
 from serve_app.api.request_schema import PromptItem
-from serve_app.jobs.spec import Recipe, Sampler
-from serve_app.loras.provenance import preview_sampler, trained_with
+from serve_app.loras.formats.metadata import preview_sampler, trained_with
+from serve_app.spec import Recipe, Sampler
 
 
 @dataclass(frozen=True, slots=True)

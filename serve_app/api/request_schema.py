@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr
 
-from serve_app.jobs.spec import Expert, OutputFormat, Priority, Recipe, Sampler
+from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler
 
 _EXAMPLE_LORAS: list[JsonValue] = [
     {"path": "my_lora_job/my_high_noise.safetensors", "transformer": "high", "network_multiplier": 1.0},

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from serve_app.jobs.spec import OutputFormat
 from serve_app.jobs.states import RenderState
+from serve_app.spec import OutputFormat
 
 Status = Literal["in_queue", "in_progress", "succeeded", "failed", "canceled"]
 

@@ -9,7 +9,7 @@ from serve_app.api.forecast import Forecaster
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.store import JobStore
 from serve_app.loras.resolver import LoraResolver
-from serve_app.outputs.store import OutputStore
+from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 
 

@@ -12,11 +12,11 @@ from serve_app.api.pair_rules import ChosenLora, check_pair, choose_loras
 from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.request_schema import InferenceRequest, PromptItem
 from serve_app.api.services import Services
-from serve_app.cards import ModelCard
 from serve_app.errors import ControlImageNotSupported, ModelNotFound
 from serve_app.jobs.records import Idempotency, NewRequest
-from serve_app.jobs.spec import LoraFile, RenderSpec
 from serve_app.loras.sides import pair_warnings, side_warnings
+from serve_app.models.card import ModelCard
+from serve_app.spec import LoraFile, RenderSpec
 
 RANDOM_SEED = -1
 _TRIGGER = "[trigger]"

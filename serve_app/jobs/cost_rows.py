@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, case, select
 
-from serve_app.jobs.costs import CostKey, MeasuredCost
+from serve_app.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Upsert
-from serve_app.jobs.spec import Recipe
 from serve_app.jobs.tables import render_costs
+from serve_app.spec import Recipe
 
 _LONG_MEMORY = 10  # renders; older ones fade, so that a change of hardware is noticed
 

@@ -27,9 +27,9 @@ from sqlalchemy import (
 from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.records import Line, Waiting
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import WHOLE_LINE, leaders, queue_totals, renders
+from serve_app.spec import Priority
 
 _WAITING = (  # as the fields of Waiting
     renders.c.id,

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, RowMapping, select
 from serve_app.errors import RequestNotFound
 from serve_app.jobs import rows
 from serve_app.jobs.records import Line, RequestRecord
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.tables import renders, requests
+from serve_app.spec import Priority
 
 _WHOLE = (
     select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))

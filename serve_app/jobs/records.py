@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from serve_app.jobs.spec import OutputFormat, Priority, RenderSpec
 from serve_app.jobs.states import RenderState, request_state
+from serve_app.spec import OutputFormat, Priority, RenderSpec
 
 
 class Output(BaseModel):

@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from serve_app.jobs.records import NewRequest, Output, RenderRecord
-from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.states import RenderState
+from serve_app.spec import RenderSpec
 
 
 def of_request(request: NewRequest) -> dict[str, Any]:

@@ -13,21 +13,21 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, update
 
-from serve_app.batches import Batches
+from serve_app.batching import Batches
+from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RequestNotEnded, ServiceError
 from serve_app.jobs import submissions, transitions
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.cost_rows import Measurement, add_cost, read_costs
-from serve_app.jobs.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Database, to_the_end
 from serve_app.jobs.leadership import Leadership
 from serve_app.jobs.queue import Queue
 from serve_app.jobs.reading import not_found, read_request
 from serve_app.jobs.records import Accepted, Claim, Idempotency, NewRequest, Output, RequestRecord
-from serve_app.jobs.spec import RenderSpec
 from serve_app.jobs.standing import Standing, read_standings
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState
 from serve_app.jobs.tables import render_costs, renders, request_tokens, requests
+from serve_app.spec import RenderSpec
 
 NO_LIMITS = Limits()
 

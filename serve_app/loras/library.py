@@ -11,13 +11,13 @@ from typing import Self
 
 from serve_app.errors import LoraInvalid
 from serve_app.loras import paths
-from serve_app.loras.alphas import read_alphas, unused_keys, wrong_alphas
-from serve_app.loras.architecture import WanArchitecture
-from serve_app.loras.changes import LoraContents
-from serve_app.loras.contents import verify
-from serve_app.loras.layout import parse
+from serve_app.loras.formats.alphas import read_alphas, unused_keys, wrong_alphas
+from serve_app.loras.formats.changes import LoraContents
+from serve_app.loras.formats.header import SafetensorsHeader, read_header
+from serve_app.loras.formats.parser import parse
+from serve_app.loras.formats.values import verify
 from serve_app.loras.refusals import invalid, refuse, renamed
-from serve_app.loras.safetensors_file import SafetensorsHeader, read_header
+from serve_app.models.architecture import WanArchitecture
 
 # Of a full-size file, a verdict takes about a third of a megabyte, most of it the names of 800 tensors.
 REMEMBERED_VERDICTS = 512

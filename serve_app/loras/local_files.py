@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from pydantic import SecretStr
 
 from serve_app.errors import LoraInvalid, LoraNotFetched, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
-from serve_app.jobs.spec import LoraFile, RenderSpec
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.sources import LoraSources, is_remote
+from serve_app.spec import LoraFile, RenderSpec
 
 _NOT_FETCHED = (LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable)
 

@@ -11,13 +11,13 @@ from typing import TypeVar
 
 from pydantic import SecretStr
 
-from serve_app.batches import SharedAnswers
-from serve_app.jobs.spec import Expert, LoraFile
-from serve_app.loras.architecture import WanArchitecture
-from serve_app.loras.changes import LoraContents
-from serve_app.loras.inspection import FileReport, describe, inspect_file
+from serve_app.batching import SharedAnswers
+from serve_app.loras.formats.changes import LoraContents
 from serve_app.loras.library import LoraLibrary, worth_keeping
+from serve_app.loras.report import FileReport, describe, inspect_file
 from serve_app.loras.sources import Located, LoraSources, is_remote
+from serve_app.models.architecture import WanArchitecture
+from serve_app.spec import Expert, LoraFile
 
 Result = TypeVar("Result")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from serve_app.jobs.spec import Expert
-from serve_app.loras.changes import LoraContents
+from serve_app.loras.formats.changes import LoraContents
+from serve_app.spec import Expert
 
 _NAMES_IN_METADATA = ("ss_output_name", "name")
 _LONGEST_NAME = 1000  # metadata may hold anything

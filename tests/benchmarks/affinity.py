@@ -27,10 +27,10 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from deployments.dispatcher import Dispatcher
-from serve_app.cards import load_card
 from serve_app.jobs.database import migrate
 from serve_app.jobs.records import Claim, NewRequest, Output, RequestRecord, output_name
 from serve_app.jobs.store import JobStore
+from serve_app.models.card import load_card
 from serve_app.plan import ServicePlan
 from serve_app.settings import Profile, Settings
 from tests.fixtures.specs import make_spec
@@ -175,7 +175,7 @@ def through_dispatcher(workload: Workload) -> Outcome:
             num_replicas=REPLICAS,
             max_ongoing_requests=1,
             ray_actor_options={"num_cpus": 1},
-            request_router_config=RequestRouterConfig(request_router_class="deployments.warm_first:WarmFirstRouter"),
+            request_router_config=RequestRouterConfig(request_router_class="deployments.routing:WarmFirstRouter"),
         )
         dispatcher = serve.deployment(Dispatcher, name="Dispatcher", max_ongoing_requests=100)
         handle = serve.run(dispatcher.bind(plan, sleeper.bind(plan, workload)), name="ours", route_prefix=None)

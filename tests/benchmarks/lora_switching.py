@@ -29,14 +29,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deployments.wan.loading import expert_files
-from deployments.wan.lora_setup import COMPONENTS, set_up_loras
-from deployments.wan.lora_state import LoraState
+from deployments.wan.loras.resident import ResidentLoras
+from deployments.wan.loras.setup import COMPONENTS, set_up_loras
+from deployments.wan.loras.state import LoraState
 from deployments.wan.offload import OffloadPlan
-from deployments.wan.resident_loras import ResidentLoras
-from serve_app.jobs.spec import Expert, Recipe
-from serve_app.loras.architecture import WanArchitecture
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
+from serve_app.models.architecture import WanArchitecture
+from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import Expert, Recipe
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import save_experts
 

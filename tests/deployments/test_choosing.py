@@ -9,9 +9,9 @@ import pytest
 from deployments.choosing import Chooser
 from deployments.fleet import FleetMemory
 from serve_app.jobs.records import Claim, NewRequest
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
+from serve_app.spec import Priority
 from tests.fixtures.specs import make_spec
 
 LEASE_S = 30.0

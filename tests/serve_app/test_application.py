@@ -9,8 +9,8 @@ import pytest
 import serve_app
 from deployments.wan.demo import DemoCheckpoint
 from serve_app import application
-from serve_app.cards import load_card
 from serve_app.errors import ConfigurationError
+from serve_app.models.card import load_card
 from serve_app.settings import Profile
 
 

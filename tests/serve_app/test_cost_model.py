@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.cost_model import CostModel, forward_flops, most_similar, parameter_count
-from serve_app.jobs.costs import CostKey, MeasuredCost, token_count
-from serve_app.jobs.spec import Recipe, RenderSpec
-from serve_app.loras.architecture import WanArchitecture
+from serve_app.costs import CostKey, CostModel, MeasuredCost, forward_flops, most_similar, parameter_count, token_count
+from serve_app.models.architecture import WanArchitecture
 from serve_app.settings import Profile
+from serve_app.spec import Recipe, RenderSpec
 from tests.fixtures.specs import make_spec
 
 A14B = WanArchitecture(

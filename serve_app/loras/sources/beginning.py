@@ -1,6 +1,6 @@
 """The first bytes of a file, in which its header lies."""
 
-from serve_app.loras.safetensors_file import header_bytes_needed
+from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.sources.faults import Transient
 from serve_app.loras.sources.located import Part
 

@@ -11,13 +11,13 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from serve_app.jobs.spec import Expert
 from serve_app.loras.sources.deadline import Deadline
 from serve_app.loras.sources.faults import Changed, Transient, attempt
 from serve_app.loras.sources.located import Located, Part, identity
 from serve_app.loras.sources.policy import SourcePolicy
 from serve_app.loras.sources.remote import RemoteSource
 from serve_app.loras.sources.wording import not_found, refused, too_large
+from serve_app.spec import Expert
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta

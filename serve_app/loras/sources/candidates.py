@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from serve_app.errors import LoraPathRefused
-from serve_app.jobs.spec import Expert
+from serve_app.spec import Expert
 
 _SHOWN = 20
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

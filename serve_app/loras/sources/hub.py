@@ -12,7 +12,6 @@ from huggingface_hub import HfApi, get_hf_file_metadata
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
 from serve_app.errors import ServiceError
-from serve_app.jobs.spec import Expert
 from serve_app.loras.sources import ranges
 from serve_app.loras.sources.candidates import choose
 from serve_app.loras.sources.deadline import Deadline
@@ -23,6 +22,7 @@ from serve_app.loras.sources.located import Located, Part, identity
 from serve_app.loras.sources.policy import SourcePolicy
 from serve_app.loras.sources.remote import RemoteSource
 from serve_app.loras.sources.wording import not_found, refused, too_large, unavailable
+from serve_app.spec import Expert
 
 T = TypeVar("T")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -9,11 +9,10 @@ import httpcore2
 import httpx2
 
 from serve_app.errors import LoraChanged, LoraNotFetched, LoraNotFound
-from serve_app.jobs.spec import Expert, LoraFile
 from serve_app.loras import paths
 from serve_app.loras.cache import DigestMismatch, LoraCache, Partial
+from serve_app.loras.formats.header import SafetensorsHeader, header_bytes_needed, parse_header, read_header
 from serve_app.loras.refusals import invalid
-from serve_app.loras.safetensors_file import SafetensorsHeader, header_bytes_needed, parse_header, read_header
 from serve_app.loras.sources import buckets
 from serve_app.loras.sources.beginning import FIRST_GUESS, read_up_to
 from serve_app.loras.sources.buckets import BucketSource
@@ -26,6 +25,7 @@ from serve_app.loras.sources.policy import SourcePolicy
 from serve_app.loras.sources.remote import RemoteSource
 from serve_app.loras.sources.web import WebSource
 from serve_app.loras.sources.wording import refused, shown
+from serve_app.spec import Expert, LoraFile
 
 _TOKEN = re.compile(r"[!-~]+")  # what fits into a header
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
-from serve_app.loras.magic import describe_foreign
+from serve_app.loras.formats.magic import describe_foreign
 from serve_app.loras.refusals import invalid
 from serve_app.loras.sources.exchange import Exchange, Reply
 from serve_app.loras.sources.faults import Transient

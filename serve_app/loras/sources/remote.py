@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 
-from serve_app.jobs.spec import Expert
 from serve_app.loras.sources.deadline import Deadline
 from serve_app.loras.sources.located import Located, Part
+from serve_app.spec import Expert
 
 
 class RemoteSource(ABC):

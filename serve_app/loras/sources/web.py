@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urldefrag, urlsplit
 
-from serve_app.jobs.spec import Expert
 from serve_app.loras.cache import LoraCache, Partial
-from serve_app.loras.safetensors_file import header_bytes_needed
+from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.sources import ranges
 from serve_app.loras.sources.beginning import FIRST_GUESS, read_up_to, refuse_foreign
 from serve_app.loras.sources.deadline import Deadline
@@ -21,6 +20,7 @@ from serve_app.loras.sources.policy import SourcePolicy
 from serve_app.loras.sources.ranges import WebPart
 from serve_app.loras.sources.remote import RemoteSource
 from serve_app.loras.sources.wording import too_large
+from serve_app.spec import Expert
 
 _LONGEST_NAME = 200
 

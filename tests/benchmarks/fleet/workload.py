@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.jobs.records import Waiting
-from serve_app.jobs.spec import Priority
+from serve_app.spec import Priority
 
 QUIET = ("quiet-a", "quiet-b")
 FLOODER = "flood"

@@ -6,7 +6,7 @@ import pytest
 
 from deployments.media.encoding import encode
 from serve_app.errors import OutputNotWritten
-from serve_app.jobs.spec import OutputFormat
+from serve_app.spec import OutputFormat
 from tests.deployments.media.clips import noise
 
 every_format = pytest.mark.parametrize("output_format", OutputFormat)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from deployments.media.encoding import encode
-from serve_app.jobs.spec import OutputFormat
+from serve_app.spec import OutputFormat
 from tests.deployments.media.clips import counts, noise, patches, rates, read_video, sizes
 
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 
 from deployments.media.encoding import encode
 from deployments.media.frames import Frames
-from serve_app.jobs.spec import OutputFormat
+from serve_app.spec import OutputFormat
 from tests.deployments.media.clips import counts, noise, patches, rates, sizes
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from deployments.scheduling import Fleet, Passing, Replica, Rules, pick
 from serve_app.jobs.records import Line, Waiting
-from serve_app.jobs.spec import Priority
+from serve_app.spec import Priority
 
 NOW = 10_000.0
 TENANTS = "xyz"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.scheduling import Rules, rank
-from serve_app.jobs.spec import Priority
+from serve_app.spec import Priority
 from tests.benchmarks.fleet.policies import ConsistentHashing, Fifo, Multiplex, Ours, Policy
 from tests.benchmarks.fleet.replicas import Replicas
 from tests.benchmarks.fleet.simulation import Simulation, Start

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deployments.scheduling import WINDOW, Fleet, Passing, Replica, Rules, pick, rank
-from serve_app.jobs.spec import Priority
+from serve_app.spec import Priority
 from tests.deployments.scheduling.situations import NOW, PAIRS, TENANTS, Situation, render, situations
 
 

@@ -12,9 +12,8 @@ import torch
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.pixels import Frames
 from deployments.wan.runtime import WanRuntime
-from serve_app.jobs.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
+from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
 from tests.deployments.wan.experts import save_experts
 from tests.loras.layouts import LAYOUTS, write
 

@@ -9,12 +9,11 @@ import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
 from deployments.wan.loading import expert_files
-from deployments.wan.lora_setup import COMPONENTS, set_up_loras
-from deployments.wan.lora_state import LoraState
+from deployments.wan.loras.setup import COMPONENTS, set_up_loras
+from deployments.wan.loras.state import LoraState
 from deployments.wan.offload import OffloadPlan, apply_plan, without_hooks
-from serve_app.jobs.spec import Expert, Recipe, RenderSpec
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
+from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import Expert, Recipe, RenderSpec
 from tests.loras.model import TINY
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from deployments.wan.demo import DemoCheckpoint, ensure_demo_checkpoint, ensure_demo_loras
-from serve_app.jobs.spec import LoraFile
+from serve_app.spec import LoraFile
 from tests.deployments.wan.conftest import Render, difference
 
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from serve_app.jobs.spec import Expert, Recipe
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
+from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import Expert, Recipe
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import Experts, forward, same
 from tests.deployments.wan.walks import next_spec

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from deployments.wan.offload import OffloadPlan, next_plan, plan_offload
 from serve_app.errors import ConfigurationError
-from serve_app.offload_mode import OffloadMode
+from serve_app.settings import OffloadMode
 
 _GIB = 2**30
 # Of Wan 2.2 T2V A14B in bfloat16.

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.schedulers import describe, make_scheduler
-from serve_app.jobs.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler
+from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler
 from tests.deployments.wan.conftest import difference, load_demo, make_spec
 
 _DIFFUSERS = {

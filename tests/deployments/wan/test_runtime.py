@@ -13,15 +13,14 @@ from safetensors.torch import load_file, save_file
 import deployments.wan.offload as offload_module
 import deployments.wan.runtime as runtime_module
 from deployments.wan.demo import DemoCheckpoint
-from deployments.wan.lora_state import LoraState
+from deployments.wan.loras.state import LoraState
 from deployments.wan.offload import next_plan
 from deployments.wan.pixels import Frames
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
 from serve_app.errors import ConfigurationError, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
-from serve_app.jobs.spec import Expert, LoraFile
-from serve_app.offload_mode import OffloadMode
-from serve_app.pristine_mode import PristineMode
+from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import Expert, LoraFile
 from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
 
 _NEGATIVE = "blurry, low quality"

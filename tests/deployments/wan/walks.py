@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from serve_app.jobs.spec import Expert, Recipe, RenderSpec
+from serve_app.spec import Expert, Recipe, RenderSpec
 from tests.deployments.wan.conftest import lora_file, make_spec
 
 

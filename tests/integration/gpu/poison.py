@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from ray.serve import Application
 
-from deployments import pipelines
+from deployments import pipeline as pipelines
 from deployments.generator import Generator
 from deployments.wan.pixels import Frames
 from deployments.wan.runtime import WanRuntime
 from serve_app import application
-from serve_app.jobs.spec import RenderSpec
+from serve_app.spec import RenderSpec
 
 PROMPT = "poison"
 _TAKEN = Path("var/poison-taken")  # in the working directory, which all replicas share

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from serve_app.api.forecast import Forecaster
-from serve_app.jobs.costs import CostKey, MeasuredCost
+from serve_app.costs import CostKey, MeasuredCost
 from serve_app.jobs.store import JobStore
 from tests.client import body
 from tests.fixtures.api import LEASE_S, Api, ServeApi, on_both_databases

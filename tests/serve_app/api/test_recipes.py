@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.jobs.spec import RenderSpec
+from serve_app.spec import RenderSpec
 from tests.client import body
 from tests.fixtures.api import Api
 from tests.serve_app.loras.files import METADATA, full, save

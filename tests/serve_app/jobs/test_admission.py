@@ -11,7 +11,7 @@ from serve_app.errors import AdmissionError, QueueFull, TenantQueueFull, WaitToo
 from serve_app.jobs.admission import Limits, admit
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.records import Line
-from serve_app.jobs.spec import Priority
+from serve_app.spec import Priority
 from tests.serve_app.jobs.helpers import new_request
 
 MINE, MINE_HIGH, THEIRS = Line("me", Priority.NORMAL), Line("me", Priority.HIGH), Line("they", Priority.NORMAL)

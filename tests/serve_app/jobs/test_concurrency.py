@@ -10,10 +10,10 @@ from sqlalchemy import select
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound
 from serve_app.jobs.records import Claim, Idempotency
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import renders
+from serve_app.spec import Priority
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import LEASE_S, counted_totals, kept_totals, new_request, other_stores, output
 

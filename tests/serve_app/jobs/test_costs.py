@@ -2,10 +2,10 @@
 
 import pytest
 
+from serve_app.costs import CostKey, MeasuredCost, token_count
 from serve_app.jobs.cost_rows import Measurement
-from serve_app.jobs.costs import CostKey, MeasuredCost, token_count
-from serve_app.jobs.spec import Recipe
 from serve_app.jobs.store import JobStore
+from serve_app.spec import Recipe
 from tests.fixtures.specs import make_spec
 from tests.serve_app.jobs.helpers import claim_next, output, submit
 

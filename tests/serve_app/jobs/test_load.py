@@ -4,7 +4,7 @@ import pytest
 
 from serve_app.jobs.load import Amount, Load, ahead_of, wait_s
 from serve_app.jobs.records import Line
-from serve_app.jobs.spec import Priority
+from serve_app.spec import Priority
 
 LOW, NORMAL, HIGH = (Line("me", priority) for priority in Priority)
 THEIRS, THEIRS_LOW = Line("they", Priority.NORMAL), Line("they", Priority.LOW)

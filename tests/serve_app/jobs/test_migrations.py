@@ -6,8 +6,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import text
 
 from serve_app.jobs.database import migrate
-from serve_app.jobs.spec import RenderSpec, Sampler
 from serve_app.jobs.tables import metadata
+from serve_app.spec import RenderSpec, Sampler
 from tests.fixtures.store import connect
 
 OLD_SPEC = {

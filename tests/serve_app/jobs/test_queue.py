@@ -7,10 +7,10 @@ import pytest
 from serve_app.errors import RenderFailed
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Claim, Line, Waiting
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE
+from serve_app.spec import Priority
 from tests.fixtures.specs import make_spec
 from tests.fixtures.store import queued
 from tests.serve_app.jobs.helpers import (

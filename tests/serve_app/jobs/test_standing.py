@@ -8,8 +8,8 @@ import pytest
 from serve_app.errors import RequestNotFound
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Line
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.store import JobStore
+from serve_app.spec import Priority
 from tests.serve_app.jobs.helpers import claim_next, new_request, output, submit
 
 

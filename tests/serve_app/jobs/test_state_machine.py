@@ -24,10 +24,10 @@ from sqlalchemy import delete, select, update
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound
 from serve_app.jobs.records import Claim, Idempotency, NewRequest, Output
-from serve_app.jobs.spec import Priority
 from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import queue_totals, renders, request_tokens, requests
+from serve_app.spec import Priority
 from tests.fixtures.specs import make_spec
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import output

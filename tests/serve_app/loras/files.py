@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from serve_app.loras.architecture import WanArchitecture
+from serve_app.models.architecture import WanArchitecture
 
 CONFIG = {  # of a diffusers WanTransformer3DModel; the sizes are those of `tests.loras.model.TINY`
     "num_layers": 2,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from serve_app.errors import LoraInvalid
-from serve_app.loras.changes import LoraContents
-from serve_app.loras.layout import parse
-from serve_app.loras.safetensors_file import SafetensorsHeader, TensorInfo
+from serve_app.loras.formats.changes import LoraContents
+from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo
+from serve_app.loras.formats.parser import parse
 from tests.serve_app.loras.files import TINY
 
 Shapes = dict[str, tuple[int, ...]]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from serve_app.errors import LoraInvalid, LoraNotFound, LoraPathRefused
-from serve_app.loras.layout import parse
+from serve_app.loras.formats.header import read_header
+from serve_app.loras.formats.parser import parse
 from serve_app.loras.library import LoraLibrary
-from serve_app.loras.safetensors_file import read_header
 from tests.serve_app.loras.files import METADATA, TINY, full, pair, save
 
 

@@ -2,9 +2,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from serve_app.jobs.spec import Expert
-from serve_app.loras.changes import Layout, LoraContents
+from serve_app.loras.formats.changes import Layout, LoraContents
 from serve_app.loras.sides import likely_side, other_base_model, pair_warnings, side_warnings
+from serve_app.spec import Expert
 
 PLAIN = LoraContents(Layout.AI_TOOLKIT, {None: ()}, ())
 COMBINED = LoraContents(Layout.AI_TOOLKIT, {Expert.HIGH: (), Expert.LOW: ()}, ())

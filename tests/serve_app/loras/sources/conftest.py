@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from serve_app.jobs.spec import Expert, LoraFile
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.sources import Located, LoraSources, SourcePolicy
+from serve_app.spec import Expert, LoraFile
 from tests.serve_app.loras.sources.servers import HubStandIn, WebServer, lora_bytes, sha256, web_server
 
 QUICK: dict[str, Any] = {

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from serve_app.jobs.spec import LoraFile
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.sources import LoraSources, SourcePolicy
+from serve_app.spec import LoraFile
 
 
 def main(cache: str, host: str, lora: str) -> None:

@@ -1,8 +1,8 @@
 import pytest
 
 from serve_app.errors import LoraPathRefused
-from serve_app.jobs.spec import Expert
 from serve_app.loras.sources.candidates import choose
+from serve_app.spec import Expert
 
 
 @pytest.mark.parametrize(

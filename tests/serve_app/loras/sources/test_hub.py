@@ -13,9 +13,9 @@ from serve_app.errors import (
     LoraPathRefused,
     LoraSourceUnavailable,
 )
-from serve_app.jobs.spec import Expert
-from serve_app.loras.safetensors_file import parse_header
+from serve_app.loras.formats.header import parse_header
 from serve_app.loras.sources import LoraSources
+from serve_app.spec import Expert
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import COMMIT, HUB_TOKEN, Exchange, File, HubStandIn, lora_bytes, sha256
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import LoraSourceUnavailable
-from serve_app.jobs.spec import LoraFile
 from serve_app.loras.cache import LoraCache, Partial
 from serve_app.loras.sources import LoraSources
+from serve_app.spec import LoraFile
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import Exchange, File, WebServer, lora_bytes, sha256
 

@@ -1,0 +1,171 @@
+"""The LoRAs of one expert: a state, and exact ways from any to any other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from deployments.wan.loras import adapters
+from deployments.wan.loras.deltas import Part
+from deployments.wan.loras.fitting import check_fit
+from deployments.wan.loras.resident import LoraKey, ResidentLora
+from deployments.wan.loras.weights import ExpertWeights
+from serve_app.spec import Expert, LoraFile
+
+
+class Application(StrEnum):
+    """How a LoRA acts on its expert."""
+
+    NONE = "none"  # its multiplier is 0
+    ADAPTER = "adapter"  # computed beside the weights, as the reference server does
+    MERGED = "merged"  # in the weights, as AI Toolkit's previews have it
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One LoRA in a state. `left_out` names the tensors that have no place in the model."""
+
+    key: LoraKey
+    multiplier: float
+    application: Application
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an expert is: a function of this alone, whatever it was before.
+
+    `whole`: all of it in the compute dtype, also what diffusers keeps in float32.
+    """
+
+    whole: bool = False
+    uses: tuple[Use, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A state to go to, and the LoRAs that it takes, one for each use; empty where no tensors are needed."""
+
+    state: State
+    loras: tuple[ResidentLora, ...] = ()
+
+
+class ExpertLoras:
+    """Owns the LoRAs of one expert; nothing else may load, scale, merge or unload one."""
+
+    def __init__(self, side: Expert, expert: Any, weights: ExpertWeights) -> None:
+        """`expert` is untouched, the transformer that `weights` is of."""
+        self._side = side
+        self._expert = expert
+        self._weights = weights
+        self._state: State | None = State()  # None: left in the middle of a change
+        self._forms: list[adapters.Form] = []  # of the adapters that are there, in the order of their uses
+
+    @property
+    def state(self) -> State | None:
+        """What the expert is now; None where a change has failed and so has its undoing."""
+        return self._state
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """The LoRAs of the state, in their order."""
+        return self._state.uses if self._state else ()
+
+    def without_tensors(self, files: Sequence[LoraFile], *, strict: bool, whole: bool) -> Target | None:
+        """The target that these LoRAs mean, if it can be reached from here without looking into any of them."""
+        if self._state is None or whole != self._state.whole:
+            return None
+        wanted = [(LoraKey(file.sha256, strict), file.multiplier) for file in files]
+        now = [(use.key, use.multiplier) for use in self._state.uses]
+        if wanted == now:
+            return Target(self._state)
+        if [(key, factor == 0) for key, factor in wanted] != [(key, factor == 0) for key, factor in now]:
+            return None
+        if any(use.application is Application.MERGED for use in self._state.uses):
+            return None
+        uses = zip(self._state.uses, wanted, strict=True)
+        rescaled = (Use(use.key, factor, use.application, use.left_out) for use, (_, factor) in uses)
+        return Target(State(whole, tuple(rescaled)))
+
+    def target(self, files: Sequence[LoraFile], loras: Sequence[ResidentLora], *, whole: bool) -> Target:
+        """What these LoRAs mean; `loras` are those of `files`. Nothing changes.
+
+        Adapters where `whole` is false and adapters can express every LoRA that acts, else all of them merged.
+
+        Raises:
+            LoraNotLoaded: a change does not fit the expert.
+        """
+        for file, lora in zip(files, loras, strict=True):
+            check_fit(file, lora.contents.changes_for(self._side), lora.tensors, self._weights.shapes)
+        acting = [lora for file, lora in zip(files, loras, strict=True) if file.multiplier]
+        plain = all(adapters.takes(lora.contents.changes_for(self._side), self._weights.linear) for lora in acting)
+        applied = Application.ADAPTER if plain and not whole else Application.MERGED
+        uses = tuple(
+            Use(lora.key, file.multiplier, applied if file.multiplier else Application.NONE, lora.contents.left_out)
+            for file, lora in zip(files, loras, strict=True)
+        )
+        return Target(State(whole, uses), tuple(loras))
+
+    def become(self, target: Target) -> None:
+        """Go to `target`; if that raises, the expert is in no state to render, and `clear` is due.
+
+        Needs the expert without offload hooks.
+        """
+        names = self._adapter_names(target.state)
+        if target.loras or not target.state.uses:
+            before, self._state = self._state, None
+            if self._can_refill(before, target):
+                self._fill(adapters.refill, target, names)
+            else:
+                self._forms = []
+                adapters.remove_all(self._expert)
+                self._weights.become(self._merges(target), whole=target.state.whole)
+                self._fill(adapters.add, target, names)
+                self._forms = self._forms_of(target)
+        scales = {
+            name: use.multiplier
+            for use, name in zip(target.state.uses, names, strict=True)
+            if use.application is Application.ADAPTER
+        }
+        if scales:
+            adapters.scale_to(self._expert, scales)
+        self._state = target.state
+
+    def _can_refill(self, before: State | None, target: Target) -> bool:
+        """Whether the adapters that are there need other contents only."""
+        applications = [use.application for use in target.state.uses]
+        return (
+            before is not None
+            and before.whole == target.state.whole
+            and Application.ADAPTER in applications
+            and applications == [use.application for use in before.uses]
+            and self._forms == self._forms_of(target)
+        )
+
+    def _forms_of(self, target: Target) -> list[adapters.Form]:
+        return [adapters.form(lora.contents.changes_for(self._side)) for _, lora in self._adapted(target)]
+
+    def _adapted(self, target: Target) -> list[tuple[int, ResidentLora]]:
+        """The LoRAs that act as adapters, with their positions among all."""
+        uses = enumerate(target.state.uses)
+        return [(index, target.loras[index]) for index, use in uses if use.application is Application.ADAPTER]
+
+    def _fill(self, into: Callable[..., None], target: Target, names: Sequence[str]) -> None:
+        for index, lora in self._adapted(target):
+            into(self._expert, names[index], lora.contents.changes_for(self._side), lora.tensors)
+
+    def clear(self) -> None:
+        """Become the base model, from any state, also from the middle of a change."""
+        self.become(Target(State()))
+
+    def _adapter_names(self, state: State) -> list[str]:
+        first = f"{self._side.value}_noise"  # the reference server's name for it
+        return [first if index == 0 else f"{first}_{index + 1}" for index in range(len(state.uses))]
+
+    def _merges(self, target: Target) -> dict[str, list[Part]]:
+        merges: dict[str, list[Part]] = {}
+        for use, lora in zip(target.state.uses, target.loras, strict=True):
+            if use.application is Application.MERGED:
+                for change in lora.contents.changes_for(self._side):
+                    merges.setdefault(change.parameter, []).append(Part(change, lora.tensors, use.multiplier))
+        return merges

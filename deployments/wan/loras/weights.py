@@ -1,0 +1,85 @@
+"""The weights of one expert: as loaded, wholly in the compute dtype, or with LoRAs merged into them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from deployments.wan.loras.deltas import Part, merge
+from deployments.wan.loras.fitting import Shape
+from deployments.wan.loras.pristine import Pristine
+
+Merges = Mapping[str, Sequence[Part]]  # by parameter
+
+
+class ExpertWeights:
+    """Owns the values of one expert's parameters and buffers; nothing else may change them.
+
+    Every change starts from the original, and going back copies the original back, so that no switch leaves a trace.
+    A render may be interrupted anywhere: a tensor counts as changed before it is.
+    """
+
+    def __init__(self, expert: Any, dtype: torch.dtype, compute: torch.device, pristine: Pristine) -> None:
+        """`expert` is untouched and computes in `dtype`; merging computes on the device `compute`."""
+        self._expert = expert
+        self._dtype = dtype
+        self._compute = compute
+        self._pristine = pristine
+        self._changed: set[str] = set()
+        self._cast: set[str] = set()  # of the changed, those that are the original in `dtype` and no more
+        self.shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in expert.named_parameters()}
+        self.linear: frozenset[str] = frozenset(
+            f"{name}.weight" for name, module in expert.named_modules() if isinstance(module, torch.nn.Linear)
+        )
+        # What diffusers keeps in float32, and the rotary embedding's tables: AI Toolkit casts these, too.
+        self._finer = {
+            name: value.dtype
+            for name, value in self._tensors()
+            if value.is_floating_point() and value.dtype is not dtype
+        }
+
+    def become(self, merges: Merges, *, whole: bool) -> None:
+        """The original values with `merges` added; without any, the original values themselves.
+
+        `whole`: everything in the compute dtype, also what diffusers keeps in float32. A merge then starts from the
+        original in that dtype.
+
+        Needs the expert without adapters and hooks. If it raises, call it again, with whatever values are wanted.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for one parameter in float32, a few times.
+        """
+        tensors = dict(self._tensors())
+        cast = self._finer.keys() - merges.keys() if whole else set()
+        for name in sorted(self._changed - merges.keys() - cast):
+            _write(tensors[name], self._pristine.get(name))
+            self._changed.remove(name)
+            self._cast.discard(name)
+        for name in sorted(cast - self._cast):
+            _write(tensors[name], self._before_change(name, tensors[name]).to(self._dtype))
+            self._cast.add(name)
+        for name, parts in merges.items():
+            dtype = self._dtype if whole else self._finer.get(name, self._dtype)
+            original = self._before_change(name, tensors[name])
+            start = original.to(self._compute, non_blocking=True).to(dtype)
+            _write(tensors[name], merge(start, parts).to(dtype))
+
+    def _before_change(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The original value of the tensor, which counts as changed from now on."""
+        if name in self._changed:
+            self._cast.discard(name)
+            return self._pristine.get(name)
+        self._pristine.keep(name, tensor)
+        self._changed.add(name)
+        return tensor.data
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield from self._expert.named_parameters()
+        yield from self._expert.named_buffers()
+
+
+def _write(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    if tensor.dtype is value.dtype:
+        tensor.data.copy_(value)
+    else:
+        tensor.data = value.to(tensor.device, copy=True)

@@ -1,0 +1,1 @@
+"""From the bytes of a LoRA file to the changes that it means."""

@@ -1,0 +1,121 @@
+"""What a LoRA file changes in an expert, whatever the layout that it was written in.
+
+A parsed file is a list of changes, each of one parameter of a diffusers `WanTransformer3DModel`, named as
+`named_parameters()` of the untouched model names it. With multiplier s and pristine weight W0, in exact arithmetic:
+
+    LowRank     W0 + s * c * (up @ down), c = alpha / r, or `scale` where that is given, without either c = 1
+    LowRank with magnitude (DoRA)
+                V = W0 + s * c * (up @ down); W = V * magnitude / |V|, the norm taken per output row, or per input
+                column where the magnitude has the shape [1, in]; s = 0 is W0 itself
+    LoKr        W0 + s * c * kron(w1, w2), c = alpha / r where a factor is itself low-rank of rank r, else 1
+    Difference  W0 + s * difference
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from serve_app.spec import Expert
+
+
+class Layout(StrEnum):
+    """The convention by which a file names its tensors."""
+
+    AI_TOOLKIT = "ai-toolkit"  # diffusion_model.<original names>; what ComfyUI reads, too
+    KOHYA = "kohya"  # lora_unet_<original names with underscores>; kohya's and musubi's
+    LYCORIS = "lycoris"  # lycoris_<names with underscores>
+    DIFFUSERS = "diffusers"  # transformer.<diffusers names>
+    PEFT = "peft"  # base_model.model.<names>
+    BARE = "bare"  # the model's own names with nothing before them
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """`parameter` [out, in] (or a convolution's [out, in, t, h, w]) changes by `up` [out, r] @ `down` [r, in].
+
+    Of a convolution, `down` is [r, in, t, h, w] and `up` [out, r, 1, 1, 1]. `down`, `up`, `alpha` and `magnitude` are
+    keys of the file; `scale` is c itself, where the file's metadata tells it, and then there is no `alpha`.
+    """
+
+    parameter: str
+    down: str
+    up: str
+    alpha: str | None
+    magnitude: str | None
+    rank: int
+    scale: float | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the file that it takes."""
+        return tuple(key for key in (self.down, self.up, self.alpha, self.magnitude) if key is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A matrix under one key, or the product of two: `keys` is (w,) or (a, b), with w = a @ b of rank `rank`."""
+
+    keys: tuple[str, ...]
+    rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoKr:
+    """`parameter` [out, in] changes by the Kronecker product of two factors. `alpha` is a key of the file."""
+
+    parameter: str
+    w1: Factor
+    w2: Factor
+    alpha: str | None
+
+    @property
+    def rank(self) -> int | None:
+        """r of the factors that are low-rank, which agree; None where both are whole and alpha does not count."""
+        return self.w1.rank or self.w2.rank
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the file that it takes."""
+        return (*self.w1.keys, *self.w2.keys, *([self.alpha] if self.alpha is not None else []))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`parameter` changes by the tensor under `key`, of the same number of elements."""
+
+    parameter: str
+    key: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of the file that it takes."""
+        return (self.key,)
+
+
+Change = LowRank | LoKr | Difference
+
+
+@dataclass(frozen=True, slots=True)
+class LoraContents:
+    """All that a file holds. `parts` has one entry under None, or, of a combined file, one for each expert.
+
+    `left_out` names the tensors that have no place in the model, which only a lenient parse lets pass.
+    """
+
+    layout: Layout
+    parts: Mapping[Expert | None, tuple[Change, ...]]
+    left_out: tuple[str, ...]
+
+    @property
+    def combined(self) -> bool:
+        """Whether the file tells which expert each of its tensors is for."""
+        return None not in self.parts
+
+    def changes_for(self, expert: Expert) -> tuple[Change, ...]:
+        """What the file changes in `expert`; nothing where a combined file has nothing for it."""
+        return self.parts.get(expert, ()) if self.combined else self.parts[None]
+
+    def changes(self) -> Iterator[Change]:
+        """All that the file changes, in every part."""
+        for part in self.parts.values():
+            yield from part

@@ -1,0 +1,198 @@
+"""A strict reader of a safetensors file's header; it never touches the data.
+
+Format: 8 bytes little-endian header length, the header (a JSON object in UTF-8), then the data of all tensors without a
+gap. Source: https://github.com/huggingface/safetensors, README "Format" and `Metadata::validate` in its tensor.rs. This
+reader refuses all that the library refuses, and also repeated names, which the library merges silently.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_app.loras.formats.magic import describe_foreign
+from serve_app.loras.refusals import invalid
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+_TELLING_BYTES = 512  # enough to tell what a file is that is no safetensors file
+MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
+
+_BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32,
+    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor: its dtype as the format spells it, its shape, and its bytes [start, end) within the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """What the header says. `data_offset` and `file_size` are bytes; tensors are in the order of their data."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+    data_offset: int
+    file_size: int
+
+
+def read_header(path: Path, name: str) -> SafetensorsHeader:
+    """Read and check the header of the file at `path`, called `name` in errors.
+
+    Reads at most 8 bytes and the header, and allocates no more than the file holds.
+
+    Raises:
+        LoraInvalid: the file is not a complete, well-formed safetensors file; the reason says what it looks like.
+        OSError: the file cannot be opened or read.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(_TELLING_BYTES)
+        missing = header_bytes_needed(head, size, name) - len(head)
+        return parse_header(head + stream.read(max(missing, 0)), size, name)
+
+
+def header_bytes_needed(head: bytes, file_size: int, name: str) -> int:
+    """How many bytes from the start of a file `parse_header` needs: 8 and the header.
+
+    `head` is how the file begins: 8 bytes tell, some hundred name a wrong format better. `file_size` is bytes.
+
+    Raises:
+        LoraInvalid: no safetensors file begins so; the reason says what it looks like.
+    """
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    fits = 0 < length <= MAX_HEADER_BYTES and LENGTH_BYTES + length <= file_size
+    if len(head) < LENGTH_BYTES or not fits or head[LENGTH_BYTES:][:1] not in (b"", b"{"):
+        # Only now: the length of a good file may look like the magic number of another format.
+        raise invalid(name, describe_foreign(head) or _describe_length(length, file_size))
+    return LENGTH_BYTES + length
+
+
+def parse_header(head: bytes, file_size: int, name: str) -> SafetensorsHeader:
+    """The header of a file of `file_size` bytes that begins with `head`; bytes after the header are ignored.
+
+    Raises:
+        LoraInvalid: the file cannot be a complete, well-formed safetensors file, or `head` is shorter than its header.
+    """
+    data_offset = header_bytes_needed(head, file_size, name)
+    try:
+        return _parse(_RawHeader(head[LENGTH_BYTES:data_offset], data_offset), file_size)
+    except _Malformed as error:
+        raise invalid(name, str(error)) from error
+
+
+class _Malformed(Exception):
+    """Carries the reason to `parse_header`, which knows the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _RawHeader:
+    json: bytes
+    data_offset: int
+
+
+def _describe_length(length: int, size: int) -> str:
+    if size < LENGTH_BYTES:
+        return f"it has only {size} bytes, too few for a safetensors file; download or copy it again"
+    if length > MAX_HEADER_BYTES:
+        return f"it is not a safetensors file (its header would be {length} bytes long); download or export it again"
+    if LENGTH_BYTES + length > size:
+        missing = LENGTH_BYTES + length - size
+        return f"it ends within its header, at least {missing} bytes are missing; download or copy it again"
+    return "it is not a safetensors file (its header is no JSON object); download or export it again"
+
+
+def _parse(raw: _RawHeader, size: int) -> SafetensorsHeader:
+    document = _decode(raw.json)
+    metadata = _metadata(document.pop("__metadata__", {}))
+    tensors = {name: _tensor(name, value) for name, value in document.items()}
+    in_order = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)))
+    _check_coverage(in_order, size - raw.data_offset)
+    return SafetensorsHeader(in_order, metadata, raw.data_offset, size)
+
+
+def _decode(text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text.decode(), object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise _Malformed("its header is nested too deeply; export it again") from error
+    except ValueError as error:  # not UTF-8, not JSON, or a number too long to be one
+        raise _Malformed(f"its header is not JSON in UTF-8 ({error}); download or export it again") from error
+    if type(document) is not dict:
+        raise _Malformed("its header is no JSON object; download or export it again")
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        for text in (key, value):
+            if isinstance(text, str):
+                text.encode()  # a lone surrogate, which JSON can spell and UTF-8 cannot, is a ValueError
+        if key in found:
+            raise _Malformed(f"its header names {key[:200]!r} twice; export it again")
+        found[key] = value
+    return found
+
+
+def _metadata(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _Malformed("its __metadata__ is no object of strings; export it again")
+    return value
+
+
+def _tensor(name: str, value: object) -> TensorInfo:
+    what = f"its header entry for {name[:200]!r}"
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise _Malformed(f"{what} does not consist of dtype, shape and data_offsets; export it again")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _BITS:
+        raise _Malformed(f"{what} has the unknown dtype {str(dtype)[:50]!r}; export it as F16, BF16 or F32")
+    if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != len(("start", "end")):
+        raise _Malformed(f"{what} has a shape or data_offsets that are no natural numbers; export it again")
+    info = TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
+    if _elements(what, info.shape) * _BITS[dtype] != (info.end - info.start) * 8:
+        raise _Malformed(
+            f"{what} gives {info.end - info.start} bytes to {dtype} of shape {list(shape)}; export it again"
+        )
+    return info
+
+
+def _is_naturals(value: object) -> bool:
+    # `type` and not isinstance: True is an int in Python
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _elements(what: str, shape: tuple[int, ...]) -> int:
+    count = 1
+    for dimension in shape:
+        count *= dimension
+        if max(count, dimension) > MAX_ELEMENTS:
+            raise _Malformed(f"{what} has a shape of more than 2^48 elements; export it again")
+    return count
+
+
+def _check_coverage(tensors: Mapping[str, TensorInfo], data_size: int) -> None:
+    """Every byte of the data belongs to exactly one tensor, so that nothing hides in the file."""
+    position = 0
+    for name, info in tensors.items():
+        if info.start != position:
+            fault = "overlaps the tensor before it" if info.start < position else "leaves a gap before it"
+            raise _Malformed(f"tensor {name[:200]!r} {fault}; export it again")
+        position = info.end
+    if position > data_size:
+        raise _Malformed(f"{position - data_size} bytes at its end are missing; download or copy it again")
+    if position < data_size:
+        raise _Malformed(f"it has {data_size - position} bytes after its last tensor; download or export it again")

@@ -1,0 +1,271 @@
+"""What a LoRA file holds, in words and numbers for a person; from its header, so that it takes milliseconds."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import prod
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from serve_app.loras.formats.alphas import read_alphas, scale_of, wrong_alphas
+from serve_app.loras.formats.changes import Change, Difference, Layout, LoKr, LoraContents, LowRank
+from serve_app.loras.formats.header import SafetensorsHeader, read_header
+from serve_app.loras.formats.metadata import preview_sampler, trained_with, trainer, training
+from serve_app.loras.formats.norms import NormSummary, summarise
+from serve_app.loras.formats.parser import parse
+from serve_app.loras.refusals import refuse
+from serve_app.loras.sides import file_warnings, likely_side, side_warnings
+from serve_app.models.architecture import WanArchitecture
+from serve_app.models.families import Family, block, family, ranges
+from serve_app.spec import Expert, Recipe, Sampler
+
+_LONGEST_TEXT = 200  # of a name that the file itself gives
+
+
+class _Report(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class RankSummary(_Report):
+    """Ranks of all low-rank changes and factors."""
+
+    min: int
+    """The smallest."""
+    max: int
+    """The largest."""
+    distinct: tuple[int, ...]
+    """All that occur, ascending."""
+
+
+class ScaleSummary(_Report):
+    """The factors alpha / rank of all changes that have one; see `changes`, which calls them c."""
+
+    min: float
+    """The smallest."""
+    max: float
+    """The largest."""
+    with_alpha: int
+    """Changes whose alpha is in the file."""
+    from_metadata: int
+    """Changes whose factor is in the metadata."""
+    implied: int
+    """Changes for which nothing is said, and the factor is 1."""
+
+
+class RecipeAdvice(_Report):
+    """The recipe in which the file shows what its training showed."""
+
+    recipe: Recipe
+    """For the request's `recipe`."""
+    sampler: Sampler
+    """What that recipe takes for this file."""
+    shift: float | None
+    """The sampler's flow shift; null is the base checkpoint's own."""
+
+
+class PartReport(_Report):
+    """What is changed in one expert."""
+
+    expert: Expert | None
+    """Null where the file does not say which."""
+    kinds: dict[str, int]
+    """How many changes are lora, dora, lokr, difference."""
+    families: dict[Family, int]
+    """How many parameters are changed in each part of the model."""
+    blocks: str
+    """Which transformer blocks are changed, as in "0-39"."""
+    ranks: RankSummary | None
+    """Null where nothing is low-rank."""
+    elements: int
+    """Numbers in its tensors."""
+
+
+class FileReport(_Report):
+    """All of a file, mostly from its header."""
+
+    file_name: str
+    """Its last part."""
+    layout: Layout
+    """The convention by which it names its tensors."""
+    combined: bool
+    """Whether it holds both experts' changes, told apart by name."""
+    parts: tuple[PartReport, ...]
+    """One, or one for each expert of a combined file."""
+    dtypes: dict[str, int]
+    """How many tensors have each."""
+    tensors: int
+    """How many there are."""
+    size: int
+    """Bytes."""
+    scales: ScaleSummary | None
+    """Null where only the header was at hand, or nothing has a scale."""
+    norms: dict[Family, NormSummary] | None
+    """How strongly each part of the model is changed; on request, and for local files only."""
+    trainer: str | None
+    """The program that trained it, where its metadata shows that."""
+    trained_with: str | None
+    """The version of AI Toolkit that trained it."""
+    trained_step: int | None
+    """Training steps done when it was saved."""
+    trained_epoch: int | None
+    """Training epochs done when it was saved."""
+    base_model: str | None
+    """The model that it was trained on, as its metadata names it."""
+    likely_side: Expert | None
+    """The expert that its name, or a name in its metadata, speaks of."""
+    recommended: RecipeAdvice
+    """The recipe in which it shows what its training showed."""
+    left_out: tuple[str, ...]
+    """Tensors that the model has no place for."""
+    warnings: tuple[str, ...]
+    """What looks like a mistake, or should be known."""
+
+
+def inspect_file(
+    path: Path,
+    name: str,
+    architecture: WanArchitecture,
+    *,
+    strict: bool = True,
+    expert: Expert | None = None,
+    norms: bool = False,
+) -> FileReport:
+    """The report on the file at `path`, called `name`. Reads its header and some bytes for each alpha.
+
+    With `norms` it reads everything once. Other values are not checked; `LoraLibrary.check` does that.
+
+    Raises:
+        LoraInvalid: it is no LoRA that can be applied; see `layout.parse`.
+        OSError: the file cannot be opened or read.
+    """
+    header = read_header(path, name)
+    contents = parse(header, architecture, name, strict=strict)
+    alphas = read_alphas(path, header, contents)
+    refuse(name, wrong_alphas(alphas))
+    return describe(
+        header,
+        contents,
+        name.rsplit("/", 1)[-1],
+        expert=expert,
+        alphas=alphas,
+        norms=summarise(path, header, contents, name) if norms else None,
+    )
+
+
+def describe(
+    header: SafetensorsHeader,
+    contents: LoraContents,
+    file_name: str,
+    *,
+    expert: Expert | None = None,
+    alphas: Mapping[str, float] | None = None,
+    norms: dict[Family, NormSummary] | None = None,
+) -> FileReport:
+    """The report on a file with this header and contents; on its use for `expert` where that is given.
+
+    `alphas` are the values of `alphas.read_alphas`, without which `scales` stays None.
+    """
+    metadata = header.metadata
+    steps = training(metadata)
+    base = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture")
+    return FileReport(
+        file_name=file_name,
+        layout=contents.layout,
+        combined=contents.combined,
+        parts=tuple(_part(expert, changes, header) for expert, changes in contents.parts.items()),
+        dtypes=Counter(info.dtype for info in header.tensors.values()),
+        tensors=len(header.tensors),
+        size=header.file_size,
+        scales=None if alphas is None else _scales(contents, alphas),
+        norms=norms,
+        trainer=trainer(metadata),
+        trained_with=trained_with(metadata),
+        trained_step=steps.step,
+        trained_epoch=steps.epoch,
+        base_model=base[:_LONGEST_TEXT] if base else None,
+        likely_side=None if contents.combined else likely_side(file_name, metadata),
+        recommended=_advice(trained_with(metadata)),
+        left_out=contents.left_out,
+        warnings=tuple(_warnings(file_name, metadata, contents, expert)),
+    )
+
+
+def warnings_of_pair(high: FileReport, low: FileReport) -> list[str]:
+    """What differs between the halves of a pair and should not.
+
+    A file on the wrong side is a warning of its own report; equal content is for `sides.pair_warnings` to see.
+    """
+    warnings = []
+    for what, one, other in (
+        ("AI Toolkit versions", high.trained_with, low.trained_with),
+        ("training steps", high.trained_step, low.trained_step),
+    ):
+        if one is not None and other is not None and one != other:
+            warnings.append(f"the two files name different {what}: {one} (high) and {other} (low)")
+    return warnings
+
+
+def _warnings(
+    file_name: str, metadata: Mapping[str, str], contents: LoraContents, expert: Expert | None
+) -> Iterable[str]:
+    if expert is None:
+        yield from file_warnings(file_name, metadata, contents)
+    else:
+        yield from side_warnings(expert, file_name, metadata, contents)
+    scaleless = [
+        change.alpha is None and change.scale is None for change in contents.changes() if isinstance(change, LowRank)
+    ]
+    if contents.layout is Layout.PEFT and scaleless and all(scaleless):
+        yield f"{file_name!r}: PEFT keeps lora_alpha in adapter_config.json; without it, alpha counts as the rank"
+
+
+def _advice(version: str | None) -> RecipeAdvice:
+    preview = preview_sampler(version)
+    if version is None or preview.assumed:
+        return RecipeAdvice(recipe=Recipe.REFERENCE, sampler=Sampler.UNIPC, shift=None)
+    return RecipeAdvice(recipe=Recipe.PREVIEW, sampler=preview.sampler, shift=preview.shift)
+
+
+def _part(expert: Expert | None, changes: Iterable[Change], header: SafetensorsHeader) -> PartReport:
+    found = list(changes)
+    parameters = {change.parameter for change in found}
+    keys = [key for change in found for key in change.keys]
+    return PartReport(
+        expert=expert,
+        kinds=Counter(_kind(change) for change in found),
+        families=Counter(family(parameter) for parameter in parameters),
+        blocks=ranges({number for parameter in parameters if (number := block(parameter)) is not None}),
+        ranks=_ranks(found),
+        elements=sum(prod(header.tensors[key].shape) for key in keys),
+    )
+
+
+def _kind(change: Change) -> str:
+    match change:
+        case LowRank():
+            return "lora" if change.magnitude is None else "dora"
+        case LoKr():
+            return "lokr"
+        case Difference():
+            return "difference"
+
+
+def _ranks(changes: Iterable[Change]) -> RankSummary | None:
+    ranks = sorted({change.rank for change in changes if not isinstance(change, Difference) and change.rank})
+    return RankSummary(min=ranks[0], max=ranks[-1], distinct=tuple(ranks)) if ranks else None
+
+
+def _scales(contents: LoraContents, alphas: Mapping[str, float]) -> ScaleSummary | None:
+    scaled = [change for change in contents.changes() if not isinstance(change, Difference)]
+    if not scaled:
+        return None
+    values = [scale_of(change, alphas) for change in scaled]
+    with_alpha = sum(change.alpha in alphas for change in scaled)
+    from_metadata = sum(isinstance(change, LowRank) and change.scale is not None for change in scaled)
+    return ScaleSummary(
+        min=min(values),
+        max=max(values),
+        with_alpha=with_alpha,
+        from_metadata=from_metadata,
+        implied=len(scaled) - with_alpha - from_metadata,
+    )

@@ -1,1 +1,0 @@
-"""Where finished files are kept: a directory, or a bucket for clusters."""

@@ -1,0 +1,110 @@
+"""What a finished render tells of itself: the values that its result repeats to the client, field by field.
+
+A pipeline gives `MadeWith` and `PipelineSeconds`. The Generator adds what it knows and stores a `RenderMetadata` with
+the output. The API shows it as it is. So a new fact about a render is one field here and one assignment.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.spec import Expert, Recipe, Sampler
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Application(StrEnum):
+    """How a LoRA acts on its expert."""
+
+    NONE = "none"  # its multiplier is 0
+    ADAPTER = "adapter"  # computed beside the weights, as the reference server does
+    MERGED = "merged"  # in the weights, as AI Toolkit's previews have it
+
+
+class AppliedLora(_Value):
+    """One LoRA as it acted on one expert."""
+
+    transformer: Expert = Field(description="The expert that it acted on.")
+    network_multiplier: float = Field(description="Its scale.")
+    sha256: str | None = Field(description="Of the file's bytes, hex.")
+    application: Application = Field(description="`adapter`, `merged`, or `none` where its scale is 0.")
+    left_out: tuple[str, ...] = Field((), description="Tensors without a place in the model (`strict: false`).")
+
+
+class LoraUse(AppliedLora):
+    """One LoRA of the request, in the request's order."""
+
+    path: str = Field(description="As the client wrote it, without secrets.")
+
+
+class ResidentLora(_Value):
+    """One LoRA that the replica keeps ready."""
+
+    sha256: str | None
+    bytes: int = Field(description="Size of its tensors.")
+    memory: Literal["gpu", "host"]
+
+
+class Runtime(_Value):
+    """What the render ran on."""
+
+    device: str = Field(description='The product name of the GPU, or "cpu".')
+    dtype: str = Field(description="Compute dtype.")
+    offload: str = Field(description="Where weights waited while they were not in use.")
+    offload_reason: str = Field(description="Why there.")
+    pristine: str = Field(description="Where weights that merged LoRAs change were kept as they were.")
+    resident_loras: tuple[ResidentLora, ...] = Field((), description="LoRAs ready on the replica afterwards.")
+
+
+class MadeWith(_Value):
+    """How a pipeline made its frames: what the recipe left open, and what acted."""
+
+    recipe: Recipe
+    sampler: Sampler
+    shift: float = Field(description="Flow shift in effect.")
+    boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
+    loras: tuple[AppliedLora, ...]
+    runtime: Runtime
+
+
+class PipelineSeconds(_Value):
+    """Seconds of each part of one render, inside the pipeline."""
+
+    lora: float = Field(description="Making the LoRA state right.")
+    text: float = Field(description="Encoding prompts.")
+    denoise: float = Field(description="All denoising steps.")
+    decode: float = Field(description="Latents to frames.")
+
+
+class Timings(PipelineSeconds):
+    """Seconds of each part of one attempt, from its claim to its published output."""
+
+    fetch: float = Field(description="Getting LoRA files onto the replica's disk.")
+    generate: float = Field(description="The pipeline as a whole: lora, text, denoise and decode.")
+    encode: float = Field(description="Frames to a file.")
+    store: float = Field(description="Storing the file.")
+
+
+class RenderMetadata(_Value):
+    """What a user needs to make the same video again, and how long each part took."""
+
+    recipe: Recipe
+    sampler: Sampler
+    shift: float = Field(description="Flow shift in effect.")
+    boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
+    sampler_assumed: bool = Field(description="Whether no metadata told which sampler the previews had.")
+    sample_steps: int
+    guidance_scale: float
+    width: int = Field(description="Pixels, after snapping.")
+    height: int = Field(description="Pixels, after snapping.")
+    num_frames: int = Field(description="After rounding.")
+    trained_with: str | None = Field(description="Version of AI Toolkit, from the files' metadata.")
+    loras: tuple[LoraUse, ...] = Field(description="In the request's order.")
+    pair_key: str = Field(description="Hash of the LoRA files' contents and sides.")
+    warnings: tuple[str, ...] = Field(description="What the client should look at.")
+    attempt: int = Field(description="From 1; above 1 where replicas were lost.")
+    runtime: Runtime
+    timings: Timings = Field(description="Seconds.")

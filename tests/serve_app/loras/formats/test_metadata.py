@@ -1,0 +1,96 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.loras.formats.metadata import preview_sampler, trained_with, trainer, training
+from serve_app.spec import Sampler
+
+
+def software(version: Any = "0.9.4", name: str = "ai-toolkit") -> dict[str, str]:
+    return {"software": json.dumps({"name": name, "repo": "https://github.com/ostris/ai-toolkit", "version": version})}
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ("0.1.0", (Sampler.UNIPC, 3.0, False)),
+        ("0.7.25", (Sampler.UNIPC, 3.0, False)),
+        ("0.9.2", (Sampler.UNIPC, 3.0, False)),
+        ("0.9.3", (Sampler.EULER, 5.0, True)),
+        ("0.9.4.dev1", (Sampler.EULER, 5.0, True)),
+        ("0.9.4", (Sampler.EULER, 5.0, False)),
+        ("0.12.26", (Sampler.EULER, 5.0, False)),
+        ("nonsense", (Sampler.EULER, 5.0, True)),
+        ("", (Sampler.EULER, 5.0, True)),
+        (None, (Sampler.EULER, 5.0, True)),
+    ],
+)
+def test_the_scheduler_of_the_previews(version: str | None, expected: tuple[Sampler, float, bool]) -> None:
+    assert preview_sampler(version) == expected
+
+
+def test_the_version_of_ai_toolkit() -> None:
+    assert trained_with(software("0.12.26")) == "0.12.26"
+    assert trainer(software("0.12.26")) == "AI Toolkit 0.12.26"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"software": "ai-toolkit 0.9.4"},
+        {"software": "[]"},
+        {"software": "{"},
+        {"software": "[" * 99_999},
+        {"software": " " * 200_000 + "{}"},
+        software(name="another"),
+        software(version=None),
+        software(version=1.0),
+        software(version="nonsense"),
+        software(version="1" * 5000),
+    ],
+)
+def test_malformed_claims_count_as_absent(metadata: dict[str, str]) -> None:
+    assert trained_with(metadata) is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "name"),
+    [
+        ({"ss_network_module": "networks.lora_wan"}, "musubi-tuner"),
+        ({"ss_network_module": "networks.lora"}, "kohya"),
+        ({"ss_network_module": "lycoris.kohya"}, "LyCORIS"),
+        ({"lora_adapter_metadata": "{}"}, "diffusers"),
+        (software("?"), "AI Toolkit"),
+        ({}, None),
+    ],
+)
+def test_trainers(metadata: dict[str, str], name: str | None) -> None:
+    assert trainer(metadata) == name
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"training_info": '{"step": 1500, "epoch": 12}'}, (1500, 12)),
+        ({"training_info": '{"step": "x", "epoch": -1}'}, (None, None)),
+        ({"training_info": '{"step": true, "epoch": 1e3}'}, (None, None)),
+        ({"ss_steps": "800", "ss_epoch": "4"}, (800, 4)),
+        ({"ss_steps": "8" * 50, "ss_epoch": "²"}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_how_far_the_training_was(metadata: dict[str, str], expected: tuple[int | None, int | None]) -> None:
+    assert training(metadata) == expected
+
+
+@given(st.text(), st.text())
+def test_no_metadata_raises(one: str, other: str) -> None:
+    metadata = {"software": one, "training_info": other, "ss_steps": one, "ss_network_module": other}
+    preview_sampler(trained_with(metadata))
+    preview_sampler(one)
+    trainer(metadata)
+    training(metadata)

@@ -1,0 +1,121 @@
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.errors import LoraInvalid
+from serve_app.loras.formats.floats import FORMATS
+from serve_app.loras.formats.header import SafetensorsHeader, read_header
+from serve_app.loras.formats.values import PIECE_BYTES, verify
+from tests.serve_app.loras.files import full, save, typed
+
+INFINITE = {
+    "F16": np.array([np.inf], np.float16).tobytes(),
+    "BF16": b"\x80\x7f",
+    "F32": np.array([-np.inf], np.float32).tobytes(),
+    "F64": np.array([np.nan], np.float64).tobytes(),
+}
+LARGEST = {
+    "F16": np.array([65504], np.float16).tobytes(),
+    "BF16": b"\x7f\xff",
+    "F32": np.array([np.finfo(np.float32).max], np.float32).tobytes(),
+    "F64": np.array([np.finfo(np.float32).max], np.float64).tobytes(),
+}
+
+
+def scan(path: Path) -> str:
+    return verify(path, read_header(path, "mine"), "mine")
+
+
+def broken_keys(path: Path) -> list[str]:
+    try:
+        scan(path)
+    except LoraInvalid as error:
+        return list(error.details["keys"])
+    return []
+
+
+def test_the_hash_is_the_whole_file_s(tmp_path: Path) -> None:
+    path = save(tmp_path / "x", full())
+    assert scan(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_of_many_pieces_with_odd_boundaries(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    sizes = [PIECE_BYTES - 2, 2, 0, PIECE_BYTES, 6, 3 * PIECE_BYTES + 2]
+    path.write_bytes(typed({str(size): ("F16", [size // 2], bytes(size)) for size in sizes}))
+    assert scan(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", INFINITE)
+@pytest.mark.parametrize("at", [0, 1, PIECE_BYTES // 8 - 1, PIECE_BYTES // 8, -1])
+def test_one_bad_value_anywhere_is_found_behind_an_unaligned_start(tmp_path: Path, dtype: str, at: int) -> None:
+    count = PIECE_BYTES // 8 + 3
+    values = [LARGEST[dtype]] * count
+    path = tmp_path / "x"
+    before = ("F16", [1], bytes(2))
+    path.write_bytes(typed({"odd": before, "weights": (dtype, [count], b"".join(values)), "after": before}))
+    assert broken_keys(path) == []
+    values[at] = INFINITE[dtype]
+    path.write_bytes(typed({"odd": before, "weights": (dtype, [count], b"".join(values)), "after": before}))
+    assert broken_keys(path) == ["weights"]
+
+
+def test_every_broken_tensor_is_named(tmp_path: Path) -> None:
+    bad = np.array([1, np.nan], np.float16)
+    assert broken_keys(save(tmp_path / "x", {"a": bad, "b": np.array([1], np.float16), "c": bad})) == ["a", "c"]
+
+
+def test_unused_tensors_may_hold_anything_and_belong_to_the_hash(tmp_path: Path) -> None:
+    bad = np.array([np.nan] * 3, np.float16).tobytes()
+    path = tmp_path / "x"
+    path.write_bytes(typed({"a": ("F8_E4M3", [3], b"\x7f" * 3), "b": ("F16", [3], bad), "c": ("F16", [3], bad)}))
+    header = read_header(path, "mine")
+    assert verify(path, header, "mine", unused={"a", "b", "c"}) == hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(LoraInvalid) as caught:
+        verify(path, header, "mine", unused={"a", "b"})
+    assert caught.value.details["keys"] == ["c"]
+
+
+def test_a_float64_that_float32_cannot_hold_is_refused(tmp_path: Path) -> None:
+    assert broken_keys(save(tmp_path / "x", {"a": np.array([1e300], np.float64)})) == ["a"]
+
+
+def test_a_file_that_became_shorter_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "x", full())
+    header: SafetensorsHeader = read_header(path, "mine")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LoraInvalid, match="shorter while it was read"):
+        verify(path, header, "mine")
+
+
+def finite(dtype: str, content: bytes) -> bool:
+    """By numpy alone, in float32, the widest type the experts run in."""
+    if dtype == "BF16":
+        values = (np.frombuffer(content, "<u2").astype("<u4") << 16).view("<f4")
+    else:
+        values = np.frombuffer(content, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.astype(np.float32)).all())
+
+
+# Bytes of 0x7F and 0xFF make exponents of ones likely.
+CONTENT = st.lists(st.integers(0, 255) | st.sampled_from([0x7C, 0x7F, 0x80, 0xF0, 0xFF]), max_size=6).map(bytes)
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(FORMATS)), CONTENT), min_size=1, max_size=4))
+def test_finiteness_agrees_with_numpy(parts: list[tuple[str, bytes]]) -> None:
+    tensors = {}
+    for number, (dtype, content) in enumerate(parts):
+        count = len(content)  # elements
+        width = FORMATS[dtype].bits.itemsize
+        tensors[str(number)] = (dtype, [count], (content * width)[: count * width])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x")
+        path.write_bytes(typed(tensors))
+        expected = [name for name, (dtype, _, content) in tensors.items() if not finite(dtype, content)]
+        assert broken_keys(path) == expected
