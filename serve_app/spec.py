@@ -8,10 +8,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Expert(StrEnum):
-    """The two denoising experts of Wan 2.2 A14B, in the words of the HTTP API."""
+    """A denoising expert of a model, in the words of the HTTP API."""
 
-    HIGH = "high"  # `transformer`: timesteps at or above the boundary
-    LOW = "low"  # `transformer_2`: timesteps below it
+    HIGH = "high"  # `transformer` of a pair: timesteps at or above the boundary
+    LOW = "low"  # `transformer_2` of a pair: timesteps below it
+    ONLY = "only"  # the transformer of a model that has one; no client names it
+
+
+PAIR = (Expert.HIGH, Expert.LOW)
 
 
 class Recipe(StrEnum):

@@ -13,7 +13,7 @@ from serve_app.loras.report import FileReport, warnings_of_pair
 from serve_app.loras.resolver import InspectedLora
 from serve_app.loras.sides import pair_warnings
 from serve_app.loras.sources import shown
-from serve_app.spec import Expert
+from serve_app.spec import PAIR, Expert
 
 _MOST_FILES = 16
 
@@ -76,6 +76,6 @@ def _warnings(found: Sequence[InspectedLora]) -> list[str]:
     separate = [lora for lora in found if lora.expert is not None and not lora.report.combined]
     same = pair_warnings((lora.expert, lora.identity) for lora in separate if lora.expert is not None)
     by_side = {lora.expert: lora.report for lora in separate}
-    if len(separate) != len(Expert) or len(by_side) != len(Expert):
+    if len(separate) != len(PAIR) or len(by_side) != len(PAIR):
         return same
     return [*same, *warnings_of_pair(by_side[Expert.HIGH], by_side[Expert.LOW])]

@@ -18,7 +18,7 @@ from serve_app.loras.refusals import invalid
 from serve_app.loras.resolver import ResolvedLora
 from serve_app.loras.sources import shown
 from serve_app.models.card import ModelCard
-from serve_app.spec import Expert
+from serve_app.spec import PAIR, Expert
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _check_counts(body: InferenceRequest, combined: Combined, card: ModelCard, l
         for index, item in enumerate(body.loras)
         for side in ([item.transformer] if item.transformer else combined[index].contents.parts)
     ]
-    if all(sides.count(expert) <= limit for expert in Expert):
+    if all(sides.count(expert) <= limit for expert in PAIR):
         return
     takes = "one low/high LoRA pair" if limit == 1 else f"up to {limit} LoRAs for each expert"
     at_most = "once" if limit == 1 else f"{limit} times"

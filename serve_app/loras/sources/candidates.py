@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from serve_app.errors import LoraPathRefused
-from serve_app.spec import Expert
+from serve_app.spec import PAIR, Expert
 
 _SHOWN = 20
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # Whole words: "flow" and "highres" say nothing about an expert.
-_WORDS = {side: re.compile(rf"(?<![a-z]){side.value}(?:(?![a-z])|(?=noise))") for side in Expert}
+_WORDS = {side: re.compile(rf"(?<![a-z]){side.value}(?:(?![a-z])|(?=noise))") for side in PAIR}
 
 
 def choose(files: Sequence[str], expert: Expert | None, name: str) -> str:

@@ -13,7 +13,7 @@ from deployments.wan.loras.setup import COMPONENTS, set_up_loras
 from deployments.wan.loras.state import LoraState
 from deployments.wan.offload import OffloadPlan, apply_plan, without_hooks
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, Recipe, RenderSpec
+from serve_app.spec import PAIR, Expert, Recipe, RenderSpec
 from tests.loras.model import TINY
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ class Experts:
         }
         scheduler = UniPCMultistepScheduler()
         self.pipe = WanPipeline(None, None, None, scheduler, **parts, boundary_ratio=0.875)
-        self.loaded = {side: self.weights(side) for side in Expert}
+        self.loaded = {side: self.weights(side) for side in PAIR}
         self.plan = OffloadPlan(offload, "")
         self.device = device
         self.dtype = dtype
@@ -137,8 +137,7 @@ def same(one: Weights, other: Weights) -> bool:
 def same_state(one: Experts, other: Experts) -> bool:
     """Whether all weights, adapters and scales of both experts are the same."""
     return all(
-        same(one.weights(side), other.weights(side)) and same(one.adapters(side), other.adapters(side))
-        for side in Expert
+        same(one.weights(side), other.weights(side)) and same(one.adapters(side), other.adapters(side)) for side in PAIR
     )
 
 

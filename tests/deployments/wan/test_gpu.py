@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, Recipe
+from serve_app.spec import PAIR, Recipe
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import Experts, forward, same
 from tests.deployments.wan.walks import next_spec
@@ -32,22 +32,22 @@ def test_switches_are_exact_wherever_weights_wait(
         if count % 6 == 0:
             fresh = _experts(tiny_experts)
             fresh.apply(spec)
-            for side in Expert:
+            for side in PAIR:
                 assert torch.equal(forward(experts, side), forward(fresh, side))
                 assert same(experts.waiting_weights(side), fresh.weights(side))
     experts.clear(spec)
-    assert all(same(experts.waiting_weights(side), experts.loaded[side]) for side in Expert)
+    assert all(same(experts.waiting_weights(side), experts.loaded[side]) for side in PAIR)
 
 
 def test_memory_on_the_gpu_is_given_back_and_nothing_else_changes(tiny_experts: Path, layouts: dict[str, Path]) -> None:
     experts = _experts(tiny_experts, pristine=PristineMode.GPU)
-    spec = make_spec(*(lora_file(side, layouts["extracted"]) for side in Expert), recipe=Recipe.PREVIEW)
+    spec = make_spec(*(lora_file(side, layouts["extracted"]) for side in PAIR), recipe=Recipe.PREVIEW)
     experts.apply(spec)
-    before = {side: experts.weights(side) for side in Expert}
+    before = {side: experts.weights(side) for side in PAIR}
     assert experts.state.leave_gpu()
     assert experts.state.pristine_mode is PristineMode.HOST
     assert {lora["memory"] for lora in experts.state.report["resident"]} == {"host"}
     assert not experts.state.leave_gpu()
-    assert all(same(experts.weights(side), before[side]) for side in Expert)
+    assert all(same(experts.weights(side), before[side]) for side in PAIR)
     experts.clear(spec)
-    assert all(same(experts.weights(side), experts.loaded[side]) for side in Expert)
+    assert all(same(experts.weights(side), experts.loaded[side]) for side in PAIR)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from serve_app.spec import Expert, Recipe, RenderSpec
+from serve_app.spec import PAIR, Recipe, RenderSpec
 from tests.deployments.wan.conftest import lora_file, make_spec
 
 
@@ -27,7 +27,7 @@ def next_spec(choice: random.Random, files: Mapping[str, Path], last: RenderSpec
 def _any_spec(choice: random.Random, files: Mapping[str, Path]) -> RenderSpec:
     loras = [
         lora_file(side, files[choice.choice(list(files))], choice.choice([0.0, 0.5, 1.0, -1.5]))
-        for side in Expert
+        for side in PAIR
         for _ in range(choice.choice([0, 1, 1, 1, 2]))
     ]
     choice.shuffle(loras)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from serve_app.spec import Expert, Recipe
+from serve_app.spec import PAIR, Expert, Recipe
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import Experts, Weights, same
 from tests.loras.layouts import LAYOUTS, Written, write
@@ -34,7 +34,7 @@ def bf16(tiny_experts: Path) -> Experts:
 
 def _apply(experts: Experts, written: Written, recipe: Recipe) -> list[str]:
     """How each side was applied."""
-    loras = [lora_file(side, written.path, _MULTIPLIER) for side in Expert]
+    loras = [lora_file(side, written.path, _MULTIPLIER) for side in PAIR]
     experts.apply(make_spec(*loras, recipe=recipe))
     return [lora["application"] for lora in experts.state.report["loras"]]
 
@@ -80,7 +80,7 @@ def _last_place(exact: F64, start: torch.Tensor) -> F64:
 def test_a_preview_has_every_layout_merged_exactly(fp32: Experts, tmp_path: Path, name: str) -> None:
     written = write(name, tmp_path, seed=1)
     assert set(_apply(fp32, written, Recipe.PREVIEW)) == {"merged"}
-    for side in Expert:
+    for side in PAIR:
         _check_merged(fp32, written, side, fp32.loaded[side])
 
 
@@ -88,7 +88,7 @@ def test_a_preview_has_every_layout_merged_exactly(fp32: Experts, tmp_path: Path
 def test_a_preview_in_bfloat16_starts_from_wholly_rounded_experts(bf16: Experts, tmp_path: Path, name: str) -> None:
     written = write(name, tmp_path, seed=2, dtype="BF16")
     _apply(bf16, written, Recipe.PREVIEW)
-    for side in Expert:
+    for side in PAIR:
         start = {key: value.bfloat16() for key, value in bf16.loaded[side].items()}
         _check_merged(bf16, written, side, start)
 
@@ -102,11 +102,11 @@ def test_the_reference_recipe_has_adapters_where_they_can_be_exact(
         applied = set(_apply(experts, written, Recipe.REFERENCE))
         if name in _MERGED_ALWAYS:
             assert applied == {"merged"}
-            for side in Expert:
+            for side in PAIR:
                 _check_merged(experts, written, side, experts.loaded[side])
             continue
         assert applied == {"adapter"}
-        for side in Expert:
+        for side in PAIR:
             assert same(experts.weights(side), experts.loaded[side])
             _check_effect(experts, side, _expected(experts.loaded[side], written, side), tolerance)
 
@@ -129,7 +129,7 @@ def test_weights_of_every_float_type_are_read_exactly(fp32: Experts, tmp_path: P
     for recipe, name in ((Recipe.PREVIEW, "ai-toolkit-alpha"), (Recipe.REFERENCE, "dora-kohya-columns")):
         written = write(name, tmp_path, seed=4, dtype=dtype)
         _apply(fp32, written, recipe)
-        for side in Expert:
+        for side in PAIR:
             _check_merged(fp32, written, side, fp32.loaded[side])
 
 

@@ -15,7 +15,7 @@ from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.loras.deltas import merge
 from serve_app.errors import LoraChanged, LoraNotLoaded
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, pair_key
+from serve_app.spec import PAIR, Expert, LoraFile, Recipe, RenderSpec, pair_key
 from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
 from tests.deployments.wan.experts import Experts, forward, same, same_state
 from tests.deployments.wan.walks import next_spec
@@ -141,7 +141,7 @@ def test_a_thousand_switches_leave_no_trace(
     spec = make_spec()
     for count in range(switches):
         if count % 10 == 3:
-            failing = spec.model_copy(update={"loras": (*spec.loras, lora_file(choice.choice(list(Expert)), broken))})
+            failing = spec.model_copy(update={"loras": (*spec.loras, lora_file(choice.choice(PAIR), broken))})
             with pytest.raises(LoraNotLoaded):
                 experts.apply(failing)
         spec = next_spec(choice, layouts, spec)
@@ -151,8 +151,8 @@ def test_a_thousand_switches_leave_no_trace(
             fresh.apply(spec)
             assert same_state(experts, fresh)
     experts.clear(spec)
-    assert all(same(experts.weights(side), experts.loaded[side]) for side in Expert)
-    assert not any(experts.adapters(side) for side in Expert)
+    assert all(same(experts.weights(side), experts.loaded[side]) for side in PAIR)
+    assert not any(experts.adapters(side) for side in PAIR)
 
 
 @pytest.mark.parametrize("offload", [OffloadMode.MODEL, OffloadMode.SEQUENTIAL])
@@ -168,7 +168,7 @@ def test_switches_under_an_offload_plan_are_as_exact(
         spec = next_spec(choice, layouts, spec)
         plain.apply(spec)
         offloaded.apply(spec)
-        for side in Expert:
+        for side in PAIR:
             assert same(offloaded.waiting_weights(side), plain.weights(side))
             if offload is OffloadMode.MODEL:  # accelerate cannot run the other plan's hooks on a CPU
                 assert torch.equal(forward(offloaded, side), forward(plain, side))
@@ -185,7 +185,7 @@ def test_memory_that_runs_out_in_the_middle_leaves_the_base_and_the_next_switch_
 ) -> None:
     experts = Experts(tiny_experts, torch.bfloat16, pristine=pristine)
     first = make_spec(lora_file(Expert.HIGH, layouts["full-rank"]), recipe=Recipe.PREVIEW)
-    wanted = make_spec(*(lora_file(side, layouts["extracted"]) for side in Expert), recipe=Recipe.PREVIEW)
+    wanted = make_spec(*(lora_file(side, layouts["extracted"]) for side in PAIR), recipe=Recipe.PREVIEW)
     experts.apply(first)
     done: list[None] = []
 
@@ -200,7 +200,7 @@ def test_memory_that_runs_out_in_the_middle_leaves_the_base_and_the_next_switch_
         with pytest.raises(torch.OutOfMemoryError):
             experts.apply(wanted)
     assert experts.state.pair_key is None
-    assert all(same(experts.weights(side), experts.loaded[side]) for side in Expert)
+    assert all(same(experts.weights(side), experts.loaded[side]) for side in PAIR)
     experts.apply(wanted)
     fresh = Experts(tiny_experts, torch.bfloat16)
     fresh.apply(wanted)
@@ -234,7 +234,7 @@ def test_the_checkpoint_is_never_written_to(tiny_experts: Path, layouts: dict[st
     before = digest()
     for pristine in (PristineMode.HOST, PristineMode.CHECKPOINT):
         experts = Experts(tiny_experts, pristine=pristine)
-        experts.apply(make_spec(*(lora_file(side, layouts["full-rank"]) for side in Expert)))
+        experts.apply(make_spec(*(lora_file(side, layouts["full-rank"]) for side in PAIR)))
     assert digest() == before
 
 
@@ -274,7 +274,7 @@ def _adapter_tensors(expert: Any) -> list[torch.Tensor]:
 
 
 def test_one_side_changes_without_a_reload_of_the_other(experts: Experts, layouts: dict[str, Path]) -> None:
-    high, low = (lora_file(side, layouts["ai-toolkit"]) for side in Expert)
+    high, low = (lora_file(side, layouts["ai-toolkit"]) for side in PAIR)
     experts.apply(make_spec(high, low))
     kept, dropped = _storage(experts.pipe.transformer_2), _storage(experts.pipe.transformer)
     experts.apply(make_spec(lora_file(Expert.HIGH, layouts["peft"]), low))
@@ -304,15 +304,15 @@ def test_loras_of_the_same_layers_and_ranks_take_turns_in_the_same_adapter(
 
 
 def _wrapped(experts: Experts) -> list[Any]:
-    return [layer for side in Expert for layer in experts.expert(side).modules() if hasattr(layer, "lora_A")]
+    return [layer for side in PAIR for layer in experts.expert(side).modules() if hasattr(layer, "lora_A")]
 
 
 def _both(path: Path, multiplier: float) -> RenderSpec:
-    return make_spec(*(lora_file(side, path, multiplier) for side in Expert))
+    return make_spec(*(lora_file(side, path, multiplier) for side in PAIR))
 
 
 def test_the_pair_key_is_of_what_is_loaded(experts: Experts, layouts: dict[str, Path]) -> None:
-    high, low = (lora_file(side, layouts["ai-toolkit"]) for side in Expert)
+    high, low = (lora_file(side, layouts["ai-toolkit"]) for side in PAIR)
     assert experts.state.pair_key is None
     experts.apply(make_spec(high, low))
     assert experts.state.pair_key == pair_key((low, high))
