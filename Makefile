@@ -1,5 +1,6 @@
 # make run   serve on http://127.0.0.1:8000 (the demo checkpoint where Ray finds no GPU)
 # make test  run every test
+# make quick run the unit tests: no server, no cluster, no pipeline
 # make check format, lint, types, import rules
 # make chaos kill every part of a service under load, and count what became of the renders
 # Each target makes what it needs: a virtual environment in .venv and the packages pinned in constraints.txt.
@@ -10,7 +11,10 @@ BIN := $(VENV)/bin
 # Ray makes all its workers nice (15), the API among them. Here only generation on a CPU is: it makes itself so.
 NICENESS := 0
 
-.PHONY: install run test check format bench chaos
+# Two are enough for a minute's work, and leave other cores to other work.
+WORKERS := 2
+
+.PHONY: install run test quick check format bench chaos
 
 install: $(VENV)/installed
 
@@ -21,6 +25,10 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"
 	$(BIN)/python -m pytest
+
+quick: $(VENV)/installed-dev
+	@echo "==> running the unit tests"
+	$(BIN)/python -m pytest -q -m unit -n $(WORKERS)
 
 check: $(VENV)/installed-dev
 	@echo "==> checking format, lint, types and import rules"

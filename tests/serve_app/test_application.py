@@ -52,6 +52,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
         application._architecture(str(tmp_path / "nothing"), load_card("wan22_14b_t2v"))
 
 
+@pytest.mark.slow
 def test_the_client_side_runs_without_the_model_stack() -> None:
     program = (
         "import sys, serve_app.api.app, serve_app.jobs.store, serve_app.loras.library, deployments.ingress;"

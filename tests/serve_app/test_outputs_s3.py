@@ -75,6 +75,7 @@ async def test_the_object_lies_where_its_location_says(store: OutputStore, sourc
     assert f"<Key>pre/fix/{NAME}</Key>" in listing.text
 
 
+@pytest.mark.slow
 async def test_a_file_of_many_parts_arrives_whole(store: OutputStore, tmp_path: Path) -> None:
     source = tmp_path / "long.mp4"
     content = bytes(range(256)) * (12 << 12)  # 12 MiB; obstore's parts are 5 MiB

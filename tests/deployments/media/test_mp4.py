@@ -31,6 +31,7 @@ def written_rate(data: bytes) -> tuple[int, Fraction]:
     return count, Fraction(ticks_per_second, ticks)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(width=sizes, height=sizes, count=counts, fps=rates)
 def test_every_size_count_and_rate_survives(width: int, height: int, count: int, fps: int) -> None:
@@ -42,6 +43,7 @@ def test_every_size_count_and_rate_survives(width: int, height: int, count: int,
     assert video.times == pytest.approx([index / fps for index in range(count)], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_every_rate_is_written_exactly(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     for fps in range(1, 121):
@@ -77,6 +79,7 @@ def test_a_smooth_clip_loses_nothing_visible(tmp_path: Path) -> None:
     assert 10 * np.log10(255**2 / np.square(luma).mean()) > 48  # dB; luma, because 4:2:0 alone costs chroma more
 
 
+@pytest.mark.slow
 def test_a_clip_large_enough_for_threads_is_whole_and_repeatable(tmp_path: Path) -> None:
     clip = np.repeat(noise(11, 60, 104), 8, axis=1).repeat(8, axis=2)
     one, two = tmp_path / "one.mp4", tmp_path / "two.mp4"

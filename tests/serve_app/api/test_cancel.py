@@ -1,11 +1,9 @@
 """Ending a request before it is finished."""
 
-from uuid import uuid4
-
 import pytest
 
 from tests.client import body
-from tests.fixtures.api import LEASE_S, Api, Json, on_both_databases
+from tests.fixtures.api import LEASE_S, UNKNOWN, Api, Json, on_both_databases
 from tests.fixtures.store import queued
 
 pytestmark = on_both_databases
@@ -67,7 +65,7 @@ async def test_other_requests_go_on(api: Api) -> None:
     assert (status["status"], status["queue_position"]) == ("in_queue", 0)
 
 
-@pytest.mark.parametrize("request_id", [str(uuid4()), "no-such-id"])
+@pytest.mark.parametrize("request_id", [UNKNOWN, "no-such-id"])
 async def test_an_unknown_request_cannot_be_canceled(api: Api, request_id: str) -> None:
     answer = await api.http.post(f"/v1/requests/{request_id}/cancel")
     assert answer.status_code == 404

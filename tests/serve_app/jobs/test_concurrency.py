@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import monotonic
 
+import pytest
 from sqlalchemy import select
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound
@@ -93,6 +94,7 @@ class Process:
                 await self._store.remove(self._chance.choice(self._ids))
 
 
+@pytest.mark.slow
 async def test_whatever_many_processes_do_at_once_the_sums_stay_right(store: JobStore, database_url: str) -> None:
     ids: list[str] = []
     claims: list[Claim] = []

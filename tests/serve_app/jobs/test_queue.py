@@ -170,6 +170,7 @@ async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: 
     assert await store.queue.oldest_wait_s() == pytest.approx(10, abs=5)
 
 
+@pytest.mark.slow
 async def test_the_longest_wait_is_found_among_any_number_of_lines(store: JobStore) -> None:
     now = new_request().created_at
     for number in range(600):  # SQLite takes no more than 500 SELECTs in a UNION

@@ -8,6 +8,7 @@ from time import time
 from typing import Any, ClassVar, TypeVar
 from uuid import uuid4
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -348,6 +349,7 @@ class Store(RuleBasedStateMachine):
             assert connection.execute(select(queue_totals)).all() == []
 
 
+@pytest.mark.slow
 def test_any_order_of_events_leaves_what_the_model_says(database_url: str) -> None:
     class StoreOnDatabase(Store):
         url = database_url

@@ -102,6 +102,7 @@ def test_a_forbidden_file_is_refused_and_a_failing_disk_is_no_fault_of_the_reque
 PARTS = st.sampled_from(["a", "in", "out", "up", "file", "deep", "..", ".", "", "~", "\0", "\\", "http:", "/", " "])
 
 
+@pytest.mark.slow
 @given(reference=st.lists(PARTS, max_size=6).map("/".join) | st.text(max_size=12))
 def test_no_accepted_path_leaves_root(reference: str) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -107,6 +108,7 @@ def mutated(draw: st.DrawFn) -> dict[str, TensorInfo]:
     return dict(items)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(mutated(), st.booleans())
 def test_mutated_headers(tensors: dict[str, TensorInfo], strict: bool) -> None:

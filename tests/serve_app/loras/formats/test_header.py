@@ -183,6 +183,7 @@ VALID = save({"b": np.zeros((2, 3), np.float16), "a": np.ones((), np.float32)}, 
 SHAPES = st.lists(st.integers(0, 3), max_size=3)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.text(max_size=4).filter(lambda name: name != "__metadata__"), SHAPES, max_size=4),
     st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),

@@ -80,6 +80,7 @@ def test_threads_that_want_one_file_download_it_once(sources: LoraSources, serve
     assert server.count(PATH) == 1
 
 
+@pytest.mark.slow
 def test_processes_that_want_one_file_download_it_once(
     sources: LoraSources, server: WebServer, pin: Pin, cache_dir: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_processes_that_want_one_file_download_it_once(
     assert server.count(PATH) == 1
 
 
+@pytest.mark.slow
 def test_a_download_whose_process_was_killed_is_resumed(
     sources: LoraSources, server: WebServer, pin: Pin, cache_dir: Path
 ) -> None:
@@ -110,6 +112,7 @@ def test_a_download_whose_process_was_killed_is_resumed(
     assert server.ranges(PATH) == ["bytes=0-", "bytes=200000-"]
 
 
+@pytest.mark.slow
 def test_a_file_in_use_by_another_process_stays(
     sources: LoraSources, server: WebServer, pin: Pin, cache_dir: Path
 ) -> None:
