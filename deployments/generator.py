@@ -8,21 +8,19 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
-
-import numpy as np
-import numpy.typing as npt
 
 from deployments.attempt import Attempt, AttemptAborted
 from deployments.autoscaling import BUSY
 from deployments.lora_access import local_loras
 from deployments.media.encoding import encode
 from deployments.metrics import CostMetrics
-from deployments.pipeline import pipeline_class
+from deployments.pipeline import PipelineOptions, Rendered, pipeline_class
 from deployments.resident_pairs import ResidentPairs
-from deployments.result_metadata import Used, result_metadata
+from deployments.result_metadata import result_metadata
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
 from serve_app.jobs.cost_rows import Measurement
@@ -31,12 +29,11 @@ from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
+from serve_app.results import Timings
 from serve_app.settings import Profile
 from serve_app.spec import RenderSpec
 
 logger = logging.getLogger("ray.serve")
-
-Frames = npt.NDArray[np.uint8]
 
 # On a shared CPU the API must win over generation. On top of the 15 that Ray gives all workers this is 19, the end of
 # Linux's scale: two fifths of the API's share of a core (weights 15 and 36); on top of 0, a tenth (110 and 1,024).
@@ -46,6 +43,26 @@ _STORING_S = 60.0
 _STARVED_S = 15.0  # far beyond any gap between two renders while some wait
 _STARVED_CHECKS = 3  # in a row
 _GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the device made of an attempt, and the seconds that took beside those of the pipeline's parts."""
+
+    rendered: Rendered
+    fetch_s: float
+    generate_s: float
+
+    def timings(self, *, encode_s: float, store_s: float) -> Timings:
+        """Return the seconds of every part of the attempt, to a tenth of a millisecond."""
+        seconds = {
+            "fetch": self.fetch_s,
+            "generate": self.generate_s,
+            **self.rendered.seconds.model_dump(),
+            "encode": encode_s,
+            "store": store_s,
+        }
+        return Timings(**{part: round(value, 4) for part, value in seconds.items()})
 
 
 class Generator:
@@ -61,18 +78,18 @@ class Generator:
         # One thread for the device: torch and CUDA keep state per thread, and renders never overlap.
         self._device_thread = ThreadPoolExecutor(1, "device", initializer=_yield_to_api if cpu else None)
         self._encoding_thread = ThreadPoolExecutor(1, "encoding", initializer=_yield_to_api if cpu else None)
-        load = pipeline_class(plan.card.pipeline).load
-        self._pipeline = self._device_thread.submit(
-            load,
+        options = PipelineOptions(
+            card=plan.card,
             base_model=plan.base_model,
             transformer_model=plan.transformer_model,
             dtype=settings.dtype,
             offload=settings.offload,
-            hf_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
+            hf_token=settings.hf_token,
             device="cpu" if cpu else "cuda",
             pristine=settings.pristine,
             lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
-        ).result()
+        )
+        self._pipeline = self._device_thread.submit(pipeline_class(plan.card.pipeline).load, options).result()
         self._loras = local_loras(plan)
         self._dispatcher = self._store.leadership(DISPATCHER)
         self._pairs = ResidentPairs()
@@ -83,7 +100,7 @@ class Generator:
         self._starved_checks = 0
         self._publishing = asyncio.Lock()
         self._unfinished: set[asyncio.Task[None]] = set()
-        logger.info("ready: %s", self._pipeline.summary)
+        logger.info("ready: %s", self._pipeline.runtime.model_dump(mode="json"))
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes, from the next render on."""
@@ -158,11 +175,11 @@ class Generator:
         async with self._lease(attempt):
             try:
                 with self._device_in_use():
-                    frames, used = await self._generate(attempt)
+                    generated = await self._generate(attempt)
                 async with self._publishing:  # one at a time, so that finished frames cannot pile up in memory
                     device_free.set()
                     attempt.check()
-                    output = await self._publish(attempt, frames, used)
+                    output = await self._publish(attempt, generated)
             except AttemptAborted:
                 if not attempt.lease_lost:
                     await self._report(lambda: self._store.cancel_claim(claim))
@@ -173,7 +190,7 @@ class Generator:
                 failure = RenderFailed(f"the render failed with {type(error).__name__}: {error}")
                 await self._fail(claim, failure, probe=not device_free.is_set())
             else:
-                await self._succeed(claim, output, used)
+                await self._succeed(claim, output, generated)
 
     @contextmanager
     def _device_in_use(self) -> Iterator[None]:
@@ -184,20 +201,19 @@ class Generator:
             self._rendering -= 1
             self._idle_since = monotonic()
 
-    async def _generate(self, attempt: Attempt) -> tuple[Frames, Used]:
-        """Frames of the attempt, and what they were made with."""
+    async def _generate(self, attempt: Attempt) -> Generated:
+        """Fetch the attempt's LoRAs and run the pipeline."""
         started = monotonic()
         loop = asyncio.get_running_loop()
         async with self._local_files(attempt.claim) as spec:
             fetched = monotonic()
-            frames = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
-        seconds = {"fetch": fetched - started, "generate": monotonic() - fetched, **self._pipeline.timings}
-        self._pairs.rendered(attempt.claim.spec.pair_key, self._pipeline.report)
-        return frames, Used(self._pipeline.summary, self._pipeline.report, seconds)
+            rendered = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
+        self._pairs.rendered(attempt.claim.spec, rendered.resident)
+        return Generated(rendered, fetch_s=fetched - started, generate_s=monotonic() - fetched)
 
-    async def _succeed(self, claim: Claim, output: Output, used: Used) -> None:
-        replica_s = used.seconds["fetch"] + used.seconds["generate"]
-        denoise_s = used.seconds["denoise"]
+    async def _succeed(self, claim: Claim, output: Output, generated: Generated) -> None:
+        replica_s = generated.fetch_s + generated.generate_s
+        denoise_s = generated.rendered.seconds.denoise
         cost = MeasuredCost(denoise_s / claim.spec.sample_steps, replica_s - denoise_s)
         measurement = Measurement(self._plan.cost_name, CostKey.of(claim.spec), cost)
         self._cost_metrics.predicted(claim.cost_s, replica_s)
@@ -220,9 +236,10 @@ class Generator:
         finally:
             await asyncio.to_thread(files.__exit__, None, None, None)
 
-    async def _publish(self, attempt: Attempt, frames: Frames, used: Used) -> Output:
+    async def _publish(self, attempt: Attempt, generated: Generated) -> Output:
         """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""
         claim, spec = attempt.claim, attempt.claim.spec
+        frames = generated.rendered.frames
         name = output_name(claim.request_id, claim.index, claim.attempt, spec.output_format)
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, "output")
@@ -233,7 +250,7 @@ class Generator:
             encoded = monotonic()
             attempt.check()
             await self._outputs.put(name, path, spec.output_format.media_type)
-        used.seconds.update(encode=encoded - started, store=monotonic() - encoded)
+        timings = generated.timings(encode_s=encoded - started, store_s=monotonic() - encoded)
         count, height, width, _ = frames.shape
         return Output(
             name=name,
@@ -243,7 +260,7 @@ class Generator:
             num_frames=count,
             fps=spec.fps,
             seed=spec.seed,
-            metadata=result_metadata(claim, used),
+            metadata=result_metadata(claim, generated.rendered.made_with, timings).model_dump(mode="json"),
         )
 
     @asynccontextmanager

@@ -1,44 +1,66 @@
-"""The pipelines that a model card can name. Adding a model is adding a card and a class here."""
+"""The pipeline interface: what a Generator needs of a model. Adding a model is a card and a class that fits here.
+
+runtime = pipeline_class("deployments.wan.runtime:WanRuntime").load(options)
+rendered = runtime.render(spec, on_step=print)
+rendered.frames.shape  # (41, 1024, 1024, 3)
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import SecretStr
 
 from serve_app.errors import ConfigurationError
+from serve_app.models.card import ModelCard
+from serve_app.results import MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import RenderSpec
 
-# By name, so that only a Generator imports the model stack.
-_PIPELINES = {"wan22_t2v": "deployments.wan.runtime:WanRuntime"}
+Frames = npt.NDArray[np.uint8]  # [frames, height, width, 3], RGB, full range 0..255
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """What a pipeline needs to load its base model."""
+
+    card: ModelCard
+    base_model: str  # directory or hub id
+    transformer_model: str  # directory or hub id
+    dtype: str  # auto, bfloat16 or float32
+    offload: OffloadMode
+    hf_token: SecretStr | None
+    device: str  # "cpu" or "cuda"
+    pristine: PristineMode  # where weights that LoRAs change are kept as they were
+    lora_memory_bytes: int  # host memory for LoRAs that stay ready
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One finished video, how it was made, and the LoRAs (`LoraFile.content`) that are ready for the next render."""
+
+    frames: Frames
+    made_with: MadeWith
+    seconds: PipelineSeconds
+    resident: frozenset[str]
 
 
 class Pipeline(Protocol):
-    """A loaded base model that renders any spec of its model card."""
+    """A loaded base model that renders any spec of its model card, one at a time."""
 
     @classmethod
-    def load(
-        cls,
-        *,
-        base_model: str,
-        transformer_model: str,
-        dtype: str,
-        offload: OffloadMode,
-        hf_token: str | None,
-        device: str,
-        pristine: PristineMode,
-        lora_memory_bytes: int,
-    ) -> Self:
+    def load(cls, options: PipelineOptions) -> Self:
         """Load the base model. Blocking, for minutes with real weights.
 
-        `pristine` says where weights that LoRAs change are kept as they were; LoRAs stay ready within
-        `lora_memory_bytes` of host memory.
+        Raises:
+            ConfigurationError: the checkpoint cannot be loaded, or an option does not go with the device.
         """
 
-    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> npt.NDArray[np.uint8]:
-        """Make the LoRA state right for `spec` and generate its frames, [frames, height, width, 3] in RGB.
+    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
+        """Make the LoRA state right for `spec` and generate its frames. Blocking.
 
         `on_step` gets the count of finished denoising steps after each; what it raises ends the render and leaves
         the pipeline ready for the next.
@@ -48,32 +70,29 @@ class Pipeline(Protocol):
         """
 
     def probe(self) -> None:
-        """Raise if the device no longer works and the process must be replaced. Blocking."""
+        """Compute something tiny. Blocking.
+
+        Raises:
+            Exception: the device no longer works, and the process must be replaced.
+        """
 
     @property
-    def pair_key(self) -> str | None:
-        """The LoRA pair that is loaded now."""
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds of each part of the last render that gave frames."""
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """How the last render that gave frames was made, in JSON's types: what a recipe left open, and each LoRA."""
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What this pipeline runs on: device, dtype, offload plan with its reason, place of untouched weights."""
+    def runtime(self) -> Runtime:
+        """Return what this pipeline runs on now: device, dtype, offload plan, resident LoRAs."""
 
 
 def pipeline_class(name: str) -> type[Pipeline]:
-    """The class under that name.
+    """Import the class that a model card names as "module:Class".
 
     Raises:
-        ConfigurationError: a model card names a pipeline that does not exist.
+        ConfigurationError: there is no such class, or its module cannot be imported.
     """
-    if name not in _PIPELINES:
-        raise ConfigurationError(f"no pipeline is called '{name}'; there are: {', '.join(_PIPELINES)}")
-    found: type[Pipeline] = resolve_name(_PIPELINES[name])
+    try:
+        found = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(
+            f"pipeline: cannot import '{name}' ({error}); a model card names a module:Class"
+        ) from error
+    if not isinstance(found, type):
+        raise ConfigurationError(f"pipeline: '{name}' is not a class; a model card names a module:Class")
     return found

@@ -1,24 +1,21 @@
 """Which LoRA pairs a Generator could render without loading anything."""
 
-from collections.abc import Mapping
-from typing import Any
+from serve_app.spec import RenderSpec
 
 
 class ResidentPairs:
-    """Follows the pipeline's reports: it keeps single LoRAs, while routing goes by pairs."""
+    """Follows the pipeline's residency: it keeps single LoRAs, while routing goes by pairs."""
 
     def __init__(self) -> None:
-        self._loras: dict[str, frozenset[str | None]] = {}  # of each pair, the most recently rendered last
-        self._resident: frozenset[str | None] = frozenset()
+        self._loras: dict[str, frozenset[str]] = {}  # content ids of each pair, the most recently rendered last
         self._loaded: str | None = None
 
-    def rendered(self, pair_key: str, report: Mapping[str, Any]) -> None:
-        """A render of that pair gave frames; `report` is the pipeline's."""
-        self._resident = frozenset(lora["sha256"] for lora in report["resident"])
-        self._loras.pop(pair_key, None)
-        self._loras[pair_key] = frozenset(lora["sha256"] for lora in report["loras"])
-        self._loras = {pair: loras for pair, loras in self._loras.items() if loras <= self._resident}
-        self._loaded = pair_key
+    def rendered(self, spec: RenderSpec, resident: frozenset[str]) -> None:
+        """Note that `spec` gave frames, after which the LoRAs of these content ids are `resident`."""
+        self._loaded = spec.pair_key
+        self._loras.pop(spec.pair_key, None)
+        self._loras[spec.pair_key] = frozenset(lora.content for lora in spec.loras)
+        self._loras = {pair: loras for pair, loras in self._loras.items() if loras <= resident}
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -3,10 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
+from deployments.pipeline import Frames
 from serve_app.errors import RenderFailed
 from serve_app.spec import RenderSpec
-
-Frames = npt.NDArray[np.uint8]
 
 
 def to_pixels(video: npt.NDArray[np.float32], spec: RenderSpec) -> Frames:

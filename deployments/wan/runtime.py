@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from deployments.pipeline import PipelineOptions, Rendered
 from deployments.wan.loading import compute_dtype, expert_files, load_pipeline
 from deployments.wan.loras.setup import ExpertFiles, set_up_loras
 from deployments.wan.offload import (
@@ -22,11 +23,12 @@ from deployments.wan.offload import (
     plan_offload,
     size_of,
 )
-from deployments.wan.pixels import Frames, to_pixels
+from deployments.wan.pixels import to_pixels
 from deployments.wan.prompts import PromptEmbeddings
-from deployments.wan.schedulers import describe, make_scheduler
+from deployments.wan.schedulers import boundary_step, make_scheduler, shift_of
 from deployments.wan.stopwatch import Stopwatch
-from serve_app.settings import OffloadMode, PristineMode
+from serve_app.results import MadeWith, PipelineSeconds, Runtime
+from serve_app.settings import PristineMode
 from serve_app.spec import RenderSpec
 
 logger = logging.getLogger("ray.serve")
@@ -71,52 +73,39 @@ class WanRuntime:
             allowance_bytes=_RENDER_ALLOWANCE_BYTES,
         )
         self._prompts = PromptEmbeddings(pipe, device)
-        self._timings: dict[str, float] = {}
-        self._report: dict[str, Any] = {}
 
     @classmethod
-    def load(
-        cls,
-        *,
-        base_model: str,
-        transformer_model: str,
-        dtype: str,
-        offload: OffloadMode,
-        hf_token: str | None,
-        device: str,
-        pristine: PristineMode,
-        lora_memory_bytes: int,
-    ) -> Self:
-        """Load the base model onto `device` ("cpu" or "cuda"). Takes minutes with real weights.
+    def load(cls, options: PipelineOptions) -> Self:
+        """Load the base model onto `options.device`. Takes minutes with real weights.
 
-        `pristine` says where weights that merged LoRAs change are kept as they were; LoRAs stay ready within
-        `lora_memory_bytes` of host memory. On a CPU, torch is limited to half of the cores and to instructions whose
-        results do not depend on the CPU's generation, in the whole process.
+        On a CPU, torch is limited to half of the cores and to instructions whose results do not depend on the CPU's
+        generation, in the whole process.
 
         Raises:
             ConfigurationError: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
                 with the device.
         """
-        target = torch.device(device)
-        number_type = compute_dtype(dtype, target)
-        if target.type == "cpu":
+        device = torch.device(options.device)
+        dtype = compute_dtype(options.dtype, device)
+        if device.type == "cpu":
             _settle_cpu()
-        pipe = load_pipeline(base_model, transformer_model, number_type, hf_token)
+        token = None if options.hf_token is None else options.hf_token.get_secret_value()
+        pipe = load_pipeline(options.base_model, options.transformer_model, dtype, token)
         plan = plan_offload(
-            offload,
-            device_type=target.type,
+            options.offload,
+            device_type=device.type,
             component_bytes=component_bytes(pipe),
             allowance_bytes=_RENDER_ALLOWANCE_BYTES,
-            free_bytes=0 if target.type == "cpu" else torch.cuda.mem_get_info(target)[0],
+            free_bytes=0 if device.type == "cpu" else torch.cuda.mem_get_info(device)[0],
         )
         return cls(
             pipe,
             plan,
-            target,
-            number_type,
-            files=partial(expert_files, transformer_model),
-            pristine=pristine,
-            lora_memory_bytes=lora_memory_bytes,
+            device,
+            dtype,
+            files=partial(expert_files, options.transformer_model),
+            pristine=options.pristine,
+            lora_memory_bytes=options.lora_memory_bytes,
         )
 
     @property
@@ -130,21 +119,6 @@ class WanRuntime:
         return self._plan
 
     @property
-    def timings(self) -> dict[str, float]:
-        """Seconds of the last render that gave frames, in its last attempt: "lora", "text", "denoise", "decode"."""
-        return dict(self._timings)
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """How the last render that gave frames was made, in JSON's types.
-
-        "recipe", "sampler", "shift" (as it was in effect), "boundary_step" (steps of the high noise expert), "loras"
-        (for each: "transformer", "network_multiplier", "sha256", "application": adapter, merged or none, "left_out")
-        and "resident" (LoRAs that are ready: "sha256", "bytes", "memory": gpu or host).
-        """
-        return dict(self._report)
-
-    @property
     def device_name(self) -> str:
         """The GPU's product name, or "cpu"."""
         return "cpu" if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
@@ -155,18 +129,19 @@ class WanRuntime:
         return str(self._dtype).removeprefix("torch.")
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """What this runtime runs on, for logs and results."""
-        return {
-            "device": self.device_name,
-            "dtype": self.dtype_name,
-            "offload": self._plan.mode.value,
-            "offload_reason": self._plan.reason,
-            "pristine": self._loras.pristine_mode.value,
-        }
+    def runtime(self) -> Runtime:
+        """Return what this pipeline runs on now."""
+        return Runtime(
+            device=self.device_name,
+            dtype=self.dtype_name,
+            offload=self._plan.mode.value,
+            offload_reason=self._plan.reason,
+            pristine=self._loras.pristine_mode.value,
+            resident_loras=self._loras.resident.listing,
+        )
 
-    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
-        """Generate the frames of `spec`, [frames, height, width, 3] in RGB.
+    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
+        """Generate the frames of `spec`.
 
         `on_step` gets the count of finished denoising steps after each one. What it raises ends the render and comes
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
@@ -204,7 +179,7 @@ class WanRuntime:
         if ones.sum().item() != _PROBE_SIZE:  # item() waits for the device
             raise RuntimeError(f"{self.device_name} computes wrong sums")
 
-    def _attempt(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
+    def _attempt(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
         watch = Stopwatch()
         try:
             self._loras.apply(spec)
@@ -216,10 +191,23 @@ class WanRuntime:
         except BaseException as error:
             self._recover(error)
             raise
-        self._timings = watch.seconds
-        made_with = describe(self._pipe.scheduler, spec, self._pipe.config.boundary_ratio)
-        self._report = {"recipe": spec.recipe.value, **made_with, **self._loras.report}
-        return frames
+        return Rendered(
+            frames=frames,
+            made_with=self._made_with(spec),
+            seconds=PipelineSeconds(**watch.seconds),
+            resident=self._loras.resident.content_ids,
+        )
+
+    def _made_with(self, spec: RenderSpec) -> MadeWith:
+        scheduler = self._pipe.scheduler
+        return MadeWith(
+            recipe=spec.recipe,
+            sampler=spec.sampler,
+            shift=shift_of(scheduler),
+            boundary_step=boundary_step(scheduler, self._pipe.config.boundary_ratio),
+            loras=self._loras.applied,
+            runtime=self.runtime,
+        )
 
     def _conditions(self, spec: RenderSpec) -> dict[str, torch.Tensor]:
         """The pipeline's arguments in place of the prompts."""

@@ -23,19 +23,22 @@ def make_scheduler(spec: RenderSpec, shipped: Any) -> Any:
     return type(shipped).from_config(shipped.config, **changes)
 
 
-def describe(scheduler: Any, spec: RenderSpec, boundary_ratio: float | None) -> dict[str, Any]:
-    """What the render with `scheduler` ran, in JSON's types.
-
-    `boundary_step` is the number of steps that the high noise expert ran. It takes those whose timestep is at or above
-    boundary_ratio x the scheduler's training timesteps (`WanPipeline.__call__`); without a ratio, all.
-    """
+def shift_of(scheduler: Any) -> float:
+    """Return the flow shift that is in effect."""
     config = scheduler.config
-    boundary = float("-inf") if boundary_ratio is None else boundary_ratio * config["num_train_timesteps"]
-    return {
-        "sampler": spec.sampler.value,
-        "shift": float(config[_shift_name(config)]),
-        "boundary_step": sum(timestep >= boundary for timestep in scheduler.timesteps.tolist()),
-    }
+    return float(config[_shift_name(config)])
+
+
+def boundary_step(scheduler: Any, boundary_ratio: float | None) -> int:
+    """Count the denoising steps that the high noise expert ran.
+
+    It takes those whose timestep is at or above boundary_ratio x the scheduler's training timesteps
+    (`WanPipeline.__call__`); without a ratio, all.
+    """
+    if boundary_ratio is None:
+        return len(scheduler.timesteps)
+    boundary = boundary_ratio * scheduler.config["num_train_timesteps"]
+    return sum(timestep >= boundary for timestep in scheduler.timesteps.tolist())
 
 
 def _shift_name(config: Mapping[str, Any]) -> str:

@@ -1,24 +1,16 @@
 """The LoRAs of one expert: a state, and exact ways from any to any other."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.wan.loras import adapters
 from deployments.wan.loras.deltas import Part
 from deployments.wan.loras.fitting import check_fit
-from deployments.wan.loras.resident import LoraKey, ResidentLora
+from deployments.wan.loras.resident import LoadedLora, LoraKey
 from deployments.wan.loras.weights import ExpertWeights
+from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile
-
-
-class Application(StrEnum):
-    """How a LoRA acts on its expert."""
-
-    NONE = "none"  # its multiplier is 0
-    ADAPTER = "adapter"  # computed beside the weights, as the reference server does
-    MERGED = "merged"  # in the weights, as AI Toolkit's previews have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +18,7 @@ class Use:
     """One LoRA in a state. `left_out` names the tensors that have no place in the model."""
 
     key: LoraKey
+    sha256: str | None
     multiplier: float
     application: Application
     left_out: tuple[str, ...]
@@ -47,7 +40,7 @@ class Target:
     """A state to go to, and the LoRAs that it takes, one for each use; empty where no tensors are needed."""
 
     state: State
-    loras: tuple[ResidentLora, ...] = ()
+    loras: tuple[LoadedLora, ...] = ()
 
 
 class ExpertLoras:
@@ -75,7 +68,7 @@ class ExpertLoras:
         """The target that these LoRAs mean, if it can be reached from here without looking into any of them."""
         if self._state is None or whole != self._state.whole:
             return None
-        wanted = [(LoraKey(file.sha256, strict), file.multiplier) for file in files]
+        wanted = [(LoraKey(file.content, strict), file.multiplier) for file in files]
         now = [(use.key, use.multiplier) for use in self._state.uses]
         if wanted == now:
             return Target(self._state)
@@ -84,10 +77,10 @@ class ExpertLoras:
         if any(use.application is Application.MERGED for use in self._state.uses):
             return None
         uses = zip(self._state.uses, wanted, strict=True)
-        rescaled = (Use(use.key, factor, use.application, use.left_out) for use, (_, factor) in uses)
+        rescaled = (replace(use, multiplier=factor) for use, (_, factor) in uses)
         return Target(State(whole, tuple(rescaled)))
 
-    def target(self, files: Sequence[LoraFile], loras: Sequence[ResidentLora], *, whole: bool) -> Target:
+    def target(self, files: Sequence[LoraFile], loras: Sequence[LoadedLora], *, whole: bool) -> Target:
         """What these LoRAs mean; `loras` are those of `files`. Nothing changes.
 
         Adapters where `whole` is false and adapters can express every LoRA that acts, else all of them merged.
@@ -101,7 +94,13 @@ class ExpertLoras:
         plain = all(adapters.takes(lora.contents.changes_for(self._side), self._weights.linear) for lora in acting)
         applied = Application.ADAPTER if plain and not whole else Application.MERGED
         uses = tuple(
-            Use(lora.key, file.multiplier, applied if file.multiplier else Application.NONE, lora.contents.left_out)
+            Use(
+                key=lora.key,
+                sha256=lora.sha256,
+                multiplier=file.multiplier,
+                application=applied if file.multiplier else Application.NONE,
+                left_out=lora.contents.left_out,
+            )
             for file, lora in zip(files, loras, strict=True)
         )
         return Target(State(whole, uses), tuple(loras))
@@ -145,7 +144,7 @@ class ExpertLoras:
     def _forms_of(self, target: Target) -> list[adapters.Form]:
         return [adapters.form(lora.contents.changes_for(self._side)) for _, lora in self._adapted(target)]
 
-    def _adapted(self, target: Target) -> list[tuple[int, ResidentLora]]:
+    def _adapted(self, target: Target) -> list[tuple[int, LoadedLora]]:
         """The LoRAs that act as adapters, with their positions among all."""
         uses = enumerate(target.state.uses)
         return [(index, target.loras[index]) for index, use in uses if use.application is Application.ADAPTER]

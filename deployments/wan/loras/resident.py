@@ -1,9 +1,8 @@
 """LoRAs that are ready in memory: parsed, checked, and no longer in need of their files."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +16,7 @@ from serve_app.loras.formats import parser as layout
 from serve_app.loras.formats.changes import LoraContents
 from serve_app.loras.formats.header import SafetensorsHeader, read_header
 from serve_app.models.architecture import WanArchitecture
+from serve_app.results import ResidentLora
 from serve_app.spec import LoraFile
 
 _BLOCK_BYTES = 32 * 2**20  # of page-locked memory; a rank 32 LoRA of Wan A14B has 306 MB
@@ -24,17 +24,18 @@ _BLOCK_BYTES = 32 * 2**20  # of page-locked memory; a rank 32 LoRA of Wan A14B h
 
 @dataclass(frozen=True, slots=True)
 class LoraKey:
-    """What a parsed file depends on."""
+    """What a parsed file depends on: its `LoraFile.content`, and whether every tensor must have a place."""
 
-    sha256: str | None
+    content: str
     strict: bool
 
 
 @dataclass(frozen=True, slots=True)
-class ResidentLora:
+class LoadedLora:
     """A parsed LoRA file. `tensors` are in its own dtypes; those of one element are always in host memory."""
 
     key: LoraKey
+    sha256: str | None
     contents: LoraContents
     tensors: Tensors
 
@@ -56,17 +57,17 @@ class ResidentLoras:
         self._host_bytes = host_bytes
         self._gpu_bytes = gpu_bytes if device.type != "cpu" else 0
         self._files = PinnedFiles()
-        self._on_host: OrderedDict[LoraKey, ResidentLora] = OrderedDict()
-        self._on_gpu: OrderedDict[LoraKey, ResidentLora] = OrderedDict()
+        self._on_host: OrderedDict[LoraKey, LoadedLora] = OrderedDict()
+        self._on_gpu: OrderedDict[LoraKey, LoadedLora] = OrderedDict()
 
-    def get(self, lora: LoraFile, *, strict: bool) -> ResidentLora:
+    def get(self, lora: LoraFile, *, strict: bool) -> LoadedLora:
         """The LoRA, read from its file if it is not resident. One larger than the whole budget is not kept.
 
         Raises:
             LoraChanged: the file had to be read, and is gone or has another content.
             LoraNotLoaded: not every tensor of it can be applied.
         """
-        key = LoraKey(lora.sha256, strict)
+        key = LoraKey(lora.content, strict)
         found = self._on_host.pop(key, None) or self._read(lora, key)
         if found.size <= self._host_bytes:
             self._on_host[key] = found
@@ -76,12 +77,17 @@ class ResidentLoras:
         return self._promoted(found)
 
     @property
-    def listing(self) -> list[dict[str, Any]]:
-        """What is resident, the least recently used first: "sha256", "bytes" and "memory" ("gpu" or "host")."""
-        return [
-            {"sha256": key.sha256, "bytes": lora.size, "memory": "gpu" if key in self._on_gpu else "host"}
+    def listing(self) -> tuple[ResidentLora, ...]:
+        """Return what is resident, the least recently used first."""
+        return tuple(
+            ResidentLora(sha256=lora.sha256, bytes=lora.size, memory="gpu" if key in self._on_gpu else "host")
             for key, lora in self._on_host.items()
-        ]
+        )
+
+    @property
+    def content_ids(self) -> frozenset[str]:
+        """Return the `LoraFile.content` of everything that is resident."""
+        return frozenset(key.content for key in self._on_host)
 
     def leave_gpu(self) -> bool:
         """Give up the GPU's memory for good; whether there was any to give up."""
@@ -90,16 +96,16 @@ class ResidentLoras:
         self._on_gpu.clear()
         return left
 
-    def _promoted(self, lora: ResidentLora) -> ResidentLora:
+    def _promoted(self, lora: LoadedLora) -> LoadedLora:
         if lora.key not in self._on_host or lora.size > self._gpu_bytes:
             return lora
         if lora.key not in self._on_gpu:
-            self._on_gpu[lora.key] = ResidentLora(lora.key, lora.contents, _on_device(lora.tensors, self._device))
+            self._on_gpu[lora.key] = replace(lora, tensors=_on_device(lora.tensors, self._device))
         self._on_gpu.move_to_end(lora.key)
         _shrink(self._on_gpu, self._gpu_bytes)
         return self._on_gpu[lora.key]
 
-    def _read(self, lora: LoraFile, key: LoraKey) -> ResidentLora:
+    def _read(self, lora: LoraFile, key: LoraKey) -> LoadedLora:
         self._files.verify(lora)
         try:
             path = Path(lora.location)
@@ -114,7 +120,7 @@ class ResidentLoras:
             self._files.verify(lora)
             raise not_loaded(lora, f"its file cannot be read ({error})") from error
         self._files.verify(lora)
-        return ResidentLora(key, contents, tensors)
+        return LoadedLora(key, lora.sha256, contents, tensors)
 
     def _tensors(self, path: Path, header: SafetensorsHeader, contents: LoraContents) -> Tensors:
         """Copies of all tensors that have a place: what safetensors gives is a view of the file."""
@@ -131,7 +137,7 @@ def _on_device(tensors: Tensors, device: torch.device) -> Tensors:
     }
 
 
-def _shrink(loras: OrderedDict[LoraKey, ResidentLora], budget: int) -> None:
+def _shrink(loras: OrderedDict[LoraKey, LoadedLora], budget: int) -> None:
     """Forget the least recently used until the rest fits."""
     size = sum(lora.size for lora in loras.values())
     while size > budget:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
-from deployments.wan.loras.expert import ExpertLoras, Target
+from deployments.wan.loras.expert import ExpertLoras, Target, Use
 from deployments.wan.loras.pristine import Pristine
 from deployments.wan.loras.resident import ResidentLoras
+from serve_app.results import AppliedLora
 from serve_app.settings import PristineMode
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, pair_key
 
@@ -39,26 +39,15 @@ class LoraState:
         return self._pristine[0].mode
 
     @property
-    def report(self) -> dict[str, Any]:
-        """The LoRAs that act now, in JSON's types: what was asked for, how each is applied, what else is resident."""
-        uses = [
-            (file, use)
-            for side, expert in self._experts.items()
-            for file, use in zip((file for file in self._files if file.expert is side), expert.uses, strict=True)
-        ]
-        return {
-            "loras": [
-                {
-                    "transformer": file.expert.value,
-                    "network_multiplier": file.multiplier,
-                    "sha256": file.sha256,
-                    "application": use.application.value,
-                    "left_out": list(use.left_out),
-                }
-                for file, use in uses
-            ],
-            "resident": self._resident.listing,
-        }
+    def applied(self) -> tuple[AppliedLora, ...]:
+        """Return how each LoRA of the last spec acts, in the spec's order."""
+        uses = {side: iter(expert.uses) for side, expert in self._experts.items()}
+        return tuple(_applied(file, next(uses[file.expert])) for file in self._files)
+
+    @property
+    def resident(self) -> ResidentLoras:
+        """Return the store of LoRAs that are ready."""
+        return self._resident
 
     def apply(self, spec: RenderSpec) -> None:
         """Make both experts exactly what `spec` asks for.
@@ -100,3 +89,13 @@ class LoraState:
                 for expert in self._experts.values():
                     expert.clear()
                 raise
+
+
+def _applied(file: LoraFile, use: Use) -> AppliedLora:
+    return AppliedLora(
+        transformer=file.expert,
+        network_multiplier=file.multiplier,
+        sha256=use.sha256,
+        application=use.application,
+        left_out=use.left_out,
+    )

@@ -1,5 +1,6 @@
 """One runtime on the demo checkpoint for every test here, the smallest experts, and specs for both."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from deployments.pipeline import Frames, PipelineOptions
 from deployments.wan.demo import DemoCheckpoint
-from deployments.wan.pixels import Frames
 from deployments.wan.runtime import WanRuntime
+from serve_app.models.card import load_card
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
 from tests.deployments.wan.experts import save_experts
@@ -28,16 +30,23 @@ torch.set_num_threads(1)  # faster on models of this size, and kind to the neigh
 def load_demo(
     checkpoint: DemoCheckpoint, dtype: str = "auto", pristine: PristineMode = PristineMode.AUTO
 ) -> WanRuntime:
-    return WanRuntime.load(
+    return WanRuntime.load(options_for(checkpoint, dtype=dtype, pristine=pristine))
+
+
+def options_for(checkpoint: DemoCheckpoint, **changes: Any) -> PipelineOptions:
+    """Options of a runtime on the CPU."""
+    options = PipelineOptions(
+        card=load_card("wan22_14b_t2v"),
         base_model=str(checkpoint.base),
         transformer_model=str(checkpoint.transformers),
-        dtype=dtype,
+        dtype="auto",
         offload=OffloadMode.AUTO,
         hf_token=None,
         device="cpu",
-        pristine=pristine,
+        pristine=PristineMode.AUTO,
         lora_memory_bytes=2**30,
     )
+    return dataclasses.replace(options, **changes)
 
 
 def lora_file(expert: Expert, file: Path, multiplier: float = 1.0) -> LoraFile:
@@ -71,6 +80,11 @@ def make_spec(*loras: LoraFile, **changes: Any) -> RenderSpec:
     return RenderSpec(**{**values, **changes})
 
 
+def frames_of(runtime: WanRuntime, spec: RenderSpec, on_step: Callable[[int], None] = lambda _: None) -> Frames:
+    """Return the frames of one render."""
+    return runtime.render(spec, on_step).frames
+
+
 def difference(one: Frames, other: Frames) -> float:
     """Mean over pixels, of 255."""
     return float(np.abs(one.astype(int) - other.astype(int)).mean())
@@ -97,7 +111,7 @@ def runtime(demo_checkpoint: DemoCheckpoint) -> WanRuntime:
 @pytest.fixture(scope="session")
 def render(runtime: WanRuntime) -> Render:
     """Renders a spec made of LoRAs and changes; no listener."""
-    return lambda *loras, **changes: runtime.render(make_spec(*loras, **changes), lambda _: None)
+    return lambda *loras, **changes: frames_of(runtime, make_spec(*loras, **changes))
 
 
 @pytest.fixture

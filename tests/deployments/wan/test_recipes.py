@@ -9,9 +9,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, 
 from safetensors.torch import load_file
 
 from deployments.wan.demo import DemoCheckpoint
-from deployments.wan.schedulers import describe, make_scheduler
+from deployments.wan.schedulers import boundary_step, make_scheduler, shift_of
+from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler
-from tests.deployments.wan.conftest import difference, load_demo, make_spec
+from tests.deployments.wan.conftest import difference, frames_of, load_demo, make_spec
 
 _DIFFUSERS = {
     "self_attn": "attn1",
@@ -74,34 +75,26 @@ def test_previews_equal_the_trainer_s_and_neither_recipe_leaves_a_trace(
     preview = _preview(high.model_copy(update={"multiplier": 0.7}), low)
     expected = (_preview_frames(demo_checkpoint, getattr(torch, dtype), preview) * 255).round().astype(np.uint8)
     runtime = load_demo(demo_checkpoint, dtype)
-    reference = runtime.render(make_spec(*pair), lambda _: None)
+    reference = frames_of(runtime, make_spec(*pair))
     for _ in range(2):
-        np.testing.assert_array_equal(runtime.render(preview, lambda _: None), expected)
-        np.testing.assert_array_equal(runtime.render(make_spec(*pair), lambda _: None), reference)
-    assert difference(runtime.render(make_spec(*pair, recipe=Recipe.PREVIEW), lambda _: None), reference) > 0 or (
+        np.testing.assert_array_equal(frames_of(runtime, preview), expected)
+        np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair)), reference)
+    assert difference(frames_of(runtime, make_spec(*pair, recipe=Recipe.PREVIEW)), reference) > 0 or (
         dtype == "float32"
     )
 
 
-def test_the_report_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]) -> None:
+def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]) -> None:
     high, low = pair
     runtime = load_demo(demo_checkpoint)
-    assert runtime.report == {}
-    runtime.render(_preview(high, low.model_copy(update={"multiplier": 0.0}), sample_steps=2), lambda _: None)
-    resident = runtime.report.pop("resident")
-    assert runtime.report == {
+    spec = _preview(low.model_copy(update={"multiplier": 0.0}), high, sample_steps=2)
+    rendered = runtime.render(spec, lambda _: None)
+    assert rendered.made_with.model_dump(mode="json", exclude={"runtime"}) == {
         "recipe": "preview",
         "sampler": "euler",
         "shift": 5.0,
         "boundary_step": 1,
         "loras": [
-            {
-                "transformer": "high",
-                "network_multiplier": 1.0,
-                "sha256": high.sha256,
-                "application": "merged",
-                "left_out": [],
-            },
             {
                 "transformer": "low",
                 "network_multiplier": 0.0,
@@ -109,14 +102,21 @@ def test_the_report_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
                 "application": "none",
                 "left_out": [],
             },
+            {
+                "transformer": "high",
+                "network_multiplier": 1.0,
+                "sha256": high.sha256,
+                "application": "merged",
+                "left_out": [],
+            },
         ],
-        "resident": resident,
     }
-    assert [entry["sha256"] for entry in resident] == [high.sha256, low.sha256]
-    runtime.render(make_spec(*pair, shift=8.0), lambda _: None)
-    assert runtime.report["recipe"] == "reference"
-    assert (runtime.report["sampler"], runtime.report["shift"]) == ("unipc", 8.0)
-    assert [lora["application"] for lora in runtime.report["loras"]] == ["adapter", "adapter"]
+    assert rendered.resident == {high.content, low.content}
+    assert rendered.made_with.runtime == runtime.runtime
+    assert [lora.sha256 for lora in runtime.runtime.resident_loras] == [high.sha256, low.sha256]
+    again = runtime.render(make_spec(*pair, shift=8.0), lambda _: None).made_with
+    assert (again.recipe, again.sampler, again.shift) == (Recipe.REFERENCE, Sampler.UNIPC, 8.0)
+    assert [lora.application for lora in again.loras] == [Application.ADAPTER, Application.ADAPTER]
 
 
 @pytest.fixture
@@ -124,10 +124,11 @@ def shipped() -> Any:
     return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
 
 
-def _ran(spec: RenderSpec, shipped: Any) -> dict[str, Any]:
+def _ran(spec: RenderSpec, shipped: Any) -> tuple[float, int]:
+    """Shift in effect, and steps of the high noise expert."""
     scheduler = make_scheduler(spec, shipped)
     scheduler.set_timesteps(spec.sample_steps)
-    return describe(scheduler, spec, 0.875)
+    return shift_of(scheduler), boundary_step(scheduler, 0.875)
 
 
 @pytest.mark.parametrize(
@@ -135,11 +136,11 @@ def _ran(spec: RenderSpec, shipped: Any) -> dict[str, Any]:
 )  # counted in runs of the trainer's and the reference server's own pipelines
 def test_the_boundary_step_is_counted(shipped: Any, steps: int, euler_5: int, unipc_3: int) -> None:
     euler = make_spec(sampler=Sampler.EULER, sample_steps=steps)
-    assert _ran(euler, shipped) == {"sampler": "euler", "shift": 5.0, "boundary_step": euler_5}
-    assert _ran(make_spec(sample_steps=steps), shipped) == {"sampler": "unipc", "shift": 3.0, "boundary_step": unipc_3}
+    assert _ran(euler, shipped) == (5.0, euler_5)
+    assert _ran(make_spec(sample_steps=steps), shipped) == (3.0, unipc_3)
     all_high = make_scheduler(euler, shipped)
     all_high.set_timesteps(steps)
-    assert describe(all_high, euler, None)["boundary_step"] == steps
+    assert boundary_step(all_high, None) == steps
 
 
 def test_a_scheduler_is_made_anew_and_the_shipped_one_stays(shipped: Any) -> None:

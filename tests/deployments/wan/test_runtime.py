@@ -12,16 +12,17 @@ from safetensors.torch import load_file, save_file
 
 import deployments.wan.offload as offload_module
 import deployments.wan.runtime as runtime_module
+from deployments.pipeline import Frames
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.loras.state import LoraState
 from deployments.wan.offload import next_plan
-from deployments.wan.pixels import Frames
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
 from serve_app.errors import ConfigurationError, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
+from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile
-from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
+from tests.deployments.wan.conftest import Render, difference, frames_of, load_demo, lora_file, make_spec, options_for
 
 _NEGATIVE = "blurry, low quality"
 
@@ -69,7 +70,7 @@ def test_frames_equal_the_reference_pipeline(
         **values,
     )
     loras = [lora.model_copy(update={"multiplier": m}) for lora, m in zip(pair, multipliers, strict=True)]
-    frames = load_demo(demo_checkpoint, dtype).render(make_spec(*loras, sample_steps=3, **values), lambda _: None)
+    frames = frames_of(load_demo(demo_checkpoint, dtype), make_spec(*loras, sample_steps=3, **values))
     assert frames.dtype == np.uint8
     np.testing.assert_array_equal(frames, expected)
 
@@ -99,7 +100,7 @@ def test_a_negative_prompt_that_nothing_uses_is_not_encoded(
 
 def test_every_step_is_counted(runtime: WanRuntime) -> None:
     steps: list[int] = []
-    runtime.render(make_spec(sample_steps=3), steps.append)
+    frames_of(runtime, make_spec(sample_steps=3), steps.append)
     assert steps == [1, 2, 3]
 
 
@@ -115,7 +116,7 @@ def test_what_on_step_raises_comes_out_and_the_next_render_is_exact(
             raise stop
 
     with pytest.raises(RuntimeError) as caught:
-        runtime.render(make_spec(high, low, seed=1), abort)
+        frames_of(runtime, make_spec(high, low, seed=1), abort)
     assert caught.value is stop
     np.testing.assert_array_equal(render(high, low), expected)
 
@@ -127,7 +128,7 @@ def _exhaust(_: int) -> None:
 def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: WanRuntime, render: Render) -> None:
     expected = render()
     with pytest.raises(OutOfMemory, match=r"64x64, 5 frames with offload: none; ask for fewer .* frames$") as caught:
-        runtime.render(make_spec(), _exhaust)
+        frames_of(runtime, make_spec(), _exhaust)
     size = {"width": 64, "height": 64, "num_frames": 5}
     assert caught.value.details == {**size, "offload": ["none"], "reason": "CUDA out of memory"}
     np.testing.assert_array_equal(render(), expected)
@@ -150,7 +151,7 @@ def test_exhausted_memory_is_met_with_one_retry_on_the_next_plan(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runtime = load_demo(demo_checkpoint)
-    expected = runtime.render(make_spec(*pair), lambda _: None)
+    expected = frames_of(runtime, make_spec(*pair))
     applied.clear()
     steps: list[int] = []
 
@@ -159,22 +160,22 @@ def test_exhausted_memory_is_met_with_one_retry_on_the_next_plan(
         if len(steps) == 3:
             _exhaust(step)
 
-    np.testing.assert_array_equal(runtime.render(make_spec(*pair), exhaust_once), expected)
+    np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair), exhaust_once), expected)
     assert steps == [1, 2, 3, 1, 2, 3, 4]
     assert applied == [OffloadMode.NONE, OffloadMode.MODEL]  # the first: everything back in its place
-    assert runtime.summary["offload"] == "model"
-    assert "out of memory with none" in runtime.summary["offload_reason"]
+    assert runtime.runtime.offload == "model"
+    assert "out of memory with none" in runtime.runtime.offload_reason
     assert "64x64, 5 frames with offload: none; from now on this replica runs with offload: model" in caplog.text
 
-    runtime.render(make_spec(*pair), lambda _: None)
-    assert runtime.summary["offload"] == "model"
+    frames_of(runtime, make_spec(*pair))
+    assert runtime.runtime.offload == "model"
 
     with pytest.raises(OutOfMemory, match=r"offload: model, then sequential; ask for fewer pixels or frames$"):
-        runtime.render(make_spec(*pair), _exhaust)
-    assert runtime.summary["offload"] == "sequential"
+        frames_of(runtime, make_spec(*pair), _exhaust)
+    assert runtime.runtime.offload == "sequential"
     with pytest.raises(OutOfMemory, match="offload: sequential; ask for fewer"):
-        runtime.render(make_spec(*pair), _exhaust)
-    np.testing.assert_array_equal(runtime.render(make_spec(*pair), lambda _: None), expected)
+        frames_of(runtime, make_spec(*pair), _exhaust)
+    np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair)), expected)
 
 
 def test_copies_on_the_gpu_go_before_the_plan_does(
@@ -185,7 +186,7 @@ def test_copies_on_the_gpu_go_before_the_plan_does(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runtime = load_demo(demo_checkpoint)
-    expected = runtime.render(make_spec(*pair), lambda _: None)
+    expected = frames_of(runtime, make_spec(*pair))
     left = [True]
     monkeypatch.setattr(LoraState, "leave_gpu", lambda _: bool(left) and left.pop())
     applied.clear()
@@ -196,13 +197,13 @@ def test_copies_on_the_gpu_go_before_the_plan_does(
         if len(steps) == 2:
             _exhaust(step)
 
-    np.testing.assert_array_equal(runtime.render(make_spec(*pair), exhaust_once), expected)
+    np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair), exhaust_once), expected)
     assert steps == [1, 2, 1, 2, 3, 4]
     assert applied == [OffloadMode.NONE]
     assert "it keeps no copies for switching LoRAs" in caplog.text
     left.append(True)
     with pytest.raises(OutOfMemory, match="none, then model; ask for fewer"):
-        runtime.render(make_spec(*pair), _exhaust)
+        frames_of(runtime, make_spec(*pair), _exhaust)
 
 
 def test_a_leaner_plan_that_does_not_hold_it_either_points_to_the_next(
@@ -210,7 +211,7 @@ def test_a_leaner_plan_that_does_not_hold_it_either_points_to_the_next(
 ) -> None:
     runtime = load_demo(demo_checkpoint)
     with pytest.raises(OutOfMemory, match=r"none, then model; ask for fewer .*, or set offload: sequential$"):
-        runtime.render(make_spec(), _exhaust)
+        frames_of(runtime, make_spec(), _exhaust)
     assert applied == [OffloadMode.NONE, OffloadMode.NONE, OffloadMode.MODEL, OffloadMode.MODEL]
 
 
@@ -219,11 +220,11 @@ def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(
 ) -> None:
     runtime = load_demo(demo_checkpoint)
     with pytest.raises(OutOfMemory):
-        runtime.render(make_spec(), _exhaust)
+        frames_of(runtime, make_spec(), _exhaust)
     applied.clear()
     (tmp_path / "broken.safetensors").write_bytes(b"not a safetensors file")
     with pytest.raises(LoraNotLoaded):
-        runtime.render(make_spec(lora_file(Expert.HIGH, tmp_path / "broken.safetensors")), lambda _: None)
+        frames_of(runtime, make_spec(lora_file(Expert.HIGH, tmp_path / "broken.safetensors")))
     assert set(applied) == {OffloadMode.MODEL}
 
 
@@ -250,25 +251,18 @@ def test_a_render_error_leaves_the_loaded_pair(
     render(high, low)
     key = runtime.pair_key
     with pytest.raises(LoraChanged):
-        render(high.model_copy(update={"sha256": "0" * 64}), low)
+        render(high.model_copy(update={"content": "0" * 64, "sha256": "0" * 64}), low)
     assert runtime.pair_key == key
 
 
-def test_every_part_of_the_last_render_is_timed(
-    demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]
-) -> None:
+def test_every_part_of_a_render_is_timed(demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]) -> None:
     runtime = load_demo(demo_checkpoint)
-    assert runtime.timings == {}
     started = time.perf_counter()
-    runtime.render(make_spec(*pair), lambda _: None)
+    parts = runtime.render(make_spec(*pair), lambda _: None).seconds.model_dump()
     seconds = time.perf_counter() - started
-    assert list(runtime.timings) == ["lora", "text", "denoise", "decode"]
-    assert all(part > 0 for part in runtime.timings.values())
-    assert 0.5 * seconds < sum(runtime.timings.values()) <= seconds
-    finished = runtime.timings
-    with pytest.raises(OutOfMemory):
-        runtime.render(make_spec(*pair), _exhaust)
-    assert runtime.timings == finished
+    assert list(parts) == ["lora", "text", "denoise", "decode"]
+    assert all(part > 0 for part in parts.values())
+    assert 0.5 * seconds < sum(parts.values()) <= seconds
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (3, 1), (8, 4), (None, 1)])
@@ -283,13 +277,10 @@ def test_a_cpu_is_shared_with_the_api(
 
 
 def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
-    assert runtime.summary == {
-        "device": "cpu",
-        "dtype": "float32",
-        "offload": "none",
-        "offload_reason": "the device is a CPU",
-        "pristine": "host",
-    }
+    expected = Runtime(
+        device="cpu", dtype="float32", offload="none", offload_reason="the device is a CPU", pristine="host"
+    )
+    assert runtime.runtime.model_copy(update={"resident_loras": ()}) == expected
     runtime.probe()
 
 
@@ -306,15 +297,5 @@ def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
 def test_args_that_cannot_work_are_refused(
     demo_checkpoint: DemoCheckpoint, changes: dict[str, Any], message: str
 ) -> None:
-    args: dict[str, Any] = {
-        "base_model": str(demo_checkpoint.base),
-        "transformer_model": str(demo_checkpoint.transformers),
-        "dtype": "auto",
-        "offload": OffloadMode.AUTO,
-        "hf_token": None,
-        "device": "cpu",
-        "pristine": PristineMode.AUTO,
-        "lora_memory_bytes": 0,
-    }
     with pytest.raises(ConfigurationError, match=message):
-        WanRuntime.load(**{**args, **changes})
+        WanRuntime.load(options_for(demo_checkpoint, **changes))

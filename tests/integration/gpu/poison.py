@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from ray.serve import Application
 
-from deployments import pipeline as pipelines
 from deployments.generator import Generator
-from deployments.wan.pixels import Frames
+from deployments.pipeline import Rendered
 from deployments.wan.runtime import WanRuntime
 from serve_app import application
+from serve_app.plan import ServicePlan
 from serve_app.spec import RenderSpec
 
 PROMPT = "poison"
@@ -21,7 +21,7 @@ _TAKEN = Path("var/poison-taken")  # in the working directory, which all replica
 class PoisonableRuntime(WanRuntime):
     """Renders as ever; the poison is an index out of bounds, which a kernel finds."""
 
-    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Frames:
+    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
         """Render, or break the context."""
         if spec.prompt == PROMPT and not _TAKEN.exists():
             _TAKEN.touch()
@@ -30,10 +30,12 @@ class PoisonableRuntime(WanRuntime):
 
 
 class PoisonableGenerator(Generator):
-    """A Generator of such a runtime; importing this module, as its replicas do, registers it."""
+    """A Generator of such a runtime, whatever the card says."""
 
-
-pipelines._PIPELINES["wan22_t2v"] = f"{__name__}:PoisonableRuntime"
+    def __init__(self, plan: ServicePlan) -> None:
+        """Take the plan with another pipeline class."""
+        card = plan.card.model_copy(update={"pipeline": f"{__name__}:PoisonableRuntime"})
+        super().__init__(plan.model_copy(update={"card": card}))
 
 
 def build(args: dict[str, Any]) -> Application:

@@ -36,7 +36,7 @@ def _apply(experts: Experts, written: Written, recipe: Recipe) -> list[str]:
     """How each side was applied."""
     loras = [lora_file(side, written.path, _MULTIPLIER) for side in PAIR]
     experts.apply(make_spec(*loras, recipe=recipe))
-    return [lora["application"] for lora in experts.state.report["loras"]]
+    return [lora.application for lora in experts.state.applied]
 
 
 def _expected(start: Weights, written: Written, side: Expert) -> dict[str, F64]:
@@ -155,4 +155,4 @@ def test_several_loras_of_one_expert_add_up(fp32: Experts, tmp_path: Path, recip
 def test_adapters_and_merges_of_one_expert_are_all_merged(fp32: Experts, tmp_path: Path) -> None:
     plain, lokr = (write(name, tmp_path).path for name in ("ai-toolkit", "lokr"))
     fp32.apply(make_spec(lora_file(Expert.HIGH, plain), lora_file(Expert.LOW, plain), lora_file(Expert.LOW, lokr)))
-    assert [lora["application"] for lora in fp32.state.report["loras"]] == ["adapter", "merged", "merged"]
+    assert [lora.application for lora in fp32.state.applied] == ["adapter", "merged", "merged"]

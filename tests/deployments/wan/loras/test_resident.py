@@ -62,9 +62,9 @@ def test_the_least_recently_used_give_way(
         resident.get(loras[index], strict=True)
     assert read == ["0", "1", "2", "3"]
     listing = resident.listing
-    assert [entry["sha256"] for entry in listing][-1] == loras[2].sha256
-    assert sum(entry["bytes"] for entry in listing) == min(room, 4) * size
-    assert {entry["memory"] for entry in listing} == {"host"}
+    assert [entry.sha256 for entry in listing][-1] == loras[2].sha256
+    assert sum(entry.bytes for entry in listing) == min(room, 4) * size
+    assert {entry.memory for entry in listing} == {"host"}
     read.clear()
     resident.get(loras[0], strict=True)
     resident.get(loras[3] if room == 2 else loras[2], strict=True)
@@ -77,7 +77,7 @@ def test_one_larger_than_the_budget_is_usable_and_not_kept(
     resident = ResidentLoras(architecture, CPU, host_bytes=size - 1)
     found = resident.get(loras[0], strict=True)
     assert len(found.tensors) == 40
-    assert resident.listing == []
+    assert resident.listing == ()
 
 
 def test_a_resident_lora_needs_no_file_and_no_particular_path(
@@ -113,7 +113,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     resident = ResidentLoras(architecture, CPU, host_bytes=2**30)
     with pytest.raises(LoraChanged, match="replaced"):
         resident.get(loras[0], strict=True)
-    assert resident.listing == []
+    assert resident.listing == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a safetensors file"])

@@ -16,7 +16,7 @@ from deployments.wan.loras.deltas import merge
 from serve_app.errors import LoraChanged, LoraNotLoaded
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import PAIR, Expert, LoraFile, Recipe, RenderSpec, pair_key
-from tests.deployments.wan.conftest import Render, difference, load_demo, lora_file, make_spec
+from tests.deployments.wan.conftest import Render, difference, frames_of, load_demo, lora_file, make_spec
 from tests.deployments.wan.experts import Experts, forward, same, same_state
 from tests.deployments.wan.walks import next_spec
 from tests.loras.layouts import write
@@ -58,7 +58,7 @@ def test_a_missing_side_a_zero_multiplier_and_no_pair_equal_the_base(
     # After all that, the base must be what a process that never saw a LoRA computes.
     untouched = load_demo(demo_checkpoint)
     assert untouched.pair_key is None
-    np.testing.assert_array_equal(untouched.render(make_spec(recipe=recipe), lambda _: None), base)
+    np.testing.assert_array_equal(frames_of(untouched, make_spec(recipe=recipe)), base)
     np.testing.assert_array_equal(render(recipe=recipe), base)
 
 
@@ -259,7 +259,7 @@ def test_a_multiplier_changes_without_its_file(experts: Experts, layouts: dict[s
     path.unlink()
     experts.apply(make_spec(_scaled(mine, -0.5)))
     assert all(old is new for old, new in zip(before, _adapter_tensors(experts.pipe.transformer), strict=True))
-    assert experts.state.report["loras"][0]["network_multiplier"] == -0.5
+    assert experts.state.applied[0].network_multiplier == -0.5
     fresh = Experts(layouts_root(experts))
     fresh.apply(make_spec(lora_file(Expert.HIGH, layouts[name], -0.5)))
     assert same_state(experts, fresh)
@@ -351,9 +351,9 @@ def test_what_has_no_place_is_left_out_only_where_the_request_allows_it(
     with pytest.raises(LoraNotLoaded, match="img_emb"):
         experts.apply(make_spec(lora))
     experts.apply(make_spec(lora, strict=False))
-    (report,) = experts.state.report["loras"]
-    assert report["left_out"] == ["diffusion_model.img_emb.bias"]
-    assert report["application"] == "adapter"
+    (applied,) = experts.state.applied
+    assert applied.left_out == ("diffusion_model.img_emb.bias",)
+    assert applied.application == "adapter"
 
 
 def test_a_combined_file_without_that_side_is_refused(experts: Experts, tmp_path: Path) -> None:
