@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import SecretStr
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import ModelCard
 from serve_app.results import MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode, PristineMode
@@ -56,7 +56,7 @@ class Pipeline(Protocol):
         """Load the base model. Blocking, for minutes with real weights.
 
         Raises:
-            ConfigurationError: the checkpoint cannot be loaded, or an option does not go with the device.
+            ConfigurationInvalid: the checkpoint cannot be loaded, or an option does not go with the device.
         """
 
     def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
@@ -85,14 +85,14 @@ def pipeline_class(name: str) -> type[Pipeline]:
     """Import the class that a model card names as "module:Class".
 
     Raises:
-        ConfigurationError: there is no such class, or its module cannot be imported.
+        ConfigurationInvalid: there is no such class, or its module cannot be imported.
     """
     try:
         found = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(
+        raise ConfigurationInvalid(
             f"pipeline: cannot import '{name}' ({error}); a model card names a module:Class"
         ) from error
     if not isinstance(found, type):
-        raise ConfigurationError(f"pipeline: '{name}' is not a class; a model card names a module:Class")
+        raise ConfigurationInvalid(f"pipeline: '{name}' is not a class; a model card names a module:Class")
     return found

@@ -12,7 +12,7 @@ def build(args: dict[str, Any]) -> "Application":
     """Build the Serve application from the `args` of `serve_config.yaml`.
 
     Raises:
-        ConfigurationError: an arg is unknown or has a wrong value; the message names it.
+        ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
     """
     # Imported here because every part of the service imports some module of this package, and only the
     # application knows every part.

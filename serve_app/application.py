@@ -15,7 +15,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
 from deployments.ingress import Ingress
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.database import migrate
 from serve_app.models.architecture import WanArchitecture
 from serve_app.models.card import ModelCard, load_card
@@ -39,7 +39,7 @@ def application(args: dict[str, Any]) -> Application:
     """The Serve application for these args.
 
     Raises:
-        ConfigurationError: an arg is unknown or has a wrong value; the message names it.
+        ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
     """
     plan = _plan(_settings(args))
     plan.settings.lora_root.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _settings(args: dict[str, Any]) -> Settings:
     try:
         return Settings(**args)
     except ValidationError as error:
-        raise ConfigurationError(f"args of serve_config.yaml: {wrong_values(error)}") from None
+        raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
 
 
 def _plan(settings: Settings) -> ServicePlan:
@@ -128,7 +128,7 @@ def _plan(settings: Settings) -> ServicePlan:
 
 def _profile(wanted: Profile, gpus: int) -> Profile:
     if wanted is Profile.GPU and not gpus:
-        raise ConfigurationError(
+        raise ConfigurationInvalid(
             "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, or use profile: auto or cpu"
         )
     if wanted is Profile.AUTO:
@@ -152,7 +152,7 @@ def _architecture(transformer_model: str, card: ModelCard) -> WanArchitecture:
     if config.is_file():
         return WanArchitecture.from_config(json.loads(config.read_text()))
     if Path(transformer_model).is_absolute():
-        raise ConfigurationError(f"transformer_model: {config} does not exist")
+        raise ConfigurationInvalid(f"transformer_model: {config} does not exist")
     return WanArchitecture.from_config(card.architecture)
 
 

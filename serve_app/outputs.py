@@ -21,7 +21,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from serve_app.errors import ConfigurationError, OutputNotWritten
+from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 
 _SCHEMES = ("file", "s3", "gs", "az")
 
@@ -41,7 +41,7 @@ class OutputStore(ABC):
         `AZURE_STORAGE_ACCOUNT_NAME`, ...), as obstore reads them.
 
         Raises:
-            ConfigurationError: The scheme is unknown, or nothing can be kept at that place.
+            ConfigurationInvalid: The scheme is unknown, or nothing can be kept at that place.
         """
         parts = urlsplit(url)
         if parts.scheme not in _SCHEMES:
@@ -204,8 +204,8 @@ def _place(source: Path, target: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _misconfigured(problem: str) -> ConfigurationError:
-    return ConfigurationError(f"output_url {problem}", {"arg": "output_url", "schemes": list(_SCHEMES)})
+def _misconfigured(problem: str) -> ConfigurationInvalid:
+    return ConfigurationInvalid(f"output_url {problem}", {"arg": "output_url", "schemes": list(_SCHEMES)})
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 
 STATE_DIRECTORY = Path("var")
 
@@ -85,17 +85,17 @@ class Settings(BaseModel):
         """These settings with `changes`, as `user_config` has them.
 
         Raises:
-            ConfigurationError: a key is not one that can change while a deployment runs, or its value is wrong.
+            ConfigurationInvalid: a key is not one that can change while a deployment runs, or its value is wrong.
         """
         if fixed := sorted(changes.keys() - self.TUNABLE):
-            raise ConfigurationError(
+            raise ConfigurationInvalid(
                 f"user_config: {', '.join(fixed)} cannot change in place; set it under args. These can: "
                 f"{', '.join(sorted(self.TUNABLE))}"
             )
         try:
             return type(self).model_validate({**self.model_dump(), **changes})
         except ValidationError as error:
-            raise ConfigurationError(f"user_config: {wrong_values(error)}") from None
+            raise ConfigurationInvalid(f"user_config: {wrong_values(error)}") from None
 
     profile: Profile = Profile.AUTO
     model: str = "wan22_14b_t2v"

@@ -11,7 +11,7 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 
 # Names of the two experts, as pipeline components and as folders of a checkpoint.
 HIGH_NOISE_EXPERT = "transformer"
@@ -24,12 +24,12 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype called `name`; `auto` is the reference server's choice, bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
-        ConfigurationError: `name` is none of auto, bfloat16 and float32.
+        ConfigurationInvalid: `name` is none of auto, bfloat16 and float32.
     """
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in _DTYPES:
-        raise ConfigurationError(f"dtype: '{name}' is unknown; use auto, {' or '.join(_DTYPES)}")
+        raise ConfigurationInvalid(f"dtype: '{name}' is unknown; use auto, {' or '.join(_DTYPES)}")
     return _DTYPES[name]
 
 
@@ -40,7 +40,7 @@ def load_pipeline(base_model: str, transformer_model: str, dtype: torch.dtype, h
     modules that diffusers keeps in float32; the scheduler stays as the base checkpoint ships it.
 
     Raises:
-        ConfigurationError: a checkpoint is missing, incomplete or cannot be downloaded.
+        ConfigurationInvalid: a checkpoint is missing, incomplete or cannot be downloaded.
     """
     options = {"dtype": dtype, "token": hf_token}
     # Absent experts are not downloaded from the base checkpoint: 57 GB that would be thrown away.
@@ -59,7 +59,7 @@ def expert_files(transformer_model: str, expert: str) -> dict[str, Path]:
     """The safetensors file of each parameter of an expert that `load_pipeline` has loaded, by name.
 
     Raises:
-        ConfigurationError: the expert did not come from safetensors files.
+        ConfigurationInvalid: the expert did not come from safetensors files.
     """
     index = _local_file(transformer_model, expert, SAFE_WEIGHTS_INDEX_NAME)
     if index is not None:
@@ -67,7 +67,7 @@ def expert_files(transformer_model: str, expert: str) -> dict[str, Path]:
         return {name: index.parent / file for name, file in files.items()}
     weights = _local_file(transformer_model, expert, SAFETENSORS_WEIGHTS_NAME)
     if weights is None:
-        raise ConfigurationError(f"transformer_model: '{transformer_model}' has no safetensors files for {expert}")
+        raise ConfigurationInvalid(f"transformer_model: '{transformer_model}' has no safetensors files for {expert}")
     with safe_open(weights, framework="pt") as file:
         return dict.fromkeys(file.keys(), weights)
 
@@ -85,4 +85,4 @@ def _from_pretrained(cls: Any, arg: str, checkpoint: str, **options: Any) -> Any
     try:
         return cls.from_pretrained(checkpoint, **options)
     except (OSError, ValueError) as error:  # what diffusers and the hub raise for anything absent or malformed
-        raise ConfigurationError(f"{arg}: cannot load '{checkpoint}': {error}") from error
+        raise ConfigurationInvalid(f"{arg}: cannot load '{checkpoint}': {error}") from error

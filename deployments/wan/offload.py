@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from serve_app.errors import ConfigurationError, OutOfMemory
+from serve_app.errors import ConfigurationInvalid, OutOfMemory
 from serve_app.settings import OffloadMode
 from serve_app.spec import RenderSpec
 
@@ -42,12 +42,12 @@ def plan_offload(
         free_bytes: memory of the GPU that nothing uses now; not looked at on a CPU.
 
     Raises:
-        ConfigurationError: offload on a CPU, where the weights have nowhere else to be.
+        ConfigurationInvalid: offload on a CPU, where the weights have nowhere else to be.
     """
     if device_type == "cpu":
         if mode in (OffloadMode.AUTO, OffloadMode.NONE):
             return OffloadPlan(OffloadMode.NONE, "the device is a CPU")
-        raise ConfigurationError(f"offload: {mode.value} needs a GPU; use auto or none on a CPU")
+        raise ConfigurationInvalid(f"offload: {mode.value} needs a GPU; use auto or none on a CPU")
     if mode is not OffloadMode.AUTO:
         return OffloadPlan(mode, "set by the operator")
     return _fastest_that_fits(component_bytes, allowance_bytes, free_bytes)

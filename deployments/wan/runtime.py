@@ -82,7 +82,7 @@ class WanRuntime:
         generation, in the whole process.
 
         Raises:
-            ConfigurationError: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
+            ConfigurationInvalid: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
                 with the device.
         """
         device = torch.device(options.device)

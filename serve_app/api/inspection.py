@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from serve_app.api.request_schema import Body, LoraItem, Token
+from serve_app.api.request_schema import Body, LoraItem, Side, Token
 from serve_app.api.response_schema import ErrorBody
 from serve_app.api.services import Services
 from serve_app.errors import ServiceError
@@ -37,7 +37,7 @@ class InspectedFile(BaseModel):
     """One file: a report on it, or why it cannot be used."""
 
     path: str = Field(description="As it was sent, without secrets.")
-    transformer: Expert | None = Field(description="As it was sent.")
+    transformer: Side | None = Field(description="As it was sent.")
     report: FileReport | None = Field(None, description="What the file holds; null where it cannot be used.")
     error: ErrorBody | None = Field(None, description="Why the file cannot be used.")
 
@@ -60,7 +60,7 @@ async def inspect(body: InspectionRequest, services: Services) -> Inspection:
 
 async def _inspect(item: LoraItem, body: InspectionRequest, services: Services) -> InspectedLora | ServiceError:
     try:
-        return await services.loras.inspect(item.path, token=body.hf_token, expert=item.transformer, norms=body.norms)
+        return await services.loras.inspect(item.path, token=body.hf_token, expert=item.expert, norms=body.norms)
     except ServiceError as error:
         return error
 

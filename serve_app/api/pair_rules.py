@@ -92,7 +92,7 @@ def _check_counts(body: InferenceRequest, combined: Combined, card: ModelCard, l
     sides = [
         side
         for index, item in enumerate(body.loras)
-        for side in ([item.transformer] if item.transformer else combined[index].contents.parts)
+        for side in ([item.expert] if item.expert else combined[index].contents.parts)
     ]
     if all(sides.count(expert) <= limit for expert in PAIR):
         return
@@ -119,16 +119,16 @@ async def _resolve_all(body: InferenceRequest, combined: Combined, services: Ser
 
 
 def _resolve(item: LoraItem, body: InferenceRequest, services: Services) -> asyncio.Future[ResolvedLora]:
-    return services.loras.resolve(item.path, token=body.hf_token, expert=item.transformer, strict=body.strict)
+    return services.loras.resolve(item.path, token=body.hf_token, expert=item.expert, strict=body.strict)
 
 
 def _for_experts(item: LoraItem, file: ResolvedLora) -> Sequence[ChosenLora]:
     multiplier = 1.0 if item.network_multiplier is None else item.network_multiplier
-    if item.transformer is None:
+    if item.expert is None:
         return [ChosenLora(side, multiplier, file) for side in file.contents.parts if side is not None]
-    if not file.contents.changes_for(item.transformer):
-        raise _nothing_for(item.transformer, file)
-    return [ChosenLora(item.transformer, multiplier, file)]
+    if not file.contents.changes_for(item.expert):
+        raise _nothing_for(item.expert, file)
+    return [ChosenLora(item.expert, multiplier, file)]
 
 
 def _nothing_for(expert: Expert, file: ResolvedLora) -> LoraInvalid:

@@ -1,5 +1,6 @@
 """What a client may send. Names and limits are the reference server's; what it ignored is refused here."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr
@@ -55,6 +56,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", str_min_length=0)
 
 
+class Side(StrEnum):
+    """The expert of a pair that a LoRA was trained for."""
+
+    HIGH = Expert.HIGH.value
+    LOW = Expert.LOW.value
+
+
 class LoraItem(Body):
     """One LoRA file and the expert it is for."""
 
@@ -65,7 +73,7 @@ class LoraItem(Body):
         ),
         examples=["my_lora_job/my_high_noise.safetensors", "hf://me/my-lora/my_high_noise.safetensors"],
     )
-    transformer: Expert | None = Field(
+    transformer: Side | None = Field(
         None,
         description=(
             "The expert the file was trained for: `high` (noise) or `low` (noise). Required, but for a combined file "
@@ -75,6 +83,11 @@ class LoraItem(Body):
     network_multiplier: Multiplier | None = Field(
         None, description="LoRA scale; 1.0 when omitted. Changing it between requests needs no reload."
     )
+
+    @property
+    def expert(self) -> Expert | None:
+        """Return the expert that the item names; None where it names none."""
+        return None if self.transformer is None else Expert(self.transformer)
 
 
 class PromptItem(Body):

@@ -36,7 +36,7 @@ def held(claim: Claim) -> ColumnElement[bool]:
 def failure(condition: ColumnElement[bool], error: RenderError) -> Update:
     """The end, with an error, of the rows under `condition` that may fail."""
     return change(RenderEvent.FAIL, condition).values(
-        error_code=error.code.value, error_message=_storable(error.message), finished_at=time()
+        error_code=error.code, error_message=_storable(error.message), finished_at=time()
     )
 
 

@@ -39,7 +39,7 @@ class LocalLoras:
             fetched = held.enter_context(self._sources.fetch(lora, secret))
             checked = self._library.check(fetched.path, lora.reference, strict=spec.strict)
         except _NOT_FETCHED as error:
-            details = {"path": lora.reference, "transformer": lora.expert.value, "reason": error.code.value}
+            details = {"path": lora.reference, "transformer": lora.expert.value, "reason": error.code}
             raise LoraNotFetched(
                 f"{error.message}; the render was accepted on the file's header alone", details
             ) from error

@@ -5,7 +5,7 @@ from importlib import resources
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.spec import Recipe
 
 
@@ -50,13 +50,13 @@ def load_card(model: str) -> ModelCard:
     """Read the card of `model`.
 
     Raises:
-        ConfigurationError: no such card, or it is not a valid one.
+        ConfigurationInvalid: no such card, or it is not a valid one.
     """
     folder = resources.files("configs") / "models"
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     if model not in known:
-        raise ConfigurationError(f"model '{model}' has no card under configs/models; there are: {', '.join(known)}")
+        raise ConfigurationInvalid(f"model '{model}' has no card under configs/models; there are: {', '.join(known)}")
     try:
         return ModelCard.model_validate(yaml.safe_load((folder / f"{model}.yaml").read_text()))
     except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"configs/models/{model}.yaml is not a valid model card: {error}") from error
+        raise ConfigurationInvalid(f"configs/models/{model}.yaml is not a valid model card: {error}") from error

@@ -4,7 +4,7 @@ import pytest
 
 from deployments.pipeline import pipeline_class
 from deployments.wan.runtime import WanRuntime
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
 
 
@@ -17,5 +17,5 @@ def test_the_card_names_the_class() -> None:
     ["", "wan22_t2v", "deployments.nowhere:Runtime", "deployments.pipeline:Nothing", "deployments.pipeline", "os:sep"],
 )
 def test_a_name_that_is_no_class_is_refused(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"pipeline: .*a model card names a module:Class"):
+    with pytest.raises(ConfigurationInvalid, match=r"pipeline: .*a model card names a module:Class"):
         pipeline_class(name)

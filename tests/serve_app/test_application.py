@@ -9,7 +9,7 @@ import pytest
 import serve_app
 from deployments.wan.demo import DemoCheckpoint
 from serve_app import application
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
 from serve_app.settings import Profile
 
@@ -24,12 +24,12 @@ from serve_app.settings import Profile
     ],
 )
 def test_a_wrong_arg_is_named(args: dict[str, object], named: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"serve_config.yaml: {named}"):
+    with pytest.raises(ConfigurationInvalid, match=f"serve_config.yaml: {named}"):
         serve_app.build(args)
 
 
 def test_the_gpu_profile_needs_a_gpu() -> None:
-    with pytest.raises(ConfigurationError, match="profile: gpu"):
+    with pytest.raises(ConfigurationInvalid, match="profile: gpu"):
         application._profile(Profile.GPU, gpus=0)
 
 
@@ -48,7 +48,7 @@ def test_the_architecture_of_a_repository_comes_from_the_card() -> None:
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="transformer_model"):
+    with pytest.raises(ConfigurationInvalid, match="transformer_model"):
         application._architecture(str(tmp_path / "nothing"), load_card("wan22_14b_t2v"))
 
 

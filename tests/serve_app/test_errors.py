@@ -3,7 +3,7 @@ import pickle
 import pytest
 
 from serve_app import errors
-from serve_app.errors import ErrorCode, LoraNotFound, ServiceError
+from serve_app.errors import LoraNotFound, ServiceError
 
 
 def concrete(base: type[ServiceError]) -> list[type[ServiceError]]:
@@ -11,9 +11,40 @@ def concrete(base: type[ServiceError]) -> list[type[ServiceError]]:
     return below or [base]
 
 
+# Clients compare with these texts, so a class that is renamed must not change one unnoticed.
+CODES = {
+    "ATTEMPTS_EXHAUSTED",
+    "CONFIGURATION_INVALID",
+    "CONTROL_IMAGE_NOT_SUPPORTED",
+    "DEADLINE_EXCEEDED",
+    "HEADER_INVALID",
+    "IDEMPOTENCY_CONFLICT",
+    "LORA_CHANGED",
+    "LORA_FILE_REQUIRED",
+    "LORA_INVALID",
+    "LORA_NOT_FETCHED",
+    "LORA_NOT_FOUND",
+    "LORA_NOT_LOADED",
+    "LORA_PATH_REFUSED",
+    "LORA_SOURCE_UNAVAILABLE",
+    "MODEL_NOT_FOUND",
+    "MOE_FORMAT_REQUIRED",
+    "OUTPUT_NOT_FOUND",
+    "OUTPUT_NOT_WRITTEN",
+    "OUT_OF_MEMORY",
+    "QUEUE_FULL",
+    "RENDER_FAILED",
+    "REQUEST_NOT_ENDED",
+    "REQUEST_NOT_FOUND",
+    "SINGLE_MOE_CONFIG_ONLY",
+    "STORE_UNAVAILABLE",
+    "TENANT_QUEUE_FULL",
+    "WAIT_TOO_LONG",
+}
+
+
 def test_every_code_belongs_to_one_error() -> None:
-    codes = [error.code for error in concrete(ServiceError)]
-    assert sorted(codes) == sorted(ErrorCode)
+    assert sorted(error.code for error in concrete(ServiceError)) == sorted(CODES)
 
 
 @pytest.mark.parametrize("name", sorted(error.__name__ for error in concrete(ServiceError)))

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.outputs import OutputStore
 
 REFUSED = [
@@ -22,26 +22,26 @@ REFUSED = [
 
 @pytest.mark.parametrize("url", REFUSED)
 def test_a_bad_url_names_the_arg_and_the_schemes_and_repeats_no_secret(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="output_url") as caught:
+    with pytest.raises(ConfigurationInvalid, match="output_url") as caught:
         OutputStore.from_url(url)
     assert caught.value.details == {"arg": "output_url", "schemes": ["file", "s3", "gs", "az"]}
     assert "SECRET" not in str(caught.value)
 
 
 def test_an_unknown_scheme_is_told_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match="file://, s3://, gs://, az://; ftp"):
+    with pytest.raises(ConfigurationInvalid, match="file://, s3://, gs://, az://; ftp"):
         OutputStore.from_url("ftp://host/dir")
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"Not a directory: .*/file/dir"):
+    with pytest.raises(ConfigurationInvalid, match=r"Not a directory: .*/file/dir"):
         OutputStore.from_url((tmp_path / "file" / "dir").as_uri())
 
 
 def test_azure_without_an_account_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
-    with pytest.raises(ConfigurationError, match="Account must be specified"):
+    with pytest.raises(ConfigurationInvalid, match="Account must be specified"):
         OutputStore.from_url("az://container/prefix")
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from deployments.wan.host_memory import HostCopies, available_bytes
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.settings import PristineMode
 
 _HOST_SHARE = 0.8  # of the available memory; encoding and the page cache need some, too
@@ -29,10 +29,10 @@ def choose_mode(
         host_bytes: available host memory.
 
     Raises:
-        ConfigurationError: GPU where there is none.
+        ConfigurationInvalid: GPU where there is none.
     """
     if mode is PristineMode.GPU and device_type == "cpu":
-        raise ConfigurationError("pristine: gpu needs a GPU; use auto, host or checkpoint on a CPU")
+        raise ConfigurationInvalid("pristine: gpu needs a GPU; use auto, host or checkpoint on a CPU")
     if mode is not PristineMode.AUTO:
         return mode
     if device_type != "cpu" and needed_bytes <= gpu_bytes:
@@ -47,7 +47,7 @@ class Pristine:
         """`mode` is not AUTO; `device` computes; `files` finds the safetensors file of every parameter by name.
 
         Raises:
-            ConfigurationError: CHECKPOINT, and the expert has no such files.
+            ConfigurationInvalid: CHECKPOINT, and the expert has no such files.
         """
         self._device = device
         self._files = files
@@ -136,13 +136,13 @@ class _FromCheckpoint:
         """`files` has the safetensors file of every parameter of the expert, by name.
 
         Raises:
-            ConfigurationError: a file cannot be opened.
+            ConfigurationInvalid: a file cannot be opened.
         """
         with ExitStack() as opening:
             try:
                 opened = {path: opening.enter_context(safe_open(path, framework="pt")) for path in set(files.values())}
             except (OSError, ValueError) as error:
-                raise ConfigurationError(f"pristine: checkpoint cannot read the experts' files: {error}") from error
+                raise ConfigurationInvalid(f"pristine: checkpoint cannot read the experts' files: {error}") from error
             opening.pop_all()  # for the life of the process: a checkpoint replaced on disk must not be mixed in
         self._files: dict[str, Any] = {name: opened[path] for name, path in files.items()}
         self._dtypes: dict[str, torch.dtype] = {}

@@ -51,7 +51,7 @@ def set_up_loras(
         allowance_bytes: GPU memory that a render needs besides weights.
 
     Raises:
-        ConfigurationError: untouched weights cannot be kept where the operator wants them.
+        ConfigurationInvalid: untouched weights cannot be kept where the operator wants them.
     """
     sizes = component_bytes(pipe)
     needed = sum(sizes[name] for name in COMPONENTS.values())

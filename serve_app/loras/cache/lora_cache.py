@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from serve_app.errors import ConfigurationError, LoraSourceUnavailable
+from serve_app.errors import ConfigurationInvalid, LoraSourceUnavailable
 from serve_app.loras.cache import locks
 from serve_app.loras.cache.partial import Partial, full
 from serve_app.loras.cache.shelf import Shelf
@@ -44,7 +44,7 @@ class LoraCache:
     Thread-safe, also between processes; it blocks. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
 
     Raises:
-        ConfigurationError: nothing can be kept in the directory.
+        ConfigurationInvalid: nothing can be kept in the directory.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -52,7 +52,7 @@ class LoraCache:
         try:
             self._shelf = Shelf(directory)
         except OSError as error:
-            raise ConfigurationError(
+            raise ConfigurationInvalid(
                 f"lora_cache_dir is no directory that can be used: {error.strerror}: {directory}",
                 {"arg": "lora_cache_dir"},
             ) from error

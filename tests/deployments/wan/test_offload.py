@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.wan.offload import OffloadPlan, next_plan, plan_offload
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.settings import OffloadMode
 
 _GIB = 2**30
@@ -48,7 +48,7 @@ def test_a_cpu_needs_no_offload(mode: OffloadMode) -> None:
 
 @pytest.mark.parametrize("mode", [OffloadMode.MODEL, OffloadMode.SEQUENTIAL])
 def test_a_cpu_cannot_offload(mode: OffloadMode) -> None:
-    with pytest.raises(ConfigurationError, match="needs a GPU"):
+    with pytest.raises(ConfigurationInvalid, match="needs a GPU"):
         _plan(mode, 0, "cpu")
 
 

@@ -18,7 +18,7 @@ from deployments.wan.loras.state import LoraState
 from deployments.wan.offload import next_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
-from serve_app.errors import ConfigurationError, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
+from serve_app.errors import ConfigurationInvalid, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
 from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile
@@ -297,5 +297,5 @@ def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
 def test_args_that_cannot_work_are_refused(
     demo_checkpoint: DemoCheckpoint, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigurationError, match=message):
+    with pytest.raises(ConfigurationInvalid, match=message):
         WanRuntime.load(options_for(demo_checkpoint, **changes))

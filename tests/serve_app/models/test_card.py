@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
 from serve_app.spec import Recipe
 
@@ -17,7 +17,7 @@ def test_the_card_says_what_the_reference_does() -> None:
 
 
 def test_an_unknown_model_names_those_that_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="wan22_14b_t2v"):
+    with pytest.raises(ConfigurationInvalid, match="wan22_14b_t2v"):
         load_card("wan99")
 
 

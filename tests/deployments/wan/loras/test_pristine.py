@@ -10,7 +10,7 @@ from deployments.wan import host_memory
 from deployments.wan.host_memory import HostCopies, available_bytes
 from deployments.wan.loading import expert_files
 from deployments.wan.loras.pristine import Pristine, choose_mode
-from serve_app.errors import ConfigurationError
+from serve_app.errors import ConfigurationInvalid
 from serve_app.settings import PristineMode
 from serve_app.spec import Expert, Recipe
 from tests.deployments.wan.conftest import lora_file, make_spec
@@ -43,7 +43,7 @@ def test_the_operator_is_obeyed(mode: PristineMode) -> None:
 
 
 def test_a_cpu_has_no_gpu_memory() -> None:
-    with pytest.raises(ConfigurationError, match="pristine: gpu needs a GPU"):
+    with pytest.raises(ConfigurationInvalid, match="pristine: gpu needs a GPU"):
         _choose(PristineMode.GPU, 99, 99, "cpu")
 
 
@@ -82,13 +82,13 @@ def test_files_of_a_hub_repository_are_found_in_the_cache(tmp_path: Path, monkey
     index.write_text(json.dumps({"weight_map": {"proj_out.bias": "part-1.safetensors"}}))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert expert_files("some/experts", "transformer") == {"proj_out.bias": index.parent / "part-1.safetensors"}
-    with pytest.raises(ConfigurationError, match="no safetensors files for transformer_2"):
+    with pytest.raises(ConfigurationInvalid, match="no safetensors files for transformer_2"):
         expert_files("some/experts", "transformer_2")
 
 
 def test_files_that_cannot_be_opened_are_a_configuration_error(tmp_path: Path) -> None:
     missing = {"proj_out.bias": tmp_path / "missing.safetensors"}
-    with pytest.raises(ConfigurationError, match="cannot read the experts' files"):
+    with pytest.raises(ConfigurationInvalid, match="cannot read the experts' files"):
         Pristine(PristineMode.CHECKPOINT, torch.device("cpu"), lambda: missing)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.errors import ConfigurationError, LoraSourceUnavailable
+from serve_app.errors import ConfigurationInvalid, LoraSourceUnavailable
 from serve_app.loras.cache import CachedFile, DigestMismatch, LoraCache, Partial
 from tests.serve_app.loras.sources.servers import sha256
 
@@ -221,5 +221,5 @@ def test_only_names_of_contents_are_taken(cache: LoraCache, content: str) -> Non
 
 def test_a_directory_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="lora_cache_dir"):
+    with pytest.raises(ConfigurationInvalid, match="lora_cache_dir"):
         LoraCache(tmp_path / "file", 1)
