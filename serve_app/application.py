@@ -150,10 +150,10 @@ def _architecture(transformer_model: str, card: ModelCard) -> WanArchitecture:
     """Of a checkpoint on disk: its own config; of one on the hub: what the card says."""
     config = Path(transformer_model, "transformer", "config.json")
     if config.is_file():
-        return WanArchitecture.from_config(json.loads(config.read_text()))
+        return WanArchitecture.from_config(json.loads(config.read_text()), card.title)
     if Path(transformer_model).is_absolute():
         raise ConfigurationInvalid(f"transformer_model: {config} does not exist")
-    return WanArchitecture.from_config(card.architecture)
+    return WanArchitecture.from_config(card.architecture, card.title)
 
 
 def _banner(plan: ServicePlan) -> str:

@@ -56,9 +56,11 @@ def inspect(
 
 
 def _architecture(experts: Path | None) -> WanArchitecture:
+    card = load_card(_MODEL)
     if experts is None:
-        return WanArchitecture.from_config(load_card(_MODEL).architecture)
-    return WanArchitecture.from_config(json.loads((experts / "transformer" / "config.json").read_text()))
+        return WanArchitecture.from_config(card.architecture, card.title)
+    config = json.loads((experts / "transformer" / "config.json").read_text())
+    return WanArchitecture.from_config(config, card.title)
 
 
 def _print(reports: list[FileReport], warnings: list[str]) -> None:

@@ -8,7 +8,7 @@ from packaging.version import Version
 
 from serve_app.api.pair_rules import ChosenLora
 from serve_app.api.request_schema import PromptItem
-from serve_app.loras.formats.metadata import preview_sampler, trained_with
+from serve_app.loras.formats.metadata import preview_sampler
 from serve_app.spec import Recipe, Sampler
 
 
@@ -47,7 +47,7 @@ class RecipeChoice:
 
 def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora]) -> RecipeChoice:
     """The recipe's scheduler: for `preview`, that of the newest AI Toolkit among the LoRAs' own."""
-    version = _newest(tuple(trained_with(lora.file.metadata) for lora in loras))
+    version = _newest(tuple(lora.file.contents.provenance.trained_with for lora in loras))
     if recipe is Recipe.REFERENCE:
         return RecipeChoice(recipe, Sampler.UNIPC, None, assumed=False, trained_with=version)
     sampler, shift, assumed = preview_sampler(version)

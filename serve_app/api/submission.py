@@ -83,9 +83,7 @@ def _token_to_keep(body: InferenceRequest, chosen: Sequence[ChosenLora]) -> Secr
 def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
     """What about the files looks like a mistake, though it may be none."""
     by_file = [
-        warning
-        for lora in chosen
-        for warning in side_warnings(lora.expert, lora.file.file_name, lora.file.metadata, lora.file.contents)
+        warning for lora in chosen for warning in side_warnings(lora.expert, lora.file.file_name, lora.file.contents)
     ]
     separate = [(lora.expert, lora.file.content) for lora in chosen if not lora.file.contents.combined]
     return list(dict.fromkeys([*by_file, *pair_warnings(separate)]))

@@ -2,7 +2,6 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,18 +10,12 @@ from typing import Self
 
 from serve_app.errors import LoraInvalid
 from serve_app.loras import paths
-from serve_app.loras.formats.alphas import read_alphas, unused_keys, wrong_alphas
-from serve_app.loras.formats.changes import LoraContents
-from serve_app.loras.formats.header import SafetensorsHeader, read_header
-from serve_app.loras.formats.parser import parse
-from serve_app.loras.formats.values import verify
-from serve_app.loras.refusals import invalid, refuse, renamed
+from serve_app.loras.formats import LoraContents, SafetensorsHeader, check_file, parse
+from serve_app.loras.refusals import invalid, renamed
 from serve_app.models.architecture import WanArchitecture
 
 # Of a full-size file, a verdict takes about a third of a megabyte, most of it the names of 800 tensors.
 REMEMBERED_VERDICTS = 512
-KEPT_ENTRY_LENGTH = 4096  # characters of a metadata entry
-KEPT_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +26,6 @@ class LoraIdentity:
     file: Path  # absolute, no symlinks
     sha256: str
     size: int
-    metadata: dict[str, str]  # but for entries that are too long to tell anything
     contents: LoraContents
 
     @property
@@ -65,7 +57,6 @@ class _Signature:
 @dataclass(frozen=True, slots=True)
 class _Content:
     sha256: str
-    metadata: dict[str, str]
     contents: LoraContents
 
 
@@ -122,9 +113,7 @@ class LoraLibrary:
             raise paths.unreadable(name, error) from error
         if isinstance(verdict, LoraInvalid):
             raise renamed(verdict, name)
-        return LoraIdentity(
-            name, file, verdict.sha256, question.signature.size, dict(verdict.metadata), verdict.contents
-        )
+        return LoraIdentity(name, file, verdict.sha256, question.signature.size, verdict.contents)
 
     def check_header(self, header: SafetensorsHeader, name: str, *, strict: bool = True) -> LoraContents:
         """What a file changes whose header alone is known; its values are not checked. Raises LoraInvalid."""
@@ -162,16 +151,7 @@ class LoraLibrary:
 
     def _read(self, file: Path, name: str, strict: bool) -> _Verdict:
         try:
-            header = read_header(file, name)
-            contents = parse(header, self._architecture, name, strict=strict)
-            sha256 = verify(file, header, name, unused=unused_keys(contents))
-            refuse(name, wrong_alphas(read_alphas(file, header, contents)))
+            checked = check_file(file, self._architecture, name, strict=strict)
         except LoraInvalid as error:
             return renamed(error, name)  # a copy to keep: without the traceback, whose frames hold the file's bytes
-        return _Content(sha256, worth_keeping(header.metadata), contents)
-
-
-def worth_keeping(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Without what only a trainer reads, such as kohya's list of all tags, which may take megabytes."""
-    kept = {key: value for key, value in metadata.items() if len(key) + len(value) <= KEPT_ENTRY_LENGTH}
-    return kept if len(kept) <= KEPT_ENTRIES else {}
+        return _Content(checked.sha256, checked.contents)

@@ -7,19 +7,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.loras.formats.alphas import read_alphas, scale_of, wrong_alphas
-from serve_app.loras.formats.changes import Change, Difference, Layout, LoKr, LoraContents, LowRank
-from serve_app.loras.formats.header import SafetensorsHeader, read_header
-from serve_app.loras.formats.metadata import preview_sampler, trained_with, trainer, training
+from serve_app.loras.formats import Change, Difference, Layout, LoKr, LoraContents, LowRank, SafetensorsHeader, parse
+from serve_app.loras.formats.header import read_header_of
+from serve_app.loras.formats.metadata import preview_sampler
 from serve_app.loras.formats.norms import NormSummary, summarise
-from serve_app.loras.formats.parser import parse
+from serve_app.loras.formats.scales import scale_of, wrong_alphas
+from serve_app.loras.formats.values import read_alphas
 from serve_app.loras.refusals import refuse
 from serve_app.loras.sides import file_warnings, likely_side, side_warnings
 from serve_app.models.architecture import WanArchitecture
 from serve_app.models.families import Family, block, family, ranges
 from serve_app.spec import Expert, Recipe, Sampler
-
-_LONGEST_TEXT = 200  # of a name that the file itself gives
 
 
 class _Report(BaseModel):
@@ -138,18 +136,13 @@ def inspect_file(
         LoraInvalid: it is no LoRA that can be applied; see `layout.parse`.
         OSError: the file cannot be opened or read.
     """
-    header = read_header(path, name)
-    contents = parse(header, architecture, name, strict=strict)
-    alphas = read_alphas(path, header, contents)
-    refuse(name, wrong_alphas(alphas))
-    return describe(
-        header,
-        contents,
-        name.rsplit("/", 1)[-1],
-        expert=expert,
-        alphas=alphas,
-        norms=summarise(path, header, contents, name) if norms else None,
-    )
+    with path.open("rb") as stream:
+        header = read_header_of(stream, name)
+        contents = parse(header, architecture, name, strict=strict)
+        alphas = read_alphas(stream, header, contents)
+        refuse(name, wrong_alphas(alphas))
+        found = summarise(stream, header, contents, alphas, name) if norms else None
+    return describe(header, contents, name.rsplit("/", 1)[-1], expert=expert, alphas=alphas, norms=found)
 
 
 def describe(
@@ -165,9 +158,7 @@ def describe(
 
     `alphas` are the values of `alphas.read_alphas`, without which `scales` stays None.
     """
-    metadata = header.metadata
-    steps = training(metadata)
-    base = metadata.get("ss_base_model_version") or metadata.get("modelspec.architecture")
+    provenance = contents.provenance
     return FileReport(
         file_name=file_name,
         layout=contents.layout,
@@ -178,15 +169,15 @@ def describe(
         size=header.file_size,
         scales=None if alphas is None else _scales(contents, alphas),
         norms=norms,
-        trainer=trainer(metadata),
-        trained_with=trained_with(metadata),
-        trained_step=steps.step,
-        trained_epoch=steps.epoch,
-        base_model=base[:_LONGEST_TEXT] if base else None,
-        likely_side=None if contents.combined else likely_side(file_name, metadata),
-        recommended=_advice(trained_with(metadata)),
+        trainer=provenance.trainer,
+        trained_with=provenance.trained_with,
+        trained_step=provenance.step,
+        trained_epoch=provenance.epoch,
+        base_model=provenance.base_model,
+        likely_side=likely_side(file_name, contents),
+        recommended=_advice(provenance.trained_with),
         left_out=contents.left_out,
-        warnings=tuple(_warnings(file_name, metadata, contents, expert)),
+        warnings=tuple(_warnings(file_name, contents, expert)),
     )
 
 
@@ -205,13 +196,11 @@ def warnings_of_pair(high: FileReport, low: FileReport) -> list[str]:
     return warnings
 
 
-def _warnings(
-    file_name: str, metadata: Mapping[str, str], contents: LoraContents, expert: Expert | None
-) -> Iterable[str]:
+def _warnings(file_name: str, contents: LoraContents, expert: Expert | None) -> Iterable[str]:
     if expert is None:
-        yield from file_warnings(file_name, metadata, contents)
+        yield from file_warnings(file_name, contents)
     else:
-        yield from side_warnings(expert, file_name, metadata, contents)
+        yield from side_warnings(expert, file_name, contents)
     scaleless = [
         change.alpha is None and change.scale is None for change in contents.changes() if isinstance(change, LowRank)
     ]

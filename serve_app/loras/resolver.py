@@ -12,8 +12,8 @@ from typing import TypeVar
 from pydantic import SecretStr
 
 from serve_app.batching import SharedAnswers
-from serve_app.loras.formats.changes import LoraContents
-from serve_app.loras.library import LoraLibrary, worth_keeping
+from serve_app.loras.formats import LoraContents
+from serve_app.loras.library import LoraLibrary
 from serve_app.loras.report import FileReport, describe, inspect_file
 from serve_app.loras.sources import Located, LoraSources, is_remote
 from serve_app.models.architecture import WanArchitecture
@@ -38,7 +38,6 @@ class ResolvedLora:
     content: str
     sha256: str | None
     file_name: str
-    metadata: dict[str, str]
     contents: LoraContents
 
     @property
@@ -83,7 +82,7 @@ class LoraResolver:
         self._sources = sources
         self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
         self._lock = Lock()
-        self._headers: OrderedDict[tuple[str, bool], tuple[dict[str, str], LoraContents]] = OrderedDict()
+        self._headers: OrderedDict[tuple[str, bool], LoraContents] = OrderedDict()
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
     def resolve(
@@ -133,15 +132,13 @@ class LoraResolver:
     ) -> ResolvedLora:
         secret = None if token is None else token.get_secret_value()
         located = self._sources.locate(reference, token=secret, expert=expert)
-        metadata, contents = self._remote_contents(located, secret, strict)
         return ResolvedLora(
             reference=located.reference,
             location=located.location,
             content=located.content,
             sha256=located.sha256,
             file_name=located.file_name,
-            metadata=metadata,
-            contents=contents,
+            contents=self._remote_contents(located, secret, strict),
         )
 
     async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
@@ -154,20 +151,17 @@ class LoraResolver:
             content=found.sha256,
             sha256=found.sha256,
             file_name=found.file_name,
-            metadata=found.metadata,
             contents=found.contents,
         )
 
-    def _remote_contents(
-        self, located: Located, token: str | None, strict: bool
-    ) -> tuple[dict[str, str], LoraContents]:
+    def _remote_contents(self, located: Located, token: str | None, strict: bool) -> LoraContents:
         key = (located.content, strict)
         with self._lock:
             if key in self._headers:
                 self._headers.move_to_end(key)
                 return self._headers[key]
         header = self._sources.header(located, token)
-        found = (worth_keeping(header.metadata), self._library.check_header(header, located.reference, strict=strict))
+        found = self._library.check_header(header, located.reference, strict=strict)
         with self._lock:
             self._headers[key] = found
             if len(self._headers) > _REMEMBERED_HEADERS:

@@ -5,15 +5,12 @@ expert, or one of Wan 2.1, is sometimes what people want.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
-from serve_app.loras.formats.changes import LoraContents
+from serve_app.loras.formats import LoraContents
 from serve_app.spec import Expert
-
-_NAMES_IN_METADATA = ("ss_output_name", "name")
-_LONGEST_NAME = 1000  # metadata may hold anything
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")  # fooBar_12 -> foo, Bar, 12
 _SIDES = {"high": Expert.HIGH, "low": Expert.LOW}
@@ -28,36 +25,30 @@ _OTHER_SENSES = frozenset(
     }
 )
 
-_WAN_2_1 = "Wan 2.1"
-_OTHER_BASES = {
-    r"ti2v|(?<!\d)5b": "Wan 2.2 TI2V 5B",
-    r"i2v": "Wan I2V (image to video)",
-    r"vace": "Wan VACE",
-    r"wan[_-]?2[._]?1(?!\d)": _WAN_2_1,
-}
+
+def likely_side(file_name: str, contents: LoraContents) -> Expert | None:
+    """Return the expert that the file's name speaks of, else the names in its metadata; None where none or both do."""
+    if contents.combined:
+        return None
+    names = [file_name, *contents.provenance.names]
+    return next((side for name in names if (side := _side_in(name)) is not None), None)
 
 
-def likely_side(file_name: str, metadata: Mapping[str, str]) -> Expert | None:
-    """The expert that the file's name speaks of, else the names in its metadata; None where they tell none or both."""
-    names = [file_name, *(metadata.get(key, "") for key in _NAMES_IN_METADATA)]
-    return next((side for name in names if (side := _side_in(name[:_LONGEST_NAME])) is not None), None)
-
-
-def side_warnings(expert: Expert, file_name: str, metadata: Mapping[str, str], contents: LoraContents) -> list[str]:
+def side_warnings(expert: Expert, file_name: str, contents: LoraContents) -> list[str]:
     """What about using this file for `expert` looks like a mistake."""
-    side = None if contents.combined else likely_side(file_name, metadata)
+    side = likely_side(file_name, contents)
     warnings = []
     if side is not None and side is not expert:
         warnings.append(
             f"{file_name!r} looks like a LoRA for the {side.value} noise expert and is used for the "
             f"{expert.value} noise one; were the two mixed up?"
         )
-    return [*warnings, *file_warnings(file_name, metadata, contents)]
+    return [*warnings, *file_warnings(file_name, contents)]
 
 
-def file_warnings(file_name: str, metadata: Mapping[str, str], contents: LoraContents) -> list[str]:
+def file_warnings(file_name: str, contents: LoraContents) -> list[str]:
     """What about this file a client should know, whichever expert it is used for."""
-    base = other_base_model(metadata)
+    base = contents.provenance.other_base
     warnings = [f"{file_name!r} names another base model in its metadata: {base}"] if base else []
     if contents.left_out:
         count, first = len(contents.left_out), contents.left_out[0][:200]
@@ -73,26 +64,6 @@ def pair_warnings(chosen: Iterable[tuple[Expert, str]]) -> list[str]:
     if any(len(experts) > 1 for experts in sides.values()):
         return ["the same file is used for both experts; is the other half of the pair missing?"]
     return []
-
-
-def other_base_model(metadata: Mapping[str, str]) -> str | None:
-    """Another model of the Wan family that the file says it was trained on.
-
-    Wan 2.1 counts only in `ss_base_model_version`: musubi-tuner writes "wan2.1/lora" as `modelspec.architecture` of
-    LoRAs for 2.2, too.
-    """
-    names = (metadata.get(key, "")[:_LONGEST_NAME] for key in ("ss_base_model_version", "modelspec.architecture"))
-    return _other_base_in(*names)
-
-
-@lru_cache(maxsize=4096)
-def _other_base_in(version: str, architecture: str) -> str | None:
-    version, architecture = version.lower(), architecture.lower()
-    for pattern, model in _OTHER_BASES.items():
-        texts = (version,) if model == _WAN_2_1 else (version, architecture)
-        if any("wan" in text and re.search(pattern, text) for text in texts):
-            return model
-    return None
 
 
 @lru_cache(maxsize=4096)  # a pair that is used at all is used often

@@ -7,12 +7,14 @@ parameters in either, so that both names can only mean that one.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from typing import Any, Self
 
 Shape = tuple[int, ...]
+
+UNTITLED = "this model"
 
 _ATTENTIONS = (("attn1", "self_attn"), ("attn2", "cross_attn"))
 _PROJECTIONS = (("to_q", "q"), ("to_k", "k"), ("to_v", "v"), ("to_out.0", "o"))
@@ -46,7 +48,7 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class WanArchitecture:
-    """Sizes of one text-to-video `WanTransformer3DModel`, as its config.json has them."""
+    """Sizes of one text-to-video `WanTransformer3DModel`, as its config.json has them, and the model's title."""
 
     num_layers: int
     num_attention_heads: int
@@ -58,9 +60,10 @@ class WanArchitecture:
     out_channels: int
     patch_size: tuple[int, int, int]  # frames, rows, columns of latents in one token
     cross_attn_norm: bool
+    title: str = field(default=UNTITLED, compare=False)  # what refusals call the model
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any], title: str = UNTITLED) -> Self:
         """From the config.json of a diffusers `WanTransformer3DModel`; KeyError names what it lacks."""
         frames, rows, columns = config["patch_size"]
         return cls(
@@ -74,6 +77,7 @@ class WanArchitecture:
             out_channels=config["out_channels"],
             patch_size=(frames, rows, columns),
             cross_attn_norm=config["cross_attn_norm"],
+            title=title,
         )
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deployments.wan.loras.deltas import Tensors, scale
-from serve_app.loras.formats.changes import Change, LowRank
+from serve_app.loras.formats import Change, LowRank
 
 Form = Mapping[str, int]
 

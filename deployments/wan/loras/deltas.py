@@ -6,7 +6,7 @@ from typing import assert_never
 
 import torch
 
-from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LowRank
+from serve_app.loras.formats import Change, Difference, Factor, LoKr, LowRank
 
 Tensors = Mapping[str, torch.Tensor]  # of a LoRA file, by their keys
 

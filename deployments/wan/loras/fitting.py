@@ -6,7 +6,7 @@ from typing import assert_never
 
 from deployments.wan.loras.deltas import Tensors
 from serve_app.errors import LoraNotLoaded
-from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
+from serve_app.loras.formats import Change, Difference, Factor, LoKr, LoraContents, LowRank
 from serve_app.spec import LoraFile
 
 Shape = tuple[int, ...]

@@ -12,9 +12,8 @@ from deployments.wan.loras.deltas import Tensors
 from deployments.wan.loras.fitting import check_complete, not_loaded
 from deployments.wan.loras.pinned_files import PinnedFiles
 from serve_app.errors import LoraInvalid
+from serve_app.loras.formats import LoraContents, SafetensorsHeader, read_header
 from serve_app.loras.formats import parser as layout
-from serve_app.loras.formats.changes import LoraContents
-from serve_app.loras.formats.header import SafetensorsHeader, read_header
 from serve_app.models.architecture import WanArchitecture
 from serve_app.results import ResidentLora
 from serve_app.spec import LoraFile

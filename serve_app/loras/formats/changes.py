@@ -1,7 +1,7 @@
-"""What a LoRA file changes in an expert, whatever the layout that it was written in.
+"""Weight changes: LoRA, DoRA, LoKr and plain differences, in one form for every layout of files.
 
-A parsed file is a list of changes, each of one parameter of a diffusers `WanTransformer3DModel`, named as
-`named_parameters()` of the untouched model names it. With multiplier s and pristine weight W0, in exact arithmetic:
+A parsed file is a list of changes. Each changes one parameter of a diffusers `WanTransformer3DModel`, under its name
+in `named_parameters()` of the untouched model. With multiplier s and pristine weight W0, in exact arithmetic:
 
     LowRank     W0 + s * c * (up @ down), c = alpha / r, or `scale` where that is given, without either c = 1
     LowRank with magnitude (DoRA)
@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from serve_app.loras.formats.metadata import Provenance
 from serve_app.spec import Expert
 
 
 class Layout(StrEnum):
     """The convention by which a file names its tensors."""
 
-    AI_TOOLKIT = "ai-toolkit"  # diffusion_model.<original names>; what ComfyUI reads, too
+    AI_TOOLKIT = "ai-toolkit"  # diffusion_model.<original names>; ComfyUI's, too
     KOHYA = "kohya"  # lora_unet_<original names with underscores>; kohya's and musubi's
     LYCORIS = "lycoris"  # lycoris_<names with underscores>
     DIFFUSERS = "diffusers"  # transformer.<diffusers names>
@@ -47,7 +48,7 @@ class LowRank:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys of the file that it takes."""
+        """Return all keys of the file that the change takes."""
         return tuple(key for key in (self.down, self.up, self.alpha, self.magnitude) if key is not None)
 
 
@@ -70,12 +71,12 @@ class LoKr:
 
     @property
     def rank(self) -> int | None:
-        """r of the factors that are low-rank, which agree; None where both are whole and alpha does not count."""
+        """Return r of the low-rank factors, which agree; None where both factors are whole and alpha does not count."""
         return self.w1.rank or self.w2.rank
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys of the file that it takes."""
+        """Return all keys of the file that the change takes."""
         return (*self.w1.keys, *self.w2.keys, *([self.alpha] if self.alpha is not None else []))
 
 
@@ -88,7 +89,7 @@ class Difference:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys of the file that it takes."""
+        """Return all keys of the file that the change takes."""
         return (self.key,)
 
 
@@ -97,25 +98,27 @@ Change = LowRank | LoKr | Difference
 
 @dataclass(frozen=True, slots=True)
 class LoraContents:
-    """All that a file holds. `parts` has one entry under None, or, of a combined file, one for each expert.
+    """What a LoRA file holds: the result of `parser.parse`, shared by inspection, submission and the runtime.
 
-    `left_out` names the tensors that have no place in the model, which only a lenient parse lets pass.
+    `parts` has one entry under None, or, of a combined file, one for each expert. `left_out` names the tensors that
+    have no place in the model, which only a lenient parse lets pass. `provenance` is what the metadata claims.
     """
 
     layout: Layout
     parts: Mapping[Expert | None, tuple[Change, ...]]
     left_out: tuple[str, ...]
+    provenance: Provenance
 
     @property
     def combined(self) -> bool:
-        """Whether the file tells which expert each of its tensors is for."""
+        """Return whether the file tells which expert each of its tensors is for."""
         return None not in self.parts
 
     def changes_for(self, expert: Expert) -> tuple[Change, ...]:
-        """What the file changes in `expert`; nothing where a combined file has nothing for it."""
+        """Return what the file changes in `expert`; nothing where a combined file has nothing for it."""
         return self.parts.get(expert, ()) if self.combined else self.parts[None]
 
     def changes(self) -> Iterator[Change]:
-        """All that the file changes, in every part."""
+        """Yield all that the file changes, part by part."""
         for part in self.parts.values():
             yield from part

@@ -1,23 +1,27 @@
-"""A strict reader of a safetensors file's header; it never touches the data.
+"""Safetensors header: a strict reader, which never touches the data of the tensors.
 
 Format: 8 bytes little-endian header length, the header (a JSON object in UTF-8), then the data of all tensors without a
 gap. Source: https://github.com/huggingface/safetensors, README "Format" and `Metadata::validate` in its tensor.rs. This
 reader refuses all that the library refuses, and also repeated names, which the library merges silently.
+
+A file that is no safetensors file is refused with the name of its real format, told from its first bytes.
 """
 
+import codecs
 import json
 import os
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from serve_app.loras.formats.magic import describe_foreign
 from serve_app.loras.refusals import invalid
 
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
-_TELLING_BYTES = 512  # enough to tell what a file is that is no safetensors file
+_TELLING_BYTES = 512  # enough to name the format of a file that is no safetensors file
 MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
 
 _BITS = {
@@ -26,6 +30,14 @@ _BITS = {
     "I32": 32, "U32": 32, "F32": 32,
     "I64": 64, "U64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
+
+WEIGHT_DTYPES = ("F16", "BF16", "F32", "F64")
+"""The dtypes that LoRA weights may have; others are quantised, or no floating-point numbers."""
+
+_AGAIN = "download the file itself"
+_CONVERT = "save it as .safetensors"
+_PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+_PRINTABLE = frozenset(string.printable.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,50 +50,59 @@ class TensorInfo:
     end: int
 
 
+Tensors = dict[str, TensorInfo]
+"""Tensors by their keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class SafetensorsHeader:
-    """What the header says. `data_offset` and `file_size` are bytes; tensors are in the order of their data."""
+    """What a header says. `data_offset` and `file_size` are bytes; tensors stand in the order of their data."""
 
-    tensors: dict[str, TensorInfo]
+    tensors: Tensors
     metadata: dict[str, str]
     data_offset: int
     file_size: int
 
 
 def read_header(path: Path, name: str) -> SafetensorsHeader:
-    """Read and check the header of the file at `path`, called `name` in errors.
+    """Open the file at `path` and read its header; see `read_header_of`."""
+    with path.open("rb") as stream:
+        return read_header_of(stream, name)
 
-    Reads at most 8 bytes and the header, and allocates no more than the file holds.
+
+def read_header_of(stream: BufferedReader, name: str) -> SafetensorsHeader:
+    """Read and check the header of the file behind `stream`, which stands at its start and is `name` in errors.
+
+    Allocates no more than the file holds. The position of `stream` is undefined afterwards.
 
     Raises:
         LoraInvalid: the file is not a complete, well-formed safetensors file; the reason says what it looks like.
         OSError: the file cannot be opened or read.
     """
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        head = stream.read(_TELLING_BYTES)
-        missing = header_bytes_needed(head, size, name) - len(head)
-        return parse_header(head + stream.read(max(missing, 0)), size, name)
+    size = os.fstat(stream.fileno()).st_size
+    head = stream.read(_TELLING_BYTES)
+    missing = header_bytes_needed(head, size, name) - len(head)
+    return parse_header(head + stream.read(max(missing, 0)), size, name)
 
 
 def header_bytes_needed(head: bytes, file_size: int, name: str) -> int:
-    """How many bytes from the start of a file `parse_header` needs: 8 and the header.
+    """Return how many bytes from the start of a file `parse_header` needs: 8 and the length of the header.
 
-    `head` is how the file begins: 8 bytes tell, some hundred name a wrong format better. `file_size` is bytes.
+    `head` is how the file begins: 8 bytes are enough, some hundred tell a wrong format better. `file_size` is bytes.
 
     Raises:
-        LoraInvalid: no safetensors file begins so; the reason says what it looks like.
+        LoraInvalid: no safetensors file begins like this; the reason says what it looks like.
     """
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
     fits = 0 < length <= MAX_HEADER_BYTES and LENGTH_BYTES + length <= file_size
     if len(head) < LENGTH_BYTES or not fits or head[LENGTH_BYTES:][:1] not in (b"", b"{"):
         # Only now: the length of a good file may look like the magic number of another format.
-        raise invalid(name, describe_foreign(head) or _describe_length(length, file_size))
+        raise invalid(name, describe_wrong_format(head) or _describe_length(length, file_size))
     return LENGTH_BYTES + length
 
 
 def parse_header(head: bytes, file_size: int, name: str) -> SafetensorsHeader:
-    """The header of a file of `file_size` bytes that begins with `head`; bytes after the header are ignored.
+    """Parse the header of a file of `file_size` bytes that begins with `head`; bytes after the header are ignored.
 
     Raises:
         LoraInvalid: the file cannot be a complete, well-formed safetensors file, or `head` is shorter than its header.
@@ -91,6 +112,30 @@ def parse_header(head: bytes, file_size: int, name: str) -> SafetensorsHeader:
         return _parse(_RawHeader(head[LENGTH_BYTES:data_offset], data_offset), file_size)
     except _Malformed as error:
         raise invalid(name, str(error)) from error
+
+
+def describe_wrong_format(head: bytes) -> str | None:
+    """Return the reason to refuse a file that begins with `head` (some hundred bytes), naming its format if known."""
+    if not head:
+        return "it is empty (0 bytes); download or copy it again"
+    if head.startswith((b"PK\x03\x04", *_PICKLES)):
+        return f"it is a PyTorch pickle (.pt, .ckpt, .bin), which can run code when loaded; {_CONVERT}"
+    if head.startswith(b"GGUF"):
+        return f"it is a GGUF file; {_CONVERT}"
+    return _describe_text(head)
+
+
+def _describe_text(head: bytes) -> str | None:
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, not the file that it points to; run `git lfs pull`"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"it is a web page, probably an error or log-in page; {_AGAIN}"
+    if text.startswith((b"{", b"[")):
+        return f"it is JSON text, probably an error answer; {_AGAIN}"
+    if _PRINTABLE.issuperset(head):
+        return f"it is text; {_AGAIN}"
+    return None
 
 
 class _Malformed(Exception):
@@ -185,7 +230,7 @@ def _elements(what: str, shape: tuple[int, ...]) -> int:
 
 
 def _check_coverage(tensors: Mapping[str, TensorInfo], data_size: int) -> None:
-    """Every byte of the data belongs to exactly one tensor, so that nothing hides in the file."""
+    """Raise _Malformed unless every byte of the data belongs to exactly one tensor, so that nothing hides in it."""
     position = 0
     for name, info in tensors.items():
         if info.start != position:

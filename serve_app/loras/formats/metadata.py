@@ -1,29 +1,60 @@
-"""What a file's metadata tells of its training. All of it is a claim: malformed entries count as absent."""
+"""Provenance: what the metadata of a safetensors header tells of how the file was trained.
+
+Every entry is a claim of whoever wrote the file. A malformed entry counts as absent, and no entry makes this module
+raise.
+"""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
-from serve_app.loras.formats.adapter_metadata import METADATA_KEY
+from serve_app.models.foreign import other_base_model
 from serve_app.spec import Sampler
+
+ADAPTER_METADATA = "lora_adapter_metadata"
+"""The entry in which diffusers keeps a PEFT `LoraConfig`; `scales` reads it."""
+
+_BASE_VERSION = "ss_base_model_version"  # of kohya's scripts, musubi-tuner and AI Toolkit
+_MODEL_SPEC = "modelspec.architecture"  # https://github.com/Stability-AI/ModelSpec
+_NAMES = ("ss_output_name", "name")  # kohya's and AI Toolkit's name of the training
 
 _AI_TOOLKIT = "ai-toolkit"
 _LONGEST_VERSION = 50
-_LONGEST_ENTRY = 100_000  # characters; above, an entry is not worth parsing
+_LONGEST_ENTRY = 100_000  # characters; a longer entry is not parsed
+_LONGEST_NAME = 1000  # of a name, from which hints are read
+_LONGEST_TEXT = 200  # of a text that is only shown
 
-# AI Toolkit's previews changed their scheduler between these two; 0.9.3 was built with either.
+# AI Toolkit changed the scheduler of its previews between these two; copies of 0.9.3 exist with either.
 _LAST_WITH_UNIPC = Version("0.9.2")
 _FIRST_WITH_EULER = Version("0.9.4")
 
-# How the network module that kohya's scripts write begins.
+# How the value of `ss_network_module` begins -> the trainer. In this order: "networks." alone is kohya's.
 _TRAINERS = (
     ("networks.lora_wan", "musubi-tuner"),
     ("networks.", "kohya"),
     ("lycoris.", "LyCORIS"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a file says that it comes from. A field is None where the metadata does not tell.
+
+    It takes at most a few kilobytes, so it may be kept for as long as the file is known; the metadata itself may hold
+    megabytes, such as kohya's list of all tags.
+    """
+
+    trainer: str | None = None  # program, with its version where that is AI Toolkit's
+    trained_with: str | None = None  # version of AI Toolkit, as `packaging.version` reads it
+    step: int | None = None  # training steps done when the file was saved
+    epoch: int | None = None  # likewise, epochs
+    base_model: str | None = None  # as the file names it
+    other_base: str | None = None  # title of the base model, where that is another than the served one
+    names: tuple[str, ...] = ()  # what the training was called
 
 
 class PreviewSampler(NamedTuple):
@@ -34,35 +65,25 @@ class PreviewSampler(NamedTuple):
     assumed: bool
 
 
-class Training(NamedTuple):
-    """How far the training was when the file was saved."""
-
-    step: int | None
-    epoch: int | None
-
-
-def trained_with(metadata: Mapping[str, str]) -> str | None:
-    """The version of AI Toolkit that trained the file, as `packaging.version` reads it; None if another did."""
-    software = _json_object(metadata.get("software"))
-    version = software.get("version")
-    if software.get("name") != _AI_TOOLKIT or not isinstance(version, str) or len(version) > _LONGEST_VERSION:
-        return None
-    return version if _parsed(version) else None
-
-
-def trainer(metadata: Mapping[str, str]) -> str | None:
-    """The program that trained the file, where its metadata shows that."""
-    software = _json_object(metadata.get("software")).get("name")
-    if software == _AI_TOOLKIT:
-        version = trained_with(metadata)
-        return f"AI Toolkit {version}" if version else "AI Toolkit"
-    module = metadata.get("ss_network_module", "")
-    known = next((name for start, name in _TRAINERS if module.startswith(start)), None)
-    return known or ("diffusers" if METADATA_KEY in metadata else None)
+def read_provenance(metadata: Mapping[str, str]) -> Provenance:
+    """Return what the metadata of a header says of the training; see `Provenance`."""
+    version = _trained_with(metadata)
+    info = _json_object(metadata.get("training_info"))  # AI Toolkit's; kohya's entries begin with "ss_"
+    base = metadata.get(_BASE_VERSION) or metadata.get(_MODEL_SPEC)
+    base_version, model_spec = (metadata.get(key, "")[:_LONGEST_NAME] for key in (_BASE_VERSION, _MODEL_SPEC))
+    return Provenance(
+        trainer=_trainer(metadata, version),
+        trained_with=version,
+        step=_count(info.get("step", metadata.get("ss_steps"))),
+        epoch=_count(info.get("epoch", metadata.get("ss_epoch"))),
+        base_model=base[:_LONGEST_TEXT] if base else None,
+        other_base=other_base_model(base_version, model_spec),
+        names=tuple(metadata[key][:_LONGEST_NAME] for key in _NAMES if key in metadata),
+    )
 
 
 def preview_sampler(version: str | None) -> PreviewSampler:
-    """The scheduler of the previews that this version of AI Toolkit shows during training."""
+    """Return the scheduler of the previews that this version of AI Toolkit shows during training."""
     parsed = _parsed(version) if version else None
     if parsed is not None and parsed <= _LAST_WITH_UNIPC:
         return PreviewSampler(Sampler.UNIPC, 3.0, assumed=False)
@@ -70,12 +91,20 @@ def preview_sampler(version: str | None) -> PreviewSampler:
     return PreviewSampler(Sampler.EULER, 5.0, assumed=not known)
 
 
-def training(metadata: Mapping[str, str]) -> Training:
-    """Step and epoch, as AI Toolkit (`training_info`) or kohya (`ss_steps`, `ss_epoch`) writes them."""
-    info = _json_object(metadata.get("training_info"))
-    return Training(
-        _count(info.get("step", metadata.get("ss_steps"))), _count(info.get("epoch", metadata.get("ss_epoch")))
-    )
+def _trained_with(metadata: Mapping[str, str]) -> str | None:
+    software = _json_object(metadata.get("software"))
+    version = software.get("version")
+    if software.get("name") != _AI_TOOLKIT or not isinstance(version, str) or len(version) > _LONGEST_VERSION:
+        return None
+    return version if _parsed(version) else None
+
+
+def _trainer(metadata: Mapping[str, str], version: str | None) -> str | None:
+    if _json_object(metadata.get("software")).get("name") == _AI_TOOLKIT:
+        return f"AI Toolkit {version}" if version else "AI Toolkit"
+    module = metadata.get("ss_network_module", "")
+    known = next((name for start, name in _TRAINERS if module.startswith(start)), None)
+    return known or ("diffusers" if ADAPTER_METADATA in metadata else None)
 
 
 @lru_cache(maxsize=1024)

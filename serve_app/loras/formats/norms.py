@@ -1,26 +1,26 @@
-"""How strongly a file changes each layer: the Frobenius norm of c * (up @ down), and of the other kinds of change."""
+"""Frobenius norms: how strongly a file changes each layer, as the norm of c * (up @ down) and of the other kinds."""
 
+from collections.abc import Mapping
+from io import BufferedReader
 from math import isfinite, sqrt
-from pathlib import Path
 from statistics import median
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.loras.formats.alphas import read_alphas, scale_of
 from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
-from serve_app.loras.formats.floats import decode
 from serve_app.loras.formats.header import SafetensorsHeader
+from serve_app.loras.formats.scales import scale_of
+from serve_app.loras.formats.values import decode
 from serve_app.loras.refusals import Fault, refuse
 from serve_app.models.families import Family, family
 
-Matrix = NDArray[np.float64]
+_Matrix = NDArray[np.float64]
 
 
 class NormSummary(BaseModel):
-    """Of all changes to one family of parameters, at multiplier 1. Of a DoRA, the norm before it is rescaled."""
+    """Norms of all changes to one family of parameters, at multiplier 1. Of a DoRA, before it is rescaled."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -34,17 +34,20 @@ class NormSummary(BaseModel):
     """The parameter with the largest."""
 
 
-def summarise(path: Path, header: SafetensorsHeader, contents: LoraContents, name: str) -> dict[Family, NormSummary]:
-    """The norms by family, over all parts. Reads the whole file; in memory is one change at a time.
+def summarise(
+    stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents, alphas: Mapping[str, float], name: str
+) -> dict[Family, NormSummary]:
+    """Return the norms by family, over all parts. Reads every change of the file; one at a time is in memory.
+
+    `alphas` are those of `values.read_alphas`; `name` is the file in errors.
 
     Raises:
-        LoraInvalid: changes are not finite; named. `name` is the file.
-        OSError: the file cannot be opened or read.
-        ValueError: it became shorter.
+        LoraInvalid: changes are not finite; named.
+        OSError: the file cannot be read.
+        ValueError: the file became shorter.
     """
-    alphas = read_alphas(path, header, contents)
     found: dict[Family, dict[str, float]] = {}
-    with path.open("rb") as stream, np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         reader = _Reader(stream, header)
         for expert, changes in contents.parts.items():
             for change in changes:
@@ -59,14 +62,14 @@ def summarise(path: Path, header: SafetensorsHeader, contents: LoraContents, nam
 
 
 class _Reader:
-    """Reads tensors as matrices of their rows."""
+    """Reads the tensors of a file as matrices."""
 
-    def __init__(self, stream: BinaryIO, header: SafetensorsHeader) -> None:
+    def __init__(self, stream: BufferedReader, header: SafetensorsHeader) -> None:
         self._stream = stream
         self._header = header
 
-    def matrix(self, key: str) -> Matrix:
-        """[first dimension, all others]."""
+    def matrix(self, key: str) -> _Matrix:
+        """Return the tensor as [its first dimension, all others]."""
         info = self._header.tensors[key]
         self._stream.seek(self._header.data_offset + info.start)
         values = decode(self._stream.read(info.end - info.start), info.dtype)
@@ -79,7 +82,7 @@ def _summary(norms: dict[str, float]) -> NormSummary:
     return NormSummary(min=min(values), median=median(values), max=norms[largest], largest=largest)
 
 
-def _norm(change: Change, reader: _Reader, alphas: dict[str, float]) -> float:
+def _norm(change: Change, reader: _Reader, alphas: Mapping[str, float]) -> float:
     match change:
         case LowRank():
             return scale_of(change, alphas) * _product_norm(reader.matrix(change.up), reader.matrix(change.down))
@@ -95,7 +98,7 @@ def _factor_norm(factor: Factor, reader: _Reader) -> float:
     return _product_norm(*matrices) if len(matrices) > 1 else float(np.linalg.norm(matrices[0]))
 
 
-def _product_norm(a: Matrix, b: Matrix) -> float:
-    """|a @ b| without the product: its square is the trace of (a^T a) (b b^T), both of them [r, r]."""
+def _product_norm(a: _Matrix, b: _Matrix) -> float:
+    """Return |a @ b| without computing the product: its square is the trace of (a^T a) (b b^T), both [r, r]."""
     squared = float(np.sum((a.T @ a) * (b @ b.T)))
     return 0.0 if squared < 0 else sqrt(squared)  # rounding may leave it below 0; NaN stays NaN

@@ -1,9 +1,9 @@
-"""Whether the tensors of a module have shapes that fit it and each other."""
+"""Shape checks: do the tensors of a module fit it, and each other?"""
 
 from collections.abc import Iterator
 
-from serve_app.loras.formats.grouping import Group, Tensors
-from serve_app.loras.formats.suffixes import FACTOR_ROLES, Role
+from serve_app.loras.formats.header import Tensors
+from serve_app.loras.formats.keys import FACTOR_ROLES, Group, Role
 from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import Shape
 
@@ -12,7 +12,10 @@ _SCALARS: tuple[Shape, ...] = ((), (1,))
 
 
 def wrong_shape(group: Group, tensors: Tensors) -> Fault | None:
-    """The first tensor of a complete module that does not fit, with the shape that is expected."""
+    """Return the fault of the first tensor that does not fit, with the shape expected of it; None where all fit.
+
+    `group` has passed `checks.first_fault`: it is complete and has one key for each role.
+    """
     return next(_faults(_Shapes(group, tensors)), None)
 
 
@@ -25,16 +28,16 @@ class _Shapes:
         self._tensors = tensors
 
     def of(self, role: Role) -> Shape | None:
-        """Of the tensor with that role; None where there is none."""
+        """Return the shape of the tensor with that role; None where there is none."""
         key = self._group.key(role)
         return None if key is None else self._tensors[key].shape
 
     def shape(self, role: Role) -> Shape:
-        """Of a tensor that is there."""
+        """Return the shape of the tensor with that role, which is there."""
         return self._tensors[self._group.keys[role][0]].shape
 
     def fault(self, role: Role, expected: str) -> Fault:
-        """That the tensor with that role, which is there, is not as expected."""
+        """Return the fault that the tensor with that role, which is there, has another shape than `expected`."""
         reason = (
             f"a tensor has the wrong shape: expected {expected}, found {list(self.shape(role))}; "
             "it was trained on another model"
@@ -80,7 +83,7 @@ def _lokr(shapes: _Shapes) -> Iterator[Fault]:
 
 
 def _roles(shapes: _Shapes, whole: Role, a: Role, b: Role) -> tuple[Role, ...]:
-    """The tensors that make up a factor, of a complete group; none where it is no LoKr."""
+    """Return the roles whose tensors make up a factor of a LoKr; none where the group is no LoKr."""
     if shapes.of(whole) is not None:
         return (whole,)
     return (a, b) if shapes.of(a) is not None else ()

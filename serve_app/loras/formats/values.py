@@ -1,46 +1,145 @@
-"""One pass over the whole file: its hash, and the promise that every weight is a finite number."""
+"""Tensor values: one sequential pass that hashes a file, checks that every weight is finite, and reads its alphas.
+
+checked = check_file(path, architecture, name)
+checked.sha256, checked.contents, checked.alphas
+"""
 
 import hashlib
-from collections.abc import Collection
-from io import FileIO
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serve_app.loras.formats.floats import FORMATS, FloatFormat
-from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo
-from serve_app.loras.refusals import invalid
+from serve_app.loras.formats.changes import LoraContents
+from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo, read_header_of
+from serve_app.loras.formats.parser import parse
+from serve_app.loras.formats.scales import alpha_keys, unused_keys, wrong_alphas
+from serve_app.loras.refusals import invalid, refuse
+from serve_app.models.architecture import WanArchitecture
 
 PIECE_BYTES = 4 << 20  # a multiple of every element size
 
 
-def verify(path: Path, header: SafetensorsHeader, name: str, *, unused: Collection[str] = ()) -> str:
-    """SHA-256 (hex) of the file at `path`, whose tensors were found finite, but for the `unused` ones.
+@dataclass(frozen=True, slots=True)
+class FloatFormat:
+    """A floating-point format seen through unsigned integers of its width.
 
-    Those may be anything; all others are floats of one of `FORMATS`.
+    A value is usable while `bits & exponent` is below `unusable`. Exponents from there on are infinities, NaNs and,
+    in float64, numbers of 2^128 and more, which become infinite in float32, the widest type the experts run in.
+    """
 
-    Constant memory. The strict header guarantees that the tensors in order make up the whole data, so reading them one
-    by one is one sequential pass, in which every piece begins at an element.
+    bits: np.dtype[np.unsignedinteger]
+    exponent: int
+    unusable: int
+
+
+_F64_EXPONENT_OF_2_128 = (1023 + 128) << 52
+
+FORMATS = {  # one for each of `header.WEIGHT_DTYPES`
+    "F16": FloatFormat(np.dtype("<u2"), 0x7C00, 0x7C00),
+    "BF16": FloatFormat(np.dtype("<u2"), 0x7F80, 0x7F80),
+    "F32": FloatFormat(np.dtype("<u4"), 0x7F800000, 0x7F800000),
+    "F64": FloatFormat(np.dtype("<u8"), 0x7FF0000000000000, _F64_EXPONENT_OF_2_128),
+}
+
+
+def decode(raw: bytes, dtype: str) -> NDArray[np.float64]:
+    """Return the values of `raw`, little-endian numbers of one of `FORMATS`: exact, 1-d."""
+    if dtype == "BF16":  # the upper half of a float32
+        raw, dtype = (np.frombuffer(raw, "<u2").astype("<u4") << 16).tobytes(), "F32"
+    with np.errstate(invalid="ignore"):  # numpy warns of a signalling NaN, which is a NaN like any other here
+        return np.frombuffer(raw, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedLora:
+    """A LoRA file that passed every check. `sha256` is hex, of the whole file; `alphas` are by their keys."""
+
+    header: SafetensorsHeader
+    contents: LoraContents
+    alphas: Mapping[str, float]
+    sha256: str
+
+
+def check_file(path: Path, architecture: WanArchitecture, name: str, *, strict: bool = True) -> CheckedLora:
+    """Open the file at `path` once, and check all of it: header, keys, shapes, values and alphas.
+
+    `name` is the file in errors; `strict` is explained at `parser.parse`.
+
+    Raises:
+        LoraInvalid: the file cannot be applied as it is; details name the tensors.
+        OSError: the file cannot be opened or read.
+    """
+    with path.open("rb") as stream:
+        header = read_header_of(stream, name)
+        contents = parse(header, architecture, name, strict=strict)
+        scanned = scan(stream, header, name, unused=unused_keys(contents), wanted=alpha_keys(contents))
+    alphas = {key: scanned.scalars[key] for key in alpha_keys(contents)}
+    refuse(name, wrong_alphas(alphas))
+    return CheckedLora(header, contents, alphas, scanned.sha256)
+
+
+def read_alphas(stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents) -> dict[str, float]:
+    """Return the value of every alpha that counts, by its key. Reads some bytes for each and nothing else.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    found = {}
+    for key in alpha_keys(contents):
+        info = header.tensors[key]
+        stream.seek(header.data_offset + info.start)
+        values = decode(stream.read(info.end - info.start), info.dtype)
+        found[key] = float(values[0]) if values.size else float("nan")  # the file became shorter
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a pass over a file found: the SHA-256 (hex) of all of it, and the scalars that were wanted."""
+
+    sha256: str
+    scalars: dict[str, float]
+
+
+def scan(
+    stream: BufferedReader,
+    header: SafetensorsHeader,
+    name: str,
+    *,
+    unused: Collection[str] = (),
+    wanted: Collection[str] = (),
+) -> Scanned:
+    """Read the whole file behind `stream` once, from its start, in constant memory.
+
+    Tensors named in `unused` may hold anything. All others must be finite floats of one of `FORMATS`. The values of
+    those named in `wanted`, which have one element, are returned.
 
     Raises:
         LoraInvalid: tensors hold NaN, infinity or values beyond float32 (named), or the file became shorter.
-        OSError: the file cannot be opened or read.
+        OSError: the file cannot be read.
     """
-    with FileIO(path) as stream:
-        scan = _Scan(stream, name)
-        scan.hash_bytes(header.data_offset)
-        broken = [key for key, info in header.tensors.items() if not scan.passes(info, unused=key in unused)]
+    # The strict header guarantees that the tensors in order make up the whole data. So to read them one by one is to
+    # read the file from front to back, and every piece begins at an element.
+    stream.seek(0)
+    reader = _Pass(stream, name)
+    reader.hash_bytes(header.data_offset)
+    broken = [key for key, info in header.tensors.items() if not reader.passes(key, info, unused, wanted)]
     if broken:
         reason = "tensors hold NaN, infinity or values beyond float32; the training diverged, use an earlier step"
         raise invalid(name, reason, broken)
-    return scan.hash.hexdigest()
+    return Scanned(reader.hash.hexdigest(), reader.scalars)
 
 
-class _Scan:
+class _Pass:
     """The position in the file, with buffers that all tensors share."""
 
-    def __init__(self, stream: FileIO, name: str) -> None:
+    def __init__(self, stream: BufferedReader, name: str) -> None:
         self.hash = hashlib.sha256()
+        self.scalars: dict[str, float] = {}
         self._stream = stream
         self._name = name
         self._buffer = memoryview(bytearray(PIECE_BYTES))
@@ -48,17 +147,20 @@ class _Scan:
         self._exponents = np.empty(PIECE_BYTES, np.uint8)
 
     def hash_bytes(self, count: int) -> None:
-        """Take the next `count` bytes into the hash only."""
+        """Read the next `count` bytes for the hash only."""
         for length in _pieces(count):
             self._read(length)
 
-    def passes(self, info: TensorInfo, *, unused: bool) -> bool:
-        """Whether the next tensor is unused or finite. All of it is read either way, for the hash."""
-        if unused:
-            self.hash_bytes(info.end - info.start)
+    def passes(self, key: str, info: TensorInfo, unused: Collection[str], wanted: Collection[str]) -> bool:
+        """Read the next tensor. Return whether it is unused or finite."""
+        size = info.end - info.start
+        if key in unused:
+            self.hash_bytes(size)
             return True
         number_format = FORMATS[info.dtype]
-        pieces = [self._piece_is_finite(length, number_format) for length in _pieces(info.end - info.start)]
+        pieces = [self._piece_is_finite(length, number_format) for length in _pieces(size)]
+        if key in wanted:
+            self.scalars[key] = float(decode(bytes(self._buffer[:size]), info.dtype)[0])
         return all(pieces)
 
     def _piece_is_finite(self, length: int, number_format: FloatFormat) -> bool:

@@ -11,7 +11,8 @@ import httpx2
 from serve_app.errors import LoraChanged, LoraNotFetched, LoraNotFound
 from serve_app.loras import paths
 from serve_app.loras.cache import DigestMismatch, LoraCache, Partial
-from serve_app.loras.formats.header import SafetensorsHeader, header_bytes_needed, parse_header, read_header
+from serve_app.loras.formats import SafetensorsHeader, parse_header, read_header
+from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.refusals import invalid
 from serve_app.loras.sources import buckets
 from serve_app.loras.sources.beginning import FIRST_GUESS, read_up_to

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
-from serve_app.loras.formats.magic import describe_foreign
+from serve_app.loras.formats.header import describe_wrong_format
 from serve_app.loras.refusals import invalid
 from serve_app.loras.sources.exchange import Exchange, Reply
 from serve_app.loras.sources.faults import Transient
@@ -82,7 +82,7 @@ def _check_status(reply: Reply, name: str) -> None:
             "repository, and accept its conditions there if it is gated",
         )
     if status == UNSATISFIABLE:
-        raise invalid(name, str(describe_foreign(b"")))
+        raise invalid(name, str(describe_wrong_format(b"")))
     fault = busy(status, reply.headers.get("retry-after", ""))
     raise fault or refused(name, f"its server answers {status}; check the address")
 
@@ -96,7 +96,7 @@ def busy(status: int, retry_after: str) -> Transient | None:
 
 def _check_kind(reply: Reply, name: str) -> None:
     if reply.headers.get("content-type", "").strip().lower().startswith(_PAGES):
-        raise invalid(name, str(describe_foreign(b"<html")))
+        raise invalid(name, str(describe_wrong_format(b"<html")))
     if reply.headers.get("content-encoding", "identity").lower() != "identity":
         raise refused(name, "its server sends it compressed, although asked not to; use another address")
 

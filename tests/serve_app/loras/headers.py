@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from serve_app.errors import LoraInvalid
-from serve_app.loras.formats.changes import LoraContents
-from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo
-from serve_app.loras.formats.parser import parse
+from serve_app.loras.formats import LoraContents, SafetensorsHeader, TensorInfo, parse
 from tests.serve_app.loras.files import TINY
 
 Shapes = dict[str, tuple[int, ...]]
@@ -17,6 +15,8 @@ Shapes = dict[str, tuple[int, ...]]
 STEM = "diffusion_model.blocks.0.self_attn.q"
 PAIR: Shapes = {f"{STEM}.lora_A.weight": (4, 24), f"{STEM}.lora_B.weight": (24, 4)}
 LOKR: Shapes = {f"{STEM}.lokr_w1": (4, 3), f"{STEM}.lokr_w2_a": (6, 2), f"{STEM}.lokr_w2_b": (2, 8)}
+PATCH = "diffusion_model.patch_embedding"
+PATCH_PAIR: Shapes = {f"{PATCH}.lora_A.weight": (4, 16, 1, 2, 2), f"{PATCH}.lora_B.weight": (24, 4, 1, 1, 1)}
 
 
 def header(
@@ -39,6 +39,10 @@ def refusal(
         accept(shapes, metadata, strict=strict)
     assert caught.value.details["file"] == "mine"
     return caught.value.details
+
+
+def without(shapes: Shapes, suffix: str) -> Shapes:
+    return {key: shape for key, shape in shapes.items() if not key.endswith(suffix)}
 
 
 def used_keys(contents: LoraContents) -> Counter[str]:

@@ -12,7 +12,7 @@ from deployments.wan.loras.resident import ResidentLoras
 from serve_app.errors import LoraChanged, LoraNotLoaded
 from serve_app.loras.formats import header as safetensors_file
 from serve_app.loras.formats import parser as layout
-from serve_app.loras.formats.header import read_header
+from serve_app.loras.formats import read_header
 from serve_app.models.architecture import WanArchitecture
 from serve_app.spec import Expert, LoraFile
 from tests.deployments.wan.conftest import lora_file

@@ -1,11 +1,12 @@
 import json
+from dataclasses import astuple
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.loras.formats.metadata import preview_sampler, trained_with, trainer, training
+from serve_app.loras.formats.metadata import Provenance, preview_sampler, read_provenance
 from serve_app.spec import Sampler
 
 
@@ -33,8 +34,8 @@ def test_the_scheduler_of_the_previews(version: str | None, expected: tuple[Samp
 
 
 def test_the_version_of_ai_toolkit() -> None:
-    assert trained_with(software("0.12.26")) == "0.12.26"
-    assert trainer(software("0.12.26")) == "AI Toolkit 0.12.26"
+    assert read_provenance(software("0.12.26")).trained_with == "0.12.26"
+    assert read_provenance(software("0.12.26")).trainer == "AI Toolkit 0.12.26"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_the_version_of_ai_toolkit() -> None:
     ],
 )
 def test_malformed_claims_count_as_absent(metadata: dict[str, str]) -> None:
-    assert trained_with(metadata) is None
+    assert read_provenance(metadata).trained_with is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_malformed_claims_count_as_absent(metadata: dict[str, str]) -> None:
     ],
 )
 def test_trainers(metadata: dict[str, str], name: str | None) -> None:
-    assert trainer(metadata) == name
+    assert read_provenance(metadata).trainer == name
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,38 @@ def test_trainers(metadata: dict[str, str], name: str | None) -> None:
     ],
 )
 def test_how_far_the_training_was(metadata: dict[str, str], expected: tuple[int | None, int | None]) -> None:
-    assert training(metadata) == expected
+    found = read_provenance(metadata)
+    assert (found.step, found.epoch) == expected
 
 
 @given(st.text(), st.text())
 def test_no_metadata_raises(one: str, other: str) -> None:
     metadata = {"software": one, "training_info": other, "ss_steps": one, "ss_network_module": other}
-    preview_sampler(trained_with(metadata))
+    preview_sampler(read_provenance(metadata).trained_with)
     preview_sampler(one)
-    trainer(metadata)
-    training(metadata)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "base", "other"),
+    [
+        ({}, None, None),
+        ({"ss_base_model_version": "wan_2.2_14b"}, "wan_2.2_14b", None),
+        ({"ss_base_model_version": "wan_2.1"}, "wan_2.1", "Wan 2.1"),
+        ({"modelspec.architecture": "wan2.1/lora"}, "wan2.1/lora", None),
+        ({"ss_base_model_version": "", "modelspec.architecture": "wan2.2/lora"}, "wan2.2/lora", None),
+    ],
+)
+def test_the_base_model(metadata: dict[str, str], base: str | None, other: str | None) -> None:
+    found = read_provenance(metadata)
+    assert (found.base_model, found.other_base) == (base, other)
+
+
+def test_names_of_the_training() -> None:
+    assert read_provenance({"name": "b", "ss_output_name": "a"}).names == ("a", "b")
+    assert read_provenance({}) == Provenance()
+
+
+def test_metadata_that_only_fills_memory_is_not_kept() -> None:
+    keys = ("software", "training_info", "ss_output_name", "name", "ss_base_model_version", "modelspec.architecture")
+    found = read_provenance({**dict.fromkeys(keys, "x" * 10_000_000), "ss_tag_frequency": "x" * 10_000_000})
+    assert sum(len(str(value)) for value in astuple(found)) < 5000

@@ -10,7 +10,7 @@ from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 from serve_app.errors import LoraChanged, LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
-from serve_app.loras.formats.header import parse_header
+from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, sha256

@@ -13,7 +13,7 @@ from serve_app.errors import (
     LoraPathRefused,
     LoraSourceUnavailable,
 )
-from serve_app.loras.formats.header import parse_header
+from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
 from serve_app.spec import Expert
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import LoraChanged, LoraInvalid, LoraPathRefused
-from serve_app.loras.formats.header import parse_header
+from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin, fetched
 from tests.serve_app.loras.sources.servers import Exchange, File, WebServer, lora_bytes, redirect, sha256

@@ -1,18 +1,21 @@
-"""The scale that diffusers writes into a file's metadata instead of alpha tensors."""
+"""The factor c of a change, from alpha tensors or from the metadata that diffusers writes instead."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from diffusers import WanTransformer3DModel
 from peft import LoraConfig
 
-from serve_app.loras.formats.changes import LowRank
+from serve_app.loras.formats.changes import LoKr, LowRank
 from serve_app.loras.formats.header import read_header
 from serve_app.loras.formats.parser import parse
+from serve_app.loras.formats.scales import alpha_keys, scale_of, unused_keys, wrong_alphas
+from serve_app.loras.formats.values import read_alphas
 from serve_app.spec import Expert
-from tests.serve_app.loras.files import CONFIG, TINY
+from tests.serve_app.loras.files import CONFIG, TINY, Tensors, pair, save
 from tests.serve_app.loras.headers import PAIR, PIPELINE_HIGH, PIPELINE_LOW, STEM, accept, refusal
 
 
@@ -108,3 +111,55 @@ def test_the_scale_is_what_diffusers_and_peft_make_of_a_file_that_diffusers_save
         if hasattr(layer, "scaling")
     }
     assert set(scales.values()) == {6 / 4, 3 / 4, 6 / 2}
+
+
+ALPHA_MODULE = "blocks.1.ffn.0"
+ALPHA_STEM = f"diffusion_model.{ALPHA_MODULE}"
+ALPHA = f"{ALPHA_STEM}.alpha"
+WHOLE_LOKR: Tensors = {f"{ALPHA_STEM}.lokr_w1": np.ones((2, 2)), f"{ALPHA_STEM}.lokr_w2": np.ones((24, 12))}
+
+
+def alphas(folder: Path, tensors: Tensors) -> dict[str, float]:
+    path = save(folder / "x", pair("blocks.0.ffn.2") | tensors)
+    header = read_header(path, "mine")
+    with path.open("rb") as stream:
+        return read_alphas(stream, header, parse(header, TINY, "mine"))
+
+
+@pytest.mark.parametrize(
+    "alpha", [np.float32(4), np.array([2], np.float16), np.float64(1e-300), np.float32(1e-6), np.float32(1e30)]
+)
+def test_alphas_of_any_format_are_read_and_any_positive_one_is_applied(tmp_path: Path, alpha: Any) -> None:
+    found = alphas(tmp_path, pair(ALPHA_MODULE) | {ALPHA: np.asarray(alpha)})
+    assert found == {ALPHA: float(np.asarray(alpha).reshape(-1)[0])}
+    assert wrong_alphas(found) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [(-1, "negative"), (np.nan, "no number"), (np.inf, "no number"), (0, "others as the rank")]
+)
+def test_other_alphas_are_refused_and_named(tmp_path: Path, value: float, why: str) -> None:
+    fault = wrong_alphas(alphas(tmp_path, pair(ALPHA_MODULE) | {ALPHA: np.array([value], np.float16)}))
+    assert fault is not None
+    assert why in fault.reason
+    assert fault.keys == [ALPHA]
+
+
+def test_the_infinite_alpha_of_a_lokr_that_does_not_use_it_is_not_looked_at(tmp_path: Path) -> None:
+    """AI Toolkit's lokr_full_rank saves 9999999999, in float16."""
+    path = save(tmp_path / "x", WHOLE_LOKR | {ALPHA: np.array(np.inf, np.float16)})
+    contents = parse(read_header(path, "mine"), TINY, "mine")
+    assert unused_keys(contents) == {ALPHA}
+    assert alpha_keys(contents) == ()
+    (change,) = contents.changes()
+    assert isinstance(change, LoKr)
+    assert scale_of(change, {}) == 1
+
+
+def test_the_scale_of_each_kind() -> None:
+    def low_rank(alpha: str | None, scale: float | None = None) -> LowRank:
+        return LowRank("p", "d", "u", alpha, None, 4, scale)
+
+    assert scale_of(low_rank(None), {}) == 1
+    assert scale_of(low_rank("a"), {"a": 2.0}) == 0.5
+    assert scale_of(low_rank(None, 3.0), {}) == 3

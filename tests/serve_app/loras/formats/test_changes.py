@@ -1,15 +1,15 @@
 """Every layout, by the formulas that `serve_app.loras.formats.changes` promises, against what its writer put in."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from serve_app.loras.formats.alphas import read_alphas, scale_of
 from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LowRank
-from serve_app.loras.formats.floats import decode
-from serve_app.loras.formats.header import SafetensorsHeader, read_header
-from serve_app.loras.formats.parser import parse
+from serve_app.loras.formats.header import SafetensorsHeader
+from serve_app.loras.formats.scales import scale_of
+from serve_app.loras.formats.values import check_file, decode
 from serve_app.spec import Expert
 from tests.loras.layouts import LAYOUTS, write
 from tests.loras.writer import F64
@@ -19,7 +19,7 @@ from tests.serve_app.loras.files import TINY
 class Applied:
     """The expert's parameters in float64, changed one change after another."""
 
-    def __init__(self, path: Path, header: SafetensorsHeader, alphas: dict[str, float]) -> None:
+    def __init__(self, path: Path, header: SafetensorsHeader, alphas: Mapping[str, float]) -> None:
         random = np.random.default_rng(1)
         self.pristine = {name: random.normal(size=shape) for name, shape in TINY.parameters().items()}
         self.parameters = dict(self.pristine)
@@ -65,13 +65,11 @@ class Applied:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_changes_mean_what_the_file_was_written_for(name: str, dtype: str, tmp_path: Path) -> None:
     written = write(name, tmp_path, dtype=dtype)
-    header = read_header(written.path, name)
-    contents = parse(header, TINY, name)
-    alphas = read_alphas(written.path, header, contents)
+    checked = check_file(written.path, TINY, name)
     for expert, expected in ((Expert.HIGH, written.high), (Expert.LOW, written.low)):
         for s in (0.0, 0.7, 1.0, -1.5):
-            model = Applied(written.path, header, alphas)
-            for change in contents.changes_for(expert):
+            model = Applied(written.path, checked.header, checked.alphas)
+            for change in checked.contents.changes_for(expert):
                 model.apply(change, s)
             for parameter, found in model.parameters.items():
                 pristine = model.pristine[parameter]
