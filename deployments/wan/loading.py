@@ -1,6 +1,8 @@
 """Loads Wan 2.2 as the reference server does, from directories or from the Hugging Face hub."""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,20 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 
 from serve_app.errors import ConfigurationInvalid
+from serve_app.spec import PAIR, Expert
 
-# Names of the two experts, as pipeline components and as folders of a checkpoint.
-HIGH_NOISE_EXPERT = "transformer"
-LOW_NOISE_EXPERT = "transformer_2"
+# The pipeline component that each expert is; also the name of its folder in a checkpoint.
+COMPONENTS: Mapping[Expert, str] = {
+    Expert.HIGH: "transformer",
+    Expert.LOW: "transformer_2",
+    Expert.ONLY: "transformer",
+}
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called `name`; `auto` is the reference server's choice, bfloat16 on a GPU and float32 on a CPU.
+    """Return the dtype called `name`; `auto` is the reference server's choice, bfloat16 on a GPU and float32 on a CPU.
 
     Raises:
         ConfigurationInvalid: `name` is none of auto, bfloat16 and float32.
@@ -33,8 +39,14 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def load_pipeline(base_model: str, transformer_model: str, dtype: torch.dtype, hf_token: str | None) -> Any:
-    """A WanPipeline in host memory: both experts from `transformer_model`, everything else from `base_model`.
+def load_pipeline(
+    base_model: str,
+    transformer_model: str,
+    dtype: torch.dtype,
+    hf_token: str | None,
+    experts: Sequence[Expert] = PAIR,
+) -> Any:
+    """Load a WanPipeline into host memory: `experts` from `transformer_model`, everything else from `base_model`.
 
     Each is a directory or a hub id. All components get `dtype`, also the VAE and the text encoder, but for the
     modules that diffusers keeps in float32; the scheduler stays as the base checkpoint ships it.
@@ -43,10 +55,10 @@ def load_pipeline(base_model: str, transformer_model: str, dtype: torch.dtype, h
         ConfigurationInvalid: a checkpoint is missing, incomplete or cannot be downloaded.
     """
     options = {"dtype": dtype, "token": hf_token}
-    # Absent experts are not downloaded from the base checkpoint: 57 GB that would be thrown away.
-    absent = {HIGH_NOISE_EXPERT: None, LOW_NOISE_EXPERT: None}
+    # A component given as None is not downloaded from the base checkpoint: 57 GB that would be thrown away.
+    absent = dict.fromkeys(COMPONENTS.values())
     pipe = _from_pretrained(WanPipeline, "base_model", base_model, **absent, **options)
-    for name in (HIGH_NOISE_EXPERT, LOW_NOISE_EXPERT):
+    for name in (COMPONENTS[expert] for expert in experts):
         expert = _from_pretrained(
             WanTransformer3DModel, "transformer_model", transformer_model, subfolder=name, **options
         )
@@ -55,25 +67,36 @@ def load_pipeline(base_model: str, transformer_model: str, dtype: torch.dtype, h
     return pipe
 
 
-def expert_files(transformer_model: str, expert: str) -> dict[str, Path]:
-    """The safetensors file of each parameter of an expert that `load_pipeline` has loaded, by name.
+def expert_files(transformer_model: str, expert: Expert) -> dict[str, Path]:
+    """Find the safetensors file of each parameter of an expert that `load_pipeline` has loaded, by name.
 
     Raises:
         ConfigurationInvalid: the expert did not come from safetensors files.
     """
-    index = _local_file(transformer_model, expert, SAFE_WEIGHTS_INDEX_NAME)
+    folder = COMPONENTS[expert]
+    index = _local_file(transformer_model, folder, SAFE_WEIGHTS_INDEX_NAME)
     if index is not None:
         files: dict[str, str] = json.loads(index.read_text())["weight_map"]
         return {name: index.parent / file for name, file in files.items()}
-    weights = _local_file(transformer_model, expert, SAFETENSORS_WEIGHTS_NAME)
+    weights = _local_file(transformer_model, folder, SAFETENSORS_WEIGHTS_NAME)
     if weights is None:
-        raise ConfigurationInvalid(f"transformer_model: '{transformer_model}' has no safetensors files for {expert}")
+        raise ConfigurationInvalid(f"transformer_model: '{transformer_model}' has no safetensors files for {folder}")
     with safe_open(weights, framework="pt") as file:
         return dict.fromkeys(file.keys(), weights)
 
 
+def settle_cpu() -> None:
+    """Leave half of the cores to others (with few of them, one stays free for the API), and do without AMX.
+
+    AMX adds up bfloat16 products in another order: seen to change a tiny video by 2.8 of 255, while AVX-512 with
+    and without bfloat16 instructions agree. oneDNN reads the variable when it computes for the first time.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+
+
 def _local_file(checkpoint: str, folder: str, name: str) -> Path | None:
-    """A file of a directory, or of a hub repository as the cache has it."""
+    """Find a file of a directory, or of a hub repository as the cache has it."""
     if Path(checkpoint).is_dir():
         path = Path(checkpoint, folder, name)
         return path if path.is_file() else None

@@ -1,9 +1,11 @@
-"""Remembers prompt embeddings: a prompt that comes again, as the negative prompt mostly does, is not encoded again."""
+"""Prompt embeddings in an LRU cache: a text that comes again, as the negative prompt mostly does, costs no encoding."""
 
 from collections import OrderedDict
 from typing import Any
 
 import torch
+
+from serve_app.spec import RenderSpec
 
 _MAX_TOKENS = 512  # what WanPipeline encodes to when it is called; its `encode_prompt` alone has another default
 _CAPACITY_BYTES = 256 * 2**20  # 64 embeddings of the real text encoder in bfloat16
@@ -12,19 +14,26 @@ _CAPACITY_BYTES = 256 * 2**20  # 64 embeddings of the real text encoder in bfloa
 class PromptEmbeddings:
     """Embeddings of one pipeline's text encoder, bit for bit what the pipeline makes of the same text in a call.
 
-    They are kept in host memory, whatever the offload plan: copying 4 MB to a GPU takes about a millisecond.
+    They are kept in host memory, whatever the offload mode: copying 4 MB to a GPU takes about a millisecond.
     """
 
     def __init__(self, pipe: Any, device: torch.device, capacity_bytes: int = _CAPACITY_BYTES) -> None:
-        """`device` is where the experts compute; the least recently used texts are forgotten above the capacity."""
+        """Encode with `pipe`, for experts that compute on `device`; keep up to `capacity_bytes` of embeddings."""
         self._pipe = pipe
         self._device = device
         self._capacity = capacity_bytes
         self._size = 0
         self._embeddings: OrderedDict[str, torch.Tensor] = OrderedDict()
 
+    def arguments(self, spec: RenderSpec) -> dict[str, torch.Tensor]:
+        """Return the pipeline's arguments in place of the spec's prompts."""
+        arguments = {"prompt_embeds": self.get(spec.prompt)}
+        if spec.guidance_scale > 1:  # the pipeline's own rule; below, it looks at no negative prompt
+            arguments["negative_prompt_embeds"] = self.get(spec.negative_prompt)
+        return arguments
+
     def get(self, text: str) -> torch.Tensor:
-        """The embedding of `text` on the device, to be passed to the pipeline and not to be changed."""
+        """Return the embedding of `text` on the device, to be passed to the pipeline and not to be changed."""
         if text in self._embeddings:
             self._embeddings.move_to_end(text)
             return self._embeddings[text].to(self._device)

@@ -18,24 +18,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import WanTransformer3DModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from deployments.wan.loading import expert_files
+from deployments.wan.loading import COMPONENTS, expert_files
 from deployments.wan.loras.resident import ResidentLoras
-from deployments.wan.loras.setup import COMPONENTS, set_up_loras
 from deployments.wan.loras.state import LoraState
-from deployments.wan.offload import OffloadPlan
+from deployments.wan.memory.planner import MemoryPlan
 from serve_app.models.architecture import WanArchitecture
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, Recipe
+from serve_app.spec import PAIR, Expert, Recipe
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import save_experts
 
@@ -119,21 +119,26 @@ class Bench:
 
     def _state(self, mode: PristineMode) -> LoraState:
         gc.collect()  # the last one's weights
-        parts = {
-            name: WanTransformer3DModel.from_pretrained(self.folder, subfolder=name, dtype=torch.bfloat16)
-            for name in COMPONENTS.values()
+        experts = {
+            side: WanTransformer3DModel.from_pretrained(
+                self.folder, subfolder=COMPONENTS[side], dtype=torch.bfloat16
+            ).to(self.device)
+            for side in PAIR
         }
-        pipe = WanPipeline(None, None, None, UniPCMultistepScheduler(), **parts, boundary_ratio=0.875).to(self.device)
-        plan = OffloadPlan(OffloadMode.NONE, "")
-        return set_up_loras(
-            pipe,
-            lambda: plan,
-            self.device,
-            torch.bfloat16,
+        plan = MemoryPlan(
+            offload=OffloadMode.NONE,
+            reason="",
+            originals=mode,
+            lora_host_bytes=2**33,
+            lora_gpu_bytes=2**31 if self.device.type == "cuda" else 0,
+        )
+        return LoraState(
+            experts,
+            device=self.device,
+            dtype=torch.bfloat16,
+            plan=plan,
             files=partial(expert_files, str(self.folder)),
-            pristine=mode,
-            lora_memory_bytes=2**33,
-            allowance_bytes=0,
+            without_hooks=nullcontext,
         )
 
     def _plain_copies(self) -> dict[PristineMode, float]:
@@ -145,7 +150,7 @@ class Bench:
         if cuda:
             there = torch.ones_like(target)
             speeds[PristineMode.GPU] = self._speed(lambda: target.copy_(there), COPIED_BYTES)
-        files = expert_files(str(self.folder), "transformer")
+        files = expert_files(str(self.folder), Expert.HIGH)
         name = next(name for name in files if name.endswith("ffn.net.0.proj.weight"))
 
         def read() -> None:

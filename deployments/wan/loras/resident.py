@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from deployments.wan.host_memory import HostCopies
 from deployments.wan.loras.deltas import Tensors
 from deployments.wan.loras.fitting import check_complete, not_loaded
 from deployments.wan.loras.pinned_files import PinnedFiles
+from deployments.wan.memory.host import HostCopies
 from serve_app.errors import LoraInvalid
 from serve_app.loras.formats import LoraContents, SafetensorsHeader, read_header
 from serve_app.loras.formats import parser as layout

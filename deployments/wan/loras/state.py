@@ -1,11 +1,25 @@
-"""The LoRA state of one pipeline: what a render asks of its two experts is what they become."""
+"""The LoRA state of one pipeline: make its experts exactly what a render asks for, whatever they were before.
 
-from collections.abc import Callable, Mapping, Sequence
+loras = LoraState(experts, device=device, dtype=dtype, plan=plan, files=files, without_hooks=without_hooks)
+loras.apply(spec)
+loras.applied  # (AppliedLora(transformer=<Expert.HIGH>, network_multiplier=1.0, ...), ...)
+"""
+
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from deployments.wan.loras.expert import ExpertLoras, Target, Use
 from deployments.wan.loras.pristine import Pristine
 from deployments.wan.loras.resident import ResidentLoras
+from deployments.wan.loras.weights import ExpertWeights
+from deployments.wan.memory.host import available_bytes
+from deployments.wan.memory.planner import MemoryPlan, originals_off_gpu
+from serve_app.models.architecture import WanArchitecture
 from serve_app.results import AppliedLora
 from serve_app.settings import PristineMode
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, pair_key
@@ -16,27 +30,51 @@ class LoraState:
 
     def __init__(
         self,
-        experts: Mapping[Expert, ExpertLoras],
-        resident: ResidentLoras,
-        pristine: Sequence[Pristine],
-        free_weights: Callable[[], AbstractContextManager[None]],
+        experts: Mapping[Expert, Any],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        plan: MemoryPlan,
+        files: Callable[[Expert], Mapping[str, Path]],
+        without_hooks: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """`pristine` are the experts'; `free_weights` takes the offload plan's hooks off while its block runs."""
-        self._experts = experts
-        self._resident = resident
-        self._pristine = pristine
-        self._free_weights = free_weights
+        """Take over experts whose weights are untouched.
+
+        Args:
+            experts: the `WanTransformer3DModel` of each expert.
+            device: what computes.
+            dtype: compute dtype of the pipeline.
+            plan: where originals are kept, and what resident LoRAs may take.
+            files: finds the safetensors file of each parameter of an expert.
+            without_hooks: removes offload hooks while its block runs, so that weights can be changed.
+
+        Raises:
+            ConfigurationInvalid: the originals cannot be kept where the plan wants them.
+        """
+        self._originals = plan.originals
+        self._pristine = {side: Pristine(plan.originals, device, partial(files, side)) for side in experts}
+        self._experts = {
+            side: ExpertLoras(side, expert, ExpertWeights(expert, dtype, device, self._pristine[side]))
+            for side, expert in experts.items()
+        }
+        self.resident = ResidentLoras(
+            WanArchitecture.from_config(next(iter(experts.values())).config),
+            device,
+            host_bytes=plan.lora_host_bytes,
+            gpu_bytes=plan.lora_gpu_bytes,
+        )
+        self._without_hooks = without_hooks
         self._files: tuple[LoraFile, ...] = ()
 
     @property
     def pair_key(self) -> str | None:
-        """Routing key of the pair that is loaded now; None when both experts are the base model."""
+        """Return the routing key of the pair that acts now; None when every expert is the base model."""
         return pair_key(self._files) if self._files else None
 
     @property
-    def pristine_mode(self) -> PristineMode:
-        """Where the weights that LoRAs have changed are kept as they were."""
-        return self._pristine[0].mode
+    def originals(self) -> PristineMode:
+        """Return where the weights that merged LoRAs have changed are kept as they were."""
+        return self._originals
 
     @property
     def applied(self) -> tuple[AppliedLora, ...]:
@@ -44,20 +82,15 @@ class LoraState:
         uses = {side: iter(expert.uses) for side, expert in self._experts.items()}
         return tuple(_applied(file, next(uses[file.expert])) for file in self._files)
 
-    @property
-    def resident(self) -> ResidentLoras:
-        """Return the store of LoRAs that are ready."""
-        return self._resident
-
     def apply(self, spec: RenderSpec) -> None:
-        """Make both experts exactly what `spec` asks for.
+        """Make every expert exactly what `spec` asks for.
 
         Everything is read and checked before anything changes. A LoRA that is resident is not read again, whatever its
         path or multiplier.
 
         Raises:
             LoraChanged, LoraNotLoaded: see `ResidentLoras.get` and `ExpertLoras.target`; nothing has changed.
-            torch.OutOfMemoryError: the device has no room; both experts are then the base model.
+            torch.OutOfMemoryError: the device has no room; every expert is then the base model.
         """
         targets = {side: self._target(side, spec) for side in self._experts}
         changes = {side: target for side, target in targets.items() if target.state != self._experts[side].state}
@@ -66,9 +99,15 @@ class LoraState:
         self._files = spec.loras
 
     def leave_gpu(self) -> bool:
-        """Keep nothing on the GPU any more but what the experts are; whether that gave memory back."""
-        left = [self._resident.leave_gpu(), *(pristine.leave_gpu() for pristine in self._pristine)]
-        return any(left)
+        """Free the GPU memory that only makes switches faster, for good; return whether there was any."""
+        left = self.resident.leave_gpu()
+        if self._originals is PristineMode.GPU:
+            kept = sum(pristine.gpu_bytes for pristine in self._pristine.values())
+            self._originals = originals_off_gpu(kept, available_bytes())
+            for pristine in self._pristine.values():
+                pristine.leave_gpu(self._originals)
+            left = left or kept > 0
+        return left
 
     def _target(self, side: Expert, spec: RenderSpec) -> Target:
         files = spec.loras_for(side)
@@ -77,10 +116,10 @@ class LoraState:
         known = expert.without_tensors(files, strict=spec.strict, whole=whole)
         if known is not None:
             return known
-        return expert.target(files, [self._resident.get(file, strict=spec.strict) for file in files], whole=whole)
+        return expert.target(files, [self.resident.get(file, strict=spec.strict) for file in files], whole=whole)
 
     def _change(self, changes: Mapping[Expert, Target]) -> None:
-        with self._free_weights():
+        with self._without_hooks():
             try:
                 for side, target in changes.items():
                     self._experts[side].become(target)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
-from deployments.wan.loading import expert_files
-from deployments.wan.loras.setup import COMPONENTS, set_up_loras
+from deployments.wan.loading import COMPONENTS, expert_files
 from deployments.wan.loras.state import LoraState
-from deployments.wan.offload import OffloadPlan, apply_plan, without_hooks
+from deployments.wan.memory.offload import place, without_hooks
+from deployments.wan.memory.planner import MemoryPlan
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import PAIR, Expert, Recipe, RenderSpec
 from tests.loras.model import TINY
@@ -23,7 +23,7 @@ Weights = Mapping[str, torch.Tensor]
 
 def save_experts(folder: Path, **options: Any) -> Path:
     """Both experts of a checkpoint with random weights of `tests.loras.model.TINY`, each with its own."""
-    for seed, name in enumerate(COMPONENTS.values()):
+    for seed, name in enumerate(COMPONENTS[side] for side in PAIR):
         expert = WanTransformer3DModel(
             num_attention_heads=2,
             attention_head_dim=TINY.dim // 2,
@@ -41,6 +41,23 @@ def save_experts(folder: Path, **options: Any) -> Path:
     return folder
 
 
+def memory_plan(
+    originals: PristineMode,
+    lora_bytes: int = 2**30,
+    offload: OffloadMode = OffloadMode.NONE,
+    *,
+    on_gpu: bool = False,
+) -> MemoryPlan:
+    """A plan with everything where the test wants it."""
+    return MemoryPlan(
+        offload=offload,
+        reason="",
+        originals=originals,
+        lora_host_bytes=lora_bytes,
+        lora_gpu_bytes=2**30 if on_gpu else 0,
+    )
+
+
 class Experts:
     """A pipeline of the two experts alone, and its LoRA state."""
 
@@ -56,24 +73,22 @@ class Experts:
     ) -> None:
         parts = {
             name: WanTransformer3DModel.from_pretrained(folder, subfolder=name, dtype=dtype)
-            for name in COMPONENTS.values()
+            for name in (COMPONENTS[side] for side in PAIR)
         }
         scheduler = UniPCMultistepScheduler()
         self.pipe = WanPipeline(None, None, None, scheduler, **parts, boundary_ratio=0.875)
         self.loaded = {side: self.weights(side) for side in PAIR}
-        self.plan = OffloadPlan(offload, "")
+        self.offload = offload
         self.device = device
         self.dtype = dtype
-        apply_plan(self.pipe, self.plan, device)
-        self.state: LoraState = set_up_loras(
-            self.pipe,
-            lambda: self.plan,
-            device,
-            dtype,
+        place(self.pipe, offload, device)
+        self.state = LoraState(
+            {side: self.expert(side) for side in PAIR},
+            device=device,
+            dtype=dtype,
+            plan=memory_plan(pristine, lora_memory_bytes, offload, on_gpu=device.type != "cpu"),
             files=partial(expert_files, str(folder)),
-            pristine=pristine,
-            lora_memory_bytes=lora_memory_bytes,
-            allowance_bytes=0,
+            without_hooks=lambda: without_hooks(self.pipe, offload, device),
         )
 
     def apply(self, spec: RenderSpec) -> None:
@@ -98,7 +113,7 @@ class Experts:
 
     def waiting_weights(self, side: Expert) -> Weights:
         """The same with offload hooks off."""
-        with without_hooks(self.pipe, self.plan, self.device):
+        with without_hooks(self.pipe, self.offload, self.device):
             return self.weights(side)
 
     def adapters(self, side: Expert) -> Weights:

@@ -45,7 +45,7 @@ def test_memory_on_the_gpu_is_given_back_and_nothing_else_changes(tiny_experts: 
     experts.apply(spec)
     before = {side: experts.weights(side) for side in PAIR}
     assert experts.state.leave_gpu()
-    assert experts.state.pristine_mode is PristineMode.HOST
+    assert experts.state.originals is PristineMode.HOST
     assert {lora.memory for lora in experts.state.resident.listing} == {"host"}
     assert not experts.state.leave_gpu()
     assert all(same(experts.weights(side), before[side]) for side in PAIR)

@@ -1,6 +1,7 @@
 """Frames of the runtime against an independent use of diffusers, and its behaviour when a render ends early."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-import deployments.wan.offload as offload_module
+import deployments.wan.memory.offload as offload_module
 import deployments.wan.runtime as runtime_module
 from deployments.pipeline import Frames
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.loras.state import LoraState
-from deployments.wan.offload import next_plan
+from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
-from serve_app.errors import ConfigurationInvalid, LoraChanged, LoraNotLoaded, OutOfMemory, RenderFailed
+from serve_app.errors import ConfigurationInvalid, LoraNotLoaded, OutOfMemory, RenderFailed
 from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile
@@ -138,9 +139,13 @@ def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: Wa
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[OffloadMode]:
     """Lets a CPU go over to leaner plans as a GPU does, and notes which were applied in place of applying them."""
     modes: list[OffloadMode] = []
-    monkeypatch.setattr(runtime_module, "next_plan", lambda plan, _device_type: next_plan(plan, "cuda"))
+
+    def plan_as_on_a_gpu(**options: Any) -> MemoryPlan:
+        return replace(make_plan(**options), fallbacks=(OffloadMode.MODEL, OffloadMode.SEQUENTIAL))
+
+    monkeypatch.setattr(runtime_module, "make_plan", plan_as_on_a_gpu)
     for module in (runtime_module, offload_module):
-        monkeypatch.setattr(module, "apply_plan", lambda _pipe, plan, _device: modes.append(plan.mode))
+        monkeypatch.setattr(module, "place", lambda _pipe, mode, _device: modes.append(mode))
     return modes
 
 
@@ -243,16 +248,6 @@ def test_numbers_that_are_not_finite_fail_the_render(
 def test_a_frame_count_that_the_model_does_not_make_is_refused(render: Render) -> None:
     with pytest.raises(RenderFailed, match="expected"):
         render(num_frames=6)
-
-
-def test_a_render_error_leaves_the_loaded_pair(
-    runtime: WanRuntime, render: Render, high: LoraFile, low: LoraFile
-) -> None:
-    render(high, low)
-    key = runtime.pair_key
-    with pytest.raises(LoraChanged):
-        render(high.model_copy(update={"content": "0" * 64, "sha256": "0" * 64}), low)
-    assert runtime.pair_key == key
 
 
 def test_every_part_of_a_render_is_timed(demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]) -> None:

@@ -57,7 +57,6 @@ def test_a_missing_side_a_zero_multiplier_and_no_pair_equal_the_base(
     np.testing.assert_array_equal(render(_scaled(high, 0), _scaled(low, 0), recipe=recipe), base)
     # After all that, the base must be what a process that never saw a LoRA computes.
     untouched = load_demo(demo_checkpoint)
-    assert untouched.pair_key is None
     np.testing.assert_array_equal(frames_of(untouched, make_spec(recipe=recipe)), base)
     np.testing.assert_array_equal(render(recipe=recipe), base)
 
@@ -320,6 +319,15 @@ def test_the_pair_key_is_of_what_is_loaded(experts: Experts, layouts: dict[str, 
     assert experts.state.pair_key == pair_key((low,))
     experts.clear(make_spec())
     assert experts.state.pair_key is None
+
+
+def test_a_render_error_leaves_the_loaded_pair(experts: Experts, layouts: dict[str, Path]) -> None:
+    high, low = (lora_file(side, layouts["ai-toolkit"]) for side in PAIR)
+    experts.apply(make_spec(high, low))
+    key, applied = experts.state.pair_key, experts.state.applied
+    with pytest.raises(LoraChanged):
+        experts.apply(make_spec(high.model_copy(update={"content": "0" * 64, "sha256": "0" * 64}), low))
+    assert (experts.state.pair_key, experts.state.applied) == (key, applied)
 
 
 def test_a_file_that_was_replaced_or_removed_is_refused(

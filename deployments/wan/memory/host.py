@@ -1,4 +1,4 @@
-"""Host memory: how much there is, and copies of tensors that a GPU reads at full speed."""
+"""Host memory: how much is free, and copies of tensors in pinned (page-locked) memory, which a GPU reads faster."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ _ALIGNMENT = 512  # bytes; any dtype, and whole cache lines
 
 
 def available_bytes() -> int:
-    """What this process could still allocate without swapping, within its container's limit.
+    """Return the bytes that this process can still allocate without swapping, within its container's limit.
 
-    From `/proc/meminfo`, because what sysconf calls available leaves out the page cache, and reading a checkpoint
-    fills it. Elsewhere than on Linux, all of the machine's memory.
+    Read from `/proc/meminfo`, because sysconf does not count the page cache as available, and reading a checkpoint
+    fills the page cache. On systems other than Linux: all of the machine's memory.
     """
     try:
         in_kib = dict(line.split()[:2] for line in _MEMINFO.read_text().splitlines())["MemAvailable:"]
@@ -24,7 +24,7 @@ def available_bytes() -> int:
 
 
 def _container_bytes() -> int:
-    """What cgroup v2 leaves to this container; its page cache counts as free. Unlimited: more than any machine has."""
+    """Return what cgroup v2 leaves to this container; its page cache counts as free. 2**63 without a limit."""
     try:
         limit = int((_CGROUP / "memory.max").read_text())  # ValueError: "max"
         used = int((_CGROUP / "memory.current").read_text())
@@ -35,20 +35,20 @@ def _container_bytes() -> int:
 
 
 class HostCopies:
-    """Copies of tensors in host memory, page-locked where asked for and granted.
+    """Make copies of tensors in host memory, pinned where that is asked for and granted.
 
-    Page-locked memory is cut from blocks of a power of two: torch rounds every such allocation up to one, which would
-    waste 40 % on the matrices of Wan A14B.
+    Pinned memory is taken in blocks of a power of two and then divided: torch rounds every pinned allocation up to a
+    power of two, which would waste 40 % on the matrices of Wan A14B.
     """
 
     def __init__(self, *, pinned: bool, block_bytes: int) -> None:
-        """`block_bytes`, a power of two, is the size of a block; a larger tensor gets one of its own."""
+        """Take blocks of `block_bytes`, a power of two; a larger tensor gets a block of its own."""
         self._pinned = pinned
         self._block_bytes = block_bytes
         self._blocks: list[tuple[torch.Tensor, int]] = []  # bytes, and how many of them are taken
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A copy of `tensor`, from any device. Its memory lives as long as a copy from the same block."""
+        """Copy `tensor` from any device. The memory is freed when no copy in the same block is used any more."""
         room = self._room(tensor.nbytes) if self._pinned else None
         if room is None:
             return tensor.detach().to("cpu", copy=True)
@@ -61,7 +61,7 @@ class HostCopies:
                 return block[taken : taken + size]
         try:
             block = torch.empty(max(self._block_bytes, _power_of_two(size)), dtype=torch.uint8, pin_memory=True)
-        except RuntimeError:  # the system locks no more pages; ordinary memory only is slower
+        except RuntimeError:  # the system pins no more pages; ordinary memory is only slower
             return None
         self._blocks.append((block, _aligned(size)))
         return block[:size]

@@ -1,0 +1,150 @@
+"""Sampling: make one video with the scheduler of its spec, the denoising loop of diffusers, and the VAE.
+
+A scheduler is made anew for each render, so that none finds the state that another left behind.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from deployments.pipeline import Frames
+from serve_app.errors import RenderFailed
+from serve_app.spec import RenderSpec, Sampler
+
+_TRAIN_TIMESTEPS = 1000
+_EULER_SHIFT = 5.0  # AI Toolkit's own previews since 0.9.4
+
+
+class Stopwatch:
+    """Measures the seconds that the parts of one render take, one after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """Count the time since the last lap for `part`."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._since
+        self._since = now
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One video, and what its scheduler did."""
+
+    frames: Frames
+    shift: float  # flow shift in effect
+    boundary_step: int  # denoising steps of the high noise expert
+
+
+class VideoSampler:
+    """Runs one pipeline whose experts and text embeddings are ready."""
+
+    def __init__(self, pipe: Any, device: torch.device) -> None:
+        """Take a WanPipeline with the scheduler that its checkpoint ships; `device` computes."""
+        self._pipe = pipe
+        self._device = device
+        self._shipped_scheduler = pipe.scheduler
+
+    def sample(
+        self,
+        spec: RenderSpec,
+        embeddings: Mapping[str, torch.Tensor],
+        on_step: Callable[[int], None],
+        watch: Stopwatch,
+    ) -> Sampled:
+        """Generate the frames of `spec`; time the parts "denoise" and "decode".
+
+        `embeddings` are arguments of the pipeline in place of prompts. `on_step` gets the count of finished denoising
+        steps after each one.
+
+        Raises:
+            RenderFailed: see `to_pixels`.
+        """
+
+        def after_step(_pipe: Any, step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+            if step + 1 == spec.sample_steps:
+                self._wait_for_device()  # else the last step would count as decoding
+            watch.lap("denoise")
+            on_step(step + 1)
+            return {}
+
+        scheduler = make_scheduler(spec, self._shipped_scheduler)
+        self._pipe.scheduler = scheduler
+        result = self._pipe(
+            **embeddings,
+            width=spec.width,
+            height=spec.height,
+            num_frames=spec.num_frames,
+            num_inference_steps=spec.sample_steps,
+            # Only this one: the pipeline then uses it for both experts, and 1.0 turns guidance off for both.
+            guidance_scale=spec.guidance_scale,
+            # On the CPU whatever the device, so that a seed means the same noise everywhere.
+            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            callback_on_step_end=after_step,
+            output_type="np",
+        )
+        frames = to_pixels(result.frames[0], spec)
+        watch.lap("decode")
+        return Sampled(frames, shift_of(scheduler), boundary_step(scheduler, self._pipe.config.boundary_ratio))
+
+    def _wait_for_device(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def make_scheduler(spec: RenderSpec, shipped: Any) -> Any:
+    """Return a fresh scheduler for `spec`; `shipped`, the base checkpoint's, is only looked at.
+
+    Without a shift in the spec, UniPC is the checkpoint's scheduler, bit for bit, and Euler has shift 5.
+    """
+    if spec.sampler is Sampler.EULER:
+        shift = _EULER_SHIFT if spec.shift is None else spec.shift
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=_TRAIN_TIMESTEPS, shift=shift)
+    changes = {} if spec.shift is None else {_shift_name(shipped.config): spec.shift}
+    return type(shipped).from_config(shipped.config, **changes)
+
+
+def shift_of(scheduler: Any) -> float:
+    """Return the flow shift that is in effect."""
+    return float(scheduler.config[_shift_name(scheduler.config)])
+
+
+def boundary_step(scheduler: Any, boundary_ratio: float | None) -> int:
+    """Count the denoising steps that the high noise expert ran.
+
+    It takes those whose timestep is at or above boundary_ratio x the scheduler's training timesteps
+    (`WanPipeline.__call__`); without a ratio, all.
+    """
+    if boundary_ratio is None:
+        return len(scheduler.timesteps)
+    boundary = boundary_ratio * scheduler.config["num_train_timesteps"]
+    return sum(timestep >= boundary for timestep in scheduler.timesteps.tolist())
+
+
+def to_pixels(video: npt.NDArray[np.float32], spec: RenderSpec) -> Frames:
+    """Convert [frames, height, width, 3] from 0..1 to 0..255, rounded to the nearest as diffusers rounds PIL frames.
+
+    Raises:
+        RenderFailed: a number is not finite, or the shape is not the spec's.
+    """
+    expected = (spec.num_frames, spec.height, spec.width, 3)
+    if video.shape != expected:
+        raise RenderFailed(f"the pipeline gave frames of shape {video.shape}, expected {expected}")
+    if not np.isfinite(video).all():
+        raise RenderFailed(
+            "the video has pixels that are not finite numbers; a LoRA with broken weights, or too high a multiplier "
+            "for it, does that"
+        )
+    return (video * 255).round().astype(np.uint8)
+
+
+def _shift_name(config: Mapping[str, Any]) -> str:
+    return "flow_shift" if "flow_shift" in config else "shift"
