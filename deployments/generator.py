@@ -215,7 +215,7 @@ class Generator:
         replica_s = generated.fetch_s + generated.generate_s
         denoise_s = generated.rendered.seconds.denoise
         cost = MeasuredCost(denoise_s / claim.spec.sample_steps, replica_s - denoise_s)
-        measurement = Measurement(self._plan.cost_name, CostKey.of(claim.spec), cost)
+        measurement = Measurement(self._plan.cost_name, CostKey.of(claim.spec, self._plan.card), cost)
         self._cost_metrics.predicted(claim.cost_s, replica_s)
         published = await self._report(lambda: self._store.succeed(claim, output, measurement))
         # What nobody will ever ask for: this attempt's file, or those of attempts that died before they could publish.

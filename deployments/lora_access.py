@@ -12,7 +12,7 @@ _GIB = 2**30
 
 def lora_resolver(plan: ServicePlan) -> LoraResolver:
     """What the Ingress asks about the LoRAs of a request."""
-    return LoraResolver(_library(plan), _sources(plan), plan.architecture)
+    return LoraResolver(_library(plan), _sources(plan), plan.card.architecture)
 
 
 def local_loras(plan: ServicePlan) -> LocalLoras:
@@ -21,7 +21,7 @@ def local_loras(plan: ServicePlan) -> LocalLoras:
 
 
 def _library(plan: ServicePlan) -> LoraLibrary:
-    return LoraLibrary(plan.settings.lora_root, plan.architecture)
+    return LoraLibrary(plan.settings.lora_root, plan.card.architecture)
 
 
 def _sources(plan: ServicePlan) -> LoraSources:

@@ -1,15 +1,19 @@
-"""`build`: settings in, a Serve application out. The only module that knows every part."""
+"""Composition root: args in, a Serve application out. The only module that imports every part.
 
-import json
+serve run serve_config.yaml  # calls serve_app:build, which calls application(args)
+"""
+
 import logging
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import ray
 from pydantic import ValidationError
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
 
 from deployments.dispatcher import Dispatcher
@@ -17,26 +21,27 @@ from deployments.generator import Generator
 from deployments.ingress import Ingress
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.database import migrate
-from serve_app.models.architecture import WanArchitecture
-from serve_app.models.card import ModelCard, load_card
+from serve_app.models.card import ImageInput, ModelCard, load_card
 from serve_app.plan import ServicePlan
 from serve_app.settings import STATE_DIRECTORY, Profile, Settings, wrong_values
 
 logger = logging.getLogger("ray.serve")
 
 _BANNER_COLUMNS = 88
-# The Ingress never blocks its loop, so it may be Serve's own: no request crosses to another thread and back.
+# The Ingress never blocks its event loop, so it runs on Serve's own: no request changes threads twice.
 _ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
-_MANY = 1000  # calls at once; these replicas only wait for the store and for each other
+_MANY = 1000  # calls at once: these replicas only wait for the store and for each other
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
 _DRAIN_POLL_S = 2
 _HEALTH_PERIOD_S = 5  # three failed checks in a row replace a replica
-_LOOK_BACK_S = 3  # `downscale_delay_s` is longer: else Serve takes old work for new, and brings back what just went
+_LOOK_BACK_S = 3  # `downscale_delay_s` is longer: else Serve counts finished work and starts a replica again
 _METRICS_INTERVAL_S = 1
+
+DemoBuilder = Callable[[Path, Path], tuple[str, str]]  # (directory, lora_root) -> base_model, transformer_model
 
 
 def application(args: dict[str, Any]) -> Application:
-    """The Serve application for these args.
+    """Build the Serve application for these args.
 
     Raises:
         ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
@@ -48,10 +53,77 @@ def application(args: dict[str, Any]) -> Application:
     return bind(plan)
 
 
+def _settings(args: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**args)
+    except ValidationError as error:
+        raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
+
+
+def _plan(settings: Settings) -> ServicePlan:
+    card = load_card(settings.model)
+    if card.image_input is not ImageInput.NONE:
+        raise ConfigurationInvalid(f"model: {card.title} starts from an image, which this version does not take")
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    profile = _profile(settings.profile, gpus)
+    demo = card.demo if profile is Profile.CPU and settings.base_model is None else None
+    base_model, transformer_model = _demo(demo, settings) if demo else _checkpoint(card, settings)
+    return ServicePlan(
+        settings=settings,
+        card=card.of_checkpoint(transformer_model),
+        profile=profile,
+        base_model=base_model,
+        transformer_model=transformer_model,
+        max_generators=settings.max_generators or (max(1, gpus) if profile is Profile.GPU else 1),
+        demo=demo is not None,
+    )
+
+
+def _profile(wanted: Profile, gpus: int) -> Profile:
+    if wanted is Profile.GPU and not gpus:
+        raise ConfigurationInvalid(
+            "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, or use profile: auto or cpu"
+        )
+    if wanted is Profile.AUTO:
+        return Profile.GPU if gpus else Profile.CPU
+    return wanted
+
+
+def _checkpoint(card: ModelCard, settings: Settings) -> tuple[str, str]:
+    return settings.base_model or card.base_model, settings.transformer_model or card.transformer_model
+
+
+def _demo(function: str, settings: Settings) -> tuple[str, str]:
+    """Build the demo checkpoint, and LoRAs for it, by the function that the card names.
+
+    It is resolved here and not imported above: it needs the model stack, which takes seconds to import.
+    """
+    build: DemoBuilder = resolve_name(function)
+    return build(STATE_DIRECTORY.absolute() / "demo", settings.lora_root)
+
+
+def _banner(plan: ServicePlan) -> str:
+    lines = [
+        f"{plan.card.title} ({plan.card.id}) on {plan.profile.value}",
+        f"base model    {plan.base_model}",
+        f"experts       {plan.transformer_model}",
+        f"LoRA root     {plan.settings.lora_root}",
+        *textwrap.wrap(plan.notice or "", _BANNER_COLUMNS),
+    ]
+    rule = "=" * _BANNER_COLUMNS
+    return "\n".join(["", rule, *lines, rule])
+
+
 def bind(plan: ServicePlan) -> Application:
-    """Ingress -> Dispatcher -> Generator, sized by the plan. Fractions of CPUs let all three share one core."""
+    """Return Ingress -> Dispatcher -> Generator, sized by the plan. Fractions of CPUs let all three share one core."""
+    generator, dispatcher, ingress = _generator(plan), _dispatcher(), _ingress(plan)
+    app: Application = ingress.bind(plan, dispatcher.bind(plan, generator.bind(plan)))
+    return app
+
+
+def _generator(plan: ServicePlan) -> Deployment:
     settings = plan.settings
-    generator = serve.deployment(
+    return serve.deployment(
         Generator,
         name="Generator",
         max_ongoing_requests=1,
@@ -75,7 +147,10 @@ def bind(plan: ServicePlan) -> Application:
             downscale_delay_s=settings.downscale_delay_s,
         ),
     )
-    dispatcher = serve.deployment(
+
+
+def _dispatcher() -> Deployment:
+    return serve.deployment(
         Dispatcher,
         name="Dispatcher",
         num_replicas=1,
@@ -83,86 +158,16 @@ def bind(plan: ServicePlan) -> Application:
         ray_actor_options={"num_cpus": 0.1},
         health_check_period_s=_HEALTH_PERIOD_S,
     )
-    ingress = serve.deployment(
+
+
+def _ingress(plan: ServicePlan) -> Deployment:
+    return serve.deployment(
         Ingress,
         name="Ingress",
-        num_replicas=settings.ingress_replicas,
+        num_replicas=plan.settings.ingress_replicas,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0.2, "runtime_env": {"env_vars": _ONE_LOOP}},
-        # Clients poll: a line per request would bury everything else, and costs as much as answering does. Where its
-        # level is let through, Serve makes the line all the same, and only then drops it.
+        # Clients poll, so a line per request would hide every other one, and costs as much as the answer. The level
+        # is set too: Serve formats the access line, and drops it later, wherever the level lets it through.
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
     )
-    app: Application = ingress.bind(plan, dispatcher.bind(plan, generator.bind(plan)))
-    return app
-
-
-def _settings(args: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**args)
-    except ValidationError as error:
-        raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
-
-
-def _plan(settings: Settings) -> ServicePlan:
-    card = load_card(settings.model)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    profile = _profile(settings.profile, gpus)
-    demo = profile is Profile.CPU and settings.base_model is None
-    base_model, transformer_model = (
-        _demo(settings)
-        if demo
-        else (settings.base_model or card.base_model, settings.transformer_model or card.transformer_model)
-    )
-    return ServicePlan(
-        settings=settings,
-        card=card,
-        profile=profile,
-        base_model=base_model,
-        transformer_model=transformer_model,
-        architecture=_architecture(transformer_model, card),
-        max_generators=settings.max_generators or (max(1, gpus) if profile is Profile.GPU else 1),
-        demo=demo,
-    )
-
-
-def _profile(wanted: Profile, gpus: int) -> Profile:
-    if wanted is Profile.GPU and not gpus:
-        raise ConfigurationInvalid(
-            "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, or use profile: auto or cpu"
-        )
-    if wanted is Profile.AUTO:
-        return Profile.GPU if gpus else Profile.CPU
-    return wanted
-
-
-def _demo(settings: Settings) -> tuple[str, str]:
-    """Build the demo checkpoint and its LoRA pair where they are missing; their base and expert directories."""
-    # Only the demo needs the model stack at this point, and it takes seconds to import.
-    from deployments.wan.demo import ensure_demo_checkpoint, ensure_demo_loras  # noqa: PLC0415
-
-    checkpoint = ensure_demo_checkpoint(STATE_DIRECTORY.absolute() / "demo")
-    ensure_demo_loras(settings.lora_root)
-    return str(checkpoint.base), str(checkpoint.transformers)
-
-
-def _architecture(transformer_model: str, card: ModelCard) -> WanArchitecture:
-    """Of a checkpoint on disk: its own config; of one on the hub: what the card says."""
-    config = Path(transformer_model, "transformer", "config.json")
-    if config.is_file():
-        return WanArchitecture.from_config(json.loads(config.read_text()), card.title)
-    if Path(transformer_model).is_absolute():
-        raise ConfigurationInvalid(f"transformer_model: {config} does not exist")
-    return WanArchitecture.from_config(card.architecture, card.title)
-
-
-def _banner(plan: ServicePlan) -> str:
-    lines = [
-        f"{plan.card.title} ({plan.card.id}) on {plan.profile.value}",
-        f"base model    {plan.base_model}",
-        f"experts       {plan.transformer_model}",
-        f"LoRA root     {plan.settings.lora_root}",
-        *textwrap.wrap(plan.notice or "", _BANNER_COLUMNS),
-    ]
-    rule = "=" * _BANNER_COLUMNS
-    return "\n".join(["", rule, *lines, rule])

@@ -1,4 +1,7 @@
-"""The command line: `wan-lora inspect HIGH LOW`."""
+"""The command line.
+
+wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
+"""
 
 import json
 from pathlib import Path
@@ -9,16 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serve_app.errors import ServiceError
+from serve_app.errors import ServiceError, SingleLoraOnly
 from serve_app.loras.formats.norms import NormSummary
 from serve_app.loras.report import FileReport, inspect_file, warnings_of_pair
-from serve_app.models.architecture import WanArchitecture
-from serve_app.models.card import load_card
+from serve_app.models.card import ModelCard, load_card
+from serve_app.settings import DEFAULT_MODEL
 from serve_app.spec import Expert
 
-_MODEL = "wan22_14b_t2v"
-
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into LoRA files for Wan 2.2 T2V A14B.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into LoRA files.")
 
 
 @app.callback()
@@ -28,20 +29,22 @@ def _commands() -> None:
 
 @app.command()
 def inspect(
-    high: Annotated[Path, typer.Argument(help="The file for the high noise expert, or one that holds both experts.")],
+    high: Annotated[Path, typer.Argument(help="The file for the high noise expert, or the only file.")],
     low: Annotated[Path | None, typer.Argument(help="The file for the low noise expert.")] = None,
+    *,
+    model: Annotated[str, typer.Option(help="A model card: its id, or the path of its file.")] = DEFAULT_MODEL,
     norms: Annotated[bool, typer.Option("--norms", help="Also how strongly each layer is changed (slower).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     experts: Annotated[
-        Path | None, typer.Option(help="A checkpoint directory whose experts have other sizes than the 14B model's.")
+        Path | None, typer.Option(help="A checkpoint directory whose experts have other sizes than the card says.")
     ] = None,
 ) -> None:
     """Say what a pair holds, which side each file looks like, and which recipe shows it as its previews did."""
-    architecture = _architecture(experts)
-    sides = [(Expert.HIGH if low else None, high), *([(Expert.LOW, low)] if low else [])]
+    sides = [(Expert.HIGH, high), (Expert.LOW, low)] if low else [(None, high)]
     try:
+        card = _card(model, experts, len(sides))
         reports = [
-            inspect_file(path, str(path), architecture, expert=expert, strict=False, norms=norms)
+            inspect_file(path, str(path), card.architecture, expert=expert, strict=False, norms=norms)
             for expert, path in sides
         ]
     except (ServiceError, OSError) as error:
@@ -55,12 +58,11 @@ def inspect(
         _print(reports, warnings)
 
 
-def _architecture(experts: Path | None) -> WanArchitecture:
-    card = load_card(_MODEL)
-    if experts is None:
-        return WanArchitecture.from_config(card.architecture, card.title)
-    config = json.loads((experts / "transformer" / "config.json").read_text())
-    return WanArchitecture.from_config(config, card.title)
+def _card(model: str, experts: Path | None, files: int) -> ModelCard:
+    card = load_card(model)
+    if files > len(card.experts):
+        raise SingleLoraOnly(f"{card.title} has one expert: inspect one file at a time")
+    return card if experts is None else card.of_checkpoint(str(experts.absolute()))
 
 
 def _print(reports: list[FileReport], warnings: list[str]) -> None:

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
-from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import ModelCard
 from serve_app.settings import Profile
 from serve_app.spec import Recipe, RenderSpec
 
-_PATCH_PIXELS = 16  # a token covers 16x16 pixels of one latent frame: 8 by the VAE, 2 by the patch embedding
-_FRAMES_PER_LATENT = 4
 _SIZE_STEP = 1.05  # sizes whose token counts differ by less than this share what was measured
 
 
@@ -22,9 +21,10 @@ class CostKey:
     size_class: int  # logarithm of the token count
 
     @classmethod
-    def of(cls, spec: RenderSpec) -> "CostKey":
-        """The key of a render."""
-        return cls(spec.recipe, spec.guidance_scale > 1, round(math.log(token_count(spec), _SIZE_STEP)))
+    def of(cls, spec: RenderSpec, card: ModelCard) -> Self:
+        """Return the key of a render of that model."""
+        tokens = card.token_count(width=spec.width, height=spec.height, num_frames=spec.num_frames)
+        return cls(spec.recipe, spec.guidance_scale > 1, round(math.log(tokens, _SIZE_STEP)))
 
     @property
     def tokens(self) -> float:
@@ -45,12 +45,6 @@ class MeasuredCost:
     other_s: float
 
 
-def token_count(spec: RenderSpec) -> int:
-    """Tokens of the render's video: latent frames x height/16 x width/16."""
-    latent_frames = (spec.num_frames - 1) // _FRAMES_PER_LATENT + 1
-    return max(1, latent_frames * (spec.height // _PATCH_PIXELS) * (spec.width // _PATCH_PIXELS))
-
-
 # Before anything was measured. GPU: an H200 runs 832x480x41 at 1.46 PFLOP a step in 2.9 s; docs/performance.md.
 _PRIOR_FLOPS_PER_S = {Profile.GPU: 5e14, Profile.CPU: 5e10}
 _PRIOR_PASS_S = 0.005  # launching one pass of an expert, however small
@@ -62,13 +56,13 @@ _PRIOR_S_PER_TOKEN = {Profile.GPU: 8e-5, Profile.CPU: 1e-3}  # decoding
 class CostModel:
     """Predicts from the measurements there are; scales by FLOPs from the most similar one, or from a prior."""
 
-    architecture: WanArchitecture
+    card: ModelCard
     profile: Profile
     measured: Mapping[CostKey, MeasuredCost]
 
     def predict(self, spec: RenderSpec) -> float:
         """Seconds of one replica, from its being won to its being free."""
-        cost = self._cost(CostKey.of(spec))
+        cost = self._cost(CostKey.of(spec, self.card))
         return spec.sample_steps * cost.step_s + cost.other_s
 
     def _cost(self, key: CostKey) -> MeasuredCost:
@@ -84,7 +78,7 @@ class CostModel:
         return MeasuredCost(step_s, _PRIOR_OTHER_S + key.tokens * _PRIOR_S_PER_TOKEN[self.profile])
 
     def _step_flops(self, key: CostKey) -> float:
-        return key.passes * forward_flops(self.architecture, key.tokens)
+        return key.passes * self.card.architecture.forward_flops(key.tokens)
 
 
 def most_similar(key: CostKey, known: Iterable[CostKey]) -> CostKey | None:
@@ -99,22 +93,3 @@ def most_similar(key: CostKey, known: Iterable[CostKey]) -> CostKey | None:
         )
 
     return min(known, key=distance, default=None)
-
-
-def forward_flops(architecture: WanArchitecture, tokens: float) -> float:
-    """FLOPs of one pass of one expert: 2 x parameters x tokens, and 4 x tokens^2 x width of each layer's attention.
-
-    For Wan 2.2 A14B that is 2 x 14.3e9 x L + 40 x 4 x L^2 x 5120.
-    """
-    width = architecture.dim
-    attention = 4 * architecture.num_layers * tokens**2 * width
-    return 2 * parameter_count(architecture) * tokens + attention
-
-
-def parameter_count(architecture: WanArchitecture) -> int:
-    """Parameters of one expert's linear layers: 8 d^2 + 2 d f a block, and the text and time embeddings."""
-    width = architecture.dim
-    blocks = architecture.num_layers * (8 * width**2 + 2 * width * architecture.ffn_dim)
-    text = architecture.text_dim * width + width**2
-    time = architecture.freq_dim * width + 7 * width**2
-    return blocks + text + time

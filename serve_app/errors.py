@@ -6,6 +6,8 @@
     │   ├── LoraFileRequired
     │   ├── MoeFormatRequired
     │   ├── SingleMoeConfigOnly
+    │   ├── MoeFormatNotSupported
+    │   ├── SingleLoraOnly
     │   ├── LoraNotFound
     │   ├── LoraPathRefused
     │   ├── LoraInvalid
@@ -41,7 +43,8 @@ Each class carries its HTTP `status` and its `code`, which programs read and whi
 
 Each instance carries a message that says what to do, and `details` with the names and values that caused it. Codes are
 part of the HTTP API, so renaming a class changes the API. MODEL_NOT_FOUND, LORA_FILE_REQUIRED, MOE_FORMAT_REQUIRED,
-SINGLE_MOE_CONFIG_ONLY, LORA_NOT_FOUND and REQUEST_NOT_FOUND are the reference server's.
+SINGLE_MOE_CONFIG_ONLY, MOE_FORMAT_NOT_SUPPORTED, SINGLE_LORA_ONLY, LORA_NOT_FOUND and REQUEST_NOT_FOUND are the
+reference server's.
 """
 
 import re
@@ -103,6 +106,14 @@ class MoeFormatRequired(RequestError):
 
 class SingleMoeConfigOnly(RequestError):
     """More than one LoRA for one expert."""
+
+
+class MoeFormatNotSupported(RequestError):
+    """A LoRA says which expert it is for, and the model has only one."""
+
+
+class SingleLoraOnly(RequestError):
+    """More than one LoRA for a model with one expert."""
 
 
 class LoraNotFound(RequestError):

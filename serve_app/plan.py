@@ -1,4 +1,4 @@
-"""What `build` decided once for every part of the service."""
+"""The service plan: what `build` decided once for every part of the service."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.models.architecture import WanArchitecture
 from serve_app.models.card import ModelCard
 from serve_app.settings import Profile, Settings
 
@@ -17,30 +16,30 @@ class ServicePlan(BaseModel):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     settings: Settings
-    card: ModelCard
+    card: ModelCard  # with the architecture of the experts in `transformer_model`
     profile: Profile  # cpu or gpu
     base_model: str  # hub id or directory
     transformer_model: str
-    architecture: WanArchitecture  # of each expert
     max_generators: int
     demo: bool
 
     @property
     def cost_name(self) -> str:
-        """Of replicas whose renders cost alike: this model, from these weights, on this kind of device."""
+        """Return the name of replicas whose renders cost alike: model, weights and kind of device."""
         weights = hashlib.sha256(f"{self.base_model}|{self.transformer_model}|{self.settings.dtype}".encode())
         return f"{self.card.id}@{self.profile.value}-{weights.hexdigest()[:12]}"
 
     def retuned(self, changes: Mapping[str, Any] | None) -> Self:
-        """The plan with the `user_config` of a deployment; see `Settings.retuned`."""
+        """Return the plan with the `user_config` of a deployment; see `Settings.retuned`."""
         return self.model_copy(update={"settings": self.settings.retuned(changes or {})})
 
     @property
     def notice(self) -> str | None:
-        """What clients must be told about this service."""
+        """Return what clients must be told about this service; None where there is nothing."""
         if not self.demo:
             return None
         return (
             "DEMO: this service runs a tiny checkpoint with random weights on the CPU. Its videos show that "
-            "everything works, not what Wan 2.2 looks like. Start it where Ray has a GPU to serve the real model."
+            f"everything works, not what {self.card.title} looks like. Start it where Ray has a GPU to serve the real "
+            "model."
         )

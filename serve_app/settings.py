@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from serve_app.errors import ConfigurationInvalid
 
 STATE_DIRECTORY = Path("var")
+DEFAULT_MODEL = "wan22_14b_t2v"
 
 
 def wrong_values(error: ValidationError) -> str:
@@ -98,7 +99,7 @@ class Settings(BaseModel):
             raise ConfigurationInvalid(f"user_config: {wrong_values(error)}") from None
 
     profile: Profile = Profile.AUTO
-    model: str = "wan22_14b_t2v"
+    model: str = DEFAULT_MODEL  # an id under configs/models, or the path of a card file
     base_model: str | None = None  # from the card
     transformer_model: str | None = None  # from the card
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on GPU, float32 on CPU

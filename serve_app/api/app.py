@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from serve_app.api.openapi import DocumentedApi
 from serve_app.api.routes import router
 from serve_app.api.services import Services
 from serve_app.errors import AdmissionError, LoraSourceUnavailable, ServiceError, StoreUnavailable
@@ -14,9 +15,9 @@ _RETRY_AFTER_S = 5
 _TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
 
 _DESCRIPTION = """\
-Videos from **LoRA pairs trained with AI Toolkit for Wan 2.2 T2V A14B**.
+Videos from **LoRAs trained with AI Toolkit for %s**.
 
-1. `POST /v1/inference` with the pair and one or more prompts; it answers at once with a `request_id`.
+1. `POST /v1/inference` with the LoRAs and one or more prompts; it answers at once with a `request_id`.
 2. `GET /v1/requests/{request_id}/status` until `status` is `succeeded`, `failed` or `canceled`.
 3. `GET /v1/requests/{request_id}/result`, and the video at each output's `url`.
 """
@@ -24,7 +25,13 @@ Videos from **LoRA pairs trained with AI Toolkit for Wan 2.2 T2V A14B**.
 
 def create_app(services: Services) -> FastAPI:
     """The HTTP API over these parts."""
-    app = FastAPI(title="Wan 2.2 LoRA video", version=version("wan-lora-serve"), description=_DESCRIPTION)
+    card = services.plan.card
+    app = DocumentedApi(
+        card,
+        title="Wan 2.2 LoRA video",
+        version=version("wan-lora-serve"),
+        description=_DESCRIPTION % card.title,
+    )
     app.state.services = services
     app.include_router(router)
     app.exception_handler(ServiceError)(_service_error)

@@ -46,7 +46,7 @@ class Forecaster:
 
     async def _read(self) -> CostModel:
         measured = await self._store.costs(self._plan.cost_name)
-        self._model = CostModel(self._plan.architecture, self._plan.profile, measured)
+        self._model = CostModel(self._plan.card, self._plan.profile, measured)
         self._read_at = monotonic()
         return self._model
 

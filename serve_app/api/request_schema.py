@@ -3,39 +3,12 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from serve_app.models import limits
 from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler
 
-_EXAMPLE_LORAS: list[JsonValue] = [
-    {"path": "my_lora_job/my_high_noise.safetensors", "transformer": "high", "network_multiplier": 1.0},
-    {"path": "my_lora_job/my_low_noise.safetensors", "transformer": "low", "network_multiplier": 1.0},
-]
-
-EXAMPLES: list[JsonValue] = [
-    {
-        "model": "wan22_14b_t2v",
-        "trigger_word": "sks",
-        "loras": _EXAMPLE_LORAS,
-        "prompts": [
-            {
-                "prompt": "[trigger] a photo of a person",
-                "width": 1024,
-                "height": 1024,
-                "seed": 42,
-                "sample_steps": 25,
-                "guidance_scale": 4.0,
-                "neg": "",
-                "num_frames": 41,
-                "fps": 16,
-            }
-        ],
-    }
-]
-
-_SIZE = "Pixels; floored to a multiple of 32, in the recipe `preview` of 16."
-
-Multiplier = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+Multiplier = Annotated[float, Field(ge=limits.MULTIPLIER.least, le=limits.MULTIPLIER.most, allow_inf_nan=False)]
 
 
 def _printable(token: SecretStr) -> SecretStr:
@@ -75,10 +48,7 @@ class LoraItem(Body):
     )
     transformer: Side | None = Field(
         None,
-        description=(
-            "The expert the file was trained for: `high` (noise) or `low` (noise). Required, but for a combined file "
-            "of both experts."
-        ),
+        description=("The expert the file was trained for, of a model that has two: `high` (noise) or `low` (noise)."),
     )
     network_multiplier: Multiplier | None = Field(
         None, description="LoRA scale; 1.0 when omitted. Changing it between requests needs no reload."
@@ -95,27 +65,29 @@ class PromptItem(Body):
 
     prompt: str = Field(description="What to show. `[trigger]` is replaced by the trigger word.")
     trigger_word: str | None = Field(None, description="Replaces `[trigger]` in this prompt; overrides the request's.")
-    width: int | None = Field(None, ge=64, le=4096, description=_SIZE)
-    height: int | None = Field(None, ge=64, le=4096, description=_SIZE)
+    width: int | None = Field(None, ge=limits.SIZE.least, le=limits.SIZE.most, description="Pixels.")
+    height: int | None = Field(None, ge=limits.SIZE.least, le=limits.SIZE.most, description="Pixels.")
     seed: int | None = Field(
         None,
-        ge=-1,
-        le=2**64 - 1,
-        description="When omitted: 42 plus the prompt's index. -1 draws a random one; the result tells which.",
+        ge=limits.SEED.least,
+        le=limits.SEED.most,
+        description="-1 draws a random one; the result tells which.",
     )
-    sample_steps: int | None = Field(None, ge=1, le=150, description="Denoising steps; 25 when omitted.")
+    sample_steps: int | None = Field(
+        None, ge=limits.SAMPLE_STEPS.least, le=limits.SAMPLE_STEPS.most, description="Denoising steps."
+    )
     guidance_scale: float | None = Field(
         None,
-        ge=0,
-        le=20,
+        ge=limits.GUIDANCE_SCALE.least,
+        le=limits.GUIDANCE_SCALE.most,
         allow_inf_nan=False,
-        description="Classifier-free guidance; 4.0 when omitted, 1.0 = none.",
+        description="Classifier-free guidance; 1.0 = none.",
     )
     neg: str | None = Field(None, description="Negative prompt; empty when omitted.")
     num_frames: int | None = Field(
-        None, ge=1, le=1000, description="Frames; rounded to n // 4 * 4 + 1. 41 when omitted."
+        None, ge=limits.NUM_FRAMES.least, le=limits.NUM_FRAMES.most, description="Frames of the video."
     )
-    fps: int | None = Field(None, ge=1, le=120, description="Frames per second of the file; 16 when omitted.")
+    fps: int | None = Field(None, ge=limits.FPS.least, le=limits.FPS.most, description="Frames per second of the file.")
     sampler: Sampler | None = Field(
         None,
         description=(
@@ -126,9 +98,9 @@ class PromptItem(Body):
     shift: float | None = Field(
         None,
         gt=0,
-        le=100,
+        le=limits.MOST_SHIFT,
         allow_inf_nan=False,
-        description="Flow shift of the sampler; when omitted, 3.0 for unipc (the checkpoint's) and 5.0 for euler.",
+        description="Flow shift of the sampler.",
     )
     output_format: OutputFormat = Field(
         OutputFormat.MP4,
@@ -147,16 +119,11 @@ class PromptItem(Body):
 class InferenceRequest(Body):
     """Body of `POST /v1/inference`."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": EXAMPLES})
-
-    model: str = Field(description="Model id, as listed by `GET /v1/models`.", examples=["wan22_14b_t2v"])
-    loras: list[LoraItem] = Field(
-        description=(
-            "The LoRA pair: one `high` and/or one `low` file, each once. A server whose arg `max_loras_per_side` is "
-            "above 1 takes that many of each, which act in their order."
-        )
+    model: str = Field(description="Model id, as listed by `GET /v1/models`.")
+    loras: list[LoraItem] = Field(description=("The LoRA files."))
+    prompts: list[PromptItem] = Field(
+        min_length=limits.PROMPTS.least, max_length=limits.PROMPTS.most, description="One video each."
     )
-    prompts: list[PromptItem] = Field(min_length=1, max_length=1000, description="One video each.")
     trigger_word: str | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
     hf_token: Token | None = Field(
         None,

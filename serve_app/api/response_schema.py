@@ -105,19 +105,19 @@ class RequestResult(BaseModel):
 class Model(BaseModel):
     """A model that this service runs, with its defaults."""
 
-    id: str = Field(examples=["wan22_14b_t2v"])
-    base_model: str = Field(examples=["Wan-AI/Wan2.2-T2V-A14B-Diffusers"])
-    transformer_model: str = Field(examples=["ai-toolkit/Wan2.2-T2V-A14B-Diffusers-bf16"])
-    resolution_divisor: int = Field(examples=[32])
-    default_steps: int = Field(examples=[25])
-    default_guidance_scale: float = Field(examples=[4.0])
-    default_seed: int = Field(examples=[42])
-    default_width: int = Field(examples=[1024])
-    default_height: int = Field(examples=[1024])
-    requires_control_image: bool = Field(examples=[False])
-    is_video_model: bool = Field(examples=[True])
-    default_num_frames: int | None = Field(examples=[41])
-    default_fps: int | None = Field(examples=[16])
+    id: str = Field(description="As requests name it.")
+    base_model: str = Field(description="Checkpoint of scheduler, text encoder, tokenizer and VAE.")
+    transformer_model: str = Field(description="Checkpoint of the experts.")
+    resolution_divisor: int = Field(description="Width and height are floored to a multiple.")
+    default_steps: int = Field(description="Denoising steps when omitted.")
+    default_guidance_scale: float = Field(description="Classifier-free guidance when omitted.")
+    default_seed: int = Field(description="Seed of the first prompt when omitted; each further one has the next.")
+    default_width: int = Field(description="Pixels when omitted.")
+    default_height: int = Field(description="Pixels when omitted.")
+    requires_control_image: bool = Field(description="Whether a video starts from an image that must be sent.")
+    is_video_model: bool = Field(description="Whether it makes videos.")
+    default_num_frames: int | None = Field(description="Frames when omitted.")
+    default_fps: int | None = Field(description="Frames per second when omitted.")
     demo: bool = Field(examples=[False], description="True when the weights are the tiny random demo checkpoint.")
     notice: str | None = Field(None, description="What a user must know about this service, if anything.")
 
@@ -132,7 +132,7 @@ class Health(BaseModel):
     """The API answers."""
 
     status: Literal["healthy"] = Field("healthy", examples=["healthy"])
-    model: str = Field(examples=["wan22_14b_t2v"])
+    model: str = Field(description="Id of the model that is served.")
     profile: str = Field(examples=["gpu"])
     demo: bool = Field(examples=[False])
     notice: str | None = Field(None, description="What a user must know about this service, if anything.")

@@ -29,6 +29,8 @@ from serve_app.jobs.reading import not_found
 from serve_app.jobs.standing import Standing
 from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import check_ended
+from serve_app.models.card import ImageInput
+from serve_app.spec import Recipe
 
 _LINK_LIFETIME_S = 3600  # of a presigned address; clients fetch the output right after they ask for it
 
@@ -184,13 +186,23 @@ async def inspect_loras(body: InspectionRequest, request: Request) -> Inspection
 async def models(request: Request) -> Models:
     """The model that this service runs, with its defaults."""
     plan = services_of(request).plan
-    shared = plan.card.model_dump(include=set(Model.model_fields) - {"base_model", "transformer_model"})
+    card, defaults = plan.card, plan.card.defaults
     return Models(
         models=[
             Model(
-                **shared,
+                id=card.id,
                 base_model=plan.base_model,
                 transformer_model=plan.transformer_model,
+                resolution_divisor=card.size_divisors[Recipe.REFERENCE],
+                default_steps=defaults.sample_steps,
+                default_guidance_scale=defaults.guidance_scale,
+                default_seed=defaults.seed,
+                default_width=defaults.width,
+                default_height=defaults.height,
+                requires_control_image=card.image_input is ImageInput.REQUIRED,
+                is_video_model=True,
+                default_num_frames=defaults.num_frames,
+                default_fps=defaults.fps,
                 demo=plan.demo,
                 notice=plan.notice,
             )

@@ -16,9 +16,9 @@ from serve_app.errors import ControlImageNotSupported, ModelNotFound
 from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.loras.sides import pair_warnings, side_warnings
 from serve_app.models.card import ModelCard
+from serve_app.models.limits import RANDOM_SEED
 from serve_app.spec import LoraFile, RenderSpec
 
-RANDOM_SEED = -1
 _TRIGGER = "[trigger]"
 
 
@@ -108,7 +108,7 @@ def _check_control_images(prompts: Sequence[PromptItem], card: ModelCard) -> Non
 
 
 def _spec(prompt: PromptItem, index: int, shared: _Shared) -> RenderSpec:
-    card, recipe = shared.card, shared.recipe.for_prompt(prompt)
+    card, defaults, recipe = shared.card, shared.card.defaults, shared.recipe.for_prompt(prompt)
     return RenderSpec(
         recipe=recipe.recipe,
         sampler=recipe.sampler,
@@ -120,12 +120,12 @@ def _spec(prompt: PromptItem, index: int, shared: _Shared) -> RenderSpec:
         loras=shared.loras,
         prompt=_with_trigger(prompt.prompt, prompt.trigger_word or shared.body.trigger_word),
         negative_prompt=prompt.neg or "",
-        width=card.snap(_or(prompt.width, card.default_width), recipe.recipe),
-        height=card.snap(_or(prompt.height, card.default_height), recipe.recipe),
-        num_frames=card.round_frames(_or(prompt.num_frames, card.default_num_frames)),
-        fps=_or(prompt.fps, card.default_fps),
-        sample_steps=_or(prompt.sample_steps, card.default_steps),
-        guidance_scale=card.default_guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale,
+        width=card.snap(_or(prompt.width, defaults.width), recipe.recipe),
+        height=card.snap(_or(prompt.height, defaults.height), recipe.recipe),
+        num_frames=card.round_frames(_or(prompt.num_frames, defaults.num_frames)),
+        fps=_or(prompt.fps, defaults.fps),
+        sample_steps=_or(prompt.sample_steps, defaults.sample_steps),
+        guidance_scale=defaults.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale,
         seed=_seed(prompt.seed, index, card),
         output_format=prompt.output_format,
     )
@@ -143,5 +143,5 @@ def _with_trigger(prompt: str, trigger_word: str | None) -> str:
 def _seed(seed: int | None, index: int, card: ModelCard) -> int:
     """The seed itself; the default plus the prompt's index when omitted; a drawn one (32 bits) for -1."""
     if seed is None:
-        return card.default_seed + index
+        return card.defaults.seed + index
     return secrets.randbits(32) if seed == RANDOM_SEED else seed

@@ -1,62 +1,207 @@
-"""Model cards: `configs/models/<id>.yaml`, one file per model that the service can run."""
+"""Model cards (YAML files): everything that the service knows of a model before it loads it.
 
+    >>> card = load_card("wan22_14b_t2v")  # configs/models/wan22_14b_t2v.yaml; or the path of a card of your own
+    >>> card.snap(1000, Recipe.REFERENCE), card.round_frames(40)
+    (992, 41)
+    >>> card.token_count(width=832, height=480, num_frames=41)
+    17160
+
+The request's defaults, the texts of the API documentation, the cost model, the rules for LoRAs and the command line
+read the card. So a new model is a card, and a class with the methods of `deployments.pipeline.Pipeline`.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
 from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from serve_app.errors import ConfigurationInvalid
-from serve_app.spec import Recipe
+from serve_app.models import limits
+from serve_app.models.architecture import WanArchitecture
+from serve_app.spec import PAIR, Expert, Recipe, Sampler
+
+_DOTTED_NAME = r"^[\w.]+:[\w.]+$"
+_SUFFIX = ".yaml"
 
 
-class ModelCard(BaseModel):
-    """What is known about a model without loading it. Sizes are pixels."""
+class ImageInput(StrEnum):
+    """Whether a video starts from an image, beside its text."""
 
+    NONE = "none"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+class FrameRule(StrEnum):
+    """How a frame count is rounded to whole latent frames. n: frames asked for, s: the latents' stride in frames."""
+
+    PLUS_ONE = "n // s * s + 1"  # diffusers' WanPipeline.__call__: 40 -> 41, 6 -> 5
+    WHOLE_LATENTS = "(n - 1) // s * s + 1"  # where the latents are made first: 40 -> 37, 6 -> 5
+
+    def apply(self, frames: int, stride: int) -> int:
+        """Return the frame count that is generated for `frames`; a count that it returns is kept by it."""
+        first = frames if self is FrameRule.PLUS_ONE else frames - 1
+        return first // stride * stride + 1
+
+    def formula(self, stride: int) -> str:
+        """Return the formula with the stride filled in, as in "n // 4 * 4 + 1"."""
+        return self.value.replace("s", str(stride))
+
+
+class Stride(NamedTuple):
+    """Frames, rows and columns of pixels in one cell of the latents. The first frame has a latent frame of its own."""
+
+    frames: PositiveInt
+    rows: PositiveInt
+    columns: PositiveInt
+
+
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
-    title: str
-    pipeline: str
-    base_model: str
-    transformer_model: str
-    requires_control_image: bool
-    is_video_model: bool
-    resolution_divisor: int = Field(ge=1)
-    preview_resolution_divisor: int = Field(ge=1)
-    frame_divisor: int = Field(ge=1)
-    default_width: int
-    default_height: int
-    default_steps: int
-    default_guidance_scale: float
-    default_seed: int
-    default_num_frames: int
-    default_fps: int
-    architecture: dict[str, int | bool | list[int]]
+
+class Latents(_Frozen):
+    """What the VAE makes of a video."""
+
+    channels: int = Field(ge=1)
+    stride: Stride
+
+
+class Defaults(_Frozen):
+    """Values of a prompt that leaves them out. Sizes are pixels, before snapping."""
+
+    width: int = Field(ge=limits.SIZE.least, le=limits.SIZE.most)
+    height: int = Field(ge=limits.SIZE.least, le=limits.SIZE.most)
+    num_frames: int = Field(ge=limits.NUM_FRAMES.least, le=limits.NUM_FRAMES.most)
+    fps: int = Field(ge=limits.FPS.least, le=limits.FPS.most)
+    sample_steps: int = Field(ge=limits.SAMPLE_STEPS.least, le=limits.SAMPLE_STEPS.most)
+    guidance_scale: float = Field(ge=limits.GUIDANCE_SCALE.least, le=limits.GUIDANCE_SCALE.most)
+    seed: int = Field(ge=0, le=limits.SEED.most)  # of the first prompt; each further one has the next
+
+
+class ModelCard(_Frozen):
+    """One model. Names of checkpoints are directories or Hugging Face repositories."""
+
+    id: str  # as clients name the model
+    title: str  # as people do
+    pipeline: str = Field(pattern=_DOTTED_NAME)  # module:Class, see deployments.pipeline.Pipeline
+    base_model: str  # scheduler, text encoder, tokenizer, VAE
+    transformer_model: str  # the experts
+    demo: str | None = Field(None, pattern=_DOTTED_NAME)  # module:function, a serve_app.application.DemoBuilder
+    experts: tuple[Expert, ...]  # PAIR, or the only one
+    image_input: ImageInput
+    latents: Latents
+    frame_rule: FrameRule
+    size_divisors: dict[Recipe, int]  # width and height are floored to a multiple
+    defaults: Defaults
+    train_timesteps: int = Field(ge=1)  # of the noise schedule
+    checkpoint_shift: float = Field(gt=0)  # flow shift of the base checkpoint's own scheduler (UniPC)
+    preview_shift: float = Field(gt=0)  # flow shift of the Euler scheduler of AI Toolkit's previews
+    architecture: WanArchitecture  # of each expert
+
+    @model_validator(mode="before")
+    @classmethod
+    def _architecture_from_config(cls, values: Any) -> Any:
+        config = values.get("architecture")
+        if not isinstance(config, Mapping):
+            return values
+        try:
+            return values | {"architecture": WanArchitecture.from_config(config, values.get("title", ""))}
+        except KeyError as error:
+            raise ValueError(f"architecture lacks {error}") from error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.experts not in (PAIR, (Expert.ONLY,)):
+            raise ValueError("experts must be [high, low] or [only]")
+        if self.latents.channels != self.architecture.out_channels:
+            raise ValueError("latents.channels must be the architecture's out_channels")
+        _, rows, columns = self._token
+        for recipe in Recipe:
+            divisor = self.size_divisors.get(recipe, 0)
+            if not 0 < divisor <= limits.SIZE.least or divisor % rows or divisor % columns:
+                raise ValueError(
+                    f"size_divisors.{recipe.value} must be a multiple of a token's {rows}x{columns} pixels, "
+                    f"{limits.SIZE.least} at most"
+                )
+        return self
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the model has two experts, so that a LoRA says which one it is for."""
+        return self.experts == PAIR
 
     def snap(self, pixels: int, recipe: Recipe) -> int:
-        """The largest multiple of the recipe's divisor that is not above `pixels`."""
-        divisor = self.preview_resolution_divisor if recipe is Recipe.PREVIEW else self.resolution_divisor
+        """Return the largest multiple of the recipe's divisor that is not above `pixels`."""
+        divisor = self.size_divisors[recipe]
         return pixels // divisor * divisor
 
     def round_frames(self, frames: int) -> int:
-        """The frame count that the pipeline generates when asked for `frames`: n // 4 * 4 + 1 for Wan's VAE.
+        """Return the frame count that the pipeline generates when asked for `frames`; see `FrameRule`."""
+        return self.frame_rule.apply(frames, self.latents.stride.frames)
 
-        Counts that already have that form are kept, as in `diffusers.WanPipeline.__call__`.
+    def default_shift(self, sampler: Sampler) -> float:
+        """Return the flow shift of a render that gives none."""
+        return self.checkpoint_shift if sampler is Sampler.UNIPC else self.preview_shift
+
+    def token_count(self, *, width: int, height: int, num_frames: int) -> int:
+        """Return the tokens of a video, of this size in pixels and frames, that each expert works on.
+
+        Wan 2.2 A14B: latent frames x height/16 x width/16, as 8 pixels are one latent and 2x2 latents one token.
         """
-        return frames // self.frame_divisor * self.frame_divisor + 1
+        frames, rows, columns = self._token
+        latent_frames = (num_frames - 1) // self.latents.stride.frames + 1
+        return max(1, latent_frames // frames * (height // rows) * (width // columns))
+
+    @property
+    def _token(self) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of pixels in one token."""
+        frames, rows, columns = self.architecture.patch_size
+        return frames, rows * self.latents.stride.rows, columns * self.latents.stride.columns
+
+    def of_checkpoint(self, transformer_model: str) -> Self:
+        """Return this card with the architecture of the experts in `transformer_model`.
+
+        A directory has its own config.json, which counts. A repository on the Hub is not asked: the card counts.
+
+        Raises:
+            ConfigurationInvalid: an absolute path that holds no such checkpoint, or one of other latents.
+        """
+        config = Path(transformer_model, "transformer", "config.json")
+        if not config.is_file():
+            if Path(transformer_model).is_absolute():
+                raise ConfigurationInvalid(f"transformer_model: {config} does not exist")
+            return self
+        try:
+            values = dict(self) | {"architecture": json.loads(config.read_text())}
+            return type(self).model_validate(values)
+        except ValueError as error:
+            raise ConfigurationInvalid(f"transformer_model: {config} is not one of {self.title}: {error}") from error
 
 
 def load_card(model: str) -> ModelCard:
-    """Read the card of `model`.
+    """Read the card of `model`: an id under configs/models, or the path of a card file (`*.yaml`).
 
     Raises:
-        ConfigurationInvalid: no such card, or it is not a valid one.
+        ConfigurationInvalid: there is no such card, or it is not a valid one; the message says what is wrong.
     """
-    folder = resources.files("configs") / "models"
-    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    if model not in known:
-        raise ConfigurationInvalid(f"model '{model}' has no card under configs/models; there are: {', '.join(known)}")
+    text = Path(model).read_text() if model.endswith(_SUFFIX) and Path(model).is_file() else _own_card(model)
     try:
-        return ModelCard.model_validate(yaml.safe_load((folder / f"{model}.yaml").read_text()))
+        return ModelCard.model_validate(yaml.safe_load(text))
     except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigurationInvalid(f"configs/models/{model}.yaml is not a valid model card: {error}") from error
+        raise ConfigurationInvalid(f"model: the card of '{model}' is not valid: {error}") from error
+
+
+def _own_card(model: str) -> str:
+    folder = resources.files("configs") / "models"
+    known = sorted(entry.name.removesuffix(_SUFFIX) for entry in folder.iterdir() if entry.name.endswith(_SUFFIX))
+    if model not in known:
+        raise ConfigurationInvalid(
+            f"model: '{model}' has no card under configs/models, and is no card file; there are: {', '.join(known)}"
+        )
+    return (folder / f"{model}{_SUFFIX}").read_text()

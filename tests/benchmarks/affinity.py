@@ -155,11 +155,10 @@ def plan_for(directory: Path) -> ServicePlan:
             target_wait_s=1,
             lease_s=600,  # a Sleeper does not renew
         ),
-        card=load_card(MODEL),
+        card=load_card(MODEL).model_copy(update={"architecture": TINY}),
         profile=Profile.CPU,
         base_model="org/base",
         transformer_model="org/experts",
-        architecture=TINY,
         max_generators=REPLICAS,
         demo=False,
     )

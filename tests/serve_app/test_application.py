@@ -39,17 +39,18 @@ def test_auto_takes_the_gpu_where_there_is_one(gpus: int, expected: Profile) -> 
 
 
 def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: DemoCheckpoint) -> None:
-    assert application._architecture(str(demo_checkpoint.transformers), load_card("wan22_14b_t2v")).num_layers == 2
+    card = load_card("wan22_14b_t2v").of_checkpoint(str(demo_checkpoint.transformers))
+    assert card.architecture.num_layers == 2
 
 
 def test_the_architecture_of_a_repository_comes_from_the_card() -> None:
     card = load_card("wan22_14b_t2v")
-    assert application._architecture(card.transformer_model, card).dim == 40 * 128
+    assert card.of_checkpoint(card.transformer_model) == card
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match="transformer_model"):
-        application._architecture(str(tmp_path / "nothing"), load_card("wan22_14b_t2v"))
+        load_card("wan22_14b_t2v").of_checkpoint(str(tmp_path / "nothing"))
 
 
 @pytest.mark.slow

@@ -6,39 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.costs import CostKey, CostModel, MeasuredCost, forward_flops, most_similar, parameter_count, token_count
-from serve_app.models.architecture import WanArchitecture
+from serve_app.costs import CostKey, CostModel, MeasuredCost, most_similar
+from serve_app.models.card import load_card
 from serve_app.settings import Profile
 from serve_app.spec import Recipe, RenderSpec
 from tests.fixtures.specs import make_spec
 
-A14B = WanArchitecture(
-    num_layers=40,
-    num_attention_heads=40,
-    attention_head_dim=128,
-    ffn_dim=13824,
-    text_dim=4096,
-    freq_dim=256,
-    in_channels=16,
-    out_channels=16,
-    patch_size=(1, 2, 2),
-    cross_attn_norm=True,
-)
+CARD = load_card("wan22_14b_t2v")
 
 
 def model(measured: dict[CostKey, MeasuredCost] | None = None, profile: Profile = Profile.GPU) -> CostModel:
-    return CostModel(A14B, profile, measured or {})
+    return CostModel(CARD, profile, measured or {})
 
 
 def test_an_expert_of_a14b_has_14_billion_parameters() -> None:
-    assert parameter_count(A14B) == pytest.approx(14.3e9, rel=0.01)
+    assert CARD.architecture.linear_parameters == pytest.approx(14.3e9, rel=0.01)
 
 
 @pytest.mark.parametrize(("width", "height", "petaflops"), [(832, 480, 0.73), (1024, 1024, 2.95)])
 def test_the_flops_of_a_pass_are_those_of_the_formula(width: int, height: int, petaflops: float) -> None:
-    tokens = token_count(make_spec(width=width, height=height, num_frames=41))
-    assert forward_flops(A14B, tokens) == pytest.approx(petaflops * 1e15, rel=0.01)
-    assert forward_flops(A14B, tokens) == pytest.approx(2 * 14.3e9 * tokens + 40 * 4 * tokens**2 * 5120, rel=0.01)
+    tokens = CARD.token_count(width=width, height=height, num_frames=41)
+    flops = CARD.architecture.forward_flops(tokens)
+    assert flops == pytest.approx(petaflops * 1e15, rel=0.01)
+    assert flops == pytest.approx(2 * 14.3e9 * tokens + 40 * 4 * tokens**2 * 5120, rel=0.01)
 
 
 def test_before_anything_was_measured_a_gpu_is_taken_for_an_h200() -> None:
@@ -49,13 +39,13 @@ def test_before_anything_was_measured_a_gpu_is_taken_for_an_h200() -> None:
 
 def test_what_was_measured_is_predicted_again() -> None:
     spec = make_spec(sample_steps=10)
-    assert model({CostKey.of(spec): MeasuredCost(3.0, 7.0)}).predict(spec) == pytest.approx(37.0)
+    assert model({CostKey.of(spec, CARD): MeasuredCost(3.0, 7.0)}).predict(spec) == pytest.approx(37.0)
 
 
 def test_a_size_between_is_predicted_from_the_nearest_measurement() -> None:
     small, large = (make_spec(width=width, height=480, num_frames=41) for width in (416, 832))
     near_large = make_spec(width=768, height=480, num_frames=41, sample_steps=1)
-    known = {CostKey.of(small): MeasuredCost(1.0, 0.0), CostKey.of(large): MeasuredCost(100.0, 0.0)}
+    known = {CostKey.of(small, CARD): MeasuredCost(1.0, 0.0), CostKey.of(large, CARD): MeasuredCost(100.0, 0.0)}
     assert 80 < model(known).predict(near_large) < 100
 
 
@@ -72,7 +62,7 @@ def test_the_same_recipe_and_guidance_are_more_alike_than_the_same_size() -> Non
 
 def test_guidance_is_known_to_double_a_step() -> None:
     guided, unguided = make_spec(guidance_scale=4.0, sample_steps=10), make_spec(guidance_scale=1.0, sample_steps=10)
-    known = model({CostKey.of(guided): MeasuredCost(2.0, 5.0)})
+    known = model({CostKey.of(guided, CARD): MeasuredCost(2.0, 5.0)})
     assert known.predict(guided) == pytest.approx(25.0)
     assert known.predict(unguided) == pytest.approx(15.0)
 
@@ -102,13 +92,13 @@ more = st.fixed_dictionaries(
 )
 # As one machine gives them: each size measured for itself, at what its tokens cost there.
 measured_sizes = st.sets(st.sampled_from(range(len(KNOWN_SIZES)))).map(
-    lambda chosen: {CostKey.of(spec): _honest(spec) for spec in (make_spec(**KNOWN_SIZES[n]) for n in chosen)}
+    lambda chosen: {CostKey.of(spec, CARD): _honest(spec) for spec in (make_spec(**KNOWN_SIZES[n]) for n in chosen)}
 )
 
 
 def _honest(spec: RenderSpec) -> MeasuredCost:
-    key = CostKey.of(spec)
-    return MeasuredCost(key.passes * forward_flops(A14B, key.tokens) / 4e14, key.tokens * 1e-4)
+    key = CostKey.of(spec, CARD)
+    return MeasuredCost(key.passes * CARD.architecture.forward_flops(key.tokens) / 4e14, key.tokens * 1e-4)
 
 
 @given(values=spec_values, more=more, known=measured_sizes, profile=st.sampled_from([Profile.GPU, Profile.CPU]))

@@ -2,13 +2,15 @@
 
 import pytest
 
-from serve_app.costs import CostKey, MeasuredCost, token_count
+from serve_app.costs import CostKey, MeasuredCost
 from serve_app.jobs.cost_rows import Measurement
 from serve_app.jobs.store import JobStore
+from serve_app.models.card import load_card
 from serve_app.spec import Recipe
 from tests.fixtures.specs import make_spec
 from tests.serve_app.jobs.helpers import claim_next, output, submit
 
+CARD = load_card("wan22_14b_t2v")
 KEY = CostKey(Recipe.REFERENCE, guided=True, size_class=100)
 
 
@@ -59,11 +61,16 @@ async def test_what_does_not_count_teaches_nothing(store: JobStore) -> None:
 
 def test_renders_of_nearly_one_size_share_their_measurements() -> None:
     spec = make_spec(width=832, height=480, num_frames=41)
-    assert token_count(spec) == 11 * 52 * 30
-    assert CostKey.of(spec) == CostKey.of(make_spec(width=480, height=832, num_frames=41))
-    assert CostKey.of(spec) != CostKey.of(make_spec(width=832, height=480, num_frames=45))
-    assert CostKey.of(spec).tokens == pytest.approx(token_count(spec), rel=0.025)
+    assert CARD.token_count(width=832, height=480, num_frames=41) == 11 * 52 * 30
+    assert CostKey.of(spec, CARD) == CostKey.of(make_spec(width=480, height=832, num_frames=41), CARD)
+    assert CostKey.of(spec, CARD) != CostKey.of(make_spec(width=832, height=480, num_frames=45), CARD)
+    assert CostKey.of(spec, CARD).tokens == pytest.approx(11 * 52 * 30, rel=0.025)
 
 
 def test_guidance_above_one_costs_two_passes() -> None:
-    assert [CostKey.of(make_spec(guidance_scale=scale)).passes for scale in (0.0, 1.0, 1.001, 4.0)] == [1, 1, 2, 2]
+    assert [CostKey.of(make_spec(guidance_scale=scale), CARD).passes for scale in (0.0, 1.0, 1.001, 4.0)] == [
+        1,
+        1,
+        2,
+        2,
+    ]

@@ -12,8 +12,8 @@ CARD = load_card("wan22_14b_t2v")
 def test_the_card_says_what_the_reference_does() -> None:
     assert CARD.base_model == "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
     assert CARD.transformer_model == "ai-toolkit/Wan2.2-T2V-A14B-Diffusers-bf16"
-    assert (CARD.default_steps, CARD.default_guidance_scale, CARD.default_seed) == (25, 4.0, 42)
-    assert (CARD.default_num_frames, CARD.default_fps) == (41, 16)
+    assert (CARD.defaults.sample_steps, CARD.defaults.guidance_scale, CARD.defaults.seed) == (25, 4.0, 42)
+    assert (CARD.defaults.num_frames, CARD.defaults.fps) == (41, 16)
 
 
 def test_an_unknown_model_names_those_that_there_are() -> None:

@@ -2,7 +2,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from serve_app.models.architecture import WanArchitecture
 from serve_app.models.card import load_card
 from serve_app.models.foreign import (
     I2V_CHANNELS,
@@ -13,7 +12,7 @@ from serve_app.models.foreign import (
     takes_images,
 )
 
-A14B = WanArchitecture.from_config(load_card("wan22_14b_t2v").architecture)
+A14B = load_card("wan22_14b_t2v").architecture
 
 
 @pytest.mark.parametrize(

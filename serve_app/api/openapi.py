@@ -1,0 +1,117 @@
+"""The OpenAPI document: the schemas as they are declared, with what the served model's card says of each field.
+
+The schemas hold what is true of every model. Defaults, divisors and the form of `loras` differ between models, so they
+are added here, from the card, to the descriptions.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from serve_app.models.card import ModelCard
+from serve_app.spec import Recipe, Sampler
+
+_LORA_EXAMPLE = "my_lora_job/my_{}.safetensors"
+
+
+class DocumentedApi(FastAPI):
+    """A FastAPI application whose OpenAPI document speaks of one model.
+
+    >>> DocumentedApi(card, title="Videos").openapi()["components"]["schemas"]["PromptItem"]["properties"]["fps"]
+    {"description": "Frames per second of the file. 16 when omitted.", ...}
+    """
+
+    def __init__(self, card: ModelCard, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._card = card
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the document; it is made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _with_model(super().openapi(), self._card)
+        return self.openapi_schema
+
+
+def request_example(card: ModelCard) -> dict[str, Any]:
+    """Return a body of `POST /v1/inference` for this model that says its defaults out loud."""
+    defaults = card.defaults
+    return {
+        "model": card.id,
+        "trigger_word": "sks",
+        "loras": _pair_example() if card.is_pair else [{"path": _LORA_EXAMPLE.format("lora")}],
+        "prompts": [
+            {
+                "prompt": "[trigger] a photo of a person",
+                "width": defaults.width,
+                "height": defaults.height,
+                "seed": defaults.seed,
+                "sample_steps": defaults.sample_steps,
+                "guidance_scale": defaults.guidance_scale,
+                "neg": "",
+                "num_frames": defaults.num_frames,
+                "fps": defaults.fps,
+            }
+        ],
+    }
+
+
+def _pair_example() -> list[dict[str, Any]]:
+    return [
+        {"path": _LORA_EXAMPLE.format(f"{side}_noise"), "transformer": side, "network_multiplier": 1.0}
+        for side in ("high", "low")
+    ]
+
+
+def _with_model(document: dict[str, Any], card: ModelCard) -> dict[str, Any]:
+    schemas = document["components"]["schemas"]
+    for schema, notes in _notes(card).items():
+        for field, note in notes.items():
+            described = schemas[schema]["properties"][field]
+            described["description"] = f"{described['description']} {note}"
+    schemas["InferenceRequest"]["examples"] = [request_example(card)]
+    return document
+
+
+def _notes(card: ModelCard) -> dict[str, dict[str, str]]:
+    """What the card adds to the description of a field, by schema and field."""
+    return {
+        "InferenceRequest": {"model": f"This service runs `{card.id}`.", "loras": _loras(card)},
+        "LoraItem": {"transformer": _transformer(card)},
+        "PromptItem": _prompt(card),
+    }
+
+
+def _loras(card: ModelCard) -> str:
+    if card.is_pair:
+        return (
+            "One `high` and/or one `low` file, each once. A server whose arg `max_loras_per_side` is above 1 takes "
+            "that many of each, which act in their order."
+        )
+    return "One file; or, where the arg `max_loras_per_side` is above 1, that many, which act in their order."
+
+
+def _transformer(card: ModelCard) -> str:
+    if card.is_pair:
+        return "Required, but for a combined file of both experts."
+    return "Refused: the model has one expert."
+
+
+def _prompt(card: ModelCard) -> dict[str, str]:
+    defaults, divisors = card.defaults, card.size_divisors
+    floored = f"Floored to a multiple of {divisors[Recipe.REFERENCE]}"
+    if divisors[Recipe.PREVIEW] != divisors[Recipe.REFERENCE]:
+        floored += f", in the recipe `preview` of {divisors[Recipe.PREVIEW]}"
+    rounded = card.frame_rule.formula(card.latents.stride.frames)
+    return {
+        "width": f"{floored}; {defaults.width} when omitted.",
+        "height": f"{floored}; {defaults.height} when omitted.",
+        "seed": f"When omitted: {defaults.seed} plus the prompt's index.",
+        "sample_steps": f"{defaults.sample_steps} when omitted.",
+        "guidance_scale": f"{defaults.guidance_scale:.1f} when omitted.",
+        "num_frames": f"Rounded to {rounded}; {defaults.num_frames} when omitted.",
+        "fps": f"{defaults.fps} when omitted.",
+        "shift": (
+            f"When omitted, {card.default_shift(Sampler.UNIPC):.1f} for unipc (the checkpoint's) and "
+            f"{card.default_shift(Sampler.EULER):.1f} for euler."
+        ),
+    }
