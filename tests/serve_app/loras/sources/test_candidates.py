@@ -15,6 +15,9 @@ from serve_app.spec import Expert
         ("high/flow.safetensors", "low/flow.safetensors"),
         ("high_and_low/x_high.safetensors", "high_and_low/x_low.safetensors"),
         ("high2.SAFETENSORS", "low2.SAFETENSORS"),
+        ("low_poly_high_noise.safetensors", "low_poly_low_noise.safetensors"),
+        ("hero_H.safetensors", "hero_L.safetensors"),
+        ("HN/hero.safetensors", "LN/hero.safetensors"),
     ],
 )
 def test_the_name_says_the_side(high: str, low: str) -> None:
@@ -33,6 +36,8 @@ def test_the_only_file_is_taken_whatever_its_name() -> None:
         (["a_high.safetensors", "b_high.safetensors"], Expert.HIGH),
         (["a_high.safetensors", "a_low.safetensors"], None),
         (["a.safetensors", "b.safetensors"], Expert.LOW),
+        (["high_noise.safetensors", "low_poly_style.safetensors"], Expert.LOW),
+        (["high_low.safetensors", "low_and_high.safetensors"], Expert.HIGH),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused_naming_the_files(files: list[str], expert: Expert | None) -> None:
