@@ -20,7 +20,7 @@ install: $(VENV)/installed
 
 run: $(VENV)/installed
 	@echo "==> serving on http://127.0.0.1:8000 - API documentation at /docs, stop with Ctrl-C"
-	RAY_worker_niceness=$(NICENESS) $(BIN)/serve run serve_config.yaml
+	RAY_worker_niceness=$(NICENESS) $(BIN)/wan-lora serve serve_config.yaml
 
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"

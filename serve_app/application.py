@@ -11,7 +11,6 @@ from pkgutil import resolve_name
 from typing import Any
 
 import ray
-from pydantic import ValidationError
 from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
@@ -23,7 +22,7 @@ from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.database import migrate
 from serve_app.models.card import ImageInput, ModelCard, load_card
 from serve_app.plan import ServicePlan
-from serve_app.settings import STATE_DIRECTORY, Profile, Settings, wrong_values
+from serve_app.settings import STATE_DIRECTORY, OffloadMode, PristineMode, Profile, Settings
 
 logger = logging.getLogger("ray.serve")
 
@@ -46,18 +45,11 @@ def application(args: dict[str, Any]) -> Application:
     Raises:
         ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
     """
-    plan = _plan(_settings(args))
+    plan = _plan(Settings.from_args(args))
     plan.settings.lora_root.mkdir(parents=True, exist_ok=True)
     migrate(plan.settings.database_url)
     logger.warning(_banner(plan))
     return bind(plan)
-
-
-def _settings(args: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**args)
-    except ValidationError as error:
-        raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
 
 
 def _plan(settings: Settings) -> ServicePlan:
@@ -66,6 +58,7 @@ def _plan(settings: Settings) -> ServicePlan:
         raise ConfigurationInvalid(f"model: {card.title} starts from an image, which this version does not take")
     gpus = int(ray.cluster_resources().get("GPU", 0))
     profile = _profile(settings.profile, gpus)
+    _check_modes(settings, profile)
     demo = card.demo if profile is Profile.CPU and settings.base_model is None else None
     base_model, transformer_model = _demo(demo, settings) if demo else _checkpoint(card, settings)
     return ServicePlan(
@@ -87,6 +80,16 @@ def _profile(wanted: Profile, gpus: int) -> Profile:
     if wanted is Profile.AUTO:
         return Profile.GPU if gpus else Profile.CPU
     return wanted
+
+
+def _check_modes(settings: Settings, profile: Profile) -> None:
+    """Refuse what no Generator could do, before one is started for it."""
+    if profile is not Profile.CPU:
+        return
+    if settings.offload not in (OffloadMode.AUTO, OffloadMode.NONE):
+        raise ConfigurationInvalid(f"offload: {settings.offload.value} needs a GPU; use auto or none on a CPU")
+    if settings.pristine is PristineMode.GPU:
+        raise ConfigurationInvalid("pristine: gpu needs a GPU; use auto, host or checkpoint on a CPU")
 
 
 def _checkpoint(card: ModelCard, settings: Settings) -> tuple[str, str]:

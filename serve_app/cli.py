@@ -1,5 +1,6 @@
 """The command line.
 
+wan-lora serve serve_config.yaml
 wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
 """
 
@@ -19,12 +20,21 @@ from serve_app.models.card import ModelCard, load_card
 from serve_app.settings import DEFAULT_MODEL
 from serve_app.spec import Expert
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into LoRA files.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve LoRAs as videos, and look into LoRA files.")
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps `inspect` a command of its own while it is the only one."""
+@app.command()
+def serve(
+    config: Annotated[Path, typer.Argument(help="A Serve config file.")] = Path("serve_config.yaml"),
+) -> None:
+    """Check the config, the port, the database and the folders; then run the service until Ctrl-C.
+
+    As `serve run`, but a service that cannot start ends with status 1 and a line that says what to do.
+    """
+    # Imported here: Ray takes seconds to import, and no other command needs it.
+    from serve_app.launch.supervisor import serve as supervise  # noqa: PLC0415
+
+    raise typer.Exit(supervise(config))
 
 
 @app.command()

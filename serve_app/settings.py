@@ -82,6 +82,18 @@ class Settings(BaseModel):
         }
     )
 
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> Self:
+        """Validate the `args` of an application in `serve_config.yaml`.
+
+        Raises:
+            ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
+        """
+        try:
+            return cls(**args)
+        except ValidationError as error:
+            raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
+
     def retuned(self, changes: Mapping[str, Any]) -> Self:
         """These settings with `changes`, as `user_config` has them.
 

@@ -1,0 +1,156 @@
+"""Preflight checks: everything about a start that can be known before Ray is started.
+
+config = read_config(Path("serve_config.yaml"))
+check(config)  # raises ConfigurationInvalid
+"""
+
+import asyncio
+import errno
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+from uuid import uuid4
+
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from serve_app.errors import ConfigurationInvalid, OutputNotWritten
+from serve_app.jobs.database import migrate
+from serve_app.models.card import load_card
+from serve_app.models.checkpoint import check_checkpoint
+from serve_app.outputs import OutputStore
+from serve_app.settings import Settings, wrong_values
+
+IMPORT_PATH = "serve_app:build"
+_PROBE = b"written by a check before the start; it can be deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """What a Serve config file says about this service."""
+
+    path: Path
+    host: str
+    port: int
+    applications: tuple[str, ...]  # names
+    settings: tuple[Settings, ...]  # of the applications, in their order
+
+    @property
+    def url(self) -> str:
+        """Return the address that a client on this machine uses."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return f"http://{host}:{self.port}"
+
+
+def read_config(path: Path) -> ServeConfig:
+    """Parse a Serve config file (YAML or JSON) and the args of this service's applications in it.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read, is no Serve config, names no application of this service, or an
+            arg is unknown or has a wrong value.
+    """
+    try:
+        schema = ServeDeploySchema.model_validate(_document(path))
+    except ValidationError as error:
+        raise ConfigurationInvalid(f"{path} is no Serve config: {wrong_values(error)}") from None
+    own = [app for app in schema.applications if app.import_path == IMPORT_PATH]
+    if not own:
+        raise ConfigurationInvalid(f"{path} has no application with import_path: {IMPORT_PATH}")
+    return ServeConfig(
+        path=path,
+        host=schema.http_options.host,
+        port=schema.http_options.port,
+        applications=tuple(app.name for app in own),
+        settings=tuple(Settings.from_args(app.args) for app in own),
+    )
+
+
+def check(config: ServeConfig) -> None:
+    """Check that the service could start here.
+
+    The port is free, the model has a card, the database answers and has the newest schema, outputs can be written, the
+    LoRA folders can be made, and checkpoints that lie on this machine's disks are whole.
+
+    Raises:
+        ConfigurationInvalid: the first thing that is wrong, with what to do.
+    """
+    _check_port(config.host, config.port)
+    for settings in config.settings:
+        card = load_card(settings.model)
+        _check_database(settings.database_url)
+        _check_folder("lora_root", settings.lora_root)
+        _check_folder("lora_cache_dir", settings.lora_cache_dir)
+        asyncio.run(_check_outputs(settings.output_url))
+        if settings.base_model:
+            check_checkpoint("base_model", Path(settings.base_model))
+        if settings.transformer_model:
+            check_checkpoint("transformer_model", Path(settings.transformer_model), experts=len(card.experts))
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigurationInvalid(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationInvalid(f"{path} is no YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ConfigurationInvalid(f"{path} is no Serve config: it must be a mapping with `applications`")
+    return document
+
+
+def _check_port(host: str, port: int) -> None:
+    """Bind the port for a moment. Serve's proxies share ports (SO_REUSEPORT), so a second service would start too."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        # Connections of an earlier service that are still closing do not hold the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            in_use = error.errno == errno.EADDRINUSE
+            why = "another program listens on it" if in_use else str(error.strerror)
+            raise ConfigurationInvalid(
+                f"http_options: port {port} of {host} cannot be used: {why}; stop that program or set another port"
+            ) from None
+
+
+def _check_database(url: str) -> None:
+    place = "the SQLite file" if url.startswith("sqlite") else "the PostgreSQL server"
+    try:
+        migrate(url)
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        # The first line: what follows repeats addresses. ArgumentError quotes the URL, which may hold a password.
+        reason = "it is no database URL" if isinstance(error, ArgumentError) else str(cause).strip().partition("\n")[0]
+        raise ConfigurationInvalid(
+            f"database_url: {place} cannot be used: {reason}; start it, or correct database_url"
+        ) from None
+
+
+def _check_folder(arg: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if arg == "lora_cache_dir":
+            with NamedTemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise ConfigurationInvalid(f"{arg}: {folder} cannot be used: {error.strerror}") from None
+
+
+async def _check_outputs(url: str) -> None:
+    """Write and remove a small file where outputs go."""
+    store = OutputStore.from_url(url)
+    name = f"start-check/{uuid4().hex}"
+    with NamedTemporaryFile() as source:
+        source.write(_PROBE)
+        source.flush()
+        try:
+            await store.put(name, Path(source.name), "text/plain")
+            await store.delete([name])
+        except (OutputNotWritten, OSError) as error:
+            raise ConfigurationInvalid(f"output_url: nothing can be stored there: {error}") from None

@@ -1,0 +1,171 @@
+"""Supervise `serve run`: say when the service is ready, end it where it cannot start, explain Ctrl-C.
+
+status = serve(Path("serve_config.yaml"))  # returns once the service has ended
+"""
+
+import asyncio
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+import click
+import ray
+from ray import serve as ray_serve
+from ray.serve.scripts import cli
+
+from serve_app.errors import ConfigurationInvalid, ServiceError
+from serve_app.jobs.store import JobStore
+from serve_app.launch.preflight import ServeConfig, check, read_config
+
+FAILED = 1
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_POLL_S = 1.0
+_REMIND_S = 60.0  # a model of 70 GB loads for minutes; silence would look like a fault
+
+
+def serve(path: Path) -> int:
+    """Check the config, run the service until it is stopped, and return the exit status.
+
+    Blocks. 0 after Ctrl-C or SIGTERM, 1 where the service could not start; the last line on standard error says why.
+    """
+    try:
+        config = read_config(path)
+        check(config)
+    except ConfigurationInvalid as error:
+        return _ended(f"the service cannot start: {error}")
+    return _Supervisor(config).run()
+
+
+class _Supervisor:
+    """One `serve run` in this process, watched from a thread."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._failure: str | None = None
+        self._interrupts = 0
+        self._main = threading.get_ident()
+        self._over = threading.Event()
+
+    def run(self) -> int:
+        """Run until the service ends; return the exit status."""
+        signal.signal(signal.SIGINT, self._interrupted)
+        signal.signal(signal.SIGTERM, self._interrupted)
+        threading.Thread(target=self._watch, name="start-watch", daemon=True).start()
+        try:
+            with suppress(SystemExit):
+                cli.main(["run", str(self._config.path)], standalone_mode=False)
+        except (KeyboardInterrupt, click.Abort):
+            at_once = True
+        else:
+            at_once = False
+        self._over.set()
+        # Ends the cluster if this process has started it, and with it the lines that its workers still have to say.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ray.shutdown()
+        return self._outcome(at_once=at_once)
+
+    def _outcome(self, *, at_once: bool) -> int:
+        if at_once:
+            return _ended("stopped at once; what was running starts anew at the next start", INTERRUPTED)
+        if self._failure is not None:
+            return _ended(f"the service could not start: {self._failure}")
+        if not self._interrupts:
+            return _ended("the service ended by itself; the log above says why")
+        _say("stopped; what was accepted is kept and goes on at the next start")
+        return 0
+
+    def _watch(self) -> None:
+        """Follow the deployment until it runs, or has failed for good."""
+        waited = 0.0
+        while not self._over.wait(_POLL_S):
+            status = _status(self._config.applications)
+            if status is None:
+                continue
+            state, message = status
+            if state == "RUNNING":
+                _say(f"ready: {self._config.url} (API documentation: {self._config.url}/docs)")
+                return
+            # Serve tries a constructor again. That helps where a network or a GPU is at fault, not the config.
+            if state == "DEPLOY_FAILED" or _own_error(message):
+                self._failure = told(message)
+                # To the main thread, which sleeps: a signal that another thread takes would not wake it.
+                signal.pthread_kill(self._main, signal.SIGINT)
+                return
+            waited += _POLL_S
+            if waited >= _REMIND_S:
+                waited = 0.0
+                _say(f"still starting: {told(message) or state}")
+
+    def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if self._failure is None and self._interrupts == 1:
+            _say(_what_ctrl_c_does(self._config))
+        raise KeyboardInterrupt
+
+
+def told(message: str) -> str:
+    """Return what a person needs of a message of Serve's: our own error if it has one, else its last line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return _own_error(message) or (lines[-1] if lines else "")
+
+
+def _own_error(message: str) -> str | None:
+    """Return what the last ConfigurationInvalid of a traceback says; None where there is none."""
+    found = [line.partition(f"{ConfigurationInvalid.__name__}: ")[2].strip() for line in message.splitlines()]
+    return next((line for line in reversed(found) if line), None)
+
+
+def _status(applications: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the state of the application that is furthest behind, and Serve's words; None before Serve is up."""
+    if not ray.is_initialized():
+        return None
+    found = ray_serve.status().applications
+    states = [found[name] for name in applications if name in found]
+    if len(states) < len(applications):
+        return None
+    worst = next((app for app in states if app.status == "DEPLOY_FAILED"), None)
+    worst = worst or next((app for app in states if app.status != "RUNNING"), states[0])
+    details = [deployment.message for deployment in worst.deployments.values() if deployment.message]
+    return str(worst.status.value), "\n".join([worst.message, *details])
+
+
+def _what_ctrl_c_does(config: ServeConfig) -> str:
+    running = [_running(settings.database_url) for settings in config.settings]
+    if None in running:
+        return "stopping; press Ctrl-C again to stop at once"
+    count = sum(number for number in running if number is not None)
+    if not count:
+        return "stopping"
+    longest_s = max(settings.render_timeout_s for settings in config.settings)
+    return (
+        f"stopping: waiting for {count} running renders to end (up to {longest_s:g} s). Press Ctrl-C again to stop at "
+        "once: they are then queued again, and start anew at the next start"
+    )
+
+
+def _running(database_url: str) -> int | None:
+    """Count the renders that run; None where the database does not answer."""
+
+    async def count() -> int:
+        store = JobStore(database_url)
+        try:
+            return (await store.queue.load()).running.renders
+        finally:
+            await store.close()
+
+    try:
+        return asyncio.run(count())
+    except ServiceError:
+        return None
+
+
+def _say(text: str) -> None:
+    print(f"==> {text}", file=sys.stderr, flush=True)  # noqa: T201 - what a person at the terminal reads
+
+
+def _ended(text: str, status: int = FAILED) -> int:
+    _say(text)
+    return status

@@ -1,0 +1,69 @@
+"""Checkpoint folders on disk: whether they are whole, told without loading them."""
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from serve_app.errors import ConfigurationInvalid
+
+EXPERT_FOLDERS = ("transformer", "transformer_2")  # of a checkpoint in diffusers' layout, the first for one expert
+
+_MODEL_INDEX = "model_index.json"
+_WEIGHT_INDEX = "*.safetensors.index.json"
+
+
+def check_checkpoint(arg: str, checkpoint: Path, *, experts: int = 0) -> None:
+    """Check a checkpoint directory in diffusers' layout; anything else is taken for a hub id and not looked at.
+
+    The folders of `experts` experts are there, or without experts those of every other component that model_index.json
+    names. Every safetensors file in them, also each that an index names, is as long as its header says. Only headers
+    are read.
+
+    Raises:
+        ConfigurationInvalid: something is missing, damaged or cut off; names `arg` and the file.
+    """
+    if not checkpoint.is_dir():
+        if checkpoint.is_absolute():
+            raise ConfigurationInvalid(f"{arg}: {checkpoint} does not exist; name a directory or a Hugging Face id")
+        return
+    for part in EXPERT_FOLDERS[:experts] if experts else _components(arg, checkpoint):
+        folder = checkpoint / part
+        if not folder.is_dir():
+            raise ConfigurationInvalid(f"{arg}: {checkpoint} has no folder {part}; download the checkpoint again")
+        for file in _weights(arg, folder):
+            _check_weights(arg, file)
+
+
+def _components(arg: str, checkpoint: Path) -> list[str]:
+    """Return the folders that model_index.json names, but for experts, which come from elsewhere."""
+    index = checkpoint / _MODEL_INDEX
+    try:
+        named = json.loads(index.read_text())
+        # [library, class]; [null, null] for a component that this checkpoint does without.
+        kept = {name for name, classes in named.items() if isinstance(classes, list) and None not in classes}
+        return sorted(kept - set(EXPERT_FOLDERS))
+    except (OSError, ValueError, AttributeError):
+        raise ConfigurationInvalid(f"{arg}: {index} is missing or damaged; download the checkpoint again") from None
+
+
+def _weights(arg: str, folder: Path) -> Collection[Path]:
+    files = set(folder.glob("*.safetensors"))
+    for index in folder.glob(_WEIGHT_INDEX):
+        try:
+            named = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            raise ConfigurationInvalid(f"{arg}: {index} is no index of weights; download it again") from None
+        files |= {folder / name for name in named}
+    return files
+
+
+def _check_weights(arg: str, file: Path) -> None:
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except FileNotFoundError:
+        raise ConfigurationInvalid(f"{arg}: {file} is missing; download it again") from None
+    except (SafetensorError, OSError) as error:
+        raise ConfigurationInvalid(f"{arg}: {file} is damaged or cut off ({error}); download it again") from None

@@ -1,0 +1,116 @@
+"""A service that cannot start ends: with status 1, within half a minute, and a last line that says what to do."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.wan.demo import DemoCheckpoint
+from tests.service_process import free_port
+
+ENOUGH_S = 30.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a start ended. `last` is the last line that a person sees."""
+
+    status: int
+    last: str
+    everything: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Starter:
+    """Starts the service in a folder of the test's own, on a port of its own."""
+
+    directory: Path
+    port: int
+
+    def start(self, **args: Any) -> Ended:
+        """Start the service with these args, and wait until it has ended."""
+        config = self.directory / "serve_config.json"
+        application = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": args}
+        http = {"host": "127.0.0.1", "port": self.port}
+        config.write_text(json.dumps({"http_options": http, "applications": [application]}))
+        started = time.monotonic()
+        command = [str(Path(sys.executable).with_name("wan-lora")), "serve", str(config)]
+        # Longer than a start may take, so that a slow one fails by its figure and not by a killed process.
+        done = subprocess.run(
+            command, cwd=self.directory, capture_output=True, text=True, timeout=150, check=False, env=os.environ
+        )
+        everything = done.stdout + done.stderr
+        return Ended(done.returncode, done.stderr.strip().splitlines()[-1], everything, time.monotonic() - started)
+
+
+@pytest.fixture
+def starter(tmp_path: Path) -> Starter:
+    return Starter(tmp_path, free_port())
+
+
+@pytest.fixture
+def checkpoint(demo_checkpoint: DemoCheckpoint, tmp_path: Path) -> DemoCheckpoint:
+    """A copy of a whole checkpoint, to be damaged."""
+    copy = DemoCheckpoint(tmp_path / "base", tmp_path / "transformers")
+    shutil.copytree(demo_checkpoint.base, copy.base)
+    shutil.copytree(demo_checkpoint.transformers, copy.transformers)
+    return copy
+
+
+def must_end(ended: Ended, *parts: str) -> None:
+    assert ended.status == 1, ended.everything
+    assert all(part in ended.last for part in parts), ended.last
+    assert "Traceback" not in ended.everything
+    assert ended.seconds < ENOUGH_S
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        ({"nonsense": 1}, ("nonsense",)),
+        ({"database_url": "mysql://user:hush-hush@host/name"}, ("database_url", "sqlite", "postgresql")),
+        ({"output_url": "/proc/no/such/place"}, ("output_url",)),
+    ],
+    ids=["unknown", "database", "outputs"],
+)
+def test_a_wrong_arg_ends_the_start(starter: Starter, args: dict[str, Any], parts: tuple[str, ...]) -> None:
+    must_end(starter.start(**{"profile": "cpu", **args}), *parts)
+
+
+def test_a_database_server_that_is_down_ends_the_start_and_its_password_is_not_shown(starter: Starter) -> None:
+    ended = starter.start(profile="cpu", database_url=f"postgresql://user:hush-hush@127.0.0.1:{free_port()}/name")
+    must_end(ended, "database_url", "refused")
+    assert "hush-hush" not in ended.everything
+
+
+@pytest.fixture
+def listener(starter: Starter) -> Iterator[socket.socket]:
+    """Another program on the port, which shares it, as a second service would."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", starter.port))
+        taken.listen()
+        yield taken
+
+
+def test_a_port_in_use_ends_the_start(starter: Starter, listener: socket.socket) -> None:
+    must_end(starter.start(profile="cpu"), str(listener.getsockname()[1]), "another program listens")
+
+
+def test_an_expert_that_is_cut_off_ends_the_start(starter: Starter, checkpoint: DemoCheckpoint) -> None:
+    weights = next((checkpoint.transformers / "transformer_2").glob("*.safetensors"))
+    os.truncate(weights, weights.stat().st_size - 100)
+    ended = starter.start(
+        profile="cpu", base_model=str(checkpoint.base), transformer_model=str(checkpoint.transformers)
+    )
+    must_end(ended, "transformer_model", str(weights), "cut off")
