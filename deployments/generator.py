@@ -7,15 +7,16 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
 from deployments.attempt import Attempt, AttemptAborted
 from deployments.autoscaling import BUSY
-from deployments.lora_access import local_loras
+from deployments.lora_access import lora_files
 from deployments.media.encoding import encode
 from deployments.metrics import CostMetrics
 from deployments.pipeline import PipelineOptions, Rendered, pipeline_class
@@ -27,11 +28,11 @@ from serve_app.jobs.cost_rows import Measurement
 from serve_app.jobs.leadership import DISPATCHER
 from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.store import JobStore
+from serve_app.loras.files import LoraOnDisk
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 from serve_app.results import Timings
 from serve_app.settings import Profile
-from serve_app.spec import RenderSpec
 
 logger = logging.getLogger("ray.serve")
 
@@ -90,7 +91,7 @@ class Generator:
             lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
         )
         self._pipeline = self._device_thread.submit(pipeline_class(plan.card.pipeline).load, options).result()
-        self._loras = local_loras(plan)
+        self._loras = lora_files(plan)
         self._dispatcher = self._store.leadership(DISPATCHER)
         self._pairs = ResidentPairs()
         self._cost_metrics = CostMetrics()
@@ -205,10 +206,12 @@ class Generator:
         """Fetch the attempt's LoRAs and run the pipeline."""
         started = monotonic()
         loop = asyncio.get_running_loop()
-        async with self._local_files(attempt.claim) as spec:
+        spec = attempt.claim.spec
+        async with self._lora_files(attempt.claim) as files:
             fetched = monotonic()
-            rendered = await loop.run_in_executor(self._device_thread, self._pipeline.render, spec, attempt.on_step)
-        self._pairs.rendered(attempt.claim.spec, rendered.resident)
+            render = partial(self._pipeline.render, spec, files, attempt.on_step)
+            rendered = await loop.run_in_executor(self._device_thread, render)
+        self._pairs.rendered(spec, rendered.resident)
         return Generated(rendered, fetch_s=fetched - started, generate_s=monotonic() - fetched)
 
     async def _succeed(self, claim: Claim, output: Output, generated: Generated) -> None:
@@ -227,14 +230,25 @@ class Generator:
             logger.warning("files that no request refers to stay behind: %s: %s", names, error)
 
     @asynccontextmanager
-    async def _local_files(self, claim: Claim) -> AsyncIterator[RenderSpec]:
-        """The claim's spec with every LoRA on this node's disk while the block runs."""
-        files = self._loras.localised(claim.spec, claim.hf_token)
-        spec = await asyncio.to_thread(files.__enter__)
-        try:
-            yield spec
-        finally:
-            await asyncio.to_thread(files.__exit__, None, None, None)
+    async def _lora_files(self, claim: Claim) -> AsyncIterator[dict[str, LoraOnDisk]]:
+        """Hold the files of the LoRAs that the pipeline lacks while the block runs; where it lacks none, do nothing."""
+        lacking = self._pipeline.lacking(claim.spec)
+        if not lacking:
+            yield {}
+            return
+        with ExitStack() as held:
+
+            def hold() -> dict[str, LoraOnDisk]:
+                strict, token = claim.spec.strict, claim.hf_token
+                return {
+                    lora.content: held.enter_context(self._loras.hold(lora, strict=strict, token=token))
+                    for lora in lacking
+                }
+
+            try:
+                yield await asyncio.to_thread(hold)
+            finally:
+                await asyncio.to_thread(held.close)
 
     async def _publish(self, attempt: Attempt, generated: Generated) -> Output:
         """Encode and store under the attempt's own name, so that no other attempt can overwrite it."""

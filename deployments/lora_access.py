@@ -1,8 +1,8 @@
 """The parts that find, check and fetch LoRAs, made from a plan: alike in the Ingress and in the Generators."""
 
 from serve_app.loras.cache import LoraCache
+from serve_app.loras.files import LoraFiles
 from serve_app.loras.library import LoraLibrary
-from serve_app.loras.local_files import LocalLoras
 from serve_app.loras.resolver import LoraResolver
 from serve_app.loras.sources import LoraSources, SourcePolicy
 from serve_app.plan import ServicePlan
@@ -15,9 +15,9 @@ def lora_resolver(plan: ServicePlan) -> LoraResolver:
     return LoraResolver(_library(plan), _sources(plan), plan.card.architecture)
 
 
-def local_loras(plan: ServicePlan) -> LocalLoras:
-    """What a Generator asks for the LoRAs of a render."""
-    return LocalLoras(_library(plan), _sources(plan))
+def lora_files(plan: ServicePlan) -> LoraFiles:
+    """What a Generator asks for the files of the LoRAs that its pipeline lacks."""
+    return LoraFiles(_sources(plan), plan.card.architecture)
 
 
 def _library(plan: ServicePlan) -> LoraLibrary:

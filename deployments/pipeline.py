@@ -1,11 +1,14 @@
 """The pipeline interface: what a Generator needs of a model. Adding a model is a card and a class that fits here.
 
-runtime = pipeline_class("deployments.wan.runtime:WanRuntime").load(options)
-rendered = runtime.render(spec, on_step=print)
-rendered.frames.shape  # (41, 1024, 1024, 3)
+A Generator uses it so:
+
+    pipeline = pipeline_class("deployments.wan.runtime:WanRuntime").load(options)
+    files = {lora.content: ... for lora in pipeline.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
+    rendered = pipeline.render(spec, files, on_step=print)
+    rendered.frames.shape  # (41, 1024, 1024, 3)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Protocol, Self
@@ -15,10 +18,11 @@ import numpy.typing as npt
 from pydantic import SecretStr
 
 from serve_app.errors import ConfigurationInvalid
+from serve_app.loras.files import LoraOnDisk
 from serve_app.models.card import ModelCard
 from serve_app.results import MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import RenderSpec
+from serve_app.spec import LoraFile, RenderSpec
 
 Frames = npt.NDArray[np.uint8]  # [frames, height, width, 3], RGB, full range 0..255
 
@@ -59,9 +63,16 @@ class Pipeline(Protocol):
             ConfigurationInvalid: the checkpoint cannot be loaded, or an option does not go with the device.
         """
 
-    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
+    def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
+        """Return the LoRAs of `spec` that are not resident, each content once: their files are needed.
+
+        Takes microseconds and touches no file. Valid until the next `render`.
+        """
+
+    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
         """Make the LoRA state right for `spec` and generate its frames. Blocking.
 
+        `files`, by `LoraFile.content`, has the LoRAs that `lacking` names; what is resident is not read again.
         `on_step` gets the count of finished denoising steps after each; what it raises ends the render and leaves
         the pipeline ready for the next.
 

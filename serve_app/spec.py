@@ -14,6 +14,11 @@ class Expert(StrEnum):
     LOW = "low"  # `transformer_2` of a pair: timesteps below it
     ONLY = "only"  # the transformer of a model that has one; no client names it
 
+    @property
+    def label(self) -> str:
+        """Return its name in messages: "high noise expert", "transformer"."""
+        return "transformer" if self is Expert.ONLY else f"{self.value} noise expert"
+
 
 PAIR = (Expert.HIGH, Expert.LOW)
 

@@ -1,8 +1,11 @@
-"""The Wan pipeline: one spec in, its video out. Puts loading, memory, LoRAs, prompts and sampling together.
+"""The Wan pipeline: one spec in, its video out.
 
-runtime = WanRuntime.load(options)
-rendered = runtime.render(spec, on_step=lambda done: print(f"step {done}"))
-rendered.frames.shape  # (41, 1024, 1024, 3)
+It puts loading, memory, LoRAs, prompts and sampling together, and implements `deployments.pipeline.Pipeline`:
+
+    runtime = WanRuntime.load(options)
+    files = {lora.content: ... for lora in runtime.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
+    rendered = runtime.render(spec, files, on_step=lambda done: print(f"step {done}"))
+    rendered.frames.shape  # (41, 1024, 1024, 3)
 """
 
 import logging
@@ -21,8 +24,9 @@ from deployments.wan.memory.offload import free_memory, out_of_memory, place, si
 from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
+from serve_app.loras.files import LoraOnDisk
 from serve_app.results import MadeWith, PipelineSeconds, Runtime
-from serve_app.spec import PAIR, Expert, RenderSpec
+from serve_app.spec import PAIR, Expert, LoraFile, RenderSpec
 
 logger = logging.getLogger("ray.serve")
 
@@ -96,8 +100,12 @@ class WanRuntime:
             resident_loras=self._loras.resident.listing,
         )
 
-    def render(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
-        """Generate the frames of `spec`.
+    def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
+        """Return the LoRAs of `spec` that are not resident, each content once: their files are needed."""
+        return self._loras.lacking(spec)
+
+    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
+        """Generate the frames of `spec`. `files`, by `LoraFile.content`, has the LoRAs that `lacking` names.
 
         `on_step` gets the count of finished denoising steps after each one. What it raises ends the render and comes
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
@@ -115,7 +123,7 @@ class WanRuntime:
         tried = [self._plan.offload]
         while True:
             try:
-                return self._attempt(spec, on_step)
+                return self._attempt(spec, files, on_step)
             except torch.OutOfMemoryError as error:
                 if self._leave_gpu():
                     continue
@@ -137,10 +145,10 @@ class WanRuntime:
         if ones.sum().item() != _PROBE_SIZE:  # item() waits for the device
             raise RuntimeError(f"{self._device_name} computes wrong sums")
 
-    def _attempt(self, spec: RenderSpec, on_step: Callable[[int], None]) -> Rendered:
+    def _attempt(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
         watch = Stopwatch()
         try:
-            self._loras.apply(spec)
+            self._loras.apply(spec, files)
             watch.lap("lora")
             embeddings = self._prompts.arguments(spec)
             watch.lap("text")

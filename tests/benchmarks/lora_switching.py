@@ -35,9 +35,10 @@ from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.planner import MemoryPlan
 from serve_app.models.architecture import WanArchitecture
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import PAIR, Expert, Recipe
+from serve_app.spec import PAIR, Expert, Recipe, RenderSpec
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import save_experts
+from tests.deployments.wan.held import held, lora_files
 
 FULL_SIZE = {
     "num_attention_heads": 40,
@@ -70,10 +71,11 @@ class Bench:
         self.folder = folder
         self.device = device
         self.repeat = repeat
-        config = WanTransformer3DModel.load_config(folder, subfolder="transformer")
+        self.config = WanTransformer3DModel.load_config(folder, subfolder="transformer")
+        lora_files(WanArchitecture.from_config(self.config, "Wan 2.2 T2V A14B"))  # made before anything is timed
         self.layers = {
             module.original: module.shape
-            for module in WanArchitecture.from_config(config).modules
+            for module in WanArchitecture.from_config(self.config).modules
             if module.is_linear and module.name.startswith("blocks.")
         }
         self.files = [self._lora(folder / f"{name}.safetensors", rank) for name in "ab"]
@@ -90,21 +92,30 @@ class Bench:
 
     def read_seconds(self) -> float:
         """From a file, which the page cache holds, to a resident LoRA: hashed, parsed and copied."""
-        config = WanTransformer3DModel.load_config(self.folder, subfolder="transformer")
-        resident = ResidentLoras(WanArchitecture.from_config(config), self.device, host_bytes=2**33)
-        return self._timed(lambda: void(resident.get(lora_file(Expert.HIGH, self.files[0]), strict=True)))
+        resident, lora = ResidentLoras(self.device, host_bytes=2**33), lora_file(Expert.HIGH, self.files[0])
+
+        def read() -> None:
+            with held([lora], self.config, strict=True) as files:
+                resident.get([lora], files, strict=True)
+
+        return self._timed(read)
 
     def _measure(self, way: str, mode: PristineMode, recipe: Recipe, bandwidth: float) -> Row:
         state = self._state(mode)
         one, other = (make_spec(lora_file(Expert.HIGH, file), recipe=recipe) for file in self.files)
         scaled = make_spec(lora_file(Expert.HIGH, self.files[1], 0.5), recipe=recipe)
-        state.apply(make_spec(recipe=recipe))
-        initial = self._timed(partial(state.apply, one))
-        state.apply(other)
-        pair = [self._timed(partial(state.apply, spec)) for spec in [one, other] * self.repeat]
-        scale = [self._timed(partial(state.apply, spec)) for spec in [scaled, other] * self.repeat]
+        self._apply(state, make_spec(recipe=recipe))
+        initial = self._timed(partial(self._apply, state, one))
+        self._apply(state, other)
+        pair = [self._timed(partial(self._apply, state, spec)) for spec in [one, other] * self.repeat]
+        scale = [self._timed(partial(self._apply, state, spec)) for spec in [scaled, other] * self.repeat]
         moved = self.lora_bytes if recipe is Recipe.REFERENCE else self.changed_bytes
         return Row(way, initial, statistics.median(pair), statistics.median(scale), moved, moved / bandwidth)
+
+    def _apply(self, state: LoraState, spec: RenderSpec) -> None:
+        """Hold the files that the state lacks, and go to `spec`."""
+        with held(state.lacking(spec), self.config, strict=True) as files:
+            state.apply(spec, files)
 
     def _timed(self, work: Callable[[], None]) -> float:
         self._wait()

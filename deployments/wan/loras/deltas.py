@@ -1,7 +1,11 @@
-"""What a LoRA adds to one parameter; the formulas are those of `serve_app.loras.formats.changes`, in float32."""
+"""Weight deltas: what a change of a LoRA file adds to one parameter, in float32, and whether it fits that parameter.
+
+The formulas are those of `serve_app.loras.formats.changes`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import assert_never
 
 import torch
@@ -9,6 +13,9 @@ import torch
 from serve_app.loras.formats import Change, Difference, Factor, LoKr, LowRank
 
 Tensors = Mapping[str, torch.Tensor]  # of a LoRA file, by their keys
+Shape = tuple[int, ...]
+
+_MATRIX = 2  # dimensions; a weight that changes by a product has as many at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,7 @@ class Part:
 
 
 def merge(pristine: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
-    """`pristine` plus what each of `parts` (at least one) adds to it: float32, on its device, rounded in their order.
+    """Return `pristine` plus what each of `parts` (at least one) adds: float32, on its device, rounded in their order.
 
     For plain LoRA this is what AI Toolkit computes for a preview: W.float() + m * (up.float() @ down.float()), the
     product in float32 and each operation rounded (`merge_in` in its toolkit/network_mixins.py).
@@ -34,7 +41,7 @@ def merge(pristine: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
 
 
 def _added(base: torch.Tensor, part: Part) -> torch.Tensor:
-    """A new tensor, which the caller may write to."""
+    """Return what `part` adds, in a new tensor that the caller may write to."""
     match part.change:
         case LowRank():
             return _low_rank(base, part.change, part)
@@ -55,7 +62,7 @@ def _low_rank(base: torch.Tensor, change: LowRank, part: Part) -> torch.Tensor:
 
 
 def _rescaled(changed: torch.Tensor, magnitude: torch.Tensor) -> torch.Tensor:
-    """Each row, or each input column, at the length that `magnitude` gives it; one of length 0 has no direction."""
+    """Scale each row, or each input column, to the length in `magnitude`; one of length 0 has no direction."""
     by_column = magnitude.ndim > 1 and magnitude.shape[0] == 1 and changed.shape[0] != 1
     others = [dimension for dimension in range(changed.ndim) if dimension != int(by_column)]
     length = torch.linalg.vector_norm(changed, dim=others, keepdim=True)
@@ -76,7 +83,7 @@ def _product(factor: Factor, part: Part, device: torch.device) -> torch.Tensor:
 
 
 def scale(change: LowRank | LoKr, tensors: Tensors) -> float:
-    """c of `change`, whose alpha, where it has one, is a tensor with one element in host memory."""
+    """Return c of `change`, whose alpha, where it has one, is a tensor with one element in host memory."""
     if isinstance(change, LowRank) and change.scale is not None:
         return change.scale
     if change.alpha is None or change.rank is None:
@@ -87,3 +94,38 @@ def scale(change: LowRank | LoKr, tensors: Tensors) -> float:
 def _load(part: Part, key: str, device: torch.device) -> torch.Tensor:
     # In this order: fewer bytes over the bus, and the conversion on the faster device.
     return part.tensors[key].to(device, non_blocking=True).float()
+
+
+def fits(change: Change, tensors: Tensors, shape: Shape) -> bool:
+    """Return whether `change` can be added to a parameter of `shape`."""
+    match change:
+        case LowRank():
+            return len(shape) >= _MATRIX and _low_rank_fits(change, tensors, shape)
+        case LoKr():
+            first, second = (_factor_shape(factor, tensors) for factor in (change.w1, change.w2))
+            product = tuple(one * other for one, other in zip(first, second, strict=True))
+            return product == (shape[0], prod(shape[1:]))
+        case Difference():
+            return tensors[change.key].numel() == prod(shape)
+        case _:
+            assert_never(change)
+
+
+def _low_rank_fits(change: LowRank, tensors: Tensors, shape: Shape) -> bool:
+    up, down = tensors[change.up].shape, tensors[change.down].shape
+    outputs, inputs = shape[0], prod(shape[1:])
+    fits = (up[0], prod(up[1:]), down[0], prod(down[1:])) == (outputs, change.rank, change.rank, inputs)
+    if change.magnitude is None:
+        return fits
+    magnitude = tensors[change.magnitude]
+    by_column = magnitude.ndim > 1 and magnitude.shape[0] == 1 and shape[0] != 1
+    return fits and magnitude.numel() == shape[int(by_column)]
+
+
+def _factor_shape(factor: Factor, tensors: Tensors) -> Shape:
+    """Return the shape of the matrix, or of the product of two; (0, 0), which fits nothing, where there is none."""
+    first, last = tensors[factor.keys[0]].shape, tensors[factor.keys[-1]].shape
+    if len(first) != _MATRIX or len(last) != _MATRIX:
+        return 0, 0
+    multiply = len(factor.keys) == 1 or first[1] == last[0]
+    return (first[0], last[1]) if multiply else (0, 0)

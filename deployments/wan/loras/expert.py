@@ -1,13 +1,12 @@
-"""The LoRAs of one expert: a state, and exact ways from any to any other."""
+"""State machine of one expert's LoRAs: what the expert is, and an exact transition from any state to any other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.wan.loras import adapters
-from deployments.wan.loras.deltas import Part
-from deployments.wan.loras.fitting import check_fit
-from deployments.wan.loras.resident import LoadedLora, LoraKey
+from deployments.wan.loras.deltas import Part, fits
+from deployments.wan.loras.resident import LoadedLora, LoraKey, not_loaded
 from deployments.wan.loras.weights import ExpertWeights
 from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile
@@ -89,7 +88,7 @@ class ExpertLoras:
             LoraNotLoaded: a change does not fit the expert.
         """
         for file, lora in zip(files, loras, strict=True):
-            check_fit(file, lora.contents.changes_for(self._side), lora.tensors, self._weights.shapes)
+            self._check_fit(file, lora)
         acting = [lora for file, lora in zip(files, loras, strict=True) if file.multiplier]
         plain = all(adapters.takes(lora.contents.changes_for(self._side), self._weights.linear) for lora in acting)
         applied = Application.ADAPTER if plain and not whole else Application.MERGED
@@ -104,6 +103,17 @@ class ExpertLoras:
             for file, lora in zip(files, loras, strict=True)
         )
         return Target(State(whole, uses), tuple(loras))
+
+    def _check_fit(self, file: LoraFile, lora: LoadedLora) -> None:
+        changes, shapes = lora.contents.changes_for(self._side), self._weights.shapes
+        if not changes:
+            raise not_loaded(file, f"it holds nothing for the {self._side.label}")
+        missing = [change.parameter for change in changes if change.parameter not in shapes]
+        if missing:
+            raise not_loaded(file, "it changes parameters that the expert does not have", missing)
+        misfits = [change.parameter for change in changes if not fits(change, lora.tensors, shapes[change.parameter])]
+        if misfits:
+            raise not_loaded(file, "it was trained on a model of another size", misfits)
 
     def become(self, target: Target) -> None:
         """Go to `target`; if that raises, the expert is in no state to render, and `clear` is due.

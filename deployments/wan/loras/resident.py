@@ -1,29 +1,34 @@
-"""LoRAs that are ready in memory: parsed, checked, and no longer in need of their files."""
+"""Resident LoRAs in an LRU cache by size: what is ready in memory needs no file any more.
 
-from collections import OrderedDict
+A file is read only where its LoRA is not resident:
+
+    resident = ResidentLoras(device, host_bytes=8 * 2**30)
+    files = {lora.content: ... for lora in resident.lacking(spec.loras, strict=True)}
+    resident.get(spec.loras, files, strict=True)[0].tensors
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
+from cachetools import LRUCache
 from safetensors import SafetensorError, safe_open
 
 from deployments.wan.loras.deltas import Tensors
-from deployments.wan.loras.fitting import check_complete, not_loaded
-from deployments.wan.loras.pinned_files import PinnedFiles
 from deployments.wan.memory.host import HostCopies
-from serve_app.errors import LoraInvalid
-from serve_app.loras.formats import LoraContents, SafetensorsHeader, read_header
-from serve_app.loras.formats import parser as layout
-from serve_app.models.architecture import WanArchitecture
+from serve_app.errors import LoraNotLoaded
+from serve_app.loras.files import LoraOnDisk
+from serve_app.loras.formats.changes import LoraContents
 from serve_app.results import ResidentLora
 from serve_app.spec import LoraFile
 
-_BLOCK_BYTES = 32 * 2**20  # of page-locked memory; a rank 32 LoRA of Wan A14B has 306 MB
+_BLOCK_BYTES = 32 * 2**20  # of pinned memory; a rank 32 LoRA of Wan A14B has 306 MB
+_NAMED_AT_MOST = 16  # in an error; a full-size file has 800 tensors
 
 
 @dataclass(frozen=True, slots=True)
 class LoraKey:
-    """What a parsed file depends on: its `LoraFile.content`, and whether every tensor must have a place."""
+    """What a LoRA in memory depends on: its `LoraFile.content`, and whether every tensor must have a place."""
 
     content: str
     strict: bool
@@ -31,49 +36,27 @@ class LoraKey:
 
 @dataclass(frozen=True, slots=True)
 class LoadedLora:
-    """A parsed LoRA file. `tensors` are in its own dtypes; those of one element are always in host memory."""
+    """A LoRA in memory. `tensors` are in the file's dtypes; those of one element are always in host memory."""
 
     key: LoraKey
-    sha256: str | None
+    sha256: str
     contents: LoraContents
     tensors: Tensors
 
     @property
     def size(self) -> int:
-        """Bytes of the tensors."""
+        """Return the bytes of the tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class ResidentLoras:
     """Keeps the most recently used LoRAs within a budget of host memory, and copies of some on the GPU."""
 
-    def __init__(
-        self, architecture: WanArchitecture, device: torch.device, *, host_bytes: int, gpu_bytes: int = 0
-    ) -> None:
-        """`device` computes; on a GPU, host memory is page-locked. `gpu_bytes` is the budget of its own memory."""
-        self._architecture = architecture
+    def __init__(self, device: torch.device, *, host_bytes: int, gpu_bytes: int = 0) -> None:
+        """Keep up to `host_bytes`, pinned where `device`, which computes, is a GPU, and `gpu_bytes` on that GPU."""
         self._device = device
-        self._host_bytes = host_bytes
-        self._gpu_bytes = gpu_bytes if device.type != "cpu" else 0
-        self._files = PinnedFiles()
-        self._on_host: OrderedDict[LoraKey, LoadedLora] = OrderedDict()
-        self._on_gpu: OrderedDict[LoraKey, LoadedLora] = OrderedDict()
-
-    def get(self, lora: LoraFile, *, strict: bool) -> LoadedLora:
-        """The LoRA, read from its file if it is not resident. One larger than the whole budget is not kept.
-
-        Raises:
-            LoraChanged: the file had to be read, and is gone or has another content.
-            LoraNotLoaded: not every tensor of it can be applied.
-        """
-        key = LoraKey(lora.content, strict)
-        found = self._on_host.pop(key, None) or self._read(lora, key)
-        if found.size <= self._host_bytes:
-            self._on_host[key] = found
-            _shrink(self._on_host, self._host_bytes)
-            for gone in self._on_gpu.keys() - self._on_host.keys():
-                del self._on_gpu[gone]
-        return self._promoted(found)
+        self._on_host: LRUCache[LoraKey, LoadedLora] = LRUCache(host_bytes, lambda lora: lora.size)
+        self._on_gpu = _gpu_cache(gpu_bytes if device.type != "cpu" else 0)
 
     @property
     def listing(self) -> tuple[ResidentLora, ...]:
@@ -88,45 +71,99 @@ class ResidentLoras:
         """Return the `LoraFile.content` of everything that is resident."""
         return frozenset(key.content for key in self._on_host)
 
+    def lacking(self, loras: Iterable[LoraFile], *, strict: bool) -> tuple[LoraFile, ...]:
+        """Return those of `loras` that are not resident, each content once."""
+        return tuple(
+            {lora.content: lora for lora in loras if LoraKey(lora.content, strict) not in self._on_host}.values()
+        )
+
+    def get(
+        self, loras: Sequence[LoraFile], files: Mapping[str, LoraOnDisk], *, strict: bool
+    ) -> tuple[LoadedLora, ...]:
+        """Return each of `loras`, reading those that are not resident. One larger than the whole budget is not kept.
+
+        `files`, by `LoraFile.content`, has at least what `lacking` names. A file is neither parsed nor hashed here.
+
+        Raises:
+            LoraChanged: a file that had to be read has changed since it was checked.
+            LoraNotLoaded: it cannot be read, or not every tensor of it has a place.
+        """
+        keys = [LoraKey(lora.content, strict) for lora in loras]
+        lacking = self.lacking(loras, strict=strict)
+        resident = {key: self._on_host[key] for key in keys if key in self._on_host}
+        read = {LoraKey(lora.content, strict): self._read(lora, files[lora.content], strict) for lora in lacking}
+        # Those just read count as used first: where the budget is short they go before those that were resident, for
+        # which a second attempt at this render would have no file.
+        wanted = read | resident
+        for lora in wanted.values():
+            self._keep(lora)
+        return tuple(self._promoted(wanted[key]) for key in keys)
+
     def leave_gpu(self) -> bool:
-        """Give up the GPU's memory for good; whether there was any to give up."""
-        self._gpu_bytes = 0
+        """Free the GPU's memory for good; return whether there was any to free."""
         left = bool(self._on_gpu)
-        self._on_gpu.clear()
+        self._on_gpu = _gpu_cache(0)
         return left
 
+    def _keep(self, lora: LoadedLora) -> None:
+        """Make `lora` the most recently used, and forget those for which there is no room."""
+        self._on_host.pop(lora.key, None)
+        if lora.size <= self._on_host.maxsize:
+            self._on_host[lora.key] = lora
+        for gone in self._on_gpu.keys() - self._on_host.keys():
+            del self._on_gpu[gone]
+
     def _promoted(self, lora: LoadedLora) -> LoadedLora:
-        if lora.key not in self._on_host or lora.size > self._gpu_bytes:
+        """Return the copy of `lora` on the GPU, if it may have one."""
+        if lora.key not in self._on_host or lora.size > self._on_gpu.maxsize:
             return lora
         if lora.key not in self._on_gpu:
             self._on_gpu[lora.key] = replace(lora, tensors=_on_device(lora.tensors, self._device))
-        self._on_gpu.move_to_end(lora.key)
-        _shrink(self._on_gpu, self._gpu_bytes)
         return self._on_gpu[lora.key]
 
-    def _read(self, lora: LoraFile, key: LoraKey) -> LoadedLora:
-        self._files.verify(lora)
+    def _read(self, lora: LoraFile, file: LoraOnDisk, strict: bool) -> LoadedLora:
+        _check_complete(lora, file)
         try:
-            path = Path(lora.location)
-            header = read_header(path, lora.reference)
-            contents = layout.parse(header, self._architecture, lora.reference, strict=key.strict)
-            check_complete(lora, contents, header.tensors)
-            tensors = self._tensors(path, header, contents)
-        except LoraInvalid as error:
-            self._files.verify(lora)  # a file that changed while it was read explains any failure
-            raise not_loaded(lora, error.details["reason"], error.details["keys"]) from error
+            tensors = self._tensors(file)
         except (OSError, SafetensorError) as error:
-            self._files.verify(lora)
+            file.check_unchanged()  # a file that changed while it was read explains any failure
             raise not_loaded(lora, f"its file cannot be read ({error})") from error
-        self._files.verify(lora)
-        return LoadedLora(key, lora.sha256, contents, tensors)
+        file.check_unchanged()
+        return LoadedLora(LoraKey(lora.content, strict), file.sha256, file.contents, tensors)
 
-    def _tensors(self, path: Path, header: SafetensorsHeader, contents: LoraContents) -> Tensors:
-        """Copies of all tensors that have a place: what safetensors gives is a view of the file."""
+    def _tensors(self, file: LoraOnDisk) -> Tensors:
+        """Copy all tensors that have a place: what safetensors gives is a view of the file."""
         copies = HostCopies(pinned=self._device.type == "cuda", block_bytes=_BLOCK_BYTES)
-        wanted = header.tensors.keys() - set(contents.left_out)
-        with safe_open(path, framework="pt") as file:
-            return {name: copies.copy(file.get_tensor(name)) for name in header.tensors if name in wanted}
+        left_out = set(file.contents.left_out)
+        with safe_open(file.path, framework="pt") as opened:
+            return {name: copies.copy(opened.get_tensor(name)) for name in file.header.tensors if name not in left_out}
+
+
+def not_loaded(lora: LoraFile, reason: str, names: Iterable[str] = ()) -> LoraNotLoaded:
+    """Return the error for `lora` that gives `reason` and the first of `names`, of tensors or parameters."""
+    named = list(names)
+    example = f" (first of {len(named)}: {named[0]})" if named else ""
+    return LoraNotLoaded(
+        f"LoRA '{lora.reference}' cannot be applied to the {lora.expert.label}: {reason}{example}",
+        {
+            "path": lora.reference,
+            "transformer": lora.expert.value,
+            "keys": named[:_NAMED_AT_MOST],
+            "key_count": len(named),
+        },
+    )
+
+
+def _check_complete(lora: LoraFile, file: LoraOnDisk) -> None:
+    """Raise LoraNotLoaded where a tensor is neither used nor left out on purpose, or a change lacks one."""
+    used = {key for change in file.contents.changes() for key in change.keys}
+    odd = (used | set(file.contents.left_out)) ^ file.header.tensors.keys()
+    if odd:
+        raise not_loaded(lora, "not every tensor of it has exactly one place", sorted(odd))
+
+
+def _gpu_cache(size: int) -> LRUCache[LoraKey, LoadedLora]:
+    return LRUCache(size, lambda lora: lora.size)
 
 
 def _on_device(tensors: Tensors, device: torch.device) -> Tensors:
@@ -134,11 +171,3 @@ def _on_device(tensors: Tensors, device: torch.device) -> Tensors:
         name: tensor if tensor.numel() == 1 else tensor.to(device, non_blocking=True)
         for name, tensor in tensors.items()
     }
-
-
-def _shrink(loras: OrderedDict[LoraKey, LoadedLora], budget: int) -> None:
-    """Forget the least recently used until the rest fits."""
-    size = sum(lora.size for lora in loras.values())
-    while size > budget:
-        _, gone = loras.popitem(last=False)
-        size -= gone.size

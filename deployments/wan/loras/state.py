@@ -1,8 +1,11 @@
 """The LoRA state of one pipeline: make its experts exactly what a render asks for, whatever they were before.
 
-loras = LoraState(experts, device=device, dtype=dtype, plan=plan, files=files, without_hooks=without_hooks)
-loras.apply(spec)
-loras.applied  # (AppliedLora(transformer=<Expert.HIGH>, network_multiplier=1.0, ...), ...)
+The one way to change LoRAs of a loaded model:
+
+    loras = LoraState(experts, device=device, dtype=dtype, plan=plan, files=expert_files, without_hooks=without_hooks)
+    files = {lora.content: ... for lora in loras.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
+    loras.apply(spec, files)
+    loras.applied  # (AppliedLora(transformer=<Expert.HIGH>, network_multiplier=1.0, ...), ...)
 """
 
 from collections.abc import Callable, Mapping
@@ -15,11 +18,11 @@ import torch
 
 from deployments.wan.loras.expert import ExpertLoras, Target, Use
 from deployments.wan.loras.pristine import Pristine
-from deployments.wan.loras.resident import ResidentLoras
+from deployments.wan.loras.resident import LoadedLora, ResidentLoras
 from deployments.wan.loras.weights import ExpertWeights
 from deployments.wan.memory.host import available_bytes
 from deployments.wan.memory.planner import MemoryPlan, originals_off_gpu
-from serve_app.models.architecture import WanArchitecture
+from serve_app.loras.files import LoraOnDisk
 from serve_app.results import AppliedLora
 from serve_app.settings import PristineMode
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, pair_key
@@ -57,12 +60,7 @@ class LoraState:
             side: ExpertLoras(side, expert, ExpertWeights(expert, dtype, device, self._pristine[side]))
             for side, expert in experts.items()
         }
-        self.resident = ResidentLoras(
-            WanArchitecture.from_config(next(iter(experts.values())).config),
-            device,
-            host_bytes=plan.lora_host_bytes,
-            gpu_bytes=plan.lora_gpu_bytes,
-        )
+        self.resident = ResidentLoras(device, host_bytes=plan.lora_host_bytes, gpu_bytes=plan.lora_gpu_bytes)
         self._without_hooks = without_hooks
         self._files: tuple[LoraFile, ...] = ()
 
@@ -82,17 +80,23 @@ class LoraState:
         uses = {side: iter(expert.uses) for side, expert in self._experts.items()}
         return tuple(_applied(file, next(uses[file.expert])) for file in self._files)
 
-    def apply(self, spec: RenderSpec) -> None:
+    def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
+        """Return the LoRAs that `apply` would have to read, each content once. Not while a render runs."""
+        return self.resident.lacking(self._needed(spec), strict=spec.strict)
+
+    def apply(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk]) -> None:
         """Make every expert exactly what `spec` asks for.
 
         Everything is read and checked before anything changes. A LoRA that is resident is not read again, whatever its
-        path or multiplier.
+        path or multiplier; `files`, by `LoraFile.content`, has the others.
 
         Raises:
             LoraChanged, LoraNotLoaded: see `ResidentLoras.get` and `ExpertLoras.target`; nothing has changed.
             torch.OutOfMemoryError: the device has no room; every expert is then the base model.
         """
-        targets = {side: self._target(side, spec) for side in self._experts}
+        needed = self._needed(spec)
+        loaded = {lora.key.content: lora for lora in self.resident.get(needed, files, strict=spec.strict)}
+        targets = {side: self._target(side, spec, loaded) for side in self._experts}
         changes = {side: target for side, target in targets.items() if target.state != self._experts[side].state}
         if changes:
             self._change(changes)
@@ -109,14 +113,19 @@ class LoraState:
             left = left or kept > 0
         return left
 
-    def _target(self, side: Expert, spec: RenderSpec) -> Target:
-        files = spec.loras_for(side)
-        expert = self._experts[side]
-        whole = spec.recipe is Recipe.PREVIEW
-        known = expert.without_tensors(files, strict=spec.strict, whole=whole)
+    def _needed(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
+        """Return the LoRAs whose tensors it takes to get to `spec` from here."""
+        return tuple(lora for lora in spec.loras if self._known(lora.expert, spec) is None)
+
+    def _known(self, side: Expert, spec: RenderSpec) -> Target | None:
+        return self._experts[side].without_tensors(spec.loras_for(side), strict=spec.strict, whole=_is_whole(spec))
+
+    def _target(self, side: Expert, spec: RenderSpec, loaded: Mapping[str, LoadedLora]) -> Target:
+        known = self._known(side, spec)
         if known is not None:
             return known
-        return expert.target(files, [self.resident.get(file, strict=spec.strict) for file in files], whole=whole)
+        files = spec.loras_for(side)
+        return self._experts[side].target(files, [loaded[file.content] for file in files], whole=_is_whole(spec))
 
     def _change(self, changes: Mapping[Expert, Target]) -> None:
         with self._without_hooks():
@@ -128,6 +137,11 @@ class LoraState:
                 for expert in self._experts.values():
                     expert.clear()
                 raise
+
+
+def _is_whole(spec: RenderSpec) -> bool:
+    """Return whether all weights are in the compute dtype, also those that diffusers keeps in float32."""
+    return spec.recipe is Recipe.PREVIEW
 
 
 def _applied(file: LoraFile, use: Use) -> AppliedLora:

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from deployments.wan.loras.deltas import Part, merge
-from deployments.wan.loras.fitting import Shape
+from deployments.wan.loras.deltas import Part, Shape, merge
 from deployments.wan.loras.pristine import Pristine
 
 Merges = Mapping[str, Sequence[Part]]  # by parameter

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.pipeline import Frames, PipelineOptions
+from deployments.pipeline import Frames, PipelineOptions, Rendered
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.runtime import WanRuntime
 from serve_app.models.card import load_card
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
 from tests.deployments.wan.experts import save_experts
+from tests.deployments.wan.held import held
 from tests.loras.layouts import LAYOUTS, write
 
 LoraFactory = Callable[..., LoraFile]
@@ -82,7 +83,13 @@ def make_spec(*loras: LoraFile, **changes: Any) -> RenderSpec:
 
 def frames_of(runtime: WanRuntime, spec: RenderSpec, on_step: Callable[[int], None] = lambda _: None) -> Frames:
     """Return the frames of one render."""
-    return runtime.render(spec, on_step).frames
+    return render_with(runtime, spec, on_step).frames
+
+
+def render_with(runtime: WanRuntime, spec: RenderSpec, on_step: Callable[[int], None] = lambda _: None) -> Rendered:
+    """Render as a Generator does: with the files of the LoRAs that the runtime lacks."""
+    with held(runtime.lacking(spec), runtime._pipe.transformer.config, strict=spec.strict) as files:
+        return runtime.render(spec, files, on_step)
 
 
 def difference(one: Frames, other: Frames) -> float:

@@ -14,6 +14,7 @@ from deployments.wan.memory.offload import place, without_hooks
 from deployments.wan.memory.planner import MemoryPlan
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import PAIR, Expert, Recipe, RenderSpec
+from tests.deployments.wan.held import held
 from tests.loras.model import TINY
 
 CPU = torch.device("cpu")
@@ -92,7 +93,8 @@ class Experts:
         )
 
     def apply(self, spec: RenderSpec) -> None:
-        self.state.apply(spec)
+        with held(self.state.lacking(spec), self.pipe.transformer.config, strict=spec.strict) as files:
+            self.state.apply(spec, files)
 
     def clear(self, template: RenderSpec) -> None:
         """The base model under the reference recipe."""

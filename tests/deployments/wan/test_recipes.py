@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from deployments.wan.demo import DemoCheckpoint
 from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler
-from tests.deployments.wan.conftest import difference, frames_of, load_demo, make_spec
+from tests.deployments.wan.conftest import difference, frames_of, load_demo, make_spec, render_with
 
 _DIFFUSERS = {
     "self_attn": "attn1",
@@ -87,7 +87,7 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
     high, low = pair
     runtime = load_demo(demo_checkpoint)
     spec = _preview(low.model_copy(update={"multiplier": 0.0}), high, sample_steps=2)
-    rendered = runtime.render(spec, lambda _: None)
+    rendered = render_with(runtime, spec)
     assert rendered.made_with.model_dump(mode="json", exclude={"runtime"}) == {
         "recipe": "preview",
         "sampler": "euler",
@@ -112,7 +112,7 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
     }
     assert rendered.resident == {high.content, low.content}
     assert rendered.made_with.runtime == runtime.runtime
-    assert [lora.sha256 for lora in runtime.runtime.resident_loras] == [high.sha256, low.sha256]
-    again = runtime.render(make_spec(*pair, shift=8.0), lambda _: None).made_with
+    assert {lora.sha256 for lora in runtime.runtime.resident_loras} == {high.sha256, low.sha256}
+    again = render_with(runtime, make_spec(*pair, shift=8.0)).made_with
     assert (again.recipe, again.sampler, again.shift) == (Recipe.REFERENCE, Sampler.UNIPC, 8.0)
     assert [lora.application for lora in again.loras] == [Application.ADAPTER, Application.ADAPTER]

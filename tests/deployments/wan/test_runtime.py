@@ -23,7 +23,16 @@ from serve_app.errors import ConfigurationInvalid, LoraNotLoaded, OutOfMemory, R
 from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile
-from tests.deployments.wan.conftest import Render, difference, frames_of, load_demo, lora_file, make_spec, options_for
+from tests.deployments.wan.conftest import (
+    Render,
+    difference,
+    frames_of,
+    load_demo,
+    lora_file,
+    make_spec,
+    options_for,
+    render_with,
+)
 
 _NEGATIVE = "blurry, low quality"
 
@@ -253,7 +262,7 @@ def test_a_frame_count_that_the_model_does_not_make_is_refused(render: Render) -
 def test_every_part_of_a_render_is_timed(demo_checkpoint: DemoCheckpoint, pair: tuple[LoraFile, LoraFile]) -> None:
     runtime = load_demo(demo_checkpoint)
     started = time.perf_counter()
-    parts = runtime.render(make_spec(*pair), lambda _: None).seconds.model_dump()
+    parts = render_with(runtime, make_spec(*pair)).seconds.model_dump()
     seconds = time.perf_counter() - started
     assert list(parts) == ["lora", "text", "denoise", "decode"]
     assert all(part > 0 for part in parts.values())
