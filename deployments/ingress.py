@@ -14,8 +14,8 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.lora_access import lora_resolver
 from serve_app.api.app import create_app
+from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecaster
-from serve_app.api.services import Services
 from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan

@@ -43,9 +43,9 @@ class LoraUse(AppliedLora):
 class ResidentLora(_Value):
     """One LoRA that the replica keeps ready."""
 
-    sha256: str | None
+    sha256: str | None = Field(description="Of the file's bytes, hex.")
     bytes: int = Field(description="Size of its tensors.")
-    memory: Literal["gpu", "host"]
+    memory: Literal["gpu", "host"] = Field(description="Where it is kept.")
 
 
 class Runtime(_Value):
@@ -91,13 +91,13 @@ class Timings(PipelineSeconds):
 class RenderMetadata(_Value):
     """What a user needs to make the same video again, and how long each part took."""
 
-    recipe: Recipe
-    sampler: Sampler
+    recipe: Recipe = Field(description="Whose frames it equals.")
+    sampler: Sampler = Field(description="The scheduler in effect.")
     shift: float = Field(description="Flow shift in effect.")
     boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
     sampler_assumed: bool = Field(description="Whether no metadata told which sampler the previews had.")
-    sample_steps: int
-    guidance_scale: float
+    sample_steps: int = Field(description="Denoising steps.")
+    guidance_scale: float = Field(description="Classifier-free guidance.")
     width: int = Field(description="Pixels, after snapping.")
     height: int = Field(description="Pixels, after snapping.")
     num_frames: int = Field(description="After rounding.")
@@ -106,5 +106,5 @@ class RenderMetadata(_Value):
     pair_key: str = Field(description="Hash of the LoRA files' contents and sides.")
     warnings: tuple[str, ...] = Field(description="What the client should look at.")
     attempt: int = Field(description="From 1; above 1 where replicas were lost.")
-    runtime: Runtime
+    runtime: Runtime = Field(description="What it ran on.")
     timings: Timings = Field(description="Seconds.")

@@ -1,4 +1,7 @@
-"""The FastAPI application and how errors leave it."""
+"""The FastAPI application: its routers, and how errors become responses.
+
+app = create_app(Services(plan=plan, store=store, ...))  # an ASGI application, for Serve or for a test client
+"""
 
 from importlib.metadata import version
 
@@ -6,12 +9,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
+from serve_app.api import inference, loras, requests, service
+from serve_app.api.dependencies import Services
 from serve_app.api.openapi import DocumentedApi
-from serve_app.api.routes import router
-from serve_app.api.services import Services
 from serve_app.errors import AdmissionError, LoraSourceUnavailable, ServiceError, StoreUnavailable
 
-_RETRY_AFTER_S = 5
+_RETRY_AFTER_S = 5  # where the error does not say itself
 _TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
 
 _DESCRIPTION = """\
@@ -24,7 +27,7 @@ Videos from **LoRAs trained with AI Toolkit for %s**.
 
 
 def create_app(services: Services) -> FastAPI:
-    """The HTTP API over these parts."""
+    """Return the HTTP API over these parts."""
     card = services.plan.card
     app = DocumentedApi(
         card,
@@ -33,7 +36,8 @@ def create_app(services: Services) -> FastAPI:
         description=_DESCRIPTION % card.title,
     )
     app.state.services = services
-    app.include_router(router)
+    for room in (inference, requests, loras, service):
+        app.include_router(room.router)
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     return app
@@ -52,6 +56,6 @@ def _retry_after_s(error: ServiceError) -> int | None:
 
 
 async def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
-    """FastAPI's own 422 body without the input, which may hold a token."""
+    """Return FastAPI's own 422 body without the input, which may hold a token."""
     detail = [{"loc": item["loc"], "msg": item["msg"], "type": item["type"]} for item in error.errors()]
     return JSONResponse({"detail": detail}, status_code=422)

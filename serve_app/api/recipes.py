@@ -1,4 +1,4 @@
-"""What a recipe decides for a request: the scheduler of its renders, and what the client should know about it."""
+"""Recipes: which scheduler a request's renders take, and what the client should know about that choice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from functools import lru_cache
 
 from packaging.version import Version
 
-from serve_app.api.pair_rules import ChosenLora
-from serve_app.api.request_schema import PromptItem
+from serve_app.api.lora_rules import ChosenLora
+from serve_app.api.schemas.requests import PromptItem
 from serve_app.loras.formats.metadata import preview_sampler
+from serve_app.models.card import ModelCard
 from serve_app.spec import Recipe, Sampler
 
 
@@ -23,7 +24,7 @@ class RecipeChoice:
     trained_with: str | None
 
     def for_prompt(self, prompt: PromptItem) -> "RecipeChoice":
-        """The same with what the prompt says itself; another sampler comes with its own default shift."""
+        """Return this choice with what the prompt says itself; another sampler comes with its own default shift."""
         if prompt.sampler is None and prompt.shift is None:
             return self
         sampler = prompt.sampler or self.sampler
@@ -33,7 +34,7 @@ class RecipeChoice:
 
     @property
     def warnings(self) -> list[str]:
-        """That the scheduler is a guess, where it is one."""
+        """Return that the scheduler is a guess, where it is one."""
         if not self.assumed:
             return []
         why = (
@@ -45,13 +46,14 @@ class RecipeChoice:
         return [f"the previews' sampler was assumed to be {shown}: {why}; set `sampler` to choose"]
 
 
-def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora]) -> RecipeChoice:
-    """The recipe's scheduler: for `preview`, that of the newest AI Toolkit among the LoRAs' own."""
+def choose_recipe(recipe: Recipe, loras: Sequence[ChosenLora], card: ModelCard) -> RecipeChoice:
+    """Return the recipe's scheduler: for `preview`, that of the newest AI Toolkit among those that made the LoRAs."""
     version = _newest(tuple(lora.file.contents.provenance.trained_with for lora in loras))
     if recipe is Recipe.REFERENCE:
         return RecipeChoice(recipe, Sampler.UNIPC, None, assumed=False, trained_with=version)
-    sampler, shift, assumed = preview_sampler(version)
-    return RecipeChoice(recipe, sampler, shift, assumed, version)
+    preview = preview_sampler(version)
+    shift = card.default_shift(preview.sampler)
+    return RecipeChoice(recipe, preview.sampler, shift, preview.assumed, trained_with=version)
 
 
 @lru_cache(maxsize=4096)  # to parse a version takes longer than the rest of the choice

@@ -5,9 +5,9 @@ import inspect
 import pytest
 from pydantic import BaseModel
 
-from serve_app.api import inspection, request_schema, response_schema
 from serve_app.api.openapi import request_example
-from serve_app.api.request_schema import Body, InferenceRequest
+from serve_app.api.schemas import errors, inspection, requests, results, service
+from serve_app.api.schemas.requests import Body, InferenceRequest
 from serve_app.models.card import load_card
 from tests.client import pair
 from tests.fixtures.api import MODEL, Api, Json
@@ -15,9 +15,12 @@ from tests.fixtures.api import MODEL, Api, Json
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [
     model
-    for module in (request_schema, response_schema, inspection)
+    for module in (requests, results, errors, inspection, service)
     for name, model in inspect.getmembers(module, inspect.isclass)
-    if issubclass(model, BaseModel) and model.__module__ == module.__name__ and model is not Body
+    if issubclass(model, BaseModel)
+    and model.__module__ == module.__name__
+    and not name.startswith("_")
+    and model is not Body
 ]
 OPERATIONS = {
     ("post", "/v1/inference"): {"200", "400", "409", "422", "429", "503"},
@@ -54,7 +57,7 @@ async def test_every_parameter_is_described(api: Api) -> None:
         for key, operation in (await operations(api)).items()
         for parameter in operation.get("parameters", [])
     ]
-    assert len(parameters) == 8
+    assert len(parameters) == 13
     assert [parameter for parameter in parameters if not parameter[-1]] == []
 
 

@@ -1,6 +1,7 @@
 """What a request gave, at every point of its life."""
 
 from serve_app.errors import RenderFailed
+from serve_app.results import RenderMetadata, Timings
 from tests.client import body
 from tests.fixtures.api import Api, on_both_databases
 from tests.fixtures.store import queued
@@ -50,7 +51,14 @@ async def test_what_was_used_is_told_for_each_prompt(api: Api) -> None:
     await api.store.release(await api.claim(), max_attempts=3)
     await api.finish(await api.claim())
     metadata = (await api.result(request_id))["metadata"]
-    assert metadata == {"prompts": [{"index": 0, "recipe": "reference", "attempt": 2}]}
+    (prompt,) = metadata["prompts"]
+    assert prompt.keys() == {"index", *RenderMetadata.model_fields}
+    assert {field: prompt[field] for field in ("index", "recipe", "attempt")} == {
+        "index": 0,
+        "recipe": "reference",
+        "attempt": 2,
+    }
+    assert prompt["timings"].keys() == Timings.model_fields.keys()
 
 
 async def test_the_file_path_is_where_the_video_lies_on_the_server(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""What a client may send. Names and limits are the reference server's; what it ignored is refused here."""
+"""Schemas of requests: names and limits are the reference server's; fields that it ignores are refused here."""
 
 from enum import StrEnum
 from typing import Annotated

@@ -1,25 +1,89 @@
-"""From a request's body to specs with nothing left to decide, or a refusal that says what to change."""
+"""Submission: `POST /v1/inference`, from a request's body to a durable request with nothing left to decide.
 
+Everything that can be wrong with a request is found here, before it is stored and before any GPU works on it.
+"""
+
+import hashlib
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import time
 from uuid import uuid4
 
+from fastapi import APIRouter, Response
 from pydantic import SecretStr
 
-from serve_app.api.pair_rules import ChosenLora, check_pair, choose_loras
+from serve_app.api.dependencies import IdempotencyKeyDep, PublicRootDep, Sender, SenderDep, Services, ServicesDep
+from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
 from serve_app.api.recipes import RecipeChoice, choose_recipe
-from serve_app.api.request_schema import InferenceRequest, PromptItem
-from serve_app.api.services import Services
+from serve_app.api.schemas.errors import Responses, refusal
+from serve_app.api.schemas.requests import InferenceRequest, PromptItem
+from serve_app.api.schemas.results import API_STATUS, Accepted, timestamp
 from serve_app.errors import ControlImageNotSupported, ModelNotFound
+from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Idempotency, NewRequest
+from serve_app.jobs.states import RenderState
 from serve_app.loras.sides import pair_warnings, side_warnings
 from serve_app.models.card import ModelCard
 from serve_app.models.limits import RANDOM_SEED
 from serve_app.spec import LoraFile, RenderSpec
 
 _TRIGGER = "[trigger]"
+
+_REFUSALS: Responses = {
+    **refusal(400, "The model, a LoRA file or a header stands against the request."),
+    **refusal(409, "The Idempotency-Key was used with another body."),
+    **refusal(429, "The queue takes no more just now; Retry-After says when it will."),
+    **refusal(503, "The job store or a LoRA's server does not answer; nothing was accepted."),
+}
+
+router = APIRouter(tags=["inference"])
+
+
+@router.post("/v1/inference", responses=_REFUSALS)
+async def submit(
+    body: InferenceRequest,
+    response: Response,
+    *,
+    services: ServicesDep,
+    sender: SenderDep,
+    idempotency_key: IdempotencyKeyDep,
+    root: PublicRootDep,
+) -> Accepted:
+    """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
+    idempotency = _idempotency(idempotency_key, body)
+    # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
+    durable = idempotency and await services.store.known(sender.tenant, idempotency)
+    if not durable:
+        new = await _accept(body, sender, idempotency, services)
+        durable = await services.store.submit(new, services.limits)
+    if not durable.replayed:
+        services.announcer.queued()
+        return _answer(durable, RenderState.QUEUED, root)
+    response.headers["Idempotency-Replayed"] = "true"
+    record = await services.store.request(durable.request_id)
+    return _answer(durable, record.state, root)
+
+
+def _idempotency(key: str | None, body: InferenceRequest) -> Idempotency | None:
+    """Return the key with a digest of the body. A token may be renewed between two tries, so it is not part of that."""
+    if key is None:
+        return None
+    content = json.dumps(body.model_dump(mode="json", exclude={"hf_token"}), sort_keys=True)
+    return Idempotency(key=key, digest=hashlib.sha256(content.encode()).hexdigest())
+
+
+def _answer(durable: DurableRequest, state: RenderState, root: str) -> Accepted:
+    url = f"{root}/v1/requests/{durable.request_id}"
+    return Accepted(
+        request_id=durable.request_id,
+        status=API_STATUS[state],
+        status_url=f"{url}/status",
+        result_url=f"{url}/result",
+        cancel_url=f"{url}/cancel",
+        created_at=timestamp(durable.created_at),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +97,9 @@ class _Shared:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """What the headers say: whose request it is, and the key under which it is the same if it is sent again."""
-
-    tenant: str
-    idempotency: Idempotency | None
-
-
-async def accept(body: InferenceRequest, sender: Sender, services: Services) -> NewRequest:
+async def _accept(
+    body: InferenceRequest, sender: Sender, idempotency: Idempotency | None, services: Services
+) -> NewRequest:
     """Check a request completely and resolve it; nothing is stored yet.
 
     Raises:
@@ -50,13 +108,13 @@ async def accept(body: InferenceRequest, sender: Sender, services: Services) -> 
     """
     card = services.plan.card
     _check_model(body, card)
-    combined = await check_pair(body, services)
+    combined = await check_loras(body, services)
     _check_control_images(body.prompts, card)
     chosen = await choose_loras(body, combined, services)
     shared = _Shared(
         body=body,
         card=card,
-        recipe=choose_recipe(body.recipe, chosen),
+        recipe=choose_recipe(body.recipe, chosen, card),
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
         warnings=tuple(_warnings(chosen)),
     )
@@ -71,17 +129,17 @@ async def accept(body: InferenceRequest, sender: Sender, services: Services) -> 
         tenant=sender.tenant,
         priority=body.priority,
         hf_token=_token_to_keep(body, chosen),
-        idempotency=sender.idempotency,
+        idempotency=idempotency,
     )
 
 
 def _token_to_keep(body: InferenceRequest, chosen: Sequence[ChosenLora]) -> SecretStr | None:
-    """The request's token, if a Generator may still have to download with it."""
+    """Return the request's token, if a Generator may still have to download with it."""
     return body.hf_token if any(lora.file.is_remote for lora in chosen) else None
 
 
 def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
-    """What about the files looks like a mistake, though it may be none."""
+    """Return what about the files looks like a mistake, though it may be none."""
     by_file = [
         warning for lora in chosen for warning in side_warnings(lora.expert, lora.file.file_name, lora.file.contents)
     ]
@@ -136,12 +194,12 @@ def _or(value: int | None, default: int) -> int:
 
 
 def _with_trigger(prompt: str, trigger_word: str | None) -> str:
-    """`[trigger]` replaced by the trigger word; an empty or absent one leaves the text alone."""
+    """Replace `[trigger]` by the trigger word; an empty or absent one leaves the text alone."""
     return prompt.replace(_TRIGGER, trigger_word) if trigger_word else prompt
 
 
 def _seed(seed: int | None, index: int, card: ModelCard) -> int:
-    """The seed itself; the default plus the prompt's index when omitted; a drawn one (32 bits) for -1."""
+    """Return the seed itself; the default plus the prompt's index when omitted; a drawn one (32 bits) for -1."""
     if seed is None:
         return card.defaults.seed + index
     return secrets.randbits(32) if seed == RANDOM_SEED else seed

@@ -1,17 +1,26 @@
-"""Which LoRAs a request means for which expert: the reference server's rules, and what goes beyond them."""
+"""LoRA rules: which LoRAs a request means for which expert. The reference server's rules, and what goes beyond them.
+
+    combined = await check_loras(body, services)         # may these items stand together?
+    chosen = await choose_loras(body, combined, services)  # the files, checked, each with its expert
+
+A model with a pair of experts takes items that name one of them, or a file that holds both. A model with one expert
+takes items that name none.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve_app.api.request_schema import InferenceRequest, LoraItem
-from serve_app.api.services import Services
+from serve_app.api.dependencies import Services
+from serve_app.api.schemas.requests import InferenceRequest, LoraItem
 from serve_app.errors import (
     LoraFileRequired,
     LoraInvalid,
     LoraNotFound,
     LoraPathRefused,
+    MoeFormatNotSupported,
     MoeFormatRequired,
+    SingleLoraOnly,
     SingleMoeConfigOnly,
 )
 from serve_app.loras.refusals import invalid
@@ -31,41 +40,57 @@ class ChosenLora:
 
 
 Combined = dict[int, ResolvedLora]
-"""Files that hold both experts, by the index of the item that names them without an expert."""
+"""Files that hold both experts of a pair, by the index of the item that names them without an expert."""
 
 
-async def check_pair(body: InferenceRequest, services: Services) -> Combined:
-    """The rules on who may stand in `loras`, in the reference server's order.
+async def check_loras(body: InferenceRequest, services: Services) -> Combined:
+    """Check which items may stand together in `loras`, in the reference server's order; return its combined files.
 
     Raises:
-        LoraFileRequired, MoeFormatRequired, SingleMoeConfigOnly: a rule stands against it.
+        LoraFileRequired: there is none.
+        MoeFormatRequired, SingleMoeConfigOnly: an item against the rules for a pair of experts.
+        MoeFormatNotSupported, SingleLoraOnly: an item against the rules for one expert.
         LoraInvalid, LoraSourceUnavailable: what an item without an expert names cannot be looked into.
     """
-    card = services.plan.card
+    card, limit = services.plan.card, services.plan.settings.max_loras_per_side
     if not body.loras:
         raise LoraFileRequired("At least one LoRA is required", _details(body))
+    if not card.is_pair:
+        _check_for_one_expert(body, card, limit)
+        return {}
     combined = await _combined_files(body, services, card)
-    _check_counts(body, combined, card, services.plan.settings.max_loras_per_side)
+    _check_sides(body, combined, card, limit)
     return combined
 
 
 async def choose_loras(body: InferenceRequest, combined: Combined, services: Services) -> list[ChosenLora]:
-    """Every LoRA of the request with its expert, in the request's order; the rules have been checked.
+    """Return every LoRA of the request with its expert, in the request's order; `check_loras` has passed.
 
     Raises:
         RequestError: a file stands against it.
         LoraSourceUnavailable: the server that a file comes from does not answer as it should.
     """
     resolved = await _resolve_all(body, combined, services)
-    return [chosen for item, file in zip(body.loras, resolved, strict=True) for chosen in _for_experts(item, file)]
+    choose = _for_pair if services.plan.card.is_pair else _for_only_expert
+    return [chosen for item, file in zip(body.loras, resolved, strict=True) for chosen in choose(item, file)]
 
 
 def _details(body: InferenceRequest) -> dict[str, object]:
     return {"loras": [{**lora.model_dump(mode="json"), "path": shown(lora.path)} for lora in body.loras]}
 
 
+def _check_for_one_expert(body: InferenceRequest, card: ModelCard, limit: int) -> None:
+    if any(item.transformer is not None for item in body.loras):
+        raise MoeFormatNotSupported(
+            f"Model '{card.id}' has one expert: remove `transformer` from each item of `loras`", _details(body)
+        )
+    if len(body.loras) > limit:
+        takes = "one LoRA" if limit == 1 else f"up to {limit} LoRAs"
+        raise SingleLoraOnly(f"Model '{card.id}' takes {takes}", _details(body))
+
+
 async def _combined_files(body: InferenceRequest, services: Services, card: ModelCard) -> Combined:
-    """The files of the items that name no expert, by index; each must say itself what it has for whom."""
+    """Return the files of the items that name no expert, by index; each must hold both."""
     found = {}
     for index, item in enumerate(body.loras):
         if item.transformer is None:
@@ -88,7 +113,7 @@ async def _resolve_combined(item: LoraItem, body: InferenceRequest, services: Se
     return file if file.contents.combined else None
 
 
-def _check_counts(body: InferenceRequest, combined: Combined, card: ModelCard, limit: int) -> None:
+def _check_sides(body: InferenceRequest, combined: Combined, card: ModelCard, limit: int) -> None:
     sides = [
         side
         for index, item in enumerate(body.loras)
@@ -104,7 +129,7 @@ def _check_counts(body: InferenceRequest, combined: Combined, card: ModelCard, l
 
 
 async def _resolve_all(body: InferenceRequest, combined: Combined, services: Services) -> list[ResolvedLora]:
-    """Every file, together; those that are missing are named together, as the reference does."""
+    """Return every file, looked up together; those that are missing are named together, as in the reference."""
     rest = [(index, item) for index, item in enumerate(body.loras) if index not in combined]
     results = await asyncio.gather(*(_resolve(item, body, services) for _, item in rest), return_exceptions=True)
     missing = [name for found in results if isinstance(found, LoraNotFound) for name in found.details["missing_files"]]
@@ -122,13 +147,22 @@ def _resolve(item: LoraItem, body: InferenceRequest, services: Services) -> asyn
     return services.loras.resolve(item.path, token=body.hf_token, expert=item.expert, strict=body.strict)
 
 
-def _for_experts(item: LoraItem, file: ResolvedLora) -> Sequence[ChosenLora]:
-    multiplier = 1.0 if item.network_multiplier is None else item.network_multiplier
+def _for_pair(item: LoraItem, file: ResolvedLora) -> Sequence[ChosenLora]:
     if item.expert is None:
-        return [ChosenLora(side, multiplier, file) for side in file.contents.parts if side is not None]
+        return [ChosenLora(side, _multiplier(item), file) for side in file.contents.parts if side is not None]
     if not file.contents.changes_for(item.expert):
         raise _nothing_for(item.expert, file)
-    return [ChosenLora(item.expert, multiplier, file)]
+    return [ChosenLora(item.expert, _multiplier(item), file)]
+
+
+def _for_only_expert(item: LoraItem, file: ResolvedLora) -> Sequence[ChosenLora]:
+    if None not in file.contents.parts:
+        raise invalid(file.reference, "it is for a model with two experts, high and low noise; this model has one")
+    return [ChosenLora(Expert.ONLY, _multiplier(item), file)]
+
+
+def _multiplier(item: LoraItem) -> float:
+    return 1.0 if item.network_multiplier is None else item.network_multiplier
 
 
 def _nothing_for(expert: Expert, file: ResolvedLora) -> LoraInvalid:

@@ -1,10 +1,12 @@
-"""What a client gets back. The reference server's fields, and beside them what it lacked."""
+"""Schemas of answers about a request: the reference server's fields, and some that it lacks."""
 
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Literal, overload
 
 from pydantic import BaseModel, Field
 
 from serve_app.jobs.states import RenderState
+from serve_app.results import RenderMetadata
 from serve_app.spec import OutputFormat
 
 Status = Literal["in_queue", "in_progress", "succeeded", "failed", "canceled"]
@@ -19,6 +21,17 @@ API_STATUS: dict[RenderState, Status] = {
 
 _ID = "b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11"
 _TIME = "2026-01-17T00:00:00.000Z"
+
+
+@overload
+def timestamp(seconds: float) -> str: ...
+@overload
+def timestamp(seconds: None) -> None: ...
+def timestamp(seconds: float | None) -> str | None:
+    """Return seconds since the epoch as RFC 3339 in UTC, with milliseconds and one `Z`."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Accepted(BaseModel):
@@ -86,6 +99,20 @@ class Outputs(BaseModel):
     videos: list[Video] = Field(description="Finished videos, in the order of their prompts.")
 
 
+class _Indexed(BaseModel):
+    index: int = Field(description="Index of the prompt in the request.", examples=[0])
+
+
+class PromptMetadata(RenderMetadata, _Indexed):
+    """How the video of one prompt was made."""
+
+
+class ResultMetadata(BaseModel):
+    """How the videos were made."""
+
+    prompts: list[PromptMetadata] = Field(description="One for each finished video, in the order of their prompts.")
+
+
 class RequestResult(BaseModel):
     """The outputs so far; complete once `status` is succeeded, failed or canceled."""
 
@@ -96,63 +123,7 @@ class RequestResult(BaseModel):
     error_code: str | None = Field(None, examples=["OUT_OF_MEMORY"], description="Machine-readable; only when failed.")
     created_at: str = Field(examples=[_TIME])
     finished_at: str | None = Field(None, examples=[_TIME])
-    metadata: dict[str, Any] | None = Field(
+    metadata: ResultMetadata | None = Field(
         None,
         description="What was used: per prompt the recipe, LoRA hashes and scales, attempt and timings (s).",
     )
-
-
-class Model(BaseModel):
-    """A model that this service runs, with its defaults."""
-
-    id: str = Field(description="As requests name it.")
-    base_model: str = Field(description="Checkpoint of scheduler, text encoder, tokenizer and VAE.")
-    transformer_model: str = Field(description="Checkpoint of the experts.")
-    resolution_divisor: int = Field(description="Width and height are floored to a multiple.")
-    default_steps: int = Field(description="Denoising steps when omitted.")
-    default_guidance_scale: float = Field(description="Classifier-free guidance when omitted.")
-    default_seed: int = Field(description="Seed of the first prompt when omitted; each further one has the next.")
-    default_width: int = Field(description="Pixels when omitted.")
-    default_height: int = Field(description="Pixels when omitted.")
-    requires_control_image: bool = Field(description="Whether a video starts from an image that must be sent.")
-    is_video_model: bool = Field(description="Whether it makes videos.")
-    default_num_frames: int | None = Field(description="Frames when omitted.")
-    default_fps: int | None = Field(description="Frames per second when omitted.")
-    demo: bool = Field(examples=[False], description="True when the weights are the tiny random demo checkpoint.")
-    notice: str | None = Field(None, description="What a user must know about this service, if anything.")
-
-
-class Models(BaseModel):
-    """Every model of this service."""
-
-    models: list[Model] = Field(description="One for each model.")
-
-
-class Health(BaseModel):
-    """The API answers."""
-
-    status: Literal["healthy"] = Field("healthy", examples=["healthy"])
-    model: str = Field(description="Id of the model that is served.")
-    profile: str = Field(examples=["gpu"])
-    demo: bool = Field(examples=[False])
-    notice: str | None = Field(None, description="What a user must know about this service, if anything.")
-
-
-class ErrorBody(BaseModel):
-    """`code` is for programs, `message` for people, `details` names what is wrong."""
-
-    code: str = Field(examples=["LORA_NOT_FOUND"])
-    message: str = Field(examples=["LoRA file(s) not found: ['my_lora_job/my_high_noise.safetensors']"])
-    details: dict[str, Any] = Field(examples=[{"missing_files": ["my_lora_job/my_high_noise.safetensors"]}])
-
-
-class ErrorDetail(BaseModel):
-    """One error."""
-
-    error: ErrorBody = Field(description="What stands against the request.")
-
-
-class ErrorResponse(BaseModel):
-    """An error, in the reference server's shape."""
-
-    detail: ErrorDetail = Field(description="Holds the error.")

@@ -1,0 +1,141 @@
+"""FastAPI dependencies: what endpoints take from the application and from the headers of a request.
+
+    @router.get("/v1/requests/{request_id}/status")
+    async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
+        return ... await services.store.standing(request_id, sender.owner)
+
+All of them are coroutines, because FastAPI runs plain functions in a thread, which costs more than any of them.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Header, Request
+
+from serve_app.api.forecast import Forecaster
+from serve_app.errors import HeaderInvalid
+from serve_app.jobs.admission import Limits
+from serve_app.jobs.records import DEFAULT_TENANT
+from serve_app.jobs.store import JobStore
+from serve_app.loras.resolver import LoraResolver
+from serve_app.outputs import OutputStore
+from serve_app.plan import ServicePlan
+
+_TENANT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Announcer(Protocol):
+    """Tells the Dispatcher what it would otherwise find at its next sweep. Neither method waits or fails."""
+
+    def queued(self) -> None:
+        """Renders were queued."""
+
+    def canceled(self, request_id: str) -> None:
+        """A request was canceled: what runs of it should stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """The parts that the HTTP API works with: one instance per process, made by the Ingress."""
+
+    plan: ServicePlan
+    store: JobStore
+    loras: LoraResolver
+    outputs: OutputStore
+    announcer: Announcer
+    forecaster: Forecaster
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits of the queue, as the args set them."""
+        settings = self.plan.settings
+        return Limits(
+            max_queued=settings.max_queued,
+            max_queued_per_tenant=settings.max_queued_per_tenant,
+            max_wait_s=settings.max_wait_s,
+            weights=settings.tenant_weights,
+        )
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a request.
+
+    `tenant` is whose share of the GPUs it uses. `owner` is whose requests it may see: the tenant where the tenant
+    header is trusted, else None, which means everyone's.
+    """
+
+    tenant: str
+    owner: str | None
+
+
+async def _sender(
+    services: ServicesDep,
+    x_tenant: Annotated[
+        str | None,
+        Header(
+            alias="X-Tenant",
+            description=(
+                "Whose request it is, and whose share of the GPUs it uses; counts where the arg "
+                "`trust_tenant_header` is on. One tenant's requests are unknown to the others."
+            ),
+        ),
+    ] = None,
+) -> Sender:
+    """Return who sends the request.
+
+    Raises:
+        HeaderInvalid: the header counts, and has a value that it cannot have.
+    """
+    if not services.plan.settings.trust_tenant_header:
+        return Sender(DEFAULT_TENANT, owner=None)
+    if x_tenant is not None and not _TENANT.fullmatch(x_tenant):
+        raise HeaderInvalid("X-Tenant must be 1 to 64 letters, digits or . _ : -", {"header": "X-Tenant"})
+    tenant = x_tenant or DEFAULT_TENANT
+    return Sender(tenant, owner=tenant)
+
+
+SenderDep = Annotated[Sender, Depends(_sender)]
+
+
+async def _idempotency_key(
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Requests with the same key and body are one, however often sent; another body is a 409.",
+        ),
+    ] = None,
+) -> str | None:
+    """Return the key under which a request is the same one when it is sent again.
+
+    Raises:
+        HeaderInvalid: it has a value that it cannot have.
+    """
+    if key is not None and not _KEY.fullmatch(key):
+        raise HeaderInvalid(
+            "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces",
+            {"header": "Idempotency-Key"},
+        )
+    return key
+
+
+IdempotencyKeyDep = Annotated[str | None, Depends(_idempotency_key)]
+
+
+async def _public_root(request: Request, services: ServicesDep) -> str:
+    """Return what comes before a path in links: the arg `base_url`, else the address that the client called."""
+    return services.plan.settings.base_url or str(request.base_url).rstrip("/")
+
+
+PublicRootDep = Annotated[str, Depends(_public_root)]

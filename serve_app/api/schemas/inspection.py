@@ -1,0 +1,40 @@
+"""Schemas of `POST /v1/loras/inspect`."""
+
+from pydantic import BaseModel, Field
+
+from serve_app.api.schemas.errors import ErrorBody
+from serve_app.api.schemas.requests import Body, LoraItem, Side, Token
+from serve_app.loras.report import FileReport
+
+_MOST_FILES = 16
+
+
+class InspectionRequest(Body):
+    """Body of `POST /v1/loras/inspect`."""
+
+    loras: list[LoraItem] = Field(
+        min_length=1,
+        max_length=_MOST_FILES,
+        description="The files, written as in a request for videos; `network_multiplier` plays no part.",
+    )
+    hf_token: Token | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
+    norms: bool = Field(
+        False,
+        description="Also how strongly each layer is changed. Reads the whole file; only for files in `lora_root`.",
+    )
+
+
+class InspectedFile(BaseModel):
+    """One file: a report on it, or why it cannot be used."""
+
+    path: str = Field(description="As it was sent, without secrets.")
+    transformer: Side | None = Field(description="As it was sent.")
+    report: FileReport | None = Field(None, description="What the file holds; null where it cannot be used.")
+    error: ErrorBody | None = Field(None, description="Why the file cannot be used.")
+
+
+class Inspection(BaseModel):
+    """Reports in the order of the request."""
+
+    files: list[InspectedFile] = Field(description="One for each item of `loras`.")
+    warnings: list[str] = Field(description="What looks like a mistake about the files together.")

@@ -1,0 +1,43 @@
+"""Service descriptions: the answers of `GET /v1/models` and `GET /health`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+_NOTICE = "What a user must know about this service, if anything."
+
+
+class Model(BaseModel):
+    """A model that this service runs, with its defaults."""
+
+    id: str = Field(description="As requests name it.")
+    base_model: str = Field(description="Checkpoint of scheduler, text encoder, tokenizer and VAE.")
+    transformer_model: str = Field(description="Checkpoint of the experts.")
+    resolution_divisor: int = Field(description="Width and height are floored to a multiple.")
+    default_steps: int = Field(description="Denoising steps when omitted.")
+    default_guidance_scale: float = Field(description="Classifier-free guidance when omitted.")
+    default_seed: int = Field(description="Seed of the first prompt when omitted; each further one has the next.")
+    default_width: int = Field(description="Pixels when omitted.")
+    default_height: int = Field(description="Pixels when omitted.")
+    requires_control_image: bool = Field(description="Whether a video starts from an image that must be sent.")
+    is_video_model: bool = Field(description="Whether it makes videos.")
+    default_num_frames: int | None = Field(description="Frames when omitted.")
+    default_fps: int | None = Field(description="Frames per second when omitted.")
+    demo: bool = Field(examples=[False], description="True when the weights are the tiny random demo checkpoint.")
+    notice: str | None = Field(None, description=_NOTICE)
+
+
+class Models(BaseModel):
+    """Every model of this service."""
+
+    models: list[Model] = Field(description="One for each model.")
+
+
+class Health(BaseModel):
+    """The API answers."""
+
+    status: Literal["healthy"] = Field("healthy", examples=["healthy"])
+    model: str = Field(description="Id of the model that is served.")
+    profile: str = Field(examples=["gpu"])
+    demo: bool = Field(examples=[False])
+    notice: str | None = Field(None, description=_NOTICE)
