@@ -1,4 +1,4 @@
-"""The service as `make run` runs it: `serve run` on a config file, in a process of its own, on loopback."""
+"""The service as `make run` runs it: `wan-lora serve` on a config file, in a process of its own, on loopback."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class ServiceProcess:
-    """One `serve run`, with its state (database, outputs, LoRAs, demo checkpoint) under `directory`."""
+    """One `wan-lora serve`, with its state (database, outputs, LoRAs, demo checkpoint) under `directory`."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, **args: Any) -> None:
         self.directory = directory
@@ -46,7 +46,7 @@ class ServiceProcess:
         config.write_text(json.dumps(self._config()))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name("serve"), "run", config],
+                [Path(sys.executable).with_name("wan-lora"), "serve", config],
                 cwd=self.directory,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -73,7 +73,7 @@ class ServiceProcess:
         return address
 
     def processes(self) -> list[psutil.Process]:
-        """`serve run` and everything it started: Ray's daemons, the replicas, the proxy."""
+        """`wan-lora serve` and everything it started: Ray's daemons, the replicas, the proxy."""
         if self._process is None or self._process.poll() is not None:
             return []
         root = psutil.Process(self._process.pid)
@@ -90,14 +90,15 @@ class ServiceProcess:
             self._process.wait(30)
 
     def stop(self) -> None:
-        """Stop it as Ctrl-C does."""
+        """Stop it as Ctrl-C does, which must end well."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
-                self._process.wait(60)
+                status = self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise
+            assert status == 0, self.log.read_text()[-4000:]
 
     def _config(self) -> dict[str, Any]:
         application = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": self._args}

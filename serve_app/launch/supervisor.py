@@ -22,6 +22,7 @@ from serve_app.launch.preflight import ServeConfig, check, read_config
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_SERVE_NAMESPACE = "serve"  # in which every client of Serve looks for its controller
 _POLL_S = 1.0
 _REMIND_S = 60.0  # a model of 70 GB loads for minutes; silence would look like a fault
 
@@ -51,6 +52,8 @@ class _Supervisor:
 
     def run(self) -> int:
         """Run until the service ends; return the exit status."""
+        # As `serve run` does, but before it: Ray takes SIGTERM for itself when it starts.
+        ray.init(namespace=_SERVE_NAMESPACE)
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
         threading.Thread(target=self._watch, name="start-watch", daemon=True).start()
@@ -64,6 +67,7 @@ class _Supervisor:
         self._over.set()
         # Ends the cluster if this process has started it, and with it the lines that its workers still have to say.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         ray.shutdown()
         return self._outcome(at_once=at_once)
 

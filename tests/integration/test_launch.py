@@ -1,4 +1,4 @@
-"""`wan-lora serve` on a real cluster: a fault that only a replica meets, Ctrl-C, and Ctrl-C twice."""
+"""`wan-lora serve` on a real cluster: a fault that only a replica meets, and being stopped twice."""
 
 import json
 import os
@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
+from sqlalchemy import select
 
 from serve_app.jobs.states import RenderState
+from serve_app.jobs.tables import renders
 from tests.client import Client, body
+from tests.fixtures.store import connect
 from tests.serve_app.loras.files import CONFIG
 from tests.service_process import free_port
 
@@ -90,29 +92,20 @@ def test_a_fault_that_only_a_replica_meets_ends_the_start(tmp_path: Path) -> Non
         launched.kill()
 
 
-def test_ctrl_c_says_what_it_waits_for_and_a_second_one_stops_at_once(launched: Launched, tmp_path: Path) -> None:
+def test_a_stop_says_what_it_waits_for_and_a_second_one_comes_at_once(launched: Launched, tmp_path: Path) -> None:
     with Client(launched.url) as client:
         request_id = client.submit(body({"sample_steps": 150, "width": 256, "height": 256, "num_frames": 41}))
         client.wait(request_id, "in_progress")
     members = psutil.Process(launched.process.pid).children(recursive=True)
-    launched.process.send_signal(signal.SIGINT)
+    launched.process.send_signal(signal.SIGTERM)
     launched.wait_for("waiting for 1 running renders")
     assert "again" in launched.said()[-1]
     launched.process.send_signal(signal.SIGINT)
     assert launched.process.wait(60) == 130
     assert "at once" in launched.said()[-1]
-    gone, left = psutil.wait_procs(members, timeout=10)
-    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE], (gone, left)
-    again = Launched(tmp_path, profile="cpu")
-    try:
-        again.wait_for("ready")
-        status = httpx.get(f"{again.url}/v1/requests/{request_id}/status").raise_for_status().json()
-        assert status["status"] in ("in_queue", "in_progress"), status
-        httpx.post(f"{again.url}/v1/requests/{request_id}/cancel").raise_for_status()
-        with Client(again.url) as client:
-            assert client.wait(request_id)["status"] == RenderState.CANCELED.value
-        again.process.send_signal(signal.SIGTERM)
-        assert again.process.wait(90) == 0
-        assert "stopped" in again.said()[-1]
-    finally:
-        again.kill()
+    _, left = psutil.wait_procs(members, timeout=10)
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    with connect(f"sqlite:///{tmp_path}/var/jobs.db") as connection:
+        state, attempt = connection.execute(select(renders.c.state, renders.c.attempt)).one()
+    # Its lease runs out, and the next start goes on with it; see test_restart.py.
+    assert (state, attempt) == (RenderState.PROCESSING, 1), request_id
