@@ -14,7 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 
 from serve_app.errors import ConfigurationInvalid
-from serve_app.spec import PAIR, Expert
+from serve_app.spec import Expert
 
 # The pipeline component that each expert is; also the name of its folder in a checkpoint.
 COMPONENTS: Mapping[Expert, str] = {
@@ -44,7 +44,7 @@ def load_pipeline(
     transformer_model: str,
     dtype: torch.dtype,
     hf_token: str | None,
-    experts: Sequence[Expert] = PAIR,
+    experts: Sequence[Expert],
 ) -> Any:
     """Load a WanPipeline into host memory: `experts` from `transformer_model`, everything else from `base_model`.
 

@@ -25,8 +25,9 @@ from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from serve_app.loras.files import LoraOnDisk
+from serve_app.models.card import ModelCard
 from serve_app.results import MadeWith, PipelineSeconds, Runtime
-from serve_app.spec import PAIR, Expert, LoraFile, RenderSpec
+from serve_app.spec import Expert, LoraFile, RenderSpec
 
 logger = logging.getLogger("ray.serve")
 
@@ -40,7 +41,9 @@ class WanRuntime:
     def __init__(
         self,
         pipe: Any,
+        card: ModelCard,
         plan: MemoryPlan,
+        *,
         device: torch.device,
         dtype: torch.dtype,
         files: Callable[[Expert], Mapping[str, Path]],
@@ -52,7 +55,7 @@ class WanRuntime:
         self._dtype = dtype
         place(pipe, plan.offload, device)
         self._loras = LoraState(
-            {side: getattr(pipe, COMPONENTS[side]) for side in PAIR},
+            {side: getattr(pipe, COMPONENTS[side]) for side in card.experts},
             device=device,
             dtype=dtype,
             plan=plan,
@@ -60,7 +63,7 @@ class WanRuntime:
             without_hooks=lambda: without_hooks(pipe, self._plan.offload, device),
         )
         self._prompts = PromptEmbeddings(pipe, device)
-        self._sampler = VideoSampler(pipe, device)
+        self._sampler = VideoSampler(pipe, device, card)
 
     @classmethod
     def load(cls, options: PipelineOptions) -> Self:
@@ -78,15 +81,17 @@ class WanRuntime:
         if device.type == "cpu":
             settle_cpu()
         token = None if options.hf_token is None else options.hf_token.get_secret_value()
-        pipe = load_pipeline(options.base_model, options.transformer_model, dtype, token)
+        experts = options.card.experts
+        pipe = load_pipeline(options.base_model, options.transformer_model, dtype, token, experts)
         plan = make_plan(
             offload=options.offload,
             pristine=options.pristine,
             lora_host_bytes=options.lora_memory_bytes,
-            weights=weight_bytes(pipe, [COMPONENTS[side] for side in PAIR]),
+            weights=weight_bytes(pipe, [COMPONENTS[side] for side in experts]),
             free=free_memory(device),
         )
-        return cls(pipe, plan, device, dtype, partial(expert_files, options.transformer_model))
+        files = partial(expert_files, options.transformer_model)
+        return cls(pipe, options.card, plan, device=device, dtype=dtype, files=files)
 
     @property
     def runtime(self) -> Runtime:

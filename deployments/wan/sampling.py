@@ -15,10 +15,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 
 from deployments.pipeline import Frames
 from serve_app.errors import RenderFailed
+from serve_app.models.card import ModelCard
 from serve_app.spec import RenderSpec, Sampler
-
-_TRAIN_TIMESTEPS = 1000
-_EULER_SHIFT = 5.0  # AI Toolkit's own previews since 0.9.4
 
 
 class Stopwatch:
@@ -47,10 +45,11 @@ class Sampled:
 class VideoSampler:
     """Runs one pipeline whose experts and text embeddings are ready."""
 
-    def __init__(self, pipe: Any, device: torch.device) -> None:
-        """Take a WanPipeline with the scheduler that its checkpoint ships; `device` computes."""
+    def __init__(self, pipe: Any, device: torch.device, card: ModelCard) -> None:
+        """Take a WanPipeline of `card` with the scheduler that its checkpoint ships; `device` computes."""
         self._pipe = pipe
         self._device = device
+        self._card = card
         self._shipped_scheduler = pipe.scheduler
 
     def sample(
@@ -76,7 +75,7 @@ class VideoSampler:
             on_step(step + 1)
             return {}
 
-        scheduler = make_scheduler(spec, self._shipped_scheduler)
+        scheduler = make_scheduler(spec, self._shipped_scheduler, self._card)
         self._pipe.scheduler = scheduler
         result = self._pipe(
             **embeddings,
@@ -100,14 +99,15 @@ class VideoSampler:
             torch.cuda.synchronize(self._device)
 
 
-def make_scheduler(spec: RenderSpec, shipped: Any) -> Any:
+def make_scheduler(spec: RenderSpec, shipped: Any, card: ModelCard) -> Any:
     """Return a fresh scheduler for `spec`; `shipped`, the base checkpoint's, is only looked at.
 
-    Without a shift in the spec, UniPC is the checkpoint's scheduler, bit for bit, and Euler has shift 5.
+    Without a shift in the spec, UniPC is the checkpoint's scheduler, bit for bit, and Euler is that of AI Toolkit's
+    previews.
     """
     if spec.sampler is Sampler.EULER:
-        shift = _EULER_SHIFT if spec.shift is None else spec.shift
-        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=_TRAIN_TIMESTEPS, shift=shift)
+        shift = card.preview_shift if spec.shift is None else spec.shift
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=card.train_timesteps, shift=shift)
     changes = {} if spec.shift is None else {_shift_name(shipped.config): spec.shift}
     return type(shipped).from_config(shipped.config, **changes)
 

@@ -1,5 +1,7 @@
 """Frames of the runtime against an independent use of diffusers, and its behaviour when a render ends early."""
 
+import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +22,10 @@ from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
 from serve_app.errors import ConfigurationInvalid, LoraNotLoaded, OutOfMemory, RenderFailed
+from serve_app.models.card import load_card
 from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, LoraFile
+from serve_app.spec import Expert, LoraFile, Recipe
 from tests.deployments.wan.conftest import (
     Render,
     difference,
@@ -83,6 +86,42 @@ def test_frames_equal_the_reference_pipeline(
     frames = frames_of(load_demo(demo_checkpoint, dtype), make_spec(*loras, sample_steps=3, **values))
     assert frames.dtype == np.uint8
     np.testing.assert_array_equal(frames, expected)
+
+
+@pytest.mark.parametrize("recipe", Recipe)
+def test_a_model_with_one_expert_renders_with_its_only_lora(
+    demo_checkpoint: DemoCheckpoint, demo_loras: tuple[Path, Path], tmp_path: Path, recipe: Recipe
+) -> None:
+    base = shutil.copytree(demo_checkpoint.base, tmp_path / "base")
+    index = json.loads((base / "model_index.json").read_text())
+    (base / "model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
+    card = load_card("wan22_14b_t2v").model_copy(update={"experts": (Expert.ONLY,)})
+    runtime = WanRuntime.load(options_for(demo_checkpoint, base_model=str(base), card=card))
+    spec = make_spec(lora_file(Expert.ONLY, demo_loras[0], 0.5), recipe=recipe)
+    rendered = render_with(runtime, spec)
+
+    expert = WanTransformer3DModel.from_pretrained(demo_checkpoint.transformers, subfolder="transformer")
+    pipe = WanPipeline.from_pretrained(base, transformer=expert, transformer_2=None)
+    pipe.load_lora_weights(str(demo_loras[0]), adapter_name="only", local_files_only=True)
+    expert.set_adapters("only", weights=0.5)
+    pipe.set_progress_bar_config(disable=True)
+    images = pipe(
+        prompt=spec.prompt,
+        negative_prompt="",
+        width=64,
+        height=64,
+        num_frames=5,
+        num_inference_steps=spec.sample_steps,
+        guidance_scale=spec.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(spec.seed),
+        output_type="pil",
+    ).frames[0]
+    expected = np.stack([np.asarray(image) for image in images])
+    # Merged weights round otherwise than an adapter beside them.
+    assert difference(rendered.frames, expected) <= (0 if recipe is Recipe.REFERENCE else 0.01)
+    assert rendered.made_with.boundary_step == spec.sample_steps
+    assert [lora.transformer for lora in rendered.made_with.loras] == [Expert.ONLY]
+    assert difference(frames_of(runtime, make_spec(recipe=recipe)), expected) > 1
 
 
 def test_prompt_seed_and_negative_prompt_change_the_video(render: Render) -> None:

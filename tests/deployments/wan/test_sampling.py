@@ -6,8 +6,11 @@ import pytest
 from diffusers import UniPCMultistepScheduler
 
 from deployments.wan.sampling import boundary_step, make_scheduler, shift_of
+from serve_app.models.card import load_card
 from serve_app.spec import RenderSpec, Sampler
 from tests.deployments.wan.conftest import make_spec
+
+CARD = load_card("wan22_14b_t2v")
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def shipped() -> Any:
 
 def _ran(spec: RenderSpec, shipped: Any) -> tuple[float, int]:
     """Shift in effect, and steps of the high noise expert."""
-    scheduler = make_scheduler(spec, shipped)
+    scheduler = make_scheduler(spec, shipped, CARD)
     scheduler.set_timesteps(spec.sample_steps)
     return shift_of(scheduler), boundary_step(scheduler, 0.875)
 
@@ -29,19 +32,19 @@ def test_the_boundary_step_is_counted(shipped: Any, steps: int, euler_5: int, un
     euler = make_spec(sampler=Sampler.EULER, sample_steps=steps)
     assert _ran(euler, shipped) == (5.0, euler_5)
     assert _ran(make_spec(sample_steps=steps), shipped) == (3.0, unipc_3)
-    all_high = make_scheduler(euler, shipped)
+    all_high = make_scheduler(euler, shipped, CARD)
     all_high.set_timesteps(steps)
     assert boundary_step(all_high, None) == steps
 
 
 def test_a_scheduler_is_made_anew_and_the_shipped_one_stays(shipped: Any) -> None:
     before = dict(shipped.config)
-    plain = make_scheduler(make_spec(), shipped)
-    shifted = make_scheduler(make_spec(shift=7.5), shipped)
+    plain = make_scheduler(make_spec(), shipped, CARD)
+    shifted = make_scheduler(make_spec(shift=7.5), shipped, CARD)
     assert plain is not shipped
     assert dict(plain.config) == before == dict(shipped.config)
     assert shifted.config.flow_shift == 7.5
     assert {key: value for key, value in shifted.config.items() if key != "flow_shift"} == {
         key: value for key, value in before.items() if key != "flow_shift"
     }
-    assert make_scheduler(make_spec(sampler=Sampler.EULER, shift=2.0), shipped).config.shift == 2.0
+    assert make_scheduler(make_spec(sampler=Sampler.EULER, shift=2.0), shipped, CARD).config.shift == 2.0
