@@ -12,7 +12,7 @@ _GIB = 2**30
 
 def lora_resolver(plan: ServicePlan) -> LoraResolver:
     """What the Ingress asks about the LoRAs of a request."""
-    return LoraResolver(_library(plan), _sources(plan), plan.card.architecture)
+    return LoraResolver(_library(plan), _sources(plan), plan.card)
 
 
 def lora_files(plan: ServicePlan) -> LoraFiles:

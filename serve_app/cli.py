@@ -54,8 +54,7 @@ def inspect(
     try:
         card = _card(model, experts, len(sides))
         reports = [
-            inspect_file(path, str(path), card.architecture, expert=expert, strict=False, norms=norms)
-            for expert, path in sides
+            inspect_file(path, str(path), card, expert=expert, strict=False, norms=norms) for expert, path in sides
         ]
     except (ServiceError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}")

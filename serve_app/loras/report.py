@@ -15,7 +15,7 @@ from serve_app.loras.formats.scales import scale_of, wrong_alphas
 from serve_app.loras.formats.values import read_alphas
 from serve_app.loras.refusals import refuse
 from serve_app.loras.sides import file_warnings, likely_side, side_warnings
-from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import ModelCard
 from serve_app.models.families import Family, block, family, ranges
 from serve_app.spec import Expert, Recipe, Sampler
 
@@ -122,7 +122,7 @@ class FileReport(_Report):
 def inspect_file(
     path: Path,
     name: str,
-    architecture: WanArchitecture,
+    card: ModelCard,
     *,
     strict: bool = True,
     expert: Expert | None = None,
@@ -138,17 +138,18 @@ def inspect_file(
     """
     with path.open("rb") as stream:
         header = read_header_of(stream, name)
-        contents = parse(header, architecture, name, strict=strict)
+        contents = parse(header, card.architecture, name, strict=strict)
         alphas = read_alphas(stream, header, contents)
         refuse(name, wrong_alphas(alphas))
         found = summarise(stream, header, contents, alphas, name) if norms else None
-    return describe(header, contents, name.rsplit("/", 1)[-1], expert=expert, alphas=alphas, norms=found)
+    return describe(header, contents, name.rsplit("/", 1)[-1], card, expert=expert, alphas=alphas, norms=found)
 
 
 def describe(
     header: SafetensorsHeader,
     contents: LoraContents,
     file_name: str,
+    card: ModelCard,
     *,
     expert: Expert | None = None,
     alphas: Mapping[str, float] | None = None,
@@ -174,8 +175,8 @@ def describe(
         trained_step=provenance.step,
         trained_epoch=provenance.epoch,
         base_model=provenance.base_model,
-        likely_side=likely_side(file_name, contents),
-        recommended=_advice(provenance.trained_with),
+        likely_side=likely_side(file_name, contents) if card.is_pair else None,
+        recommended=_advice(provenance.trained_with, card),
         left_out=contents.left_out,
         warnings=tuple(_warnings(file_name, contents, expert)),
     )
@@ -208,11 +209,11 @@ def _warnings(file_name: str, contents: LoraContents, expert: Expert | None) -> 
         yield f"{file_name!r}: PEFT keeps lora_alpha in adapter_config.json; without it, alpha counts as the rank"
 
 
-def _advice(version: str | None) -> RecipeAdvice:
-    preview = preview_sampler(version)
-    if version is None or preview.assumed:
+def _advice(version: str | None, card: ModelCard) -> RecipeAdvice:
+    sampler, assumed = preview_sampler(version)
+    if version is None or assumed:
         return RecipeAdvice(recipe=Recipe.REFERENCE, sampler=Sampler.UNIPC, shift=None)
-    return RecipeAdvice(recipe=Recipe.PREVIEW, sampler=preview.sampler, shift=preview.shift)
+    return RecipeAdvice(recipe=Recipe.PREVIEW, sampler=sampler, shift=card.default_shift(sampler))
 
 
 def _part(expert: Expert | None, changes: Iterable[Change], header: SafetensorsHeader) -> PartReport:

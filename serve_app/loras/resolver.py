@@ -16,7 +16,7 @@ from serve_app.loras.formats import LoraContents
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.report import FileReport, describe, inspect_file
 from serve_app.loras.sources import Located, LoraSources, is_remote
-from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import ModelCard
 from serve_app.spec import Expert, LoraFile
 
 Result = TypeVar("Result")
@@ -76,9 +76,9 @@ class _LocalFile:
 class LoraResolver:
     """Finds, checks and identifies LoRAs; one per process."""
 
-    def __init__(self, library: LoraLibrary, sources: LoraSources, architecture: WanArchitecture) -> None:
+    def __init__(self, library: LoraLibrary, sources: LoraSources, card: ModelCard) -> None:
         self._library = library
-        self._architecture = architecture
+        self._card = card
         self._sources = sources
         self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
         self._lock = Lock()
@@ -118,13 +118,11 @@ class LoraResolver:
         secret = None if token is None else token.get_secret_value()
         located = self._sources.locate(reference, token=secret, expert=expert)
         if located.path is not None:
-            report = inspect_file(
-                located.path, located.reference, self._architecture, expert=expert, strict=False, norms=norms
-            )
+            report = inspect_file(located.path, located.reference, self._card, expert=expert, strict=False, norms=norms)
         else:
             header = self._sources.header(located, secret)
             contents = self._library.check_header(header, located.reference, strict=False)
-            report = describe(header, contents, located.file_name, expert=expert)
+            report = describe(header, contents, located.file_name, self._card, expert=expert)
         return InspectedLora(located.reference, expert, located.location, report)
 
     def _resolve_remote(

@@ -101,9 +101,9 @@ def side_warnings(expert: Expert, file_name: str, contents: LoraContents) -> lis
     """Return what about using this file for `expert` looks like a mistake.
 
     These are warnings and no refusals: a name may mean something else, and a LoRA of the other expert, or of Wan 2.1,
-    is sometimes wanted.
+    is sometimes wanted. A model with one expert has no sides.
     """
-    side = likely_side(file_name, contents)
+    side = None if expert is Expert.ONLY else likely_side(file_name, contents)
     warnings = []
     if side is not None and side is not expert:
         warnings.append(

@@ -34,7 +34,7 @@ I2V_CHANNELS = 36
 _WAN_2_1 = "Wan 2.1"
 _BASE_MODELS = {
     r"ti2v|(?<!\d)5b": "Wan 2.2 TI2V 5B",
-    r"i2v": "Wan I2V (image to video)",
+    r"(?<!t)i2v": "Wan I2V (image to video)",
     r"vace": "Wan VACE",
     r"wan[_-]?2[._]?1(?!\d)": _WAN_2_1,
 }
@@ -79,15 +79,20 @@ def takes_images(layer: str, shape: Shape, architecture: WanArchitecture) -> boo
     )
 
 
-def other_base_model(base_version: str, model_spec: str) -> str | None:
-    """Return the member of the Wan family, other than 2.2 T2V, that the metadata of a LoRA names as its base.
+def other_base_model(base_version: str, model_spec: str, served: str) -> str | None:
+    """Return the member of the Wan family that the metadata of a LoRA names as its base; None if it is the served one.
 
     `base_version` is the entry `ss_base_model_version`, `model_spec` is `modelspec.architecture`; "" where absent. Wan
-    2.1 counts only in the former: musubi-tuner writes "wan2.1/lora" into the latter for LoRAs of Wan 2.2, too.
+    2.1 counts only in the former: musubi-tuner writes "wan2.1/lora" into the latter for LoRAs of Wan 2.2, too. `served`
+    is the title of the served model, such as "Wan 2.2 T2V A14B". Other models than Wan's are not told apart.
     """
-    version, spec = base_version.lower(), model_spec.lower()
     for pattern, model in _BASE_MODELS.items():
-        texts = (version,) if model == _WAN_2_1 else (version, spec)
-        if any("wan" in text and re.search(pattern, text) for text in texts):
-            return model
+        texts = (base_version,) if model == _WAN_2_1 else (base_version, model_spec)
+        if any(_names(text, pattern) for text in texts):
+            return None if _names(served.replace(" ", "_"), pattern) else model
     return None
+
+
+def _names(text: str, pattern: str) -> bool:
+    lower = text.lower()
+    return "wan" in lower and re.search(pattern, lower) is not None

@@ -28,7 +28,7 @@ _LONGEST_ENTRY = 100_000  # characters; a longer entry is not parsed
 _LONGEST_NAME = 1000  # of a name, from which hints are read
 _LONGEST_TEXT = 200  # of a text that is only shown
 
-# AI Toolkit changed the scheduler of its previews between these two; copies of 0.9.3 exist with either.
+# AI Toolkit changed the sampler of its previews between these two; copies of 0.9.3 exist with either.
 _LAST_WITH_UNIPC = Version("0.9.2")
 _FIRST_WITH_EULER = Version("0.9.4")
 
@@ -58,15 +58,14 @@ class Provenance:
 
 
 class PreviewSampler(NamedTuple):
-    """The scheduler of AI Toolkit's previews; `assumed` where its version does not tell."""
+    """The sampler of AI Toolkit's previews; `assumed` where its version does not tell."""
 
     sampler: Sampler
-    shift: float
     assumed: bool
 
 
-def read_provenance(metadata: Mapping[str, str]) -> Provenance:
-    """Return what the metadata of a header says of the training; see `Provenance`."""
+def read_provenance(metadata: Mapping[str, str], served: str) -> Provenance:
+    """Return what the metadata of a header says of the training. `served` is the title of the served model."""
     version = _trained_with(metadata)
     info = _json_object(metadata.get("training_info"))  # AI Toolkit's; kohya's entries begin with "ss_"
     base = metadata.get(_BASE_VERSION) or metadata.get(_MODEL_SPEC)
@@ -77,18 +76,18 @@ def read_provenance(metadata: Mapping[str, str]) -> Provenance:
         step=_count(info.get("step", metadata.get("ss_steps"))),
         epoch=_count(info.get("epoch", metadata.get("ss_epoch"))),
         base_model=base[:_LONGEST_TEXT] if base else None,
-        other_base=other_base_model(base_version, model_spec),
+        other_base=other_base_model(base_version, model_spec, served),
         names=tuple(metadata[key][:_LONGEST_NAME] for key in _NAMES if key in metadata),
     )
 
 
 def preview_sampler(version: str | None) -> PreviewSampler:
-    """Return the scheduler of the previews that this version of AI Toolkit shows during training."""
+    """Return the sampler of the previews that this version of AI Toolkit shows during training."""
     parsed = _parsed(version) if version else None
     if parsed is not None and parsed <= _LAST_WITH_UNIPC:
-        return PreviewSampler(Sampler.UNIPC, 3.0, assumed=False)
+        return PreviewSampler(Sampler.UNIPC, assumed=False)
     known = parsed is not None and parsed >= _FIRST_WITH_EULER
-    return PreviewSampler(Sampler.EULER, 5.0, assumed=not known)
+    return PreviewSampler(Sampler.EULER, assumed=not known)
 
 
 def _trained_with(metadata: Mapping[str, str]) -> str | None:

@@ -49,7 +49,7 @@ def parse(header: SafetensorsHeader, architecture: WanArchitecture, name: str, *
         refuse(name, unknown(found, architecture))
     refuse(name, next((fault for group in found.groups if (fault := wrong_shape(group, tensors))), None))
     parts = _by_expert(_changes(found, header, name))
-    return LoraContents(found.layout, parts, found.unknown, read_provenance(header.metadata))
+    return LoraContents(found.layout, parts, found.unknown, read_provenance(header.metadata, architecture.title))
 
 
 def _sort(tensors: Tensors, architecture: WanArchitecture) -> Sorted:

@@ -6,7 +6,7 @@ checked.sha256, checked.contents, checked.alphas
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 
@@ -56,7 +56,10 @@ def decode(raw: bytes, dtype: str) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class CheckedLora:
-    """A LoRA file that passed every check. `sha256` is hex, of the whole file; `alphas` are by their keys."""
+    """A LoRA file that passed every check. `sha256` is hex, of the whole file; `alphas` are by their keys.
+
+    `header` lacks its metadata, which may be megabytes. What it told of the training is `contents.provenance`.
+    """
 
     header: SafetensorsHeader
     contents: LoraContents
@@ -79,7 +82,7 @@ def check_file(path: Path, architecture: WanArchitecture, name: str, *, strict: 
         scanned = scan(stream, header, name, unused=unused_keys(contents), wanted=alpha_keys(contents))
     alphas = {key: scanned.scalars[key] for key in alpha_keys(contents)}
     refuse(name, wrong_alphas(alphas))
-    return CheckedLora(header, contents, alphas, scanned.sha256)
+    return CheckedLora(replace(header, metadata={}), contents, alphas, scanned.sha256)
 
 
 def read_alphas(stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents) -> dict[str, float]:

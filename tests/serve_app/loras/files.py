@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import load_card
 
 CONFIG = {  # of a diffusers WanTransformer3DModel; the sizes are those of `tests.loras.model.TINY`
     "num_layers": 2,
@@ -24,6 +25,7 @@ CONFIG = {  # of a diffusers WanTransformer3DModel; the sizes are those of `test
     "cross_attn_norm": True,
 }
 TINY = WanArchitecture.from_config(CONFIG)
+CARD = load_card("wan22_14b_t2v").model_copy(update={"architecture": TINY})
 LINEARS = {  # by their original names, those of the blocks
     module.original: module.shape for module in TINY.modules if module.is_linear and module.name.startswith("blocks.")
 }

@@ -13,19 +13,19 @@ from serve_app.models.card import load_card
 from serve_app.models.families import Family, ranges
 from serve_app.spec import Expert, Recipe, Sampler
 from tests.loras.layouts import LAYOUTS, write
-from tests.serve_app.loras.files import METADATA, TINY, full, save
+from tests.serve_app.loras.files import CARD, METADATA, TINY, full, save
 
 SOFTWARE = {"software": json.dumps({"name": "ai-toolkit", "version": "0.9.4"})}
 
 
 def report(folder: Path, layout: str, **options: Any) -> FileReport:
-    return inspect_file(write(layout, folder).path, layout, TINY, **options)
+    return inspect_file(write(layout, folder).path, layout, CARD, **options)
 
 
 def test_what_an_ordinary_file_holds(tmp_path: Path) -> None:
     metadata = METADATA | SOFTWARE | {"training_info": '{"step": 1500, "epoch": 12}'}
     path = save(tmp_path / "a", full(4), metadata)
-    found = inspect_file(path, "folder/a_high_noise.safetensors", TINY)
+    found = inspect_file(path, "folder/a_high_noise.safetensors", CARD)
     assert found.file_name == "a_high_noise.safetensors"
     assert (found.layout, found.combined, found.tensors) == (Layout.AI_TOOLKIT, False, 40)
     assert (found.size, found.dtypes) == (path.stat().st_size, {"F16": 40})
@@ -85,7 +85,7 @@ def test_a_combined_file_is_described_for_each_expert(tmp_path: Path) -> None:
 def test_a_header_alone_tells_all_but_alphas(tmp_path: Path) -> None:
     written = write("kohya-alpha", tmp_path)
     header = read_header(written.path, "x")
-    found = describe(header, parse(header, TINY, "x"), "x_low.safetensors", expert=Expert.HIGH)
+    found = describe(header, parse(header, TINY, "x"), "x_low.safetensors", CARD, expert=Expert.HIGH)
     assert found.scales is None
     assert any("looks like a LoRA for the low noise expert" in warning for warning in found.warnings)
 
@@ -98,27 +98,27 @@ def test_peft_files_do_not_carry_their_alpha(tmp_path: Path) -> None:
 def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
     path = save(tmp_path / "a", full() | {"text_encoder.x": np.array([1.0])})
     with pytest.raises(LoraInvalid, match="no place"):
-        inspect_file(path, "a", TINY)
-    assert inspect_file(path, "a", TINY, strict=False).left_out == ("text_encoder.x",)
+        inspect_file(path, "a", CARD)
+    assert inspect_file(path, "a", CARD, strict=False).left_out == ("text_encoder.x",)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_values_that_are_looked_at_must_be_numbers(value: float, tmp_path: Path) -> None:
     key = "diffusion_model.blocks.0.ffn.0"
     path = save(tmp_path / "a", full() | {f"{key}.lora_A.weight": np.full((4, 24), value)})
-    assert inspect_file(path, "a", TINY).norms is None
+    assert inspect_file(path, "a", CARD).norms is None
     with pytest.raises(LoraInvalid, match="not finite") as caught:
-        inspect_file(path, "a", TINY, norms=True)
+        inspect_file(path, "a", CARD, norms=True)
     assert caught.value.details["keys"] == ["blocks.0.ffn.net.0.proj.weight"]
     save(path, full() | {f"{key}.alpha": np.array(-1.0)})
     with pytest.raises(LoraInvalid, match="negative"):
-        inspect_file(path, "a", TINY)
+        inspect_file(path, "a", CARD)
 
 
 def test_the_header_of_a_full_size_file_is_described_in_milliseconds() -> None:
-    model = load_card("wan22_14b_t2v").architecture
+    card = load_card("wan22_14b_t2v")
     tensors = {}
-    for module in model.modules:
+    for module in card.architecture.modules:
         if module.is_linear and module.name.startswith("blocks."):
             tensors[f"diffusion_model.{module.original}.lora_A.weight"] = TensorInfo(
                 "BF16", (32, module.shape[1]), 0, 0
@@ -127,9 +127,9 @@ def test_the_header_of_a_full_size_file_is_described_in_milliseconds() -> None:
                 "BF16", (module.shape[0], 32), 0, 0
             )
     header = SafetensorsHeader(tensors, {}, 8, 8)
-    describe(header, parse(header, model, "x"), "x")
+    describe(header, parse(header, card.architecture, "x"), "x", card)
     start = time.perf_counter()
-    found = describe(header, parse(header, model, "x"), "x")
+    found = describe(header, parse(header, card.architecture, "x"), "x", card)
     assert time.perf_counter() - start < 1  # some 15 ms, on a machine that does nothing else
     assert found.parts[0].blocks == "0-39"
     assert found.parts[0].elements == 153_354_240
@@ -139,7 +139,7 @@ def test_what_about_a_pair_looks_like_a_mistake(tmp_path: Path) -> None:
     def one(name: str, version: str, step: int) -> FileReport:
         software = {"software": json.dumps({"name": "ai-toolkit", "version": version})}
         info = {"training_info": json.dumps({"step": step, "epoch": 1})}
-        return inspect_file(save(tmp_path / name, full(), METADATA | software | info), name, TINY)
+        return inspect_file(save(tmp_path / name, full(), METADATA | software | info), name, CARD)
 
     high, low = one("a_high_noise", "0.9.4", 1000), one("a_low_noise", "0.9.4", 1000)
     assert warnings_of_pair(high, low) == []
@@ -153,3 +153,11 @@ def test_what_about_a_pair_looks_like_a_mistake(tmp_path: Path) -> None:
 )
 def test_ranges(numbers: set[int], text: str) -> None:
     assert ranges(numbers) == text
+
+
+def test_a_model_with_one_expert_has_no_sides(tmp_path: Path) -> None:
+    only = CARD.model_copy(update={"experts": (Expert.ONLY,), "preview_shift": 3.5})
+    path = save(tmp_path / "a", full(), METADATA | SOFTWARE)
+    found = inspect_file(path, "a_low_noise", only, expert=Expert.ONLY)
+    assert (found.likely_side, found.warnings) == (None, ())
+    assert found.recommended.shift == 3.5

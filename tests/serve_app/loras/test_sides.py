@@ -279,6 +279,7 @@ def test_a_file_on_the_side_that_its_name_speaks_against() -> None:
     assert "looks like a LoRA for the low noise expert and is used for the high noise one" in warning
     assert side_warnings(Expert.LOW, "a_low_noise.safetensors", PLAIN) == []
     assert side_warnings(Expert.HIGH, "a_low_noise.safetensors", COMBINED) == []
+    assert side_warnings(Expert.ONLY, "a_low_noise.safetensors", PLAIN) == []
 
 
 def test_tensors_that_are_left_out_are_counted() -> None:

@@ -31,8 +31,21 @@ A14B = load_card("wan22_14b_t2v").architecture
     ],
 )
 def test_another_base_model_in_the_metadata(metadata: Mapping[str, str], model: str | None) -> None:
-    entries = (metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture"))
-    assert other_base_model(*entries) == model
+    version, spec = (metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture"))
+    assert other_base_model(version, spec, "Wan 2.2 T2V A14B") == model
+
+
+@pytest.mark.parametrize(
+    ("served", "own", "other"),
+    [
+        ("Wan 2.2 TI2V 5B", "wan_2.2_5b", "wan_2.2_14b_i2v"),
+        ("Wan 2.2 I2V A14B", "wan_2.2_14b_i2v", "wan_2.2_5b"),
+        ("Wan 2.1 T2V 14B", "wan_2.1", "wan_vace"),
+    ],
+)
+def test_the_served_model_itself_is_no_other(served: str, own: str, other: str) -> None:
+    assert other_base_model(own, "", served) is None
+    assert other_base_model(other, "", served) is not None
 
 
 def test_the_names_of_the_served_model_are_not_another_s() -> None:

@@ -1,6 +1,7 @@
 """Headers only: which files are refused, or only read leniently, and what the client is told to do."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -212,3 +213,10 @@ def test_ten_keys_are_named_and_all_are_counted() -> None:
 )
 def test_headers_made_to_take_for_ever_are_refused_at_once(shapes: Shapes, strict: bool) -> None:
     assert "too many or too long" in refusal(PAIR | shapes, strict=strict)["reason"]
+
+
+def test_a_refusal_names_the_served_model() -> None:
+    titled = replace(TINY, title="Wan 9 of the tests")
+    for key, why in {"img_emb.proj.1.lora_A.weight": "not for", "other": "expected are layers of"}.items():
+        with pytest.raises(LoraInvalid, match=f"{why} Wan 9 of the tests"):
+            parse(header({key: (4, 24)}), titled, "mine")

@@ -19,7 +19,7 @@ from serve_app.loras.formats.parser import parse
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.report import inspect_file
 from tests.loras.layouts import LAYOUTS, write
-from tests.serve_app.loras.files import TINY, raw
+from tests.serve_app.loras.files import CARD, TINY, raw
 
 FUZZ = settings(deadline=timedelta(seconds=2), suppress_health_check=[HealthCheck.too_slow])
 
@@ -181,5 +181,5 @@ def whole_file(content: bytes, *, strict: bool) -> None:
             json.dumps(error.body())
         else:
             accounted(found.contents, list(read_header(path, "x").tensors))
-            report = inspect_file(path, "x", TINY, strict=strict, norms=True)
+            report = inspect_file(path, "x", CARD, strict=strict, norms=True)
             assert type(report).model_validate_json(report.model_dump_json()) == report

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from serve_app.loras.formats.metadata import Provenance, preview_sampler, read_provenance
 from serve_app.spec import Sampler
 
+SERVED = "Wan 2.2 T2V A14B"
+
 
 def software(version: Any = "0.9.4", name: str = "ai-toolkit") -> dict[str, str]:
     return {"software": json.dumps({"name": name, "repo": "https://github.com/ostris/ai-toolkit", "version": version})}
@@ -17,25 +19,25 @@ def software(version: Any = "0.9.4", name: str = "ai-toolkit") -> dict[str, str]
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
-        ("0.1.0", (Sampler.UNIPC, 3.0, False)),
-        ("0.7.25", (Sampler.UNIPC, 3.0, False)),
-        ("0.9.2", (Sampler.UNIPC, 3.0, False)),
-        ("0.9.3", (Sampler.EULER, 5.0, True)),
-        ("0.9.4.dev1", (Sampler.EULER, 5.0, True)),
-        ("0.9.4", (Sampler.EULER, 5.0, False)),
-        ("0.12.26", (Sampler.EULER, 5.0, False)),
-        ("nonsense", (Sampler.EULER, 5.0, True)),
-        ("", (Sampler.EULER, 5.0, True)),
-        (None, (Sampler.EULER, 5.0, True)),
+        ("0.1.0", (Sampler.UNIPC, False)),
+        ("0.7.25", (Sampler.UNIPC, False)),
+        ("0.9.2", (Sampler.UNIPC, False)),
+        ("0.9.3", (Sampler.EULER, True)),
+        ("0.9.4.dev1", (Sampler.EULER, True)),
+        ("0.9.4", (Sampler.EULER, False)),
+        ("0.12.26", (Sampler.EULER, False)),
+        ("nonsense", (Sampler.EULER, True)),
+        ("", (Sampler.EULER, True)),
+        (None, (Sampler.EULER, True)),
     ],
 )
-def test_the_scheduler_of_the_previews(version: str | None, expected: tuple[Sampler, float, bool]) -> None:
+def test_the_scheduler_of_the_previews(version: str | None, expected: tuple[Sampler, bool]) -> None:
     assert preview_sampler(version) == expected
 
 
 def test_the_version_of_ai_toolkit() -> None:
-    assert read_provenance(software("0.12.26")).trained_with == "0.12.26"
-    assert read_provenance(software("0.12.26")).trainer == "AI Toolkit 0.12.26"
+    assert read_provenance(software("0.12.26"), SERVED).trained_with == "0.12.26"
+    assert read_provenance(software("0.12.26"), SERVED).trainer == "AI Toolkit 0.12.26"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_the_version_of_ai_toolkit() -> None:
     ],
 )
 def test_malformed_claims_count_as_absent(metadata: dict[str, str]) -> None:
-    assert read_provenance(metadata).trained_with is None
+    assert read_provenance(metadata, SERVED).trained_with is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_malformed_claims_count_as_absent(metadata: dict[str, str]) -> None:
     ],
 )
 def test_trainers(metadata: dict[str, str], name: str | None) -> None:
-    assert read_provenance(metadata).trainer == name
+    assert read_provenance(metadata, SERVED).trainer == name
 
 
 @pytest.mark.parametrize(
@@ -85,14 +87,14 @@ def test_trainers(metadata: dict[str, str], name: str | None) -> None:
     ],
 )
 def test_how_far_the_training_was(metadata: dict[str, str], expected: tuple[int | None, int | None]) -> None:
-    found = read_provenance(metadata)
+    found = read_provenance(metadata, SERVED)
     assert (found.step, found.epoch) == expected
 
 
 @given(st.text(), st.text())
 def test_no_metadata_raises(one: str, other: str) -> None:
     metadata = {"software": one, "training_info": other, "ss_steps": one, "ss_network_module": other}
-    preview_sampler(read_provenance(metadata).trained_with)
+    preview_sampler(read_provenance(metadata, SERVED).trained_with)
     preview_sampler(one)
 
 
@@ -107,16 +109,16 @@ def test_no_metadata_raises(one: str, other: str) -> None:
     ],
 )
 def test_the_base_model(metadata: dict[str, str], base: str | None, other: str | None) -> None:
-    found = read_provenance(metadata)
+    found = read_provenance(metadata, SERVED)
     assert (found.base_model, found.other_base) == (base, other)
 
 
 def test_names_of_the_training() -> None:
-    assert read_provenance({"name": "b", "ss_output_name": "a"}).names == ("a", "b")
-    assert read_provenance({}) == Provenance()
+    assert read_provenance({"name": "b", "ss_output_name": "a"}, SERVED).names == ("a", "b")
+    assert read_provenance({}, SERVED) == Provenance()
 
 
 def test_metadata_that_only_fills_memory_is_not_kept() -> None:
     keys = ("software", "training_info", "ss_output_name", "name", "ss_base_model_version", "modelspec.architecture")
-    found = read_provenance({**dict.fromkeys(keys, "x" * 10_000_000), "ss_tag_frequency": "x" * 10_000_000})
+    found = read_provenance({**dict.fromkeys(keys, "x" * 10_000_000), "ss_tag_frequency": "x" * 10_000_000}, SERVED)
     assert sum(len(str(value)) for value in astuple(found)) < 5000
