@@ -57,7 +57,7 @@ class Chooser:
             )
             while waiting:
                 choice = pick(waiting, Replica(replica_id, resident), fleet, time(), self._rules)
-                claim = await self._store.claim(choice.render_id, replica_id, lease_s)
+                claim = await self._store.claims.claim(choice.render_id, replica_id, lease_s)
                 if claim is not None:
                     self._started(choice, claim)
                     return claim

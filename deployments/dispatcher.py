@@ -110,7 +110,7 @@ class Dispatcher:
             try:
                 if await self._lead():
                     if monotonic() >= next_sweep:
-                        await self._store.expire_leases(settings.max_attempts)
+                        await self._store.claims.expire_leases(settings.max_attempts)
                         next_sweep = monotonic() + settings.sweep_s
                     await self._open_slots()
             except StoreUnavailable as error:
@@ -188,7 +188,7 @@ class Dispatcher:
             logger.warning("render %d was lost with replica %s: %r", claim.render_id, replica.replica_id, error)
             self._fleet.forget(replica.replica_id)
             await asyncio.sleep(_AFTER_LOSS_S)
-            await self._store.release(claim, self._plan.settings.max_attempts)
+            await self._store.claims.release(claim, self._plan.settings.max_attempts)
         else:
             if resident is not None:
                 self._fleet.learned(replica.replica_id, resident)

@@ -24,7 +24,7 @@ from deployments.resident_pairs import ResidentPairs
 from deployments.result_metadata import result_metadata
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RenderFailed, StoreUnavailable
-from serve_app.jobs.cost_rows import Measurement
+from serve_app.jobs.costs import Measurement
 from serve_app.jobs.leadership import DISPATCHER
 from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.store import JobStore
@@ -183,7 +183,7 @@ class Generator:
                     output = await self._publish(attempt, generated)
             except AttemptAborted:
                 if not attempt.lease_lost:
-                    await self._report(lambda: self._store.cancel_claim(claim))
+                    await self._report(lambda: self._store.claims.cancel(claim))
             except RenderError as error:
                 await self._fail(claim, error, probe=not device_free.is_set())
             except Exception as error:
@@ -220,7 +220,7 @@ class Generator:
         cost = MeasuredCost(denoise_s / claim.spec.sample_steps, replica_s - denoise_s)
         measurement = Measurement(self._plan.cost_name, CostKey.of(claim.spec, self._plan.card), cost)
         self._cost_metrics.predicted(claim.cost_s, replica_s)
-        published = await self._report(lambda: self._store.succeed(claim, output, measurement))
+        published = await self._report(lambda: self._store.claims.succeed(claim, output, measurement))
         # What nobody will ever ask for: this attempt's file, or those of attempts that died before they could publish.
         superseded = range(1, claim.attempt) if published else [claim.attempt]
         names = [output_name(claim.request_id, claim.index, attempt, output.format) for attempt in superseded]
@@ -295,7 +295,7 @@ class Generator:
                 # Past its deadline and not at a step: the device hangs, and only a new process helps.
                 _leave(f"render {attempt.claim.render_id} hangs")
             try:
-                canceled = await self._store.renew(attempt.claim, attempt.steps_done, settings.lease_s)
+                canceled = await self._store.claims.renew(attempt.claim, attempt.steps_done, settings.lease_s)
             except Exception:
                 logger.exception("a lease was not renewed; the render goes on")
                 continue
@@ -320,14 +320,14 @@ class Generator:
         No probe once the device is free: it may run the next render already, and what failed is not the device.
         """
         if probe and not await self._device_works():
-            await self._report(lambda: self._store.release(claim, self._plan.settings.max_attempts))
+            await self._report(lambda: self._store.claims.release(claim, self._plan.settings.max_attempts))
             # The slot stays taken meanwhile, so that no other render meets this device.
             others = self._unfinished - {asyncio.current_task()}
             if others:
                 # What is being stored gets the time; another render on this device would wait for this one in turn.
                 await asyncio.wait(others, timeout=_STORING_S)
             _leave("the device failed its probe")
-        await self._report(lambda: self._store.fail(claim, error))
+        await self._report(lambda: self._store.claims.fail(claim, error))
 
     async def _device_works(self) -> bool:
         try:

@@ -2,7 +2,7 @@
 
     @router.get("/v1/requests/{request_id}/status")
     async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
-        return ... await services.store.standing(request_id, sender.owner)
+        return ... await services.store.requests.standing(request_id, sender.owner)
 
 All of them are coroutines, because FastAPI runs plain functions in a thread, which costs more than any of them.
 """

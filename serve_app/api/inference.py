@@ -54,15 +54,15 @@ async def submit(
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
     idempotency = _idempotency(idempotency_key, body)
     # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
-    durable = idempotency and await services.store.known(sender.tenant, idempotency)
+    durable = idempotency and await services.store.requests.known(sender.tenant, idempotency)
     if not durable:
         new = await _accept(body, sender, idempotency, services)
-        durable = await services.store.submit(new, services.limits)
+        durable = await services.store.requests.submit(new, services.limits)
     if not durable.replayed:
         services.announcer.queued()
         return _answer(durable, RenderState.QUEUED, root)
     response.headers["Idempotency-Replayed"] = "true"
-    record = await services.store.request(durable.request_id)
+    record = await services.store.requests.get(durable.request_id)
     return _answer(durable, record.state, root)
 
 

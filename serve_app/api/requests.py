@@ -25,11 +25,11 @@ from serve_app.api.schemas.results import (
     timestamp,
 )
 from serve_app.errors import OutputNotFound
-from serve_app.jobs.reading import not_found
 from serve_app.jobs.records import Output, RequestRecord
+from serve_app.jobs.requests import check_ended
+from serve_app.jobs.rows import not_found
 from serve_app.jobs.standing import Standing
 from serve_app.jobs.states import FINAL, RenderState
-from serve_app.jobs.store import check_ended
 
 _LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right after they ask for it
 
@@ -42,19 +42,19 @@ Index = Annotated[int, Path(description="Index of the prompt in the request, fro
 @router.get("/v1/requests/{request_id}/status", responses=NO_SUCH_REQUEST | WRONG_HEADER)
 async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """Return where the request is, and how far."""
-    return _status(await services.store.standing(_known_form(request_id)), services)
+    return _status(await services.store.requests.standing(_known_form(request_id), owner=sender.owner), services)
 
 
 @router.get("/v1/requests/{request_id}/result", responses=NO_SUCH_REQUEST | WRONG_HEADER)
 async def result(request_id: RequestId, services: ServicesDep, sender: SenderDep, root: PublicRootDep) -> RequestResult:
     """Return the finished videos; before the end, those that are finished so far."""
-    return _result(await services.store.request(_known_form(request_id)), root, services)
+    return _result(await services.store.requests.get(_known_form(request_id), owner=sender.owner), root, services)
 
 
 @router.post("/v1/requests/{request_id}/cancel", responses=NO_SUCH_REQUEST | WRONG_HEADER)
 async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """End the request: queued renders now, running ones at the next step or before storing. Idempotent."""
-    record = await services.store.cancel(_known_form(request_id))
+    record = await services.store.requests.cancel(_known_form(request_id), owner=sender.owner)
     if record.state not in FINAL:
         services.announcer.canceled(record.id)
     return _status(Standing(record), services)  # without a place: nothing of it waits any more
@@ -66,11 +66,11 @@ async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep
 )
 async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> Deleted:
     """Remove a request that has ended: its renders and its files. Its idempotency key is free again."""
-    record = await services.store.request(_known_form(request_id))
+    record = await services.store.requests.get(_known_form(request_id), owner=sender.owner)
     check_ended(record)
     # Files first: if that fails, the request is still there and can be deleted again.
     await services.outputs.delete(record.output_names)
-    await services.store.remove(record.id)
+    await services.store.requests.remove(record.id, owner=sender.owner)
     return Deleted(request_id=record.id)
 
 
@@ -89,7 +89,7 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
 @router.head("/v1/requests/{request_id}/outputs/{index}", include_in_schema=False)
 async def output(request_id: RequestId, index: Index, services: ServicesDep, sender: SenderDep) -> Response:
     """Return the video of one prompt; ranges are supported."""
-    record = await services.store.request(_known_form(request_id))
+    record = await services.store.requests.get(_known_form(request_id), owner=sender.owner)
     found = _finished_output(record, index)
     path = services.outputs.local_path(found.name)
     if path is None:

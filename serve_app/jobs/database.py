@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from importlib import resources
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -29,7 +28,6 @@ _TAKE_TURN = select(func.pg_advisory_xact_lock(0x57414F))  # a number that nothi
 _DEADLOCK = "40P01"  # SQLSTATE: this transaction was ended so that another could go on
 _DEADLOCK_TRIES = 5
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -62,23 +60,51 @@ class Database:
         self._transactions: Transactions = OnServer(driver_url) if self._on_server else InThreads(driver_url)
 
     async def read(self, work: Callable[[Connection], Result], *, planned_once: bool = False) -> Result:
-        """What `work` returns; its statements each see the newest commit, and it must not write.
+        """Run `work`, whose statements each see the newest commit, and which must not write; return what it returns.
 
-        Planned once, a statement keeps its plan whatever its values: for one that takes longer to plan than to run, and
-        whose parts each have an index that gives their rows in order.
+        Planned once, a statement keeps its plan whatever its values. Use it for one that takes longer to plan than to
+        run, and whose parts each have an index that gives their rows in order.
 
         Raises:
             StoreUnavailable: the database did not answer.
         """
-        with _translated():
-            return await self._transactions.read(work, planned_once=planned_once)
 
-    async def write(self, work: Callable[[Connection], Result]) -> Result:
-        """What `work` returns, its writes committed, or none of them where it raises.
+        async def read() -> Result:
+            with _translated():
+                return await self._transactions.read(work, planned_once=planned_once)
+
+        return await _uninterrupted(read())
+
+    async def write(
+        self, work: Callable[[Connection], Result], *, scrub_if: Callable[[Result], bool] | None = None
+    ) -> Result:
+        """Run `work` in one transaction, commit, and return what it returns; where it raises, nothing is written.
+
+        A transaction that the server ended because of a deadlock has written nothing, and runs again. Where `scrub_if`
+        is true of the result, what was deleted is removed from SQLite's log as well.
 
         Raises:
             StoreUnavailable: the database did not answer; nothing was written.
         """
+
+        async def write() -> Result:
+            result = await self._committed(work)
+            if scrub_if is not None and scrub_if(result):
+                await self._scrub()
+            return result
+
+        return await _uninterrupted(write())
+
+    async def _committed(self, work: Callable[[Connection], Result]) -> Result:
+        for _ in range(_DEADLOCK_TRIES - 1):
+            try:
+                return await self._once(work)
+            except StoreUnavailable as error:
+                if not _is_deadlock(error.__cause__):
+                    raise
+        return await self._once(work)
+
+    async def _once(self, work: Callable[[Connection], Result]) -> Result:
         with _translated():
             return await self._transactions.write(work)
 
@@ -101,10 +127,14 @@ class Database:
         if self.notifies:
             connection.execute(select(func.pg_notify(QUEUE_CHANNEL, "")))
 
-    async def scrub(self) -> None:
-        """Remove what was deleted from SQLite's log, too; a server keeps its log where no client reads it."""
+    async def _scrub(self) -> None:
+        """Truncate SQLite's log, in which deleted rows stay readable; a server's log is not where clients read."""
         if not self._on_server:
-            await self.read(lambda connection: connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close())
+            with _translated():
+                await self._transactions.read(
+                    lambda connection: connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").close(),
+                    planned_once=False,
+                )
 
     async def close(self) -> None:
         """Close every connection."""
@@ -125,29 +155,12 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailable("the job store did not answer (DatabaseError); try again shortly") from error
 
 
-def to_the_end(
-    method: Callable[Arguments, Coroutine[Any, Any, Result]],
-) -> Callable[Arguments, Coroutine[Any, Any, Result]]:
-    """Run a coroutine to its end even when its caller is canceled, as by a client that disconnects.
+async def _uninterrupted(transaction: Coroutine[Any, Any, Result]) -> Result:
+    """Run a transaction to its end even where its caller is canceled, as by a client that disconnects.
 
-    A transaction that is cut off in the middle can leave its connection, and with it SQLite's write lock, behind. One
-    that a server ended because of a deadlock has written nothing and runs again.
+    One that is cut off in the middle can leave its connection, and with it SQLite's write lock, behind.
     """
-
-    async def to_its_end(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        for _ in range(_DEADLOCK_TRIES - 1):
-            try:
-                return await method(*args, **kwargs)
-            except StoreUnavailable as error:
-                if not _is_deadlock(error.__cause__):
-                    raise
-        return await method(*args, **kwargs)
-
-    @wraps(method)
-    async def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return await asyncio.shield(asyncio.ensure_future(to_its_end(*args, **kwargs)))
-
-    return run
+    return await asyncio.shield(asyncio.ensure_future(transaction))
 
 
 def _is_deadlock(error: BaseException | None) -> bool:

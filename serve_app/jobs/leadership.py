@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from sqlalchemy import delete, or_, select
 
-from serve_app.jobs.database import Database, to_the_end
+from serve_app.jobs.database import Database
 from serve_app.jobs.tables import leaders
 
 DISPATCHER = "dispatcher"  # the one that dispatches
@@ -19,7 +19,6 @@ class Leadership:
         self._role = role
         self._holder = uuid4().hex
 
-    @to_the_end
     async def hold(self, lease_s: float, replicas: int) -> bool:
         """Take or prolong the lease and say how many replicas there are; False while another candidate holds it."""
         row = {
@@ -33,13 +32,11 @@ class Leadership:
         taken = insert.on_conflict_do_update(index_elements=["role"], set_=row, where=free).returning(leaders.c.holder)
         return await self._database.write(lambda connection: connection.execute(taken).first() is not None)
 
-    @to_the_end
     async def resign(self) -> None:
         """Let the next candidate have it at once."""
         own = delete(leaders).where(leaders.c.role == self._role, leaders.c.holder == self._holder)
         await self._database.write(lambda connection: connection.execute(own))
 
-    @to_the_end
     async def is_held(self) -> bool:
         """Whether any candidate holds the role now."""
         held = select(leaders.c.role).where(leaders.c.role == self._role, leaders.c.expires_at > time())

@@ -24,7 +24,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from serve_app.jobs.database import Database, to_the_end
+from serve_app.jobs.database import Database
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.records import Line, Waiting
 from serve_app.jobs.states import RenderState
@@ -51,12 +51,10 @@ class Queue:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    @to_the_end
     async def load(self) -> Load:
         """What waits and what runs, in sums."""
         return await self._database.read(read_load)
 
-    @to_the_end
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
         """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival.
 
@@ -70,7 +68,6 @@ class Queue:
         )
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
-    @to_the_end
     async def oldest_wait_s(self) -> float | None:
         """Seconds that the longest waiting render of any line has waited; None where none waits."""
         oldest = await self._database.read(lambda connection: connection.execute(_OLDEST).scalar_one())

@@ -1,12 +1,25 @@
 """Records as rows of the job store's tables, and back."""
 
+from collections.abc import Collection
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Connection, RowMapping, or_, select, tuple_
 
-from serve_app.jobs.records import NewRequest, Output, RenderRecord
+from serve_app.errors import RequestNotFound
+from serve_app.jobs.records import Line, NewRequest, Output, RenderRecord, RequestRecord
 from serve_app.jobs.states import RenderState
-from serve_app.spec import RenderSpec
+from serve_app.jobs.tables import renders, requests
+from serve_app.spec import Priority, RenderSpec
+
+# An id, and the tenant that must own it; None: whoever owns it.
+Wanted = tuple[str, str | None]
+
+_WHOLE = (
+    select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))
+    .join(requests)
+    .order_by(renders.c.request_id, renders.c.index)
+)
 
 
 def of_request(request: NewRequest) -> dict[str, Any]:
@@ -63,4 +76,54 @@ def to_render(row: RowMapping) -> RenderRecord:
         output=None if row["output"] is None else Output.model_validate_json(row["output"]),
         error_code=row["error_code"],
         error_message=row["error_message"],
+    )
+
+
+def read_requests(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, RequestRecord]:
+    """Read those of the wanted requests that there are, in one statement."""
+    ids = {request_id for request_id, owner in wanted if owner is None}
+    owned = {(request_id, owner) for request_id, owner in wanted if owner is not None}
+    # An id of another owner meets no row, as an unknown one.
+    mine = or_(requests.c.id.in_(ids), tuple_(requests.c.id, requests.c.tenant).in_(owned)) if owned else None
+    condition = requests.c.id.in_(ids) if mine is None else mine
+    rows = connection.execute(_WHOLE.where(condition)).mappings()
+    found = {request_id: _record(list(of_one)) for request_id, of_one in groupby(rows, key=_request_id)}
+    return {
+        (request_id, owner): record
+        for request_id, owner in wanted
+        if (record := found.get(request_id)) is not None and owner in (None, record.line.tenant)
+    }
+
+
+def read_request(connection: Connection, request_id: str, owner: str | None = None) -> RequestRecord:
+    """Read one request.
+
+    Raises:
+        RequestNotFound: there is none with that id, or another tenant owns it.
+    """
+    wanted = (request_id, owner)
+    found = read_requests(connection, [wanted])
+    if wanted not in found:
+        raise not_found(request_id)
+    return found[wanted]
+
+
+def not_found(request_id: str) -> RequestNotFound:
+    """The error for an id that names no request."""
+    return RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
+
+
+def _request_id(row: RowMapping) -> str:
+    request_id: str = row["request_id"]
+    return request_id
+
+
+def _record(found: list[RowMapping]) -> RequestRecord:
+    first = found[0]
+    return RequestRecord(
+        id=first["request_id"],
+        model=first["model"],
+        created_at=first["accepted_at"],
+        line=Line(first["tenant"], Priority.of_rank(first["priority"])),
+        renders=tuple(to_render(row) for row in found),
     )

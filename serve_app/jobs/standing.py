@@ -8,8 +8,8 @@ from sqlalchemy import CompoundSelect, Connection, and_, func, select, union_all
 
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.queue import read_load
-from serve_app.jobs.reading import read_requests
 from serve_app.jobs.records import RenderRecord, RequestRecord
+from serve_app.jobs.rows import Wanted, read_requests
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE, queue_totals, renders
 
@@ -30,17 +30,17 @@ class Standing:
     place: Place | None = None
 
 
-def read_standings(connection: Connection, ids: Collection[str]) -> dict[str, Standing]:
-    """Those of the requests that there are, by id; in as many statements for many as for one."""
-    records = read_requests(connection, ids)
-    queued = {request_id: render.id for request_id, record in records.items() if (render := _first_queued(record))}
+def read_standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
+    """Read where those of the wanted requests stand that there are; as many statements for many as for one."""
+    records = read_requests(connection, wanted)
+    queued = {key: render.id for key, record in records.items() if (render := _first_queued(record))}
     if not queued:
-        return {request_id: Standing(record) for request_id, record in records.items()}
+        return {key: Standing(record) for key, record in records.items()}
     load = read_load(connection)
     ahead = read_ahead(connection, queued.values())
     return {
-        request_id: Standing(record, Place(load, ahead[queued[request_id]]) if request_id in queued else None)
-        for request_id, record in records.items()
+        key: Standing(record, Place(load, ahead[queued[key]]) if key in queued else None)
+        for key, record in records.items()
     }
 
 

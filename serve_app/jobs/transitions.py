@@ -1,20 +1,34 @@
 """The statements that move renders from state to state, as `serve_app.jobs.states` allows."""
 
+from collections.abc import Callable
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, select, update
 
 from serve_app.errors import AttemptsExhausted, RenderError
+from serve_app.jobs.database import Database
 from serve_app.jobs.records import Claim
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
 from serve_app.jobs.tables import renders, request_tokens
 
+Result = TypeVar("Result")
+
 # Of every request that has ended. The table holds a row only for requests that are under way and brought a token, so
 # this costs next to nothing; and what two siblings that end at the same moment leave over, the next sweep removes.
-FORGET_TOKENS = delete(request_tokens).where(
+_FORGET_TOKENS = delete(request_tokens).where(
     ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
 )
+
+
+async def write_end(database: Database, work: Callable[[Connection], Result]) -> Result:
+    """Write `work`, which may end requests; the tokens of those that have ended go in the same transaction."""
+
+    def end(connection: Connection) -> tuple[Result, bool]:
+        return work(connection), connection.execute(_FORGET_TOKENS).rowcount > 0
+
+    result, _ = await database.write(end, scrub_if=lambda ended: ended[1])
+    return result
 
 
 def change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:

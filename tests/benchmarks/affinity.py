@@ -101,7 +101,7 @@ class Sleeper:
         if len(self._pairs) > self._workload.resident:
             self._pairs.popitem(last=False)
         # As in the Generator, the end state follows while the next render may already run.
-        end = asyncio.create_task(self._store.succeed(claim, _output(claim, cold=cold)))
+        end = asyncio.create_task(self._store.claims.succeed(claim, _output(claim, cold=cold)))
         self._ends.add(end)
         end.add_done_callback(self._ends.discard)
         return tuple(self._keys())
@@ -192,9 +192,9 @@ async def _render_all(plan: ServicePlan, dispatcher: DeploymentHandle, workload:
     request = NewRequest(
         id=str(uuid4()), model=MODEL, created_at=time.time(), specs=specs, costs=(workload.render_s,) * len(specs)
     )
-    await store.submit(request)
+    await store.requests.submit(request)
     await dispatcher.queued.remote()
-    while (record := await store.request(request.id)).finished_at is None:  # noqa: ASYNC110 - it ends elsewhere
+    while (record := await store.requests.get(request.id)).finished_at is None:  # noqa: ASYNC110 - it ends elsewhere
         await asyncio.sleep(POLL_S)
     await store.close()
     return record

@@ -89,13 +89,13 @@ class Probe:
     async def fill(self) -> None:
         whole, rest = divmod(self._depth, self._workload.prompts)
         for prompts in [*[self._workload.prompts] * whole, *[rest] * bool(rest)]:
-            await self._api.store.submit(self._workload.request(prompts))
+            await self._api.store.requests.submit(self._workload.request(prompts))
 
     async def once(self) -> None:
         """Ask everything once; afterwards as many wait as before."""
         request_id = await self._post()
         await self._status(request_id)
-        await self._api.store.cancel(request_id)
+        await self._api.store.requests.cancel(request_id)
         await self._decide()
 
     async def _post(self) -> str:
@@ -114,12 +114,12 @@ class Probe:
 
     async def _decide(self) -> None:
         """Choose and claim for a replica that was won; one render comes for the one that goes."""
-        await self._api.store.submit(self._workload.request(1))
+        await self._api.store.requests.submit(self._workload.request(1))
         started = time.perf_counter()
         claim = await self._chooser.claim_for(REPLICA, LEASE_S)
         self.seconds["decide"].append(time.perf_counter() - started)
         assert claim is not None
-        await self._api.store.succeed(claim, _output(claim))
+        await self._api.store.claims.succeed(claim, _output(claim))
         self._chooser.ended(claim, COST_S)
 
     def row(self, kind: str) -> Row:

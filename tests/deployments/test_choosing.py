@@ -41,7 +41,7 @@ async def submit(
         tenant=tenant,
         priority=priority,
     )
-    await store.submit(new)
+    await store.requests.submit(new)
     return new.id
 
 
@@ -103,7 +103,7 @@ async def test_a_tenant_pays_for_what_its_renders_really_took(chooser: Chooser, 
 
 async def test_what_is_canceled_between_looking_and_claiming_is_passed_over(chooser: Chooser, store: JobStore) -> None:
     ids = [await submit(store, "a") for _ in range(5)]
-    claims, _ = await asyncio.gather(chooser.claim_for("r1", LEASE_S), store.cancel(ids[0]))
+    claims, _ = await asyncio.gather(chooser.claim_for("r1", LEASE_S), store.requests.cancel(ids[0]))
     assert claims is not None
     left = {(await claim(chooser)).request_id for _ in range(4 if claims.request_id == ids[0] else 3)}
     assert ids[4] in left

@@ -36,8 +36,8 @@ async def test_a_running_render_is_told_to_stop_and_the_request_ends_with_it(api
     for _ in range(2):
         status = await cancel(api, request_id)
         assert (status["status"], status["queue_position"]) == ("in_progress", None)
-    assert await api.store.renew(claim, 1, LEASE_S) is True
-    await api.store.cancel_claim(claim)
+    assert await api.store.claims.renew(claim, 1, LEASE_S) is True
+    await api.store.claims.cancel(claim)
     assert (await api.status(request_id))["status"] == "canceled"
 
 

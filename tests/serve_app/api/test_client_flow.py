@@ -49,7 +49,7 @@ async def test_the_links_of_an_accepted_request_lead_to_it(api: Api) -> None:
 
 async def test_an_accepted_request_is_durable_before_its_answer_and_then_announced(api: Api) -> None:
     request_id = await api.submit(body({"prompt": "a fox"}, {"prompt": "an owl"}))
-    record = await api.store.request(request_id)
+    record = await api.store.requests.get(request_id)
     assert [(render.index, render.spec.prompt) for render in record.renders] == [(0, "a fox"), (1, "an owl")]
     assert api.announced.count == 1
 

@@ -29,7 +29,7 @@ async def test_files_of_attempts_that_never_counted_go_too(api: Api) -> None:
     assert leftover is not None
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half a video")
-    await api.store.expire_leases(max_attempts=3)
+    await api.store.claims.expire_leases(max_attempts=3)
     await api.finish(await api.claim())
     await api.http.delete(f"/v1/requests/{request_id}")
     assert not leftover.exists()
@@ -56,6 +56,6 @@ async def test_a_failed_request_with_a_running_sibling_has_not_ended(api: Api) -
     failing, running = await api.claim(), await api.claim()
     await api.fail(failing)
     assert (await api.http.delete(f"/v1/requests/{request_id}")).status_code == httpx.codes.CONFLICT
-    assert await api.store.renew(running, 1, LEASE_S) is True
-    assert await api.store.cancel_claim(running)
+    assert await api.store.claims.renew(running, 1, LEASE_S) is True
+    assert await api.store.claims.cancel(running)
     assert (await api.http.delete(f"/v1/requests/{request_id}")).status_code == httpx.codes.OK

@@ -84,10 +84,10 @@ async def test_a_given_seed_is_used_and_reported(api: Api, seed: int) -> None:
 
 async def test_a_seed_of_minus_one_is_drawn_once_and_reported(api: Api) -> None:
     request_id = await api.submit(body(*[{"seed": -1}] * 4))
-    drawn = [render.spec.seed for render in (await api.store.request(request_id)).renders]
+    drawn = [render.spec.seed for render in (await api.store.requests.get(request_id)).renders]
     assert len(set(drawn)) == 4
     assert all(0 <= seed < 2**64 for seed in drawn)
-    await api.store.release(await api.claim(), max_attempts=3)  # a lost attempt draws no other seed
+    await api.store.claims.release(await api.claim(), max_attempts=3)  # a lost attempt draws no other seed
     for _ in drawn:
         await api.finish(await api.claim())
     for _ in range(2):

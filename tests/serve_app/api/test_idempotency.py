@@ -28,9 +28,9 @@ async def test_the_same_key_and_body_return_the_same_request(api: Api) -> None:
 async def test_a_random_seed_is_drawn_once(api: Api) -> None:
     request = body({"seed": -1})
     request_id = (await post(api, request, "k")).json()["request_id"]
-    before = await api.store.request(request_id)
+    before = await api.store.requests.get(request_id)
     await post(api, request, "k")
-    assert await api.store.request(request_id) == before
+    assert await api.store.requests.get(request_id) == before
 
 
 async def test_the_answer_says_how_far_the_request_is_now(api: Api) -> None:

@@ -97,7 +97,7 @@ async def test_a_request_has_at_most_a_thousand_prompts(api: Api) -> None:
 
 
 async def test_a_thousand_prompts_are_accepted_together(api: Api) -> None:
-    record = await api.store.request(await api.submit(body(*[{}] * 1000)))
+    record = await api.store.requests.get(await api.submit(body(*[{}] * 1000)))
     assert [render.spec.seed for render in record.renders] == list(range(42, 1042))
 
 

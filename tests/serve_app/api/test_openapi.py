@@ -90,7 +90,7 @@ async def test_the_example_of_a_request_is_accepted(api: Api) -> None:
         (api.lora_root / lora.path).parent.mkdir(exist_ok=True)
         (api.lora_root / good["path"]).rename(api.lora_root / lora.path)
     request_id = await api.submit(EXAMPLE)
-    (spec,) = [render.spec for render in (await api.store.request(request_id)).renders]
+    (spec,) = [render.spec for render in (await api.store.requests.get(request_id)).renders]
     assert spec.prompt == "sks a photo of a person"
 
 

@@ -117,7 +117,7 @@ async def test_a_video_that_was_removed_from_the_disk_is_not_found(api: Api, url
 
 async def test_the_video_of_the_attempt_that_was_published_is_served(api: Api) -> None:
     request_id = await api.submit(body())
-    await api.store.release(await api.claim(), max_attempts=3)
+    await api.store.claims.release(await api.claim(), max_attempts=3)
     await api.finish(await api.claim(), b"second attempt")
     answer = await api.http.get(f"/v1/requests/{request_id}/outputs/0")
     assert answer.content == b"second attempt"

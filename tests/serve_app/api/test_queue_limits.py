@@ -55,7 +55,7 @@ async def test_nobody_joins_to_wait_longer_than_anybody_may(serve_api: ServeApi)
 
 async def test_without_the_arg_the_header_means_nothing(api: Api) -> None:
     answer = await api.http.post("/v1/inference", json=body(), headers={"X-Tenant": "me"})
-    assert (await api.store.request(answer.json()["request_id"])).line.tenant == "default"
+    assert (await api.store.requests.get(answer.json()["request_id"])).line.tenant == "default"
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, "a/b"])

@@ -48,7 +48,7 @@ async def test_videos_are_in_the_order_of_their_prompts(api: Api) -> None:
 
 async def test_what_was_used_is_told_for_each_prompt(api: Api) -> None:
     request_id = await api.submit(body())
-    await api.store.release(await api.claim(), max_attempts=3)
+    await api.store.claims.release(await api.claim(), max_attempts=3)
     await api.finish(await api.claim())
     metadata = (await api.result(request_id))["metadata"]
     (prompt,) = metadata["prompts"]

@@ -35,7 +35,7 @@ async def test_progress_is_the_share_of_steps_done(api: Api) -> None:
     request_id = await api.submit(body({"sample_steps": 4}, {"sample_steps": 6}))
     claim = await api.claim()
     for steps, progress in ((0, 0), (1, 0.1), (4, 0.4)):
-        await api.store.renew(claim, steps, LEASE_S)
+        await api.store.claims.renew(claim, steps, LEASE_S)
         status = await api.status(request_id)
         assert (status["status"], status["progress"]) == ("in_progress", progress)
     await api.finish(claim)
@@ -64,8 +64,8 @@ async def test_a_failed_request_says_why(api: Api) -> None:
 async def test_a_lost_render_is_in_queue_again_without_progress(api: Api) -> None:
     request_id = await api.submit(body())
     claim = await api.claim()
-    await api.store.renew(claim, 1, LEASE_S)
-    await api.store.release(claim, max_attempts=3)
+    await api.store.claims.renew(claim, 1, LEASE_S)
+    await api.store.claims.release(claim, max_attempts=3)
     status = await api.status(request_id)
     assert (status["status"], status["progress"], status["queue_position"]) == ("in_queue", 0, 0)
 
@@ -81,7 +81,7 @@ async def test_the_queue_position_counts_the_renders_ahead(api: Api) -> None:
     assert await positions() == [0, 1]
     await api.claim()
     assert await positions() == [None, 0]
-    await api.store.cancel(second)
+    await api.store.requests.cancel(second)
     assert await positions() == [None, None]
 
 

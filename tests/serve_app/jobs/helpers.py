@@ -38,13 +38,13 @@ def new_request(count: int = 1, *, pair: str = "a", costs: Sequence[float] = (),
 
 async def submit(store: JobStore, renders: int = 1, **changes: Any) -> str:
     """The id of a new request; see `new_request`."""
-    return (await store.submit(new_request(renders, **changes))).request_id
+    return (await store.requests.submit(new_request(renders, **changes))).request_id
 
 
 async def claim_next(store: JobStore, lease_s: float = LEASE_S) -> Claim:
     """Take the oldest queued render."""
     oldest, *_ = await queued(store)
-    claim = await store.claim(oldest.render_id, "replica", lease_s)
+    claim = await store.claims.claim(oldest.render_id, "replica", lease_s)
     assert claim is not None
     return claim
 
@@ -75,7 +75,7 @@ async def ahead_of(url: str, *render_ids: int) -> list[Amount]:
 
 async def states(store: JobStore, request_id: str) -> list[RenderState]:
     """Of the request's renders, in the order of its prompts."""
-    return [render.state for render in (await store.request(request_id)).renders]
+    return [render.state for render in (await store.requests.get(request_id)).renders]
 
 
 @asynccontextmanager

@@ -49,19 +49,19 @@ class Process:
             priority=self._chance.choice(list(Priority)),
             idempotency=Idempotency(key=str(self._chance.randint(0, 300)), digest="digest"),
         )
-        self._ids.append((await self._store.submit(new)).request_id)
+        self._ids.append((await self._store.requests.submit(new)).request_id)
 
     async def _claim(self) -> None:
         if waiting := (await queued(self._store))[:10]:
             render_id = self._chance.choice(waiting).render_id
             lease_s = self._chance.choice([LEASE_S, -1])
-            if claim := await self._store.claim(render_id, "replica", lease_s):
+            if claim := await self._store.claims.claim(render_id, "replica", lease_s):
                 self._claims.append(claim)
 
     async def _renew(self) -> None:
         if self._claims:
             claim = self._chance.choice(self._claims)
-            await self._store.renew(claim, self._chance.randint(0, 4), LEASE_S)
+            await self._store.claims.renew(claim, self._chance.randint(0, 4), LEASE_S)
 
     async def _end(self) -> None:
         """Of a claim that counts, or did once."""
@@ -70,28 +70,28 @@ class Process:
         claim = self._chance.choice(self._claims[-20:])
         end = self._chance.choice(["succeed", "fail", "cancel", "release"])
         if end == "release":
-            await self._store.release(claim, MAX_ATTEMPTS)
+            await self._store.claims.release(claim, MAX_ATTEMPTS)
             return
         ends: dict[str, Act] = {
-            "succeed": lambda: self._store.succeed(claim, output(claim)),
-            "fail": lambda: self._store.fail(claim, RenderFailed("no luck")),
-            "cancel": lambda: self._store.cancel_claim(claim),
+            "succeed": lambda: self._store.claims.succeed(claim, output(claim)),
+            "fail": lambda: self._store.claims.fail(claim, RenderFailed("no luck")),
+            "cancel": lambda: self._store.claims.cancel(claim),
         }
         if await ends[end]():
             self.counted.append((claim.render_id, end))
 
     async def _expire(self) -> None:
-        await self._store.expire_leases(MAX_ATTEMPTS)
+        await self._store.claims.expire_leases(MAX_ATTEMPTS)
 
     async def _cancel(self) -> None:
         if self._ids:
             with suppress(RequestNotFound):
-                await self._store.cancel(self._chance.choice(self._ids[-20:]))
+                await self._store.requests.cancel(self._chance.choice(self._ids[-20:]))
 
     async def _remove(self) -> None:
         if self._ids:
             with suppress(RequestNotFound, RequestNotEnded):
-                await self._store.remove(self._chance.choice(self._ids))
+                await self._store.requests.remove(self._chance.choice(self._ids))
 
 
 @pytest.mark.slow
@@ -111,8 +111,8 @@ async def test_whatever_many_processes_do_at_once_the_sums_stay_right(store: Job
     assert_ends_are_kept(database_url, ends)
     for request_id in set(ids):
         with suppress(RequestNotFound):
-            await store.cancel(request_id)
-    while await store.expire_leases(MAX_ATTEMPTS):
+            await store.requests.cancel(request_id)
+    while await store.claims.expire_leases(MAX_ATTEMPTS):
         pass
     assert kept_totals(database_url) == {}
     assert (await store.queue.load()).lines == {}

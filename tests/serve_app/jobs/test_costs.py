@@ -3,7 +3,7 @@
 import pytest
 
 from serve_app.costs import CostKey, MeasuredCost
-from serve_app.jobs.cost_rows import Measurement
+from serve_app.jobs.costs import Measurement
 from serve_app.jobs.store import JobStore
 from serve_app.models.card import load_card
 from serve_app.spec import Recipe
@@ -18,13 +18,13 @@ async def measure(store: JobStore, *costs: MeasuredCost, deployment: str = "wan 
     for cost in costs:
         await submit(store)
         claim = await claim_next(store)
-        assert await store.succeed(claim, output(claim), Measurement(deployment, key, cost))
+        assert await store.claims.succeed(claim, output(claim), Measurement(deployment, key, cost))
 
 
 async def test_before_anything_was_measured_nothing_is_known(store: JobStore) -> None:
     await submit(store)
     claim = await claim_next(store)
-    await store.succeed(claim, output(claim))
+    await store.claims.succeed(claim, output(claim))
     assert await store.costs("wan on a GPU") == {}
 
 
@@ -54,8 +54,8 @@ async def test_deployments_and_keys_are_kept_apart(store: JobStore) -> None:
 async def test_what_does_not_count_teaches_nothing(store: JobStore) -> None:
     await submit(store)
     late = await claim_next(store)
-    await store.release(late, max_attempts=2)
-    assert not await store.succeed(late, output(late), Measurement("wan on a GPU", KEY, MeasuredCost(1.0, 1.0)))
+    await store.claims.release(late, max_attempts=2)
+    assert not await store.claims.succeed(late, output(late), Measurement("wan on a GPU", KEY, MeasuredCost(1.0, 1.0)))
     assert await store.costs("wan on a GPU") == {}
 
 

@@ -57,9 +57,9 @@ async def test_of_what_runs_only_what_is_still_to_come_counts(store: JobStore) -
     await submit_to(store, A, 8, 16)
     early, late = await claim_next(store), await claim_next(store)
     assert (await store.queue.load()).running == Amount(2, 24)
-    await store.renew(late, steps_done=3, lease_s=LEASE_S)  # of four
+    await store.claims.renew(late, steps_done=3, lease_s=LEASE_S)  # of four
     assert (await store.queue.load()).running == Amount(2, 12)
-    await store.succeed(early, output(early))
+    await store.claims.succeed(early, output(early))
     load = await store.queue.load()
     assert (load.running, load.lines) == (Amount(1, 4), {})
 
@@ -68,13 +68,13 @@ Change = Callable[[JobStore, Claim], Awaitable[object]]
 
 # What happens to the first of three renders that are claimed of four, and how many then wait and run.
 CHANGES: dict[str, tuple[Change, int, int]] = {
-    "nothing": (lambda store, claim: store.renew(claim, 0, LEASE_S), 1, 3),
-    "succeeded": (lambda store, claim: store.succeed(claim, output(claim)), 1, 2),
-    "failed": (lambda store, claim: store.fail(claim, RenderFailed("no luck")), 0, 2),
-    "canceled": (lambda store, claim: store.cancel_claim(claim), 1, 2),
-    "lost": (lambda store, claim: store.release(claim, max_attempts=2), 2, 2),
-    "lost for good": (lambda store, claim: store.release(claim, max_attempts=1), 0, 2),
-    "request canceled": (lambda store, claim: store.cancel(claim.request_id), 0, 3),
+    "nothing": (lambda store, claim: store.claims.renew(claim, 0, LEASE_S), 1, 3),
+    "succeeded": (lambda store, claim: store.claims.succeed(claim, output(claim)), 1, 2),
+    "failed": (lambda store, claim: store.claims.fail(claim, RenderFailed("no luck")), 0, 2),
+    "canceled": (lambda store, claim: store.claims.cancel(claim), 1, 2),
+    "lost": (lambda store, claim: store.claims.release(claim, max_attempts=2), 2, 2),
+    "lost for good": (lambda store, claim: store.claims.release(claim, max_attempts=1), 0, 2),
+    "request canceled": (lambda store, claim: store.requests.cancel(claim.request_id), 0, 3),
 }
 
 
@@ -95,7 +95,7 @@ async def test_a_line_that_has_emptied_leaves_no_row_behind(store: JobStore, dat
     await submit_to(store, B, 0.3)
     for _ in range(21):
         claim = await claim_next(store)
-        await store.succeed(claim, output(claim))
+        await store.claims.succeed(claim, output(claim))
     assert kept_totals(database_url) == {}
     assert (await store.queue.load()).lines == {}
 
@@ -133,14 +133,14 @@ async def test_a_render_given_back_has_its_old_place(store: JobStore) -> None:
     await submit_to(store, A, 1, 2)
     lost = await claim_next(store)
     assert requests_of(await queued(store)) == [(A, 2)]
-    await store.release(lost, max_attempts=2)
+    await store.claims.release(lost, max_attempts=2)
     assert requests_of(await queued(store)) == [(A, 1), (A, 2)]
 
 
 async def test_the_place_in_a_line_longer_than_a_bucket_is_exact(store: JobStore, database_url: str) -> None:
     await submit_to(store, A, *[64.0] * 3)
     await submit_to(store, B, 1000)
-    record = await store.request(await submit_to(store, A, *(float(2 ** (n % 8)) for n in range(BUCKET + 100))))
+    record = await store.requests.get(await submit_to(store, A, *(float(2 ** (n % 8)) for n in range(BUCKET + 100))))
     assert {bucket for line, bucket in kept_totals(database_url) if line == A} == {WHOLE_LINE, 0, 1}
     assert kept_totals(database_url) == counted_totals(database_url)
     of_bucket_1 = next(n for n, render in enumerate(record.renders) if render.id >= BUCKET)
@@ -153,20 +153,20 @@ async def test_the_place_in_a_line_longer_than_a_bucket_is_exact(store: JobStore
 async def test_what_no_longer_waits_is_not_ahead(store: JobStore, database_url: str) -> None:
     await submit_to(store, A, 1, 2)
     canceled = await submit_to(store, A, *[4.0] * BUCKET)
-    first, second = (render.id for render in (await store.request(await submit_to(store, A, 8, 16))).renders)
+    first, second = (render.id for render in (await store.requests.get(await submit_to(store, A, 8, 16))).renders)
     await claim_next(store)
     assert await ahead_of(database_url, second) == [Amount(BUCKET + 2, 2 + 4 * BUCKET + 8)]
-    await store.cancel(canceled)
+    await store.requests.cancel(canceled)
     assert await ahead_of(database_url, first, second) == [Amount(1, 2), Amount(2, 10)]
 
 
 async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: JobStore) -> None:
     now = new_request().created_at
     for tenant, age_s in (("a", 10), ("b", 1000), ("b", 5)):
-        await store.submit(new_request(tenant=tenant, created_at=now - age_s))
+        await store.requests.submit(new_request(tenant=tenant, created_at=now - age_s))
     assert await store.queue.oldest_wait_s() == pytest.approx(1000, abs=5)
     oldest = next(render for render in await queued(store) if render.created_at < now - 100)
-    assert await store.claim(oldest.render_id, "replica", LEASE_S)
+    assert await store.claims.claim(oldest.render_id, "replica", LEASE_S)
     assert await store.queue.oldest_wait_s() == pytest.approx(10, abs=5)
 
 
@@ -174,13 +174,13 @@ async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: 
 async def test_the_longest_wait_is_found_among_any_number_of_lines(store: JobStore) -> None:
     now = new_request().created_at
     for number in range(600):  # SQLite takes no more than 500 SELECTs in a UNION
-        await store.submit(new_request(tenant=f"tenant{number}", created_at=now - number))
+        await store.requests.submit(new_request(tenant=f"tenant{number}", created_at=now - number))
     assert await store.queue.oldest_wait_s() == pytest.approx(599, abs=60)
 
 
 async def test_a_thousand_renders_of_one_request_are_canceled_together(store: JobStore, database_url: str) -> None:
     request_id = await submit(store, 1000)
     assert (await store.queue.load()).queued == Amount(1000, 1000)
-    record = await store.cancel(request_id)
+    record = await store.requests.cancel(request_id)
     assert {render.state for render in record.renders} == {RenderState.CANCELED}
     assert kept_totals(database_url) == {}

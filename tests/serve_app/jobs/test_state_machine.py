@@ -142,10 +142,10 @@ class Model:
 
 
 ENDS: dict[str, End] = {
-    "succeed": lambda store, claim: store.succeed(claim, output(claim)),
-    "fail": lambda store, claim: store.fail(claim, RenderFailed("no luck")),
-    "cancel": lambda store, claim: store.cancel_claim(claim),
-    "release": lambda store, claim: store.release(claim, MAX_ATTEMPTS),
+    "succeed": lambda store, claim: store.claims.succeed(claim, output(claim)),
+    "fail": lambda store, claim: store.claims.fail(claim, RenderFailed("no luck")),
+    "cancel": lambda store, claim: store.claims.cancel(claim),
+    "release": lambda store, claim: store.claims.release(claim, MAX_ATTEMPTS),
 }
 
 
@@ -198,7 +198,7 @@ class Store(RuleBasedStateMachine):
             hf_token=SecretStr(TOKEN) if token else None,
             idempotency=Idempotency(key=request_id, digest="of the body"),
         )
-        accepted = self._run(self._store.submit(new))
+        accepted = self._run(self._store.requests.submit(new))
         assert (accepted.request_id, accepted.replayed) == (request_id, False)
         self._model.requests[request_id] = Request(new, [Render() for _ in range(count)])
         return request_id
@@ -207,7 +207,7 @@ class Store(RuleBasedStateMachine):
     def submit_again(self, request_id: str) -> None:
         if request := self._model.requests.get(request_id):
             again = NewRequest(**{**vars(request.new), "id": str(uuid4())})
-            accepted = self._run(self._store.submit(again))
+            accepted = self._run(self._store.requests.submit(again))
             assert (accepted.request_id, accepted.replayed) == (request_id, True)
 
     @rule(target=claims, place=st.integers(0, 9), rivals=st.integers(1, 3))
@@ -235,13 +235,13 @@ class Store(RuleBasedStateMachine):
         return multiple(*won)
 
     async def _claim_at_once(self, render_id: int, rivals: int) -> list[Claim]:
-        claims = await asyncio.gather(*(self._store.claim(render_id, f"{n}", LEASE_S) for n in range(rivals)))
+        claims = await asyncio.gather(*(self._store.claims.claim(render_id, f"{n}", LEASE_S) for n in range(rivals)))
         return [claim for claim in claims if claim is not None]
 
     @rule(claim=claims, steps=st.integers(0, 4), lapses=st.booleans())
     def renew(self, claim: Claim, steps: int, lapses: bool) -> None:
         held = self._model.held(claim)
-        told = self._run(self._store.renew(claim, steps, -1.0 if lapses else LEASE_S))
+        told = self._run(self._store.claims.renew(claim, steps, -1.0 if lapses else LEASE_S))
         assert told == (held[1].cancel_requested if held else None)
         if held:
             held[1].lapsed = lapses
@@ -278,7 +278,7 @@ class Store(RuleBasedStateMachine):
             request_id: [r for r in request.renders if r.state is RenderState.PROCESSING and (silent or r.lapsed)]
             for request_id, request in self._model.requests.items()
         }
-        assert self._run(self._store.expire_leases(MAX_ATTEMPTS)) == sum(map(len, lost.values()))
+        assert self._run(self._store.claims.expire_leases(MAX_ATTEMPTS)) == sum(map(len, lost.values()))
         for request_id, renders_of_it in lost.items():
             self._model.requests[request_id].lose(renders_of_it)
 
@@ -286,7 +286,7 @@ class Store(RuleBasedStateMachine):
     def cancel(self, request_id: str) -> None:
         request = self._model.requests.get(request_id)
         try:
-            record = self._run(self._store.cancel(request_id))
+            record = self._run(self._store.requests.cancel(request_id))
         except RequestNotFound:
             assert request is None
             return
@@ -298,7 +298,7 @@ class Store(RuleBasedStateMachine):
     def remove(self, request_id: str) -> None:
         request = self._model.requests.get(request_id)
         try:
-            self._run(self._store.remove(request_id))
+            self._run(self._store.requests.remove(request_id))
         except RequestNotFound:
             assert request is None
         except RequestNotEnded:

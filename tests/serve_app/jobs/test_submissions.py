@@ -11,7 +11,8 @@ from serve_app.errors import AdmissionError, IdempotencyConflict, QueueFull, Ser
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest
-from serve_app.jobs.store import NO_LIMITS, JobStore
+from serve_app.jobs.requests import NO_LIMITS
+from serve_app.jobs.store import JobStore
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import claim_next, counted_totals, kept_totals, new_request, other_stores, output
 
@@ -22,9 +23,11 @@ Outcome = Accepted | BaseException
 
 async def submit_together(store: JobStore, requests: Sequence[NewRequest], limits: Limits = NO_LIMITS) -> list[Outcome]:
     """All of them in one transaction: those after the first gather while it is under way, and it is one too many."""
-    first = asyncio.ensure_future(store.submit(new_request(tenant="first")))
+    first = asyncio.ensure_future(store.requests.submit(new_request(tenant="first")))
     await asyncio.sleep(0)
-    outcomes = await asyncio.gather(*(store.submit(request, limits) for request in requests), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(store.requests.submit(request, limits) for request in requests), return_exceptions=True
+    )
     await first
     return outcomes
 
@@ -35,47 +38,49 @@ def kinds(outcomes: Sequence[Outcome]) -> list[type[Outcome]]:
 
 async def test_a_request_is_accepted_as_it_came(store: JobStore) -> None:
     new = new_request()
-    assert await store.submit(new) == Accepted(request_id=new.id, created_at=new.created_at)
+    assert await store.requests.submit(new) == Accepted(request_id=new.id, created_at=new.created_at)
 
 
 async def test_a_request_that_comes_again_is_the_one_it_was(store: JobStore) -> None:
     first, again = new_request(idempotency=KEY), new_request(2, idempotency=KEY)
-    assert not (await store.submit(first)).replayed
-    assert await store.submit(again) == Accepted(request_id=first.id, created_at=first.created_at, replayed=True)
-    assert await store.known("default", KEY) == await store.submit(again)
+    assert not (await store.requests.submit(first)).replayed
+    assert await store.requests.submit(again) == Accepted(
+        request_id=first.id, created_at=first.created_at, replayed=True
+    )
+    assert await store.requests.known("default", KEY) == await store.requests.submit(again)
     assert len(await queued(store)) == 1
 
 
 async def test_a_key_with_another_body_is_a_conflict_that_names_the_request(store: JobStore) -> None:
     first = new_request(idempotency=KEY)
-    await store.submit(first)
+    await store.requests.submit(first)
     with pytest.raises(IdempotencyConflict, match=first.id):
-        await store.submit(new_request(idempotency=OTHER_BODY))
+        await store.requests.submit(new_request(idempotency=OTHER_BODY))
     with pytest.raises(IdempotencyConflict, match="once"):
-        await store.known("default", OTHER_BODY)
+        await store.requests.known("default", OTHER_BODY)
     assert len(await queued(store)) == 1
 
 
 async def test_a_key_stands_for_its_request_after_its_end_until_it_is_removed(store: JobStore) -> None:
     first = new_request(idempotency=KEY)
-    await store.submit(first)
-    await store.cancel(first.id)
-    assert (await store.submit(new_request(idempotency=KEY))).request_id == first.id
-    await store.remove(first.id)
-    assert await store.known("default", KEY) is None
-    assert not (await store.submit(new_request(idempotency=OTHER_BODY))).replayed
+    await store.requests.submit(first)
+    await store.requests.cancel(first.id)
+    assert (await store.requests.submit(new_request(idempotency=KEY))).request_id == first.id
+    await store.requests.remove(first.id)
+    assert await store.requests.known("default", KEY) is None
+    assert not (await store.requests.submit(new_request(idempotency=OTHER_BODY))).replayed
 
 
 async def test_every_tenant_has_keys_of_its_own(store: JobStore) -> None:
     mine, theirs = new_request(tenant="me", idempotency=KEY), new_request(tenant="they", idempotency=OTHER_BODY)
-    assert [(await store.submit(new)).request_id for new in (mine, theirs)] == [mine.id, theirs.id]
-    assert await store.known("nobody", KEY) is None
+    assert [(await store.requests.submit(new)).request_id for new in (mine, theirs)] == [mine.id, theirs.id]
+    assert await store.requests.known("nobody", KEY) is None
 
 
 async def test_a_key_that_many_processes_bring_at_once_is_one_request(store: JobStore, database_url: str) -> None:
     async with other_stores(database_url, 5) as others:
         accepted = await asyncio.gather(
-            *(one.submit(new_request(2, idempotency=KEY)) for one in [store, *others] for _ in range(5))
+            *(one.requests.submit(new_request(2, idempotency=KEY)) for one in [store, *others] for _ in range(5))
         )
     assert len({one.request_id for one in accepted}) == 1
     assert sum(not one.replayed for one in accepted) == 1
@@ -90,7 +95,7 @@ async def test_keys_that_many_processes_bring_in_any_order_stand_for_one_request
     async with other_stores(database_url, 3) as others:
         accepted = await asyncio.gather(
             *(
-                one.submit(new_request(tenant=key.key, idempotency=key))
+                one.requests.submit(new_request(tenant=key.key, idempotency=key))
                 for turn, one in enumerate([store, *others])
                 for key in (keys if turn % 2 else reversed(keys))
             )
@@ -108,7 +113,7 @@ async def test_processes_that_submit_for_the_same_tenants_never_wait_for_each_ot
         for _ in range(10):
             await asyncio.gather(
                 *(
-                    one.submit(new_request(tenant=tenant, idempotency=Idempotency(key=key, digest="digest")))
+                    one.requests.submit(new_request(tenant=tenant, idempotency=Idempotency(key=key, digest="digest")))
                     for one in (store, *others)
                     for tenant, key in chance.sample(keys, 15)
                 )
@@ -131,18 +136,18 @@ async def test_a_key_that_stands_twice_in_one_transaction_is_one_request(store: 
 
 async def test_the_queue_takes_so_many_renders_and_no_more(store: JobStore) -> None:
     limits = Limits(max_queued=3)
-    await store.submit(new_request(2, tenant="a"), limits)
+    await store.requests.submit(new_request(2, tenant="a"), limits)
     with pytest.raises(QueueFull) as refused:
-        await store.submit(new_request(2, tenant="b"), limits)
+        await store.requests.submit(new_request(2, tenant="b"), limits)
     assert refused.value.details == {"queued": 2, "limit": 3, "retry_after_s": 1}
-    await store.submit(new_request(1, tenant="b"), limits)
+    await store.requests.submit(new_request(1, tenant="b"), limits)
     assert (await store.queue.load()).queued == Amount(3, 3)
 
 
 async def test_many_processes_together_let_in_no_more_than_one(store: JobStore, database_url: str) -> None:
     limits = Limits(max_queued=30, max_queued_per_tenant=20)
     async with other_stores(database_url, 4) as stores:
-        asked = [each.submit(new_request(tenant=tenant), limits) for each in stores for tenant in "ab" * 10]
+        asked = [each.requests.submit(new_request(tenant=tenant), limits) for each in stores for tenant in "ab" * 10]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, AdmissionError)]
     assert len(outcomes) - len(refused) == len(await queued(store)) == 30
@@ -150,39 +155,39 @@ async def test_many_processes_together_let_in_no_more_than_one(store: JobStore, 
 
 async def test_what_runs_does_not_fill_the_queue(store: JobStore) -> None:
     limits = Limits(max_queued=1)
-    await store.submit(new_request(), limits)
+    await store.requests.submit(new_request(), limits)
     with pytest.raises(QueueFull):
-        await store.submit(new_request(), limits)
+        await store.requests.submit(new_request(), limits)
     claim = await claim_next(store)
-    await store.submit(new_request(), limits)
-    await store.succeed(claim, output(claim))
+    await store.requests.submit(new_request(), limits)
+    await store.claims.succeed(claim, output(claim))
     with pytest.raises(QueueFull):
-        await store.submit(new_request(), limits)
+        await store.requests.submit(new_request(), limits)
 
 
 async def test_a_tenant_has_so_much_room_and_leaves_the_others_theirs(store: JobStore) -> None:
     limits = Limits(max_queued_per_tenant=2)
-    await store.submit(new_request(2, tenant="greedy"), limits)
+    await store.requests.submit(new_request(2, tenant="greedy"), limits)
     with pytest.raises(TenantQueueFull):
-        await store.submit(new_request(1, tenant="greedy"), limits)
-    await store.submit(new_request(2, tenant="modest"), limits)
+        await store.requests.submit(new_request(1, tenant="greedy"), limits)
+    await store.requests.submit(new_request(2, tenant="modest"), limits)
 
 
 async def test_nobody_is_let_in_to_wait_too_long(store: JobStore) -> None:
     limits = Limits(max_wait_s=100)
-    await store.submit(new_request(costs=[90, 60]), limits)
+    await store.requests.submit(new_request(costs=[90, 60]), limits)
     with pytest.raises(WaitTooLong) as refused:
-        await store.submit(new_request(), limits)
+        await store.requests.submit(new_request(), limits)
     assert refused.value.details == {"expected_wait_s": 150.0, "limit_s": 100, "retry_after_s": 50}
     await store.leadership("dispatcher").hold(60, replicas=2)
-    await store.submit(new_request(), limits)
+    await store.requests.submit(new_request(), limits)
 
 
 async def test_a_request_that_is_known_is_answered_though_the_queue_is_full(store: JobStore) -> None:
     limits = Limits(max_queued=1)
     first = new_request(idempotency=KEY)
-    await store.submit(first, limits)
-    assert (await store.submit(new_request(idempotency=KEY), limits)).request_id == first.id
+    await store.requests.submit(first, limits)
+    assert (await store.requests.submit(new_request(idempotency=KEY), limits)).request_id == first.id
 
 
 async def test_one_that_is_refused_leaves_the_others_of_its_transaction(store: JobStore, database_url: str) -> None:

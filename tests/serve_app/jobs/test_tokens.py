@@ -21,14 +21,14 @@ End = Callable[[JobStore, Claim], Awaitable[object]]
 
 
 async def succeed(store: JobStore, claim: Claim) -> None:
-    assert await store.succeed(claim, helpers.output(claim))
+    assert await store.claims.succeed(claim, helpers.output(claim))
 
 
 ENDS: dict[str, End] = {
     "succeeded": succeed,
-    "failed": lambda store, claim: store.fail(claim, RenderFailed("no luck")),
-    "canceled while running": lambda store, claim: store.cancel_claim(claim),
-    "lost for good": lambda store, claim: store.release(claim, max_attempts=1),
+    "failed": lambda store, claim: store.claims.fail(claim, RenderFailed("no luck")),
+    "canceled while running": lambda store, claim: store.claims.cancel(claim),
+    "lost for good": lambda store, claim: store.claims.release(claim, max_attempts=1),
 }
 
 
@@ -54,7 +54,7 @@ async def test_the_generator_gets_the_token_with_its_claim(store: JobStore) -> N
 
 async def test_every_attempt_gets_it(store: JobStore) -> None:
     await submit(store)
-    await store.release(await claim_next(store), max_attempts=3)
+    await store.claims.release(await claim_next(store), max_attempts=3)
     again = await claim_next(store)
     assert again.attempt == 2
     assert again.hf_token is not None
@@ -72,7 +72,7 @@ async def test_it_is_gone_from_the_disk_when_the_request_has_ended(store: JobSto
 
 @in_a_file
 async def test_it_is_gone_when_a_queued_request_is_canceled(store: JobStore, tmp_path: Path) -> None:
-    await store.cancel(await submit(store))
+    await store.requests.cancel(await submit(store))
     assert files_with_token(tmp_path) == []
 
 

@@ -1,0 +1,160 @@
+"""The worker side of the job store: renders are claimed under a lease, and end under its fencing token.
+
+    >>> claim = await store.claims.claim(render_id, replica="r1", lease_s=15)
+    >>> canceled = await store.claims.renew(claim, steps_done=3, lease_s=15)
+    >>> counted = await store.claims.succeed(claim, output)
+
+Each change of state names the states that it may start from in its WHERE clause, and the claim's token. So of two
+writers one wins, and a holder whose lease ran out changes nothing.
+"""
+
+import secrets
+from time import time
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
+
+from serve_app.errors import RenderError
+from serve_app.jobs import transitions
+from serve_app.jobs.costs import Measurement, add_cost
+from serve_app.jobs.database import Database
+from serve_app.jobs.records import Claim, Output
+from serve_app.jobs.states import RenderEvent, RenderState
+from serve_app.jobs.tables import render_costs, renders, request_tokens
+from serve_app.spec import RenderSpec
+
+
+class Claims:
+    """Claims on the renders of one database. Each method is one transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
+        """Take a queued render for `replica` and start a lease; None where it is no longer queued."""
+        now = time()
+        statement = (
+            transitions.change(RenderEvent.CLAIM, renders.c.id == render_id)
+            .values(
+                attempt=renders.c.attempt + 1,
+                lease_token=secrets.token_hex(16),
+                lease_expires_at=now + lease_s,
+                replica=replica,
+                steps_done=0,
+                started_at=func.coalesce(renders.c.started_at, now),
+            )
+            .returning(*_CLAIMED)
+        )
+
+        def take(connection: Connection) -> tuple[Row[Any], SecretStr | None] | None:
+            row = connection.execute(statement).one_or_none()
+            return None if row is None else (row, _read_token(connection, row.request_id))
+
+        taken = await self._database.write(take)
+        # Once it is committed: a spec that cannot be read has used up an attempt, and does not wait for ever.
+        return None if taken is None else _to_claim(*taken)
+
+    async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:
+        """Prolong the lease and record progress.
+
+        Returns:
+            Whether the render should be canceled; None where the claim is no longer valid, and its holder must stop.
+        """
+        statement = (
+            update(renders)
+            .where(transitions.held(claim))
+            .values(lease_expires_at=time() + lease_s, steps_done=steps_done)
+            .returning(renders.c.cancel_requested)
+        )
+        row = await self._database.write(lambda connection: connection.execute(statement).one_or_none())
+        return None if row is None else bool(row.cancel_requested)
+
+    async def succeed(self, claim: Claim, output: Output, measured: Measurement | None = None) -> bool:
+        """Publish the video of a claim, and learn from what it cost.
+
+        False where the claim is no longer valid, and nothing was changed.
+        """
+        statement = transitions.change(RenderEvent.SUCCEED, transitions.held(claim)).values(
+            output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
+        )
+
+        def publish(connection: Connection) -> bool:
+            published = connection.execute(statement).rowcount == 1
+            if published and measured is not None:
+                add_cost(connection, self._database.insert(render_costs), measured)
+            return published
+
+        return await transitions.write_end(self._database, publish)
+
+    async def fail(self, claim: Claim, error: RenderError) -> bool:
+        """End a claim with an error and cancel its siblings; False where the claim is no longer valid."""
+
+        def end(connection: Connection) -> bool:
+            failed = connection.execute(transitions.failure(transitions.held(claim), error)).rowcount == 1
+            if failed:
+                transitions.cancel(connection, claim.request_id)  # its siblings
+            return failed
+
+        return await transitions.write_end(self._database, end)
+
+    async def cancel(self, claim: Claim) -> bool:
+        """End a claim whose cancellation was asked for; False where the claim is no longer valid."""
+        statement = transitions.change(RenderEvent.CANCEL, transitions.held(claim)).values(finished_at=time())
+        return await transitions.write_end(
+            self._database, lambda connection: connection.execute(statement).rowcount == 1
+        )
+
+    async def release(self, claim: Claim, max_attempts: int) -> bool:
+        """Give back a claim whose holder died: queued again, or failed when no attempt is left.
+
+        False where the claim is no longer valid, and nothing was changed.
+        """
+        return await self._lose(transitions.held(claim), max_attempts) == 1
+
+    async def expire_leases(self, max_attempts: int) -> int:
+        """Give back every claim whose lease ran out; returns how many there were."""
+        expired = and_(renders.c.state == RenderState.PROCESSING, renders.c.lease_expires_at < time())
+        return await self._lose(expired, max_attempts)
+
+    async def _lose(self, condition: ColumnElement[bool], max_attempts: int) -> int:
+        def give_back(connection: Connection) -> int:
+            found = transitions.give_back(connection, condition, max_attempts)
+            if found:
+                self._database.notify(connection)
+            return found
+
+        return await transitions.write_end(self._database, give_back)
+
+
+_CLAIMED = (
+    renders.c.id,
+    renders.c.request_id,
+    renders.c.index,
+    renders.c.attempt,
+    renders.c.lease_token,
+    renders.c.spec,
+    renders.c.tenant,
+    renders.c.cost_s,
+)
+
+
+def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
+    columns = row._mapping
+    return Claim(
+        render_id=row.id,
+        request_id=row.request_id,
+        index=columns["index"],  # of a row, that is a method
+        attempt=row.attempt,
+        token=row.lease_token,
+        spec=RenderSpec.model_validate_json(row.spec),
+        tenant=row.tenant,
+        cost_s=row.cost_s,
+        hf_token=hf_token,
+    )
+
+
+def _read_token(connection: Connection, request_id: str) -> SecretStr | None:
+    query = select(request_tokens.c.hf_token).where(request_tokens.c.request_id == request_id)
+    found = connection.execute(query).scalar_one_or_none()
+    return None if found is None else SecretStr(found)
