@@ -98,7 +98,7 @@ class LoraLibrary:
 
         Raises:
             LoraPathRefused, LoraNotFound: see `paths.resolve`.
-            LoraInvalid: the file would not be applied completely (see `layout.parse` for what `strict` changes), or it
+            LoraInvalid: the file would not be applied completely (see `formats.parse` for what `strict` changes), or it
                 changed while it was read.
             OSError: the storage failed; the request may be right.
         """

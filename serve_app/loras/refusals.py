@@ -1,4 +1,7 @@
-"""How a refused LoRA file is worded, the same for every check."""
+"""Refusals: one wording of the LoraInvalid error for every check of a LoRA file.
+
+refuse("my_lora.safetensors", Fault("an alpha is 0; export it without", ["blocks.0.ffn.0.alpha"]))
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,29 +14,29 @@ KEY_LENGTH = 200  # a hostile header may hold names of megabytes
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a file cannot be used, and the tensors that show it (missing ones included)."""
+    """Why a file cannot be used and what to do about it, and the keys that show it, of missing tensors too."""
 
     reason: str
     keys: Sequence[str] = ()
 
 
 def refuse(name: str, fault: Fault | None) -> None:
-    """Raise LoraInvalid for the file `name` if there is a fault."""
+    """Raise LoraInvalid for the file `name` if `fault` is not None."""
     if fault is not None:
         raise invalid(name, fault.reason, fault.keys)
 
 
 def invalid(name: str, reason: str, keys: Sequence[str] = ()) -> LoraInvalid:
-    """The error for file `name` (as the client wrote it), for `reason`, with the offending tensor names.
+    """Return the error for the file `name`, as the client wrote it.
 
-    Details: `file`, `reason`, `keys` (the first ten), `count` (of all).
+    Details: `file`, `reason`, `keys` (the first ten, each cut to 200 characters), `count` (of all).
     """
     shown = [key[:KEY_LENGTH] for key in keys[:KEYS_NAMED]]
     return _worded(name, reason, shown, len(keys))
 
 
 def renamed(error: LoraInvalid, name: str) -> LoraInvalid:
-    """A fresh copy of `error` that speaks of the same content under another path."""
+    """Return a copy of `error`, without traceback, that speaks of the same content under another name."""
     details = error.details
     return _worded(name, details["reason"], details["keys"], details["count"])
 

@@ -1,11 +1,18 @@
-"""What a LoRA file holds, in words and numbers for a person; from its header, so that it takes milliseconds."""
+"""LoRA inspection report: what a file holds, in words and numbers for a person.
+
+Everything but the norms comes from the header and the alphas, so a report on a full-size file takes milliseconds.
+
+    report = inspect_file(path, "my_lora_high_noise.safetensors", card, expert=Expert.HIGH)
+    report.layout, report.parts[0].ranks, report.recommended.recipe, report.warnings
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from serve_app.loras.formats import Change, Difference, Layout, LoKr, LoraContents, LowRank, SafetensorsHeader, parse
 from serve_app.loras.formats.header import read_header_of
@@ -17,7 +24,10 @@ from serve_app.loras.refusals import refuse
 from serve_app.loras.sides import file_warnings, likely_side, side_warnings
 from serve_app.models.card import ModelCard
 from serve_app.models.families import Family, block, family, ranges
-from serve_app.spec import Expert, Recipe, Sampler
+from serve_app.spec import PAIR, Expert, Recipe, Sampler
+
+# The documentation names the experts of a pair: no file says that it is for a model's only expert.
+_PairExpert = Annotated[Expert, WithJsonSchema({"type": "string", "enum": [expert.value for expert in PAIR]})]
 
 
 class _Report(BaseModel):
@@ -64,7 +74,7 @@ class RecipeAdvice(_Report):
 class PartReport(_Report):
     """What is changed in one expert."""
 
-    expert: Expert | None
+    expert: _PairExpert | None
     """Null where the file does not say which."""
     kinds: dict[str, int]
     """How many changes are lora, dora, lokr, difference."""
@@ -109,7 +119,7 @@ class FileReport(_Report):
     """Training epochs done when it was saved."""
     base_model: str | None
     """The model that it was trained on, as its metadata names it."""
-    likely_side: Expert | None
+    likely_side: _PairExpert | None
     """The expert that its name, or a name in its metadata, speaks of."""
     recommended: RecipeAdvice
     """The recipe in which it shows what its training showed."""
@@ -128,12 +138,13 @@ def inspect_file(
     expert: Expert | None = None,
     norms: bool = False,
 ) -> FileReport:
-    """The report on the file at `path`, called `name`. Reads its header and some bytes for each alpha.
+    """Return the report on the file at `path`, which is `name` in errors. Reads its header, and some bytes an alpha.
 
-    With `norms` it reads everything once. Other values are not checked; `LoraLibrary.check` does that.
+    With `norms`, the tensors of every change are read, too. Without, their values are not looked at: only
+    `formats.check_file` finds NaN in them.
 
     Raises:
-        LoraInvalid: it is no LoRA that can be applied; see `layout.parse`.
+        LoraInvalid: the file is no LoRA that can be applied; `strict` is explained at `formats.parse`.
         OSError: the file cannot be opened or read.
     """
     with path.open("rb") as stream:
@@ -155,9 +166,10 @@ def describe(
     alphas: Mapping[str, float] | None = None,
     norms: dict[Family, NormSummary] | None = None,
 ) -> FileReport:
-    """The report on a file with this header and contents; on its use for `expert` where that is given.
+    """Return the report on a file with this header and contents, and on its use for `expert` where that is given.
 
-    `alphas` are the values of `alphas.read_alphas`, without which `scales` stays None.
+    `alphas` are those of `formats.values.read_alphas`; without them, as where only the header is at hand, `scales` is
+    None.
     """
     provenance = contents.provenance
     return FileReport(
@@ -183,9 +195,9 @@ def describe(
 
 
 def warnings_of_pair(high: FileReport, low: FileReport) -> list[str]:
-    """What differs between the halves of a pair and should not.
+    """Return what differs between the halves of a pair and should not.
 
-    A file on the wrong side is a warning of its own report; equal content is for `sides.pair_warnings` to see.
+    A file on the wrong side is a warning of its own report, and equal content is one of `sides.pair_warnings`.
     """
     warnings = []
     for what, one, other in (

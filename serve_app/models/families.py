@@ -27,7 +27,7 @@ _MARKS = (
 
 
 def family(parameter: str) -> Family:
-    """Of a parameter, as diffusers names it."""
+    """Return the family of a parameter, which is named as in diffusers."""
     return next((name for mark, name in _MARKS if mark in parameter), Family.EMBEDDINGS)
 
 

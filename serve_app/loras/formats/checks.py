@@ -1,7 +1,8 @@
-"""File checks: everything that makes a LoRA unusable and shows in its keys, dtypes and sizes.
+"""Validation of a LoRA file: all that makes it unusable and shows in its keys, dtypes and sizes.
 
-Every check answers with a `Fault`, which names the tensors, or None. `first_fault` runs those that hold always, in
-order; `unknown` is for tensors without a place, which a lenient parse leaves out. Shapes are in `shapes`.
+Every check returns a `Fault` with the keys of the tensors, or None. `first_fault` makes the checks that hold always, in
+order. `unknown` is about tensors without a place in the model, which a lenient parse leaves out. The shapes of tensors
+that have a place are checked in `shapes`.
 """
 
 from collections.abc import Callable
@@ -10,37 +11,30 @@ from itertools import chain
 
 from serve_app.loras.formats.changes import Layout
 from serve_app.loras.formats.header import WEIGHT_DTYPES, Tensors
-from serve_app.loras.formats.keys import (
-    FACTOR_ROLES,
-    LOW_RANK_ROLES,
-    Group,
-    Role,
-    other_half,
-    split_key,
-)
+from serve_app.loras.formats.keys import FACTOR_ROLES, LOW_RANK_ROLES, Group, Role, other_half, split_key
 from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import WanArchitecture
 from serve_app.models.foreign import I2V_CHANNELS, WAN_OF_WIDTH, block_width, recognise_layers, takes_images
 
-# Both experts of Wan 2.2 A14B have 2190 parameters, each with a handful of tensors at most. Hostile headers end here.
+# Two experts of Wan 2.2 A14B have 2190 parameters, and a LoRA some tensors for each. More is a hostile header.
 _MOST_TENSORS = 20_000
 _MOST_CHARACTERS = 4_000_000  # of all keys together
 _LENIENT = 'with "strict": false they are left out'
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
-    """Every key of a file, in exactly one of `groups`, `unknown` and `unsupported`."""
+class SortedKeys:
+    """The keys of a file, each in exactly one of `groups`, `unknown` and `unsupported`."""
 
     layout: Layout  # of most of the keys
     groups: tuple[Group, ...]  # in the order of the file
     unknown: tuple[str, ...]  # without a place in the model
-    unsupported: dict[str, list[str]]  # keys with a place, but of a kind that is not applied; by what to do about it
-    sideless: tuple[str, ...]  # of `groups`: keys that name no expert, in a file in which others do
+    unsupported: dict[str, list[str]]  # with a place, but of a kind that is not applied; by what it is
+    sideless: tuple[str, ...]  # keys in `groups` that name no expert, in a file in which other keys do
 
 
 def wrong_amount(tensors: Tensors) -> Fault | None:
-    """Return the fault of a file with no tensors, or with more than any LoRA has. To be checked before all else."""
+    """Return the fault of a file with no tensors, or with more than a LoRA has; the other checks rely on this one."""
     if not tensors:
         return Fault("it holds no tensors; export it again")
     if len(tensors) > _MOST_TENSORS or sum(map(len, tensors)) > _MOST_CHARACTERS:
@@ -48,12 +42,12 @@ def wrong_amount(tensors: Tensors) -> Fault | None:
     return None
 
 
-def first_fault(found: Sorted, tensors: Tensors, architecture: WanArchitecture) -> Fault | None:
+def first_fault(found: SortedKeys, tensors: Tensors, architecture: WanArchitecture) -> Fault | None:
     """Return the first fault that makes the file unusable, whether or not the parse is strict."""
     return next((fault for check in _CHECKS if (fault := check(found, tensors, architecture))), None)
 
 
-def unknown(found: Sorted, architecture: WanArchitecture) -> Fault | None:
+def unknown(found: SortedKeys, architecture: WanArchitecture) -> Fault | None:
     """Return the fault of tensors that the model has no place for, naming the model that they come from if known."""
     if not found.unknown:
         return None
@@ -73,7 +67,7 @@ def _looks_like(model: str, architecture: WanArchitecture) -> str:
     return f"this looks like a LoRA for {model}, not for {architecture.title}"
 
 
-def _other_sizes(_: Sorted, tensors: Tensors, architecture: WanArchitecture) -> Fault | None:
+def _other_sizes(_: SortedKeys, tensors: Tensors, architecture: WanArchitecture) -> Fault | None:
     """Return the fault of a LoRA whose sizes are those of another member of the Wan family."""
     for key, info in tensors.items():
         layer, role = split_key(key) or ("", None)
@@ -92,11 +86,12 @@ def _other_sizes(_: Sorted, tensors: Tensors, architecture: WanArchitecture) -> 
     return None
 
 
-def _unsupported(found: Sorted, *_: object) -> Fault | None:
+def _unsupported(found: SortedKeys, *_: object) -> Fault | None:
+    """Return the fault of kinds of changes that are not applied, such as LoHa."""
     return next((Fault(f"it holds {what}", keys) for what, keys in found.unsupported.items()), None)
 
 
-def _wrong_dtype(found: Sorted, tensors: Tensors, _: WanArchitecture) -> Fault | None:
+def _wrong_dtype(found: SortedKeys, tensors: Tensors, _: WanArchitecture) -> Fault | None:
     placed = (key for group in found.groups for keys in group.keys.values() for key in keys)
     wrong = {key: tensors[key].dtype for key in placed if tensors[key].dtype not in WEIGHT_DTYPES}
     dtypes = ", ".join(sorted(set(wrong.values())))
@@ -104,14 +99,15 @@ def _wrong_dtype(found: Sorted, tensors: Tensors, _: WanArchitecture) -> Fault |
     return Fault(reason, list(wrong)) if wrong else None
 
 
-def _duplicates(found: Sorted, *_: object) -> Fault | None:
+def _duplicates(found: SortedKeys, *_: object) -> Fault | None:
     """Return the fault of keys that mean the same tensor of the same module."""
     keys = [key for group in found.groups for keys in group.keys.values() if len(keys) > 1 for key in keys]
     reason = "several of its tensors mean the same part of the same layer; keep one naming and export it again"
     return Fault(reason, keys) if keys else None
 
 
-def _sideless(found: Sorted, *_: object) -> Fault | None:
+def _sideless(found: SortedKeys, *_: object) -> Fault | None:
+    """Return the fault of keys that leave open which expert they are for, in a file in which others tell."""
     reason = (
         "some of its tensors say which expert they are for (transformer_1, transformer_2) and these do not; "
         "export a file for each expert"
@@ -119,7 +115,7 @@ def _sideless(found: Sorted, *_: object) -> Fault | None:
     return Fault(reason, found.sideless) if found.sideless else None
 
 
-def _contradictions(found: Sorted, *_: object) -> Fault | None:
+def _contradictions(found: SortedKeys, *_: object) -> Fault | None:
     """Return the fault of modules whose tensors are of kinds that exclude each other."""
     for find, reason in _CONTRADICTIONS:
         keys = [key for group in found.groups for key in find(group)]
@@ -128,15 +124,15 @@ def _contradictions(found: Sorted, *_: object) -> Fault | None:
     return None
 
 
-def _incomplete(found: Sorted, *_: object) -> Fault | None:
+def _incomplete(found: SortedKeys, *_: object) -> Fault | None:
     """Return the fault of halves, magnitudes, alphas and factors that lack what belongs to them."""
     missing = [key for group in found.groups for key in _missing(group)]
     reason = "these tensors are missing beside those that belong to them; export it again"
     return Fault(reason, missing) if missing else None
 
 
-# In this order, so that the most telling reason comes first.
-_CHECKS: tuple[Callable[[Sorted, Tensors, WanArchitecture], Fault | None], ...] = (
+# The order decides which reason a file with several faults gets.
+_CHECKS: tuple[Callable[[SortedKeys, Tensors, WanArchitecture], Fault | None], ...] = (
     _other_sizes,
     _unsupported,
     _wrong_dtype,
@@ -148,6 +144,7 @@ _CHECKS: tuple[Callable[[Sorted, Tensors, WanArchitecture], Fault | None], ...] 
 
 
 def _missing(group: Group) -> list[str]:
+    """Return the keys that the module would need for its changes to be complete."""
     if group.is_lokr:
         return [key for whole, a, b in FACTOR_ROLES for key in _missing_factor(group, whole, a, b)]
     if LOW_RANK_ROLES.isdisjoint(group.keys):

@@ -1,8 +1,8 @@
 """State-dict keys: which module of the model a tensor belongs to, and which role it plays in a change.
 
 A key is a prefix, the name of a module, and a suffix: `diffusion_model.` `blocks.0.self_attn.q` `.lora_A.weight`. The
-suffix tells the `Role`, the rest the `Place`. Every convention that trainers write is understood, and keys of one file
-may follow different ones. A new layout is an entry in `_PREFIXES` or `_UNDERSCORED`, and suffixes in `_SUFFIXES`.
+suffix tells the `Role`, the rest the `Place`. The keys of one file may follow different conventions. A new layout is an
+entry in `_PREFIXES` or `_UNDERSCORED`, and its suffixes in `_SUFFIXES`.
 
 Sources of the suffixes: kohya and musubi-tuner (lora_down, lora_up, alpha, dora_scale), PEFT (lora_A, lora_B,
 lora_magnitude_vector, also with an adapter's name), diffusers (lora.down, lora.up), AI Toolkit (magnitude), LyCORIS
@@ -38,7 +38,7 @@ class Role(StrEnum):
 
 
 LOW_RANK_ROLES = frozenset({Role.DOWN, Role.UP, Role.ALPHA, Role.MAGNITUDE})
-# Of each factor of a LoKr: the whole of it, or the two whose product it is.
+# The roles of each factor of a LoKr: the whole factor, or two matrices whose product it is.
 FACTOR_ROLES = ((Role.W1, Role.W1_A, Role.W1_B), (Role.W2, Role.W2_A, Role.W2_B))
 LOKR_ROLES = frozenset(chain.from_iterable(FACTOR_ROLES))
 
@@ -78,8 +78,10 @@ _UNSUPPORTED_KEY = re.compile(
 )
 _UNSUPPORTED_REASONS = tuple(_UNSUPPORTED.values())
 
-# No convention comes near. Some patterns take quadratic time for a hostile key (ReDoS).
 LONGEST_KEY = 500
+"""Characters. Longer keys are unknown: no convention comes near, and on a hostile key some patterns take quadratic time
+(ReDoS)."""
+
 _HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up"))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from serve_app.errors import LoraInvalid
 from serve_app.loras.formats.changes import Change, Difference, Factor, Layout, LoKr, LoraContents, LowRank
-from serve_app.loras.formats.checks import Sorted, first_fault, unknown, wrong_amount
+from serve_app.loras.formats.checks import SortedKeys, first_fault, unknown, wrong_amount
 from serve_app.loras.formats.header import SafetensorsHeader, Tensors
 from serve_app.loras.formats.keys import (
     FACTOR_ROLES,
@@ -52,7 +52,7 @@ def parse(header: SafetensorsHeader, architecture: WanArchitecture, name: str, *
     return LoraContents(found.layout, parts, found.unknown, read_provenance(header.metadata, architecture.title))
 
 
-def _sort(tensors: Tensors, architecture: WanArchitecture) -> Sorted:
+def _sort(tensors: Tensors, architecture: WanArchitecture) -> SortedKeys:
     placed: list[tuple[str, Role, Place]] = []
     without_place: list[str] = []
     unsupported: dict[str, list[str]] = {}
@@ -68,7 +68,7 @@ def _sort(tensors: Tensors, architecture: WanArchitecture) -> Sorted:
     layout = layouts.most_common(1)[0][0] if layouts else Layout.BARE
     components = {place.component for _, _, place in placed}
     sideless = tuple(key for key, _, place in placed if _is_sideless(place.component, components))
-    return Sorted(layout, _groups(placed, components), tuple(without_place), unsupported, sideless)
+    return SortedKeys(layout, _groups(placed, components), tuple(without_place), unsupported, sideless)
 
 
 def _meaning(key: str, architecture: WanArchitecture) -> tuple[Role, Place] | None:
@@ -117,7 +117,7 @@ def _groups(placed: list[tuple[str, Role, Place]], components: set[Component]) -
     return tuple(found.values())
 
 
-def _changes(found: Sorted, header: SafetensorsHeader, name: str) -> list[Placed]:
+def _changes(found: SortedKeys, header: SafetensorsHeader, name: str) -> list[Placed]:
     changes = [
         (group.expert, group.module, change) for group in found.groups for change in _of_group(group, header.tensors)
     ]

@@ -1,4 +1,7 @@
-"""Shape checks: do the tensors of a module fit it, and each other?"""
+"""Shape validation: whether the tensors of a module fit it, and each other.
+
+The shapes are those that `changes` describes; r is the rank, out and in are the dimensions of the layer's weight.
+"""
 
 from collections.abc import Iterator
 
@@ -67,6 +70,7 @@ def _low_rank(shapes: _Shapes) -> Iterator[Fault]:
 
 
 def _lokr(shapes: _Shapes) -> Iterator[Fault]:
+    """Yield faults of a Kronecker product: kron of [a, b] and [c, d] is [a c, b d]."""
     factors = [found for roles in FACTOR_ROLES if (found := _roles(shapes, *roles))]
     if not factors:
         return

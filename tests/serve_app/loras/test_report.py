@@ -10,7 +10,7 @@ from serve_app.errors import LoraInvalid
 from serve_app.loras.formats import Layout, SafetensorsHeader, TensorInfo, parse, read_header
 from serve_app.loras.report import FileReport, describe, inspect_file, warnings_of_pair
 from serve_app.models.card import load_card
-from serve_app.models.families import Family, ranges
+from serve_app.models.families import Family
 from serve_app.spec import Expert, Recipe, Sampler
 from tests.loras.layouts import LAYOUTS, write
 from tests.serve_app.loras.files import CARD, METADATA, TINY, full, save
@@ -148,16 +148,15 @@ def test_what_about_a_pair_looks_like_a_mistake(tmp_path: Path) -> None:
     assert "1000 (high) and 2000 (low)" in other[1]
 
 
-@pytest.mark.parametrize(
-    ("numbers", "text"), [(set(), ""), ({3}, "3"), ({0, 1, 2, 3, 7}, "0-3, 7"), (set(range(40)), "0-39")]
-)
-def test_ranges(numbers: set[int], text: str) -> None:
-    assert ranges(numbers) == text
-
-
 def test_a_model_with_one_expert_has_no_sides(tmp_path: Path) -> None:
     only = CARD.model_copy(update={"experts": (Expert.ONLY,), "preview_shift": 3.5})
     path = save(tmp_path / "a", full(), METADATA | SOFTWARE)
     found = inspect_file(path, "a_low_noise", only, expert=Expert.ONLY)
     assert (found.likely_side, found.warnings) == (None, ())
     assert found.recommended.shift == 3.5
+
+
+def test_the_documentation_names_the_experts_of_a_pair_only() -> None:
+    schema = json.dumps(FileReport.model_json_schema())
+    assert '"enum": ["high", "low"]' in schema
+    assert '"only"' not in schema
