@@ -17,7 +17,7 @@ def lora_resolver(plan: ServicePlan) -> LoraResolver:
 
 def lora_files(plan: ServicePlan) -> LoraFiles:
     """What a Generator asks for the files of the LoRAs that its pipeline lacks."""
-    return LoraFiles(_sources(plan), plan.card.architecture)
+    return LoraFiles(_sources(plan), _library(plan))
 
 
 def _library(plan: ServicePlan) -> LoraLibrary:

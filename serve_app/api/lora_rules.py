@@ -23,8 +23,8 @@ from serve_app.errors import (
     SingleLoraOnly,
     SingleMoeConfigOnly,
 )
+from serve_app.loras.library import ResolvedLora
 from serve_app.loras.refusals import invalid
-from serve_app.loras.resolver import ResolvedLora
 from serve_app.loras.sources import shown
 from serve_app.models.card import ModelCard
 from serve_app.spec import PAIR, Expert

@@ -7,16 +7,14 @@ Only what a pipeline lacks has to be held, and only while it is read:
 """
 
 import hashlib
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from cachetools import LRUCache
 from pydantic import SecretStr
 
+from serve_app.caching import FileSignature
 from serve_app.errors import (
     LoraChanged,
     LoraInvalid,
@@ -26,35 +24,12 @@ from serve_app.errors import (
     LoraPathRefused,
     LoraSourceUnavailable,
 )
-from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader, check_file
+from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader
+from serve_app.loras.library import LoraLibrary
 from serve_app.loras.sources import LoraSources, is_remote
-from serve_app.models.architecture import WanArchitecture
 from serve_app.spec import LoraFile
 
 _NOT_FETCHED = (LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable)
-_REMEMBERED = 512  # verdicts; one of a full-size file takes about a third of a megabyte
-# Time stamps of a file system tick as coarsely as 2 s (FAT). Within one tick a file can change and keep its signature.
-_AT_REST_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """What `stat` says of a file; changes whenever its content may have. Times are in nanoseconds."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        found = path.stat()
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-    @property
-    def rested_s(self) -> float:
-        return (time.time_ns() - self.ctime_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +41,12 @@ class LoraOnDisk:
     sha256: str
     header: SafetensorsHeader
     contents: LoraContents
-    _signature: _Signature
+    _signature: FileSignature
 
     def check_unchanged(self) -> None:
         """Raise LoraChanged if the file may hold other bytes than those that were checked."""
         try:
-            signature = _Signature.of(self.path)
+            signature = FileSignature.of(self.path)
         except OSError as error:
             raise _unreadable(self.lora, error) from error
         if signature != self._signature:
@@ -81,11 +56,10 @@ class LoraOnDisk:
 class LoraFiles:
     """Gives a Generator its LoRA files. Thread-safe; it blocks, so call it in a thread."""
 
-    def __init__(self, sources: LoraSources, architecture: WanArchitecture) -> None:
-        """Fetch from `sources`; check against the shapes of `architecture`."""
+    def __init__(self, sources: LoraSources, library: LoraLibrary) -> None:
+        """Fetch remote files from `sources`; check all of them with `library`."""
         self._sources = sources
-        self._architecture = architecture
-        self._checked: LRUCache[tuple[_Signature | str, bool], CheckedLora] = LRUCache(_REMEMBERED)
+        self._library = library
 
     @contextmanager
     def hold(self, lora: LoraFile, *, strict: bool, token: SecretStr | None) -> Iterator[LoraOnDisk]:
@@ -103,36 +77,33 @@ class LoraFiles:
             try:
                 secret = None if token is None else token.get_secret_value()
                 fetched = held.enter_context(self._sources.fetch(lora, secret))
-                on_disk = self._on_disk(lora, fetched.path, strict, lora.content)
+                signature = FileSignature.of(fetched.path)
+                checked = self._library.check_blob(fetched.path, fetched.sha256, lora.reference, strict=strict)
             except _NOT_FETCHED as error:
                 details = {"path": lora.reference, "transformer": lora.expert.value, "reason": error.code}
                 raise LoraNotFetched(
                     f"{error.message}; the render was accepted on the file's header alone", details
                 ) from error
-            yield on_disk
+            yield _on_disk(lora, fetched.path, checked, signature)
 
     def _local(self, lora: LoraFile, strict: bool) -> LoraOnDisk:
         path = Path(lora.location)
         try:
-            on_disk = self._on_disk(lora, path, strict, _Signature.of(path))
+            signature = FileSignature.of(path)
+            checked = self._library.check(path, lora.reference, strict=strict)
         except OSError as error:
             raise _unreadable(lora, error) from error
         except LoraInvalid as error:
             if (now := _digest(lora, path)) != lora.sha256:
                 raise _changed(lora, now) from error
             raise _not_usable(lora, error) from error
-        if on_disk.sha256 != lora.sha256:
-            raise _changed(lora, on_disk.sha256)
-        return on_disk
+        if checked.sha256 != lora.sha256:
+            raise _changed(lora, checked.sha256)
+        return _on_disk(lora, path, checked, signature)
 
-    def _on_disk(self, lora: LoraFile, path: Path, strict: bool, key: _Signature | str) -> LoraOnDisk:
-        signature = _Signature.of(path)
-        checked = self._checked.get((key, strict))
-        if checked is None:
-            checked = check_file(path, self._architecture, lora.reference, strict=strict)
-            if isinstance(key, str) or signature.rested_s > _AT_REST_S:
-                self._checked[key, strict] = checked
-        return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, signature)
+
+def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, signature: FileSignature) -> LoraOnDisk:
+    return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, signature)
 
 
 def _digest(lora: LoraFile, path: Path) -> str:

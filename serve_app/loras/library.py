@@ -1,100 +1,82 @@
-"""The LoRA files that are on this machine's disks: each checked once, and known by its content."""
+"""Content-addressed verdicts on LoRA files: each content is read, hashed, parsed and checked once.
 
-import time
-from collections import OrderedDict
-from concurrent.futures import Future
+library = LoraLibrary(lora_root, card.architecture)
+found = library.find("folder/my_lora_high_noise.safetensors")    # a file of lora_root
+found.sha256, found.contents
+checked = library.check_blob(path, sha256, "hf://org/repository/file.safetensors")    # a file of the cache
+"""
+
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from threading import Lock
-from typing import Self
 
+from serve_app.caching import FileSignature, SingleFlightCache
 from serve_app.errors import LoraInvalid
 from serve_app.loras import paths
-from serve_app.loras.formats import LoraContents, SafetensorsHeader, check_file, parse
+from serve_app.loras.formats import CheckedLora, LoraContents, check_file
 from serve_app.loras.refusals import invalid, renamed
+from serve_app.loras.sources import is_remote
 from serve_app.models.architecture import WanArchitecture
+from serve_app.spec import Expert, LoraFile
 
-# Of a full-size file, a verdict takes about a third of a megabyte, most of it the names of 800 tensors.
-REMEMBERED_VERDICTS = 512
+# Of a full-size file, a verdict takes about half a megabyte, most of it the names of 800 tensors.
+_REMEMBERED = 512
+# Time stamps of a file system tick as coarsely as 2 s (FAT). Within one tick a file can change and keep its signature.
+_AT_REST_S = 2.0
+
+_Verdict = CheckedLora | LoraInvalid
 
 
 @dataclass(frozen=True, slots=True)
-class LoraIdentity:
-    """A file that passed every check, pinned to its content. `size` is bytes, `sha256` hex of the whole file."""
+class ResolvedLora:
+    """A LoRA that passed every check that its place allows: all of them where it is local, else those of its header.
 
-    reference: str  # as the client wrote it
-    file: Path  # absolute, no symlinks
-    sha256: str
+    `location`, `content` and `sha256` are what `LoraFile` says of them. `size` is bytes.
+    """
+
+    reference: str  # as the client wrote it, without credentials
+    location: str
+    content: str
+    sha256: str | None
     size: int
+    file_name: str
     contents: LoraContents
 
     @property
-    def file_name(self) -> str:
-        """The last part of the reference; where that is a symlink, the file itself may have no telling name."""
-        return PurePosixPath(self.reference).name
+    def is_remote(self) -> bool:
+        """Whether it is still to be downloaded, or at least to be looked for in the cache of another node."""
+        return is_remote(self.location)
 
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    """Changes whenever the file's content may have."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def of(cls, file: Path) -> Self:
-        found = file.stat()
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-    def rested_s(self) -> float:
-        """Since the last write; not by mtime, which tools set at will, also into the future."""
-        return (time.time_ns() - self.ctime_ns) / 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class _Content:
-    sha256: str
-    contents: LoraContents
-
-
-_Verdict = _Content | LoraInvalid
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What a verdict answers."""
-
-    signature: _Signature
-    strict: bool
+    def pinned(self, expert: Expert, multiplier: float) -> LoraFile:
+        """Return the file as a render's spec holds it."""
+        return LoraFile(
+            expert=expert,
+            reference=self.reference,
+            location=self.location,
+            content=self.content,
+            sha256=self.sha256,
+            multiplier=multiplier,
+        )
 
 
 class LoraLibrary:
-    """Inspects LoRA files and remembers the verdicts, good and bad. Thread-safe; it blocks, so call it in a thread.
+    """Checks LoRA files and remembers the verdicts, good and bad. Thread-safe; it blocks, so call it in a thread.
 
-    A verdict holds while the file's stat signature does. It is remembered only for a file that had been at rest for
-    `at_rest_s` when it was read: time stamps are coarse, so a write that follows another at once may not change them.
+    A verdict is known by (SHA-256, strict). A file that may change is hashed once per stat signature, which stands for
+    its content if the file had been at rest for `at_rest_s` when it was read. A blob of the cache never changes: its
+    name is its SHA-256, computed as it arrived, so it is never hashed here.
     """
 
     def __init__(
-        self,
-        root: Path,
-        architecture: WanArchitecture,
-        *,
-        capacity: int = REMEMBERED_VERDICTS,
-        at_rest_s: float = 1.0,
+        self, root: Path, architecture: WanArchitecture, *, capacity: int = _REMEMBERED, at_rest_s: float = _AT_REST_S
     ) -> None:
         self._root = root
         self._architecture = architecture
-        self._capacity = capacity
         self._at_rest_s = at_rest_s
-        self._lock = Lock()
-        self._verdicts: OrderedDict[_Question, Future[_Verdict]] = OrderedDict()
+        self._by_signature: SingleFlightCache[tuple[FileSignature, bool], _Verdict] = SingleFlightCache(capacity)
+        self._by_content: SingleFlightCache[tuple[str, bool], _Verdict] = SingleFlightCache(capacity)
 
-    def inspect(self, reference: str, *, strict: bool = True) -> LoraIdentity:
-        """Find, check and identify the file in `lora_root` that `reference` names; calls for one file share the work.
+    def find(self, reference: str, *, strict: bool = True) -> ResolvedLora:
+        """Find, check and identify the file in `lora_root` that `reference` names.
 
         Raises:
             LoraPathRefused, LoraNotFound: see `paths.resolve`.
@@ -102,56 +84,64 @@ class LoraLibrary:
                 changed while it was read.
             OSError: the storage failed; the request may be right.
         """
-        return self.check(paths.resolve(reference, self._root), reference, strict=strict)
-
-    def check(self, file: Path, name: str, *, strict: bool = True) -> LoraIdentity:
-        """Check and identify `file`, which may lie anywhere and is called `name` in errors; raises as `inspect`."""
+        path = paths.resolve(reference, self._root)
         try:
-            question = _Question(_Signature.of(file), strict)
-            verdict = self._verdict(question, file, name)
+            checked = self.check(path, reference, strict=strict)
         except OSError as error:
-            raise paths.unreadable(name, error) from error
-        if isinstance(verdict, LoraInvalid):
-            raise renamed(verdict, name)
-        return LoraIdentity(name, file, verdict.sha256, question.signature.size, verdict.contents)
+            raise paths.unreadable(reference, error) from error
+        return ResolvedLora(
+            reference=reference,
+            location=str(path),
+            content=checked.sha256,
+            sha256=checked.sha256,
+            size=checked.header.file_size,
+            file_name=PurePosixPath(reference).name,  # where it is a symlink, the file may have no telling name
+            contents=checked.contents,
+        )
 
-    def check_header(self, header: SafetensorsHeader, name: str, *, strict: bool = True) -> LoraContents:
-        """What a file changes whose header alone is known; its values are not checked. Raises LoraInvalid."""
-        return parse(header, self._architecture, name, strict=strict)
+    def check(self, path: Path, name: str, *, strict: bool = True) -> CheckedLora:
+        """Check the file at `path`, which may change; calls for one file share the work. `name` is for errors.
 
-    def _verdict(self, question: _Question, file: Path, name: str) -> _Verdict:
-        with self._lock:
-            pending = self._verdicts.get(question)
-            mine = pending is None
-            if pending is None:
-                pending = self._verdicts[question] = Future()
-                if len(self._verdicts) > self._capacity:
-                    self._verdicts.popitem(last=False)
-            self._verdicts.move_to_end(question)
-        if mine:
-            self._settle(pending, question, file, name)
-        return pending.result()
+        Raises:
+            LoraInvalid: it is no LoRA for this model, or it changed while it was read.
+            OSError: it cannot be read.
+        """
+        signature = FileSignature.of(path)
+        rested = signature.rested_s >= self._at_rest_s
+        verdict = self._by_signature.get(
+            (signature, strict),
+            lambda: self._read_signed(path, signature, name, strict),
+            keep=lambda _: rested and FileSignature.of(path) == signature,
+        )
+        if rested and isinstance(verdict, CheckedLora):
+            self._by_content.put((verdict.sha256, strict), verdict)
+        return _accepted(verdict, name)
 
-    def _settle(self, pending: Future[_Verdict], question: _Question, file: Path, name: str) -> None:
-        """Answer everyone who waits for `pending`, and forget it unless the answer will stay true."""
-        keep = question.signature.rested_s() >= self._at_rest_s
+    def check_blob(self, path: Path, sha256: str, name: str, *, strict: bool = True) -> CheckedLora:
+        """Check the file at `path`, whose bytes are known to have that SHA-256 and never change.
+
+        Raises:
+            LoraInvalid: it is no LoRA for this model.
+            OSError: it cannot be read.
+        """
+        verdict = self._by_content.get((sha256, strict), lambda: self._read(path, name, strict, sha256))
+        return _accepted(verdict, name)
+
+    def _read_signed(self, path: Path, signature: FileSignature, name: str, strict: bool) -> _Verdict:
+        other = self._by_signature.peek((signature, not strict))
+        verdict = self._read(path, name, strict, other.sha256 if isinstance(other, CheckedLora) else None)
+        if FileSignature.of(path) != signature:
+            return invalid(name, "it changed while it was read; retry when its copy has finished")
+        return verdict
+
+    def _read(self, path: Path, name: str, strict: bool, sha256: str | None) -> _Verdict:
         try:
-            verdict = self._read(file, name, question.strict)
-            if _Signature.of(file) != question.signature:
-                keep = False
-                verdict = invalid(name, "it changed while it was read; retry when its copy has finished")
-            pending.set_result(verdict)
-        except BaseException as error:
-            keep = False
-            pending.set_exception(error)
-        if not keep:
-            with self._lock:
-                if self._verdicts.get(question) is pending:
-                    del self._verdicts[question]
-
-    def _read(self, file: Path, name: str, strict: bool) -> _Verdict:
-        try:
-            checked = check_file(file, self._architecture, name, strict=strict)
+            return check_file(path, self._architecture, name, strict=strict, sha256=sha256)
         except LoraInvalid as error:
             return renamed(error, name)  # a copy to keep: without the traceback, whose frames hold the file's bytes
-        return _Content(checked.sha256, checked.contents)
+
+
+def _accepted(verdict: _Verdict, name: str) -> CheckedLora:
+    if isinstance(verdict, LoraInvalid):
+        raise renamed(verdict, name)  # one of the caller's own: a shared exception collects everyone's tracebacks
+    return verdict

@@ -1,60 +1,28 @@
 """From what a client calls a LoRA to its identity and contents, wherever the file lies."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import TypeVar
 
 from pydantic import SecretStr
 
 from serve_app.batching import SharedAnswers
-from serve_app.loras.formats import LoraContents
-from serve_app.loras.library import LoraLibrary
+from serve_app.caching import SingleFlightCache
+from serve_app.loras.formats import LoraContents, SafetensorsHeader, parse
+from serve_app.loras.library import LoraLibrary, ResolvedLora
 from serve_app.loras.report import FileReport, describe, inspect_file
 from serve_app.loras.sources import Located, LoraSources, is_remote
 from serve_app.models.card import ModelCard
-from serve_app.spec import Expert, LoraFile
+from serve_app.spec import Expert
 
 Result = TypeVar("Result")
 
 # Apart from the threads that everything else shares: a slow server holds up requests for its own files only.
 _REMOTE_THREADS = 16
 _REMEMBERED_HEADERS = 512  # of remote files; a full-size one takes about half a megabyte
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedLora:
-    """A file that passed every check that its place allows: all of them where it is local, else those of its header.
-
-    `location`, `content` and `sha256` are what `LoraFile` says of them.
-    """
-
-    reference: str
-    location: str
-    content: str
-    sha256: str | None
-    file_name: str
-    contents: LoraContents
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether it is still to be downloaded, or at least to be looked for in the cache of another node."""
-        return is_remote(self.location)
-
-    def pinned(self, expert: Expert, multiplier: float) -> LoraFile:
-        """The file as a render's spec holds it."""
-        return LoraFile(
-            expert=expert,
-            reference=self.reference,
-            location=self.location,
-            content=self.content,
-            sha256=self.sha256,
-            multiplier=multiplier,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +33,12 @@ class InspectedLora:
     expert: Expert | None
     identity: str
     report: FileReport
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    header: SafetensorsHeader
+    contents: LoraContents
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +55,7 @@ class LoraResolver:
         self._card = card
         self._sources = sources
         self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
-        self._lock = Lock()
-        self._headers: OrderedDict[tuple[str, bool], LoraContents] = OrderedDict()
+        self._parsed_headers: SingleFlightCache[tuple[str, bool], _Parsed] = SingleFlightCache(_REMEMBERED_HEADERS)
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
     def resolve(
@@ -120,9 +93,8 @@ class LoraResolver:
         if located.path is not None:
             report = inspect_file(located.path, located.reference, self._card, expert=expert, strict=False, norms=norms)
         else:
-            header = self._sources.header(located, secret)
-            contents = self._library.check_header(header, located.reference, strict=False)
-            report = describe(header, contents, located.file_name, self._card, expert=expert)
+            parsed = self._parsed(located, secret, strict=False)
+            report = describe(parsed.header, parsed.contents, located.file_name, self._card, expert=expert)
         return InspectedLora(located.reference, expert, located.location, report)
 
     def _resolve_remote(
@@ -135,33 +107,20 @@ class LoraResolver:
             location=located.location,
             content=located.content,
             sha256=located.sha256,
+            size=located.size,
             file_name=located.file_name,
-            contents=self._remote_contents(located, secret, strict),
+            contents=self._parsed(located, secret, strict).contents,
         )
 
     async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
-        found = await self._in_thread(
-            file.reference, partial(self._library.inspect, file.reference, strict=file.strict)
-        )
-        return ResolvedLora(
-            reference=file.reference,
-            location=str(found.file),
-            content=found.sha256,
-            sha256=found.sha256,
-            file_name=found.file_name,
-            contents=found.contents,
-        )
+        return await self._in_thread(file.reference, partial(self._library.find, file.reference, strict=file.strict))
 
-    def _remote_contents(self, located: Located, token: str | None, strict: bool) -> LoraContents:
+    def _parsed(self, located: Located, token: str | None, strict: bool) -> _Parsed:
+        """Return the header of a file and what it changes, read and parsed once per content."""
         key = (located.content, strict)
-        with self._lock:
-            if key in self._headers:
-                self._headers.move_to_end(key)
-                return self._headers[key]
-        header = self._sources.header(located, token)
-        found = self._library.check_header(header, located.reference, strict=strict)
-        with self._lock:
-            self._headers[key] = found
-            if len(self._headers) > _REMEMBERED_HEADERS:
-                self._headers.popitem(last=False)
+        found = self._parsed_headers.peek(key)
+        if found is None:
+            header = self._sources.header(located, token)
+            found = _Parsed(header, parse(header, self._card.architecture, located.reference, strict=strict))
+            self._parsed_headers.put(key, found)
         return found

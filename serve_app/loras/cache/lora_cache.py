@@ -1,6 +1,5 @@
 """Downloaded LoRA files of one node, known by their content, for all processes that share a directory."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -105,7 +104,7 @@ class LoraCache:
         if not locks.is_at(file, path):  # removed before it was locked
             file.close()
             return None
-        os.utime(file.fileno())
+        self._shelf.used(sha256)
         return _Held(file, sha256)
 
     def _downloaded(self, content: str, fill: Fill, name: str, wait_s: float) -> _Held:

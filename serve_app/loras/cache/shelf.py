@@ -24,7 +24,8 @@ class _Entry:
 class Shelf:
     """Files by their SHA-256, the names that stand for them, and downloads on their way.
 
-        blobs/<sha256>      complete files; the time of modification is that of the last use
+        blobs/<sha256>      complete files, content-addressed; never touched, so that their stat signatures stay
+        used/<sha256>       empty; the time of modification is that of the last use of the blob
         refs/<content>      which SHA-256 a content id turned out to have
         partial/<content>   downloads; whoever makes one has it locked
 
@@ -33,7 +34,7 @@ class Shelf:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        for folder in ("blobs", "refs", "partial"):
+        for folder in ("blobs", "used", "refs", "partial"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
         with self.guarded():
             self._sweep()
@@ -60,6 +61,10 @@ class Shelf:
         fresh.write_text(sha256)
         fresh.replace(self._ref(content))
 
+    def used(self, sha256: str) -> None:
+        """Record that the complete file is in use now: the least recently used goes first (LRU)."""
+        self._use(sha256).touch()
+
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Alone among all processes and threads. For moments only: nothing is downloaded within."""
@@ -82,8 +87,12 @@ class Shelf:
                 if lacking <= 0:
                     break
                 if _remove_unused(entry.path):
+                    self._use(entry.path.name).unlink(missing_ok=True)
                     lacking -= entry.size
         return max(lacking, 0)
+
+    def _use(self, content: str) -> Path:
+        return self._directory / "used" / _checked(content)
 
     def _ref(self, content: str) -> Path:
         return self._directory / "refs" / _checked(content)
@@ -95,12 +104,21 @@ class Shelf:
                     found = path.stat()
                 except FileNotFoundError:  # a download that has just ended
                     continue
-                yield _Entry(path, found.st_size, found.st_mtime)
+                yield _Entry(path, found.st_size, max(found.st_mtime, self._last_use_s(path.name)))
+
+    def _last_use_s(self, content: str) -> float:
+        try:
+            return self._use(content).stat().st_mtime
+        except FileNotFoundError:  # a download, or a file that nobody has asked for since
+            return 0.0
 
     def _sweep(self) -> None:
         for entry in self._entries():
             if entry.path.parent.name == "partial" and time.time() - entry.used > _STALE_S:
                 _remove_unused(entry.path)
+        for use in (self._directory / "used").iterdir():
+            if not self.blob(use.name).is_file():
+                use.unlink(missing_ok=True)
         for ref in (self._directory / "refs").iterdir():
             if not (self._directory / "blobs" / ref.read_text()).is_file():
                 ref.unlink()

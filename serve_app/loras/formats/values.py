@@ -67,10 +67,13 @@ class CheckedLora:
     sha256: str
 
 
-def check_file(path: Path, architecture: WanArchitecture, name: str, *, strict: bool = True) -> CheckedLora:
+def check_file(
+    path: Path, architecture: WanArchitecture, name: str, *, strict: bool = True, sha256: str | None = None
+) -> CheckedLora:
     """Open the file at `path` once, and check all of it: header, keys, shapes, values and alphas.
 
-    `name` is the file in errors; `strict` is explained at `parser.parse`.
+    `name` is the file in errors; `strict` is explained at `parser.parse`. Where the file's `sha256` is known already,
+    nothing is hashed.
 
     Raises:
         LoraInvalid: the file cannot be applied as it is; details name the tensors.
@@ -79,7 +82,8 @@ def check_file(path: Path, architecture: WanArchitecture, name: str, *, strict: 
     with path.open("rb") as stream:
         header = read_header_of(stream, name)
         contents = parse(header, architecture, name, strict=strict)
-        scanned = scan(stream, header, name, unused=unused_keys(contents), wanted=alpha_keys(contents))
+        unused, wanted = unused_keys(contents), alpha_keys(contents)
+        scanned = scan(stream, header, name, unused=unused, wanted=wanted, sha256=sha256)
     alphas = {key: scanned.scalars[key] for key in alpha_keys(contents)}
     refuse(name, wrong_alphas(alphas))
     return CheckedLora(replace(header, metadata={}), contents, alphas, scanned.sha256)
@@ -115,11 +119,12 @@ def scan(
     *,
     unused: Collection[str] = (),
     wanted: Collection[str] = (),
+    sha256: str | None = None,
 ) -> Scanned:
     """Read the whole file behind `stream` once, from its start, in constant memory.
 
     Tensors named in `unused` may hold anything. All others must be finite floats of one of `FORMATS`. The values of
-    those named in `wanted`, which have one element, are returned.
+    those named in `wanted`, which have one element, are returned. A known `sha256` is returned instead of computed.
 
     Raises:
         LoraInvalid: tensors hold NaN, infinity or values beyond float32 (named), or the file became shorter.
@@ -128,20 +133,21 @@ def scan(
     # The strict header guarantees that the tensors in order make up the whole data. So to read them one by one is to
     # read the file from front to back, and every piece begins at an element.
     stream.seek(0)
-    reader = _Pass(stream, name)
-    reader.hash_bytes(header.data_offset)
+    reader = _Pass(stream, name, hashing=sha256 is None)
+    reader.skip(header.data_offset)
     broken = [key for key, info in header.tensors.items() if not reader.passes(key, info, unused, wanted)]
     if broken:
         reason = "tensors hold NaN, infinity or values beyond float32; the training diverged, use an earlier step"
         raise invalid(name, reason, broken)
-    return Scanned(reader.hash.hexdigest(), reader.scalars)
+    return Scanned(sha256 or reader.hash.hexdigest(), reader.scalars)
 
 
 class _Pass:
     """The position in the file, with buffers that all tensors share."""
 
-    def __init__(self, stream: BufferedReader, name: str) -> None:
+    def __init__(self, stream: BufferedReader, name: str, *, hashing: bool) -> None:
         self.hash = hashlib.sha256()
+        self._hashing = hashing
         self.scalars: dict[str, float] = {}
         self._stream = stream
         self._name = name
@@ -149,7 +155,7 @@ class _Pass:
         self._piece = np.frombuffer(self._buffer, np.uint8)
         self._exponents = np.empty(PIECE_BYTES, np.uint8)
 
-    def hash_bytes(self, count: int) -> None:
+    def skip(self, count: int) -> None:
         """Read the next `count` bytes for the hash only."""
         for length in _pieces(count):
             self._read(length)
@@ -158,7 +164,7 @@ class _Pass:
         """Read the next tensor. Return whether it is unused or finite."""
         size = info.end - info.start
         if key in unused:
-            self.hash_bytes(size)
+            self.skip(size)
             return True
         number_format = FORMATS[info.dtype]
         pieces = [self._piece_is_finite(length, number_format) for length in _pieces(size)]
@@ -181,7 +187,8 @@ class _Pass:
             if not count:
                 raise invalid(self._name, "it became shorter while it was read; retry when its copy has finished")
             filled += count
-        self.hash.update(view)
+        if self._hashing:
+            self.hash.update(view)
 
 
 def _pieces(total: int) -> list[int]:

@@ -30,14 +30,6 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchedFile:
-    """A file on this node's disk. `sha256` (hex) is of the bytes there; None for a local file that nobody hashed."""
-
-    path: Path
-    sha256: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Part:
     """A file's bytes from `start` on, as they arrive. `total` is the size of the whole file, where it is known.
 

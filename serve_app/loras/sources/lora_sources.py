@@ -10,7 +10,7 @@ import httpx2
 
 from serve_app.errors import LoraChanged, LoraNotFetched, LoraNotFound
 from serve_app.loras import paths
-from serve_app.loras.cache import DigestMismatch, LoraCache, Partial
+from serve_app.loras.cache import CachedFile, DigestMismatch, LoraCache, Partial
 from serve_app.loras.formats import SafetensorsHeader, parse_header, read_header
 from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.refusals import invalid
@@ -21,7 +21,7 @@ from serve_app.loras.sources.deadline import Deadline
 from serve_app.loras.sources.download import download
 from serve_app.loras.sources.faults import Changed, Forbidden, attempt
 from serve_app.loras.sources.hub import HubSource
-from serve_app.loras.sources.located import FetchedFile, Located, OpenAt, Part, identity, is_remote
+from serve_app.loras.sources.located import Located, OpenAt, Part, identity, is_remote
 from serve_app.loras.sources.policy import SourcePolicy
 from serve_app.loras.sources.remote import RemoteSource
 from serve_app.loras.sources.web import WebSource
@@ -87,10 +87,10 @@ class LoraSources:
             return parse_header(head, located.size, name)
 
     @contextmanager
-    def fetch(self, lora: LoraFile, token: str | None = None) -> Iterator[FetchedFile]:
-        """The file on this node's disk, downloaded if need be, and kept there while the block runs.
+    def fetch(self, lora: LoraFile, token: str | None = None) -> Iterator[CachedFile]:
+        """The remote file on this node's disk, downloaded if need be, and kept there while the block runs.
 
-        A local file is only looked for. A download is made once for all who want it at the time, and resumed if it
+        A download is made once for all who want it at the time, and resumed if it
         was interrupted.
 
         Raises:
@@ -99,9 +99,6 @@ class LoraSources:
             LoraPathRefused, LoraInvalid, LoraSourceUnavailable: its source does not deliver it (any more).
             OSError: the node's own storage failed.
         """
-        if not is_remote(lora.location):
-            yield _present(lora)
-            return
         name = shown(lora.reference)
         with ExitStack() as held:  # so that only what `hold` raises is worded anew, not what the block does
             with _worded(name), _worded_for_render(lora):
@@ -113,7 +110,7 @@ class LoraSources:
 
                 content = lora.sha256 or lora.content
                 file = held.enter_context(self._cache.hold(content, fill, name, wait_s=deadline.left()))
-            yield FetchedFile(file.path, file.sha256)
+            yield file
 
     def _local(self, reference: str) -> Located:
         file = paths.resolve(reference, self._root)
@@ -173,15 +170,6 @@ def _checked(token: str | None, name: str) -> str | None:
     if token and not _TOKEN.fullmatch(token):  # before a library can quote it as an illegal header
         raise refused(name, "hf_token holds characters that no token has; send it again")
     return token
-
-
-def _present(lora: LoraFile) -> FetchedFile:
-    path = Path(lora.location)
-    if not path.is_file():
-        raise LoraChanged(
-            f"LoRA {lora.reference!r} was removed after the request was accepted", {"path": lora.reference}
-        )
-    return FetchedFile(path, lora.sha256)
 
 
 @contextmanager

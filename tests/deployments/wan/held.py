@@ -10,6 +10,7 @@ from typing import Any
 
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.files import LoraFiles, LoraOnDisk
+from serve_app.loras.library import LoraLibrary
 from serve_app.loras.sources import LoraSources, SourcePolicy
 from serve_app.models.architecture import WanArchitecture
 from serve_app.spec import LoraFile
@@ -29,4 +30,4 @@ def lora_files(architecture: WanArchitecture) -> LoraFiles:
     directory = tempfile.TemporaryDirectory()
     atexit.register(directory.cleanup)
     root = Path(directory.name)
-    return LoraFiles(LoraSources(root, SourcePolicy(), LoraCache(root, 0)), architecture)
+    return LoraFiles(LoraSources(root, SourcePolicy(), LoraCache(root, 0)), LoraLibrary(root, architecture))

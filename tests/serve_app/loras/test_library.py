@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Barrier, Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from serve_app.errors import LoraInvalid, LoraNotFound, LoraPathRefused
-from serve_app.loras.formats import parse, read_header
+from serve_app.loras.formats import parse, read_header, values
 from serve_app.loras.library import LoraLibrary
 from tests.serve_app.loras.files import METADATA, TINY, full, pair, save
 
@@ -32,20 +33,20 @@ class Reads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
-        self._count = 0
+        self.count = 0
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and str(args[0]).startswith(self._folder):
-            self._count += 1
+            self.count += 1
 
     def of(self, library: LoraLibrary, *references: str) -> int:
         """Files opened by inspecting these, one after another; refusals count as well."""
-        before = self._count
+        before = self.count
         for reference in references:
             with suppress(LoraInvalid):
-                library.inspect(reference)
-        return self._count - before
+                library.find(reference)
+        return self.count - before
 
 
 @pytest.fixture
@@ -55,22 +56,23 @@ def reads(tmp_path: Path) -> Reads:
 
 def test_a_good_file_is_identified_by_its_content(library: LoraLibrary, tmp_path: Path) -> None:
     path = save(tmp_path / "a.safetensors", full())
-    found = library.inspect("a.safetensors")
+    found = library.find("a.safetensors")
     assert found.reference == "a.safetensors"
-    assert found.file == path
+    assert found.location == str(path)
+    assert found.content == found.sha256
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert found.size == path.stat().st_size
     assert found.contents.provenance.base_model == METADATA["ss_base_model_version"]
     assert found.file_name == "a.safetensors"
     assert found.contents == parse(read_header(path, "a"), TINY, "a")
-    assert library.inspect("a.safetensors") == found
+    assert library.find("a.safetensors") == found
 
 
 def test_paths_are_checked_first(library: LoraLibrary) -> None:
     with pytest.raises(LoraPathRefused):
-        library.inspect("../a.safetensors")
+        library.find("../a.safetensors")
     with pytest.raises(LoraNotFound):
-        library.inspect("absent.safetensors")
+        library.find("absent.safetensors")
 
 
 def test_every_check_is_made(library: LoraLibrary, tmp_path: Path) -> None:
@@ -87,55 +89,75 @@ def test_every_check_is_made(library: LoraLibrary, tmp_path: Path) -> None:
         "zero": "alpha is 0",
     }.items():
         with pytest.raises(LoraInvalid, match=why):
-            library.inspect(reference)
+            library.find(reference)
 
 
 def test_tensors_without_a_place_may_be_left_out_whatever_they_hold(library: LoraLibrary, tmp_path: Path) -> None:
     extra = {"text_encoder.x": np.array([np.nan]), "text_encoder.y": np.array([1], np.int8)}
     path = save(tmp_path / "a", full() | extra)
-    found = library.inspect("a", strict=False)
+    found = library.find("a", strict=False)
     assert set(found.contents.left_out) == set(extra)
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(LoraInvalid, match="no place"):
-        library.inspect("a")  # another question than the one that is answered already
-    assert library.inspect("a", strict=False) == found
+        library.find("a")  # another question than the one that is answered already
+    assert library.find("a", strict=False) == found
 
 
 def test_the_infinite_alpha_that_a_lokr_does_not_use_is_let_pass(library: LoraLibrary, tmp_path: Path) -> None:
     stem = "diffusion_model.blocks.0.ffn.0"
     lokr = {f"{stem}.lokr_w1": np.ones((2, 2)), f"{stem}.lokr_w2": np.ones((24, 12))}
     save(tmp_path / "a", lokr | {f"{stem}.alpha": np.array(np.inf, np.float16)})
-    assert [change.parameter for change in library.inspect("a").contents.changes()] == [
-        "blocks.0.ffn.net.0.proj.weight"
-    ]
+    assert [change.parameter for change in library.find("a").contents.changes()] == ["blocks.0.ffn.net.0.proj.weight"]
 
 
-def test_a_file_elsewhere_shares_the_verdict_under_a_name_of_its_own(
+def test_a_blob_of_the_same_content_shares_the_verdict_under_a_name_of_its_own(
     library: LoraLibrary, tmp_path: Path, reads: Reads
 ) -> None:
-    path = save(tmp_path / "cached", full())
-    inside = library.inspect("cached")
-    assert reads.of(library, "cached") == 0
-    found = library.check(path, "https://host/folder/a_high_noise.safetensors")
-    assert (found.reference, found.file_name) == (
-        "https://host/folder/a_high_noise.safetensors",
-        "a_high_noise.safetensors",
-    )
-    assert (found.sha256, found.contents) == (inside.sha256, inside.contents)
+    path = save(tmp_path / "original", full())
+    inside = library.find("original")
+    blob = tmp_path / "blob"
+    shutil.copy(path, blob)
+    before = reads.count
+    checked = library.check_blob(blob, str(inside.sha256), "https://host/folder/a_high_noise.safetensors")
+    assert reads.count == before
+    assert (checked.sha256, checked.contents) == (inside.sha256, inside.contents)
     (tmp_path / "bad").write_text("no")
-    with pytest.raises(LoraInvalid) as caught:
-        library.check(tmp_path / "bad", "hf://org/repo")
-    assert caught.value.details["file"] == "hf://org/repo"
-    with pytest.raises(LoraNotFound):
-        library.check(tmp_path / "gone", "hf://org/gone")
+    for _ in range(2):
+        with pytest.raises(LoraInvalid) as caught:
+            library.check_blob(tmp_path / "bad", "0" * 64, "hf://org/repo")
+        assert caught.value.details["file"] == "hf://org/repo"
+    with pytest.raises(FileNotFoundError):
+        library.check_blob(tmp_path / "gone", "1" * 64, "hf://org/gone")
 
 
-def test_a_header_alone_is_checked_as_far_as_it_goes(library: LoraLibrary, tmp_path: Path) -> None:
-    path = save(tmp_path / "a", full() | {"text_encoder.x": np.array([1.0])})
-    header = read_header(path, "a")
-    assert library.check_header(header, "a", strict=False) == library.inspect("a", strict=False).contents
-    with pytest.raises(LoraInvalid, match="no place"):
-        library.check_header(header, "a")
+def test_a_blob_is_read_once_and_never_hashed(
+    library: LoraLibrary, tmp_path: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "blob", full())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(values, "hashlib", SimpleNamespace(sha256=Poisoned))
+    checked = library.check_blob(path, digest, "a")
+    assert checked.sha256 == digest
+    after_one = reads.count
+    os.utime(path)
+    assert library.check_blob(path, digest, "b") is checked
+    assert reads.count == after_one
+
+
+class Poisoned:
+    """A hash that must not be fed."""
+
+    def update(self, _: bytes) -> None:
+        raise AssertionError
+
+
+def test_a_local_file_is_hashed_once_for_both_ways_to_check_it(
+    library: LoraLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "a", full())
+    strict = library.find("a")
+    monkeypatch.setattr(values, "hashlib", SimpleNamespace(sha256=Poisoned))
+    assert library.find("a", strict=False).sha256 == strict.sha256
 
 
 def test_verdicts_are_remembered_good_and_bad(library: LoraLibrary, tmp_path: Path, reads: Reads) -> None:
@@ -152,7 +174,7 @@ def test_each_caller_gets_a_refusal_of_its_own(library: LoraLibrary, tmp_path: P
     errors = []
     for _ in range(2):
         with pytest.raises(LoraInvalid) as caught:
-            library.inspect("bad")
+            library.find("bad")
         errors.append(caught.value)
     assert errors[0] is not errors[1]
     assert errors[0].body() == errors[1].body()
@@ -163,7 +185,7 @@ def test_a_remembered_refusal_speaks_of_the_path_that_was_asked_for(library: Lor
     (tmp_path / "two").symlink_to("one")
     for reference in ("one", "two"):
         with pytest.raises(LoraInvalid) as caught:
-            library.inspect(reference)
+            library.find(reference)
         assert caught.value.details["file"] == reference
         assert repr(reference) in caught.value.message
 
@@ -171,17 +193,17 @@ def test_a_remembered_refusal_speaks_of_the_path_that_was_asked_for(library: Lor
 def test_an_overwritten_file_is_another(tmp_path: Path) -> None:
     library = LoraLibrary(tmp_path, TINY)
     path = save(tmp_path / "a", full())
-    before = library.inspect("a")
+    before = library.find("a")
     original = path.read_bytes()
     content = bytearray(original)
     content[-1] ^= 1
     path.write_bytes(content)
-    assert library.inspect("a").sha256 == hashlib.sha256(content).hexdigest() != before.sha256
+    assert library.find("a").sha256 == hashlib.sha256(content).hexdigest() != before.sha256
     path.write_bytes(b"no")
     with pytest.raises(LoraInvalid):
-        library.inspect("a")
+        library.find("a")
     path.write_bytes(original)
-    assert library.inspect("a").sha256 == before.sha256
+    assert library.find("a").sha256 == before.sha256
 
 
 def test_a_file_not_at_rest_is_read_each_time(tmp_path: Path, reads: Reads) -> None:
@@ -207,7 +229,7 @@ def test_memory_is_bounded(tmp_path: Path, reads: Reads) -> None:
     library = LoraLibrary(tmp_path, TINY, capacity=2, at_rest_s=0)
     for name in ("old", "x", "y"):
         save(tmp_path / name, pair("blocks.0.ffn.0"))
-        library.inspect(name)
+        library.find(name)
     assert reads.of(library, "x", "y") == 0
     assert reads.of(library, "old") > 0  # forgotten
     assert reads.of(library, "y", "old") == 0
@@ -228,8 +250,8 @@ def test_a_file_written_while_it_is_read_is_never_identified_wrongly(library: Lo
     writer.start()
     try:
         with pytest.raises(LoraInvalid, match="changed while it was read; retry"):
-            library.inspect("a")
+            library.find("a")
     finally:
         stop.set()
         writer.join()
-    assert library.inspect("a").sha256 == hashlib.sha256(content).hexdigest()
+    assert library.find("a").sha256 == hashlib.sha256(content).hexdigest()

@@ -176,7 +176,7 @@ def whole_file(content: bytes, *, strict: bool) -> None:
         path = Path(folder, "x")
         path.write_bytes(content)
         try:
-            found = LoraLibrary(Path(folder), TINY, at_rest_s=0).inspect("x", strict=strict)
+            found = LoraLibrary(Path(folder), TINY, at_rest_s=0).find("x", strict=strict)
         except LoraInvalid as error:
             json.dumps(error.body())
         else:

@@ -30,9 +30,15 @@ LARGEST = {
 }
 
 
-def scanned(path: Path, header: SafetensorsHeader | None = None, **keys: Collection[str]) -> Scanned:
+def scanned(
+    path: Path,
+    header: SafetensorsHeader | None = None,
+    *,
+    unused: Collection[str] = (),
+    wanted: Collection[str] = (),
+) -> Scanned:
     with path.open("rb") as stream:
-        return scan(stream, header or read_header(path, "mine"), "mine", **keys)
+        return scan(stream, header or read_header(path, "mine"), "mine", unused=unused, wanted=wanted)
 
 
 def broken_keys(path: Path) -> list[str]:

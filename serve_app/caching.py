@@ -1,0 +1,98 @@
+"""LRU cache with single-flight, and the stat signature under which an answer about a file stays true.
+
+digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(512)
+sha256 = digests.get(FileSignature.of(path), lambda: hash_of(path))
+"""
+
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Generic, Self, TypeVar
+
+from cachetools import LRUCache
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+class SingleFlightCache(Generic[Key, Value]):
+    """Keeps the most recently used `capacity` values; threads that lack the same one at once compute it once.
+
+    Thread-safe. For single-flight in an event loop see `serve_app.batching.SharedAnswers`.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._lock = Lock()
+        self._entries: LRUCache[Key, Future[Value]] = LRUCache(capacity)
+
+    def get(self, key: Key, compute: Callable[[], Value], *, keep: Callable[[Value], bool] | None = None) -> Value:
+        """Return the value of `key`, computed if it is not here; wait if another thread is computing it.
+
+        A value for which `keep` is false goes to those who wait for it, and is forgotten. So is an exception, which is
+        raised for all of them.
+        """
+        with self._lock:
+            known = self._entries.get(key)
+            future = self._entries.setdefault(key, Future())
+        return future.result() if known is not None else self._computed(key, future, compute, keep)
+
+    def peek(self, key: Key) -> Value | None:
+        """Return the value of `key` if it is here; do not wait for one that is being computed."""
+        with self._lock:
+            future = self._entries.get(key)
+        return future.result() if future is not None and future.done() else None
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep `value`, which was computed elsewhere."""
+        future: Future[Value] = Future()
+        future.set_result(value)
+        with self._lock:
+            self._entries[key] = future
+
+    def _computed(
+        self,
+        key: Key,
+        future: "Future[Value]",
+        compute: Callable[[], Value],
+        keep: Callable[[Value], bool] | None,
+    ) -> Value:
+        try:
+            value = compute()
+            if keep is not None and not keep(value):
+                self._forget(key, future)
+        except BaseException as error:
+            self._forget(key, future)
+            future.set_exception(error)
+            raise
+        future.set_result(value)
+        return value
+
+    def _forget(self, key: Key, future: "Future[Value]") -> None:
+        with self._lock:
+            if self._entries.get(key) is future:
+                del self._entries[key]
+
+
+@dataclass(frozen=True, slots=True)
+class FileSignature:
+    """What `stat` says of a file; it changes whenever the content may have. Times are in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return the signature of the file at `path`. Raises OSError."""
+        found = path.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+    @property
+    def rested_s(self) -> float:
+        """Seconds since the last change; not by mtime, which tools set at will, also into the future."""
+        return (time.time_ns() - self.ctime_ns) / 1e9
