@@ -1,53 +1,70 @@
-"""One attempt of one render, as the generating thread and the event loop both see it."""
+"""An attempt of a render, and its lease: heartbeats keep the claim, and bring cancellation back.
+
+The lease in the store says who may write the end of a render. While an attempt runs, a heartbeat prolongs the lease and
+records progress. Its answer says whether the render was canceled, or whether the lease was lost and another attempt
+holds the render now (the claim's token fences off what this one would write).
+
+    attempt = Attempt(claim, settings.render_timeout_s)
+    async with Lease(attempt, store, settings, leave=leave_process):
+        frames = await in_thread(pipeline.render, spec, on_step=attempt.on_step)
+        attempt.check()
+"""
 
 import asyncio
+import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from types import TracebackType
 
 from serve_app.errors import DeadlineExceeded
 from serve_app.jobs.records import Claim
+from serve_app.jobs.store import JobStore
+from serve_app.settings import Settings
 
-_OVERDUE_S = 600.0  # no single step, decode, encoding or upload takes longer
+logger = logging.getLogger("ray.serve")
+
+# Seconds past its deadline after which an attempt hangs: no single step, decode, encoding or upload takes as long.
+HANGS_AFTER_S = 600.0
 
 
 class AttemptAborted(Exception):
-    """The attempt was told to stop: canceled, or its lease is no longer valid."""
+    """The attempt was told to stop: its render was canceled, or its lease is lost."""
 
 
 @dataclass
 class Attempt:
-    """Shared state of a running attempt; the stop flag is set on the loop and read in the thread."""
+    """One attempt of one render, as the device's thread and the event loop both see it.
+
+    The stop flag is set on the loop and read in the thread.
+    """
 
     claim: Claim
     timeout_s: float
     started: float = field(default_factory=monotonic)
     steps_done: int = 0
     lease_lost: bool = False
-    look: asyncio.Event = field(default_factory=asyncio.Event)  # a hint that the store has news of it
+    look: asyncio.Event = field(default_factory=asyncio.Event)  # set: ask the store now whether it was canceled
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self, *, lease_lost: bool = False) -> None:
-        """Ask for an end at the next step, or after the last one before encoding, or before storing."""
+        """Ask for an end at the next step, or else before encoding, or else before storing."""
         self.lease_lost = self.lease_lost or lease_lost
         self._stop.set()
 
     def check(self) -> None:
-        """Called between two pieces of work.
-
-        Raises:
-            AttemptAborted: `stop` was called.
-        """
+        """Raise AttemptAborted where `stop` was called. Call it between two pieces of work."""
         if self._stop.is_set():
             raise AttemptAborted
 
     @property
-    def overdue(self) -> bool:
-        """Whether the attempt is past its deadline by so much that no step can be on its way any more."""
-        return monotonic() - self.started > self.timeout_s + _OVERDUE_S
+    def hangs(self) -> bool:
+        """Return whether the attempt is so far past its deadline that no step can still be on its way."""
+        return monotonic() - self.started > self.timeout_s + HANGS_AFTER_S
 
     def on_step(self, steps_done: int) -> None:
-        """Called in the generating thread after each denoising step.
+        """Take note of a finished denoising step; called in the device's thread.
 
         Raises:
             AttemptAborted: `stop` was called.
@@ -60,3 +77,53 @@ class Attempt:
                 f"the render was stopped after {self.timeout_s:g} s at step {steps_done} of "
                 f"{self.claim.spec.sample_steps}; ask for fewer frames, steps or pixels, or raise render_timeout_s"
             )
+
+
+class Lease:
+    """Sends heartbeats for an attempt while its block runs."""
+
+    def __init__(self, attempt: Attempt, store: JobStore, settings: Settings, leave: Callable[[str], None]) -> None:
+        """`leave` ends this process, with a reason: where a device hangs, nothing less helps."""
+        self._attempt = attempt
+        self._store = store
+        self._settings = settings
+        self._leave = leave
+        self._over = asyncio.Event()
+
+    async def __aenter__(self) -> None:
+        # A child of the attempt's own task, whose context is already detached.
+        self._heartbeats = asyncio.create_task(self._beat_until_over())
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        await self._heartbeats
+
+    async def _beat_until_over(self) -> None:
+        while not await self._over_before_beat():
+            if self._attempt.hangs:
+                self._leave(f"render {self._attempt.claim.render_id} hangs")
+            await self._beat()
+
+    async def _over_before_beat(self) -> bool:
+        """Wait for the next heartbeat, which a hint of a cancellation brings forward; return whether all is over."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._attempt.look, self._over)]
+        await asyncio.wait(waits, timeout=self._settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        self._attempt.look.clear()
+        return self._over.is_set()
+
+    async def _beat(self) -> None:
+        attempt = self._attempt
+        try:
+            canceled = await self._store.claims.renew(attempt.claim, attempt.steps_done, self._settings.lease_s)
+        except Exception:
+            # The store may be back before the lease runs out. If not, the next answer says that it was lost.
+            logger.exception("a lease was not renewed; the render goes on")
+            return
+        if canceled is None:
+            attempt.stop(lease_lost=True)
+        elif canceled:
+            attempt.stop()

@@ -1,39 +1,84 @@
-"""The Dispatcher: the one way from the job store to the GPUs."""
+"""The Dispatcher actor: late binding of queued renders to Generators, under a leader lease.
+
+A slot is one place at the Generators' handle. It first waits for a free replica, and only then chooses the render that
+suits this replica (`deployments.scheduling`), because what suits best is known only when the replica is. While slots
+wait, Serve counts them as load, so their number also drives autoscaling (`deployments.autoscaling.wanted_slots`).
+
+    async with generators.choose_replica(fleet) as replica:  # Serve reserves a replica
+        claim = await chooser.claim_for(replica.replica_id, lease_s)
+        resident = await generators.dispatch(replica, claim)
+"""
 
 import asyncio
-import contextvars
 import logging
+from collections import defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
 
-from ray.serve.handle import DeploymentHandle
+from ray.serve.exceptions import RequestCancelledError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.autoscaling import wanted_slots
-from deployments.calls import UnderWay
-from deployments.choosing import Chooser
-from deployments.events import happened
-from deployments.fleet import FleetMemory
-from deployments.metrics import QueueMetrics
+from deployments.metrics import service_observers
+from deployments.scheduling.chooser import Chooser
+from deployments.scheduling.residency import FleetMemory
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs.leadership import DISPATCHER
 from serve_app.jobs.notices import listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
+from serve_app.observers import Observers
 from serve_app.plan import ServicePlan
+from serve_app.tasks import detached, happened
 
 logger = logging.getLogger("ray.serve")
 
-_AFTER_LOSS_S = 1  # before a render goes on: a replica that cannot take one must not use up its attempts at once
+_AFTER_LOSS_S = 1  # before a lost render is queued again: a broken replica must not use up its attempts at once
 _BEATS_PER_LEASE = 3
 _HANDOVER_S = 0.5  # for the last dispatches to leave this process
 
 
+class Calls:
+    """The calls to Generators that are under way, by request.
+
+    They let a cancellation reach a Generator that is at work, and so takes no other call, within milliseconds: Serve's
+    way to do that is to cancel the call. A Generator takes it as a hint to ask the store, which alone says whether a
+    render is canceled, so nothing is lost where a call is canceled for another reason.
+    """
+
+    def __init__(self) -> None:
+        self._calls: defaultdict[str, list[DeploymentResponse]] = defaultdict(list)
+        self._nudged: set[DeploymentResponse] = set()
+
+    def nudge(self, request_id: str) -> None:
+        """Cancel the request's calls."""
+        for call in self._calls.get(request_id, ()):
+            self._nudged.add(call)
+            call.cancel()
+
+    async def finished(self, request_id: str, call: DeploymentResponse) -> tuple[str, ...] | None:
+        """Return the pair keys that the call returns, or None where it was nudged. Raise what the call raises."""
+        self._calls[request_id].append(call)
+        try:
+            resident: tuple[str, ...] = await call
+            return resident
+        except RequestCancelledError:
+            if call not in self._nudged:
+                raise
+            return None
+        finally:
+            self._nudged.discard(call)
+            self._calls[request_id].remove(call)
+            if not self._calls[request_id]:
+                del self._calls[request_id]
+
+
 @dataclass(eq=False)
 class _Slot:
-    """A place at the Generators' handle: it waits for a replica, and then for the render that it gave to it."""
+    """One place at the Generators' handle: it waits for a replica, and then for the render that it gave to it."""
 
     has_replica: bool = False
     task: asyncio.Task[None] | None = None
@@ -42,27 +87,30 @@ class _Slot:
 class Dispatcher:
     """Keeps a bounded number of slots open at the Generators; a slot that wins a replica then picks its render.
 
-    One of them at a time, by a lease in the store, whatever a rollout does. Nothing that matters is kept in memory: a
-    Dispatcher that dies is replaced, and the store knows the rest.
+    Only one Dispatcher dispatches at a time, by a lease in the store, also during a rollout. Nothing that matters is
+    kept in memory: a Dispatcher that dies is replaced, and the store knows the rest.
     """
 
-    def __init__(self, plan: ServicePlan, generators: DeploymentHandle) -> None:
+    _opened = False  # whether there is something to close
+
+    def __init__(self, plan: ServicePlan, generators: DeploymentHandle, *, observers: Observers | None = None) -> None:
         self._built = plan  # by the args alone
         self._plan = plan
+        self._observers = service_observers() if observers is None else observers
         self._store = JobStore(plan.settings.database_url)
         self._leadership = self._store.leadership(DISPATCHER)
         self._generators = generators.options(method_name="render")
         self._fleet = FleetMemory()
         self._chooser = Chooser(self._store, self._fleet, plan.settings)
-        self._under_way = UnderWay()
-        self._metrics = QueueMetrics()
+        self._calls = Calls()
         self._slots: set[_Slot] = set()
         self._leads_until = 0.0
         self._closing = False
         self._queued = asyncio.Event()
-        self._tasks = [self._start(self._run())]
+        self._tasks = [detached(self._run())]
         if self._store.notifies:
-            self._tasks.append(self._start(listen(plan.settings.database_url, self._queued)))
+            self._tasks.append(detached(listen(plan.settings.database_url, self._queued)))
+        self._opened = True
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes; renders under way are not touched."""
@@ -70,12 +118,12 @@ class Dispatcher:
         self._chooser.retune(self._plan.settings)
 
     async def queued(self) -> None:
-        """Hear that renders were queued."""
+        """Wake up, because renders were queued."""
         self._queued.set()
 
     async def canceled(self, request_id: str) -> None:
-        """Hear that a request was canceled: the Generators that run it look into the store at once."""
-        self._under_way.nudge(request_id)
+        """Have the Generators that run the request ask the store at once whether it was canceled."""
+        self._calls.nudge(request_id)
 
     async def check_health(self) -> None:
         """Raise if one of the loops has ended, so that Serve replaces this replica."""
@@ -84,11 +132,16 @@ class Dispatcher:
                 task.result()
                 raise RuntimeError("a loop of the dispatcher has ended")
 
-    async def __del__(self) -> None:
-        """Called by Serve before it ends the process: no more renders are claimed, and free slots are given back.
+    def __del__(self) -> Coroutine[Any, Any, None] | None:
+        """Return the work that Serve, which calls this by name, awaits before it ends the process."""
+        return self.close() if self._opened else None
+
+    async def close(self) -> None:
+        """Claim no more renders, and give free slots back.
 
         Running renders go on; their Generators write how they end.
         """
+        self._opened = False
         self._closing = True
         for task in [*self._tasks, *(slot.task for slot in self._slots if slot.task and not slot.has_replica)]:
             task.cancel()
@@ -97,12 +150,8 @@ class Dispatcher:
         await self._leadership.resign()
         await self._store.close()
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # A context of its own: in the caller's, a client that disconnects would cancel the task.
-        return asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())
-
     async def _run(self) -> None:
-        """Wake-ups open slots; the sweep gives back what dead replicas held and finds what wake-ups missed."""
+        """Open slots at each wake-up; a sweep gives back what dead replicas held and finds what wake-ups missed."""
         next_sweep = 0.0
         while True:
             settings = self._plan.settings
@@ -124,7 +173,7 @@ class Dispatcher:
         return monotonic() < self._leads_until and not self._closing
 
     async def _lead(self) -> bool:
-        """Become or stay the one Dispatcher that dispatches; False while another one is."""
+        """Become or stay the one Dispatcher that dispatches; return False while another one is."""
         lease_s = self._plan.settings.dispatcher_lease_s
         asked = monotonic()
         if self._leads_until - asked > lease_s * (1 - 1 / _BEATS_PER_LEASE):
@@ -135,7 +184,7 @@ class Dispatcher:
 
     async def _open_slots(self) -> None:
         load = await self._store.queue.load()
-        self._metrics.show(load)
+        self._observers.load(load)
         wanted = wanted_slots(
             busy=sum(slot.has_replica for slot in self._slots),
             queued=load.queued.renders,
@@ -149,7 +198,7 @@ class Dispatcher:
         for _ in range(wanted - len(self._slots)):
             slot = _Slot()
             self._slots.add(slot)
-            slot.task = self._start(self._serve_while_queued(slot))
+            slot.task = detached(self._serve_while_queued(slot))
             slot.task.add_done_callback(partial(self._close_slot, slot))
 
     def _close_slot(self, slot: _Slot, task: asyncio.Task[None]) -> None:
@@ -166,7 +215,7 @@ class Dispatcher:
             pass
 
     async def _serve_one(self, slot: _Slot) -> bool:
-        """Win a replica, give it the render that suits it, and wait; False where no render was left for it."""
+        """Win a replica, give it the render that suits it, and wait; return False where no render was left for it."""
         slot.has_replica = False
         async with self._generators.choose_replica(self._fleet) as replica:
             slot.has_replica = True
@@ -183,7 +232,7 @@ class Dispatcher:
         started = monotonic()
         response = self._generators.dispatch(replica, claim)
         try:
-            resident = await self._under_way.finished(claim.request_id, response)
+            resident = await self._calls.finished(claim.request_id, response)
         except Exception as error:
             logger.warning("render %d was lost with replica %s: %r", claim.render_id, replica.replica_id, error)
             self._fleet.forget(replica.replica_id)

@@ -1,29 +1,39 @@
-"""The queue and the cost model as metrics, on each node's Prometheus endpoint."""
+"""Prometheus metrics of the queue and of the cost model, as observers; Ray exports them on each node.
+
+Ray Serve's own metrics (replicas, calls, latencies) need nothing from here. Every name below gets the prefix `ray_`.
+"""
 
 from ray.serve import metrics
 
 from serve_app.jobs.load import Load
+from serve_app.jobs.records import Claim
+from serve_app.observers import Observer, Observers, Outcome
 
 _ERRORS = [0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0]
 
 
-class QueueMetrics:
-    """Gauges of what waits and what runs; written by the Dispatcher."""
+def service_observers() -> Observers:
+    """Return the observers of one actor. A new observer of the service is one entry here."""
+    return Observers(QueueMetrics(), CostMetrics())
+
+
+class QueueMetrics(Observer):
+    """Gauges of what waits and what runs."""
 
     def __init__(self) -> None:
         self._queued = metrics.Gauge("wan_queued_renders", "Renders that wait for a Generator.")
         self._queued_s = metrics.Gauge("wan_queued_seconds", "Predicted seconds of one replica for all that wait.")
         self._running = metrics.Gauge("wan_running_renders", "Renders that a Generator works on.")
 
-    def show(self, load: Load) -> None:
+    def load(self, load: Load) -> None:
         """Set the gauges."""
         self._queued.set(load.queued.renders)
         self._queued_s.set(load.queued.cost_s)
         self._running.set(load.running.renders)
 
 
-class CostMetrics:
-    """How far the cost model is off; written by each Generator."""
+class CostMetrics(Observer):
+    """A histogram of how far the cost model is off."""
 
     def __init__(self) -> None:
         self._error = metrics.Histogram(
@@ -32,6 +42,7 @@ class CostMetrics:
             boundaries=_ERRORS,
         )
 
-    def predicted(self, predicted_s: float, actual_s: float) -> None:
-        """One render is done."""
-        self._error.observe(abs(predicted_s - actual_s) / actual_s)
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
+        """Compare the prediction with the seconds that a render took, where it made frames."""
+        if outcome.replica_s:
+            self._error.observe(abs(claim.cost_s - outcome.replica_s) / outcome.replica_s)

@@ -1,18 +1,26 @@
-"""The request router of the Generators: of several that are free, one that has a wanted LoRA pair comes first."""
+"""The request router of the Generators: of several free replicas, one that has a wanted LoRA pair ready comes first.
+
+Ray Serve imports it by its name, in the process of each handle:
+
+    RequestRouterConfig(request_router_class="deployments.routing:WarmFirstRouter")
+"""
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
 
 class WarmFirstRouter(FIFOMixin, RequestRouter):
-    """Ranks replicas by what the Dispatcher, the only caller, knows of them: its FleetMemory is the first argument."""
+    """Ranks free replicas by what the Dispatcher knows of them.
+
+    The Dispatcher is the only caller, and passes its FleetMemory as the first argument of `choose_replica`.
+    """
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """Free replicas, best rank first; see `RequestRouter.choose_replicas`."""
+        """Return the free replicas in groups of equal rank, best first; see `RequestRouter.choose_replicas`."""
         if pending_request is None:
             return [candidate_replicas]
-        # Without it, Serve asks again at once, for as long as every replica is busy.
+        # Without this, Serve asks again at once for as long as every replica is busy, and keeps a core at work.
         pending_request.routing_context.should_backoff = True
         fleet = pending_request.args[0]
         fleet.saw(

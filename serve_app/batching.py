@@ -1,10 +1,11 @@
 """Calls that come together are answered together."""
 
 import asyncio
-import contextvars
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
+
+from serve_app.tasks import detached
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -38,8 +39,8 @@ class Batches(Generic[Item, Result]):
         result: asyncio.Future[Result] = loop.create_future()
         self._gathering.append((item, result))
         if self._answering is None:
-            # In a context of its own: it answers many callers, and the end of one must not be the end of the others.
-            self._answering = loop.create_task(self._answer_all(), context=contextvars.Context())
+            # It answers many callers, and the end of one must not be the end of the others.
+            self._answering = detached(self._answer_all())
         return result
 
     async def _answer_all(self) -> None:

@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from deployments.media.frames import Frames
 from deployments.media.mp4 import write_mp4
 from deployments.media.png import write_png_zip
 from deployments.media.webp import write_webp
+from deployments.pipeline import Frames
 from serve_app.errors import OutputNotWritten
 from serve_app.spec import OutputFormat
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from deployments.media.frames import Frames
+from deployments.pipeline import Frames
 from serve_app.errors import OutputNotWritten
 
 # Measured on synthetic 832x480x41 clips (a zoom with and without grain, dark gradients, a test card), CPU time:

@@ -7,7 +7,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from PIL import Image
 
-from deployments.media.frames import Frames
+from deployments.pipeline import Frames
 
 # Level 1 takes 21-34 ms for a frame of 832x480, level 6 84-204 ms for 14-20 % fewer bytes.
 _COMPRESS_LEVEL = 1

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deployments.media.frames import Frames
+from deployments.pipeline import Frames
 
 # At quality 90 and 832x480: method 0 takes 15 ms and 45 kB a frame, 2 takes 18 ms and 39 kB, 4 takes 33 ms and
 # 38 kB, all at the same PSNR.

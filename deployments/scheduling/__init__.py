@@ -1,10 +1,12 @@
-"""The scheduling policy: pure functions that choose, and what they need remembered between two choices."""
+"""Scheduling: fair queueing between tenants, LoRA affinity within a bounded patience, and late binding.
+
+`policy` chooses, as a pure function. `fair_share` and `overtaking` remember what it needs between two choices.
+`residency` knows which LoRA pairs are ready where. `chooser` applies all of them to the job store.
+"""
 
 from deployments.scheduling.fair_share import FairShare
-from deployments.scheduling.fronts import WINDOW
 from deployments.scheduling.overtaking import Overtaking, Passing
-from deployments.scheduling.policy import MOST_PAIRS, MOST_TENANTS, pick, rank
-from deployments.scheduling.situation import Fleet, Replica, Rules
+from deployments.scheduling.policy import MOST_PAIRS, MOST_TENANTS, WINDOW, Fleet, Replica, Rules, pick, rank
 
 __all__ = [
     "MOST_PAIRS",

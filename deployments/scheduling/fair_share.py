@@ -1,4 +1,12 @@
-"""How tenants share the replicas: start-time fair queueing over predicted seconds."""
+"""Start-time fair queueing: tenants share the replicas by weight, over predicted seconds.
+
+After Goyal, Vin and Cheng, "Start-time fair queueing" (SIGCOMM 1996); its start tag is called a turn here.
+
+    shares = FairShare({"paying": 3.0})
+    turns = shares.turns(["paying", "other"])  # the smallest is owed most
+    shares.charge("paying", cost_s=40.0)
+    shares.settle("paying", predicted_s=40.0, actual_s=44.0)
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -21,7 +29,7 @@ class FairShare:
         self._running: Counter[str] = Counter()
 
     def turns(self, tenants: Iterable[str]) -> dict[str, float]:
-        """The turn of each of these tenants, which must be all that have something waiting."""
+        """Return the turn of each of these tenants, which must be all that have something waiting."""
         before, self._waiting = self._waiting, frozenset(tenants)
         for tenant in self._waiting - before:
             self._turns[tenant] = max(self._turn(tenant), self._system)
@@ -32,12 +40,12 @@ class FairShare:
         return turns
 
     def charge(self, tenant: str, cost_s: float) -> None:
-        """One of its renders starts, which is predicted to take that many seconds."""
+        """Charge a tenant for a render that starts and is predicted to take that many seconds."""
         self._turns[tenant] = self._turn(tenant) + cost_s / self._weight(tenant)
         self._running[tenant] += 1
 
     def settle(self, tenant: str, predicted_s: float, actual_s: float) -> None:
-        """One of its renders that were charged has ended. One that was charged elsewhere changes nothing here."""
+        """Correct a charge once its render has ended. A render that was charged elsewhere changes nothing here."""
         if tenant not in self._running:
             return
         self._turns[tenant] += (actual_s - predicted_s) / self._weight(tenant)
@@ -45,7 +53,7 @@ class FairShare:
         self._forget_if_idle(tenant)
 
     def slack(self, replicas: int, tenants: Iterable[str], patience_s: float) -> float:
-        """The virtual time that passes for these tenants while so many replicas work for so many seconds."""
+        """Return the virtual time that passes for these tenants while so many replicas work for so many seconds."""
         return replicas * patience_s / sum(map(self._weight, tenants))
 
     def _turn(self, tenant: str) -> float:

@@ -1,4 +1,12 @@
-"""Which renders have been passed by younger ones of their line for too long, and how far passing may go."""
+"""Bounded overtaking: how far a render may pass older ones of its line, and which were passed for too long.
+
+Affinity lets a render with a warm pair start before older renders. Two bounds keep that from starving them: a reach in
+places, and a patience in seconds after which a render that was passed goes first.
+
+    overtaking = Overtaking(patience_s=120)
+    overtaking.started(render, now=time())
+    overtaking.before(now=time())[render.line].reach
+"""
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
@@ -45,7 +53,7 @@ class Overtaking:
         self._lines: OrderedDict[Line, deque[_Step]] = OrderedDict()  # the one that started something last comes last
 
     def started(self, render: Waiting, now: float) -> None:
-        """The render leaves the queue. `now` never goes back."""
+        """Take note that the render leaves the queue. `now` never goes back."""
         steps = self._lines.setdefault(render.line, deque())
         self._lines.move_to_end(render.line)
         if not steps or now - steps[-1].at >= self._patience_s / _STEPS:
@@ -57,7 +65,7 @@ class Overtaking:
         self._forget_idle(now)
 
     def before(self, now: float) -> dict[Line, Passing]:
-        """How renders of each line that is remembered may pass each other now."""
+        """Return how renders of each line that is remembered may pass each other now."""
         return {line: self._passing(steps, now - self._patience_s) for line, steps in self._lines.items()}
 
     def _passing(self, steps: deque[_Step], patience_began: float) -> Passing:

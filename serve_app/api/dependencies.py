@@ -19,6 +19,7 @@ from serve_app.jobs.admission import Limits
 from serve_app.jobs.records import DEFAULT_TENANT
 from serve_app.jobs.store import JobStore
 from serve_app.loras.resolver import LoraResolver
+from serve_app.observers import Observers
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 
@@ -45,6 +46,7 @@ class Services:
     loras: LoraResolver
     outputs: OutputStore
     announcer: Announcer
+    observers: Observers
     forecaster: Forecaster
 
     @property

@@ -58,6 +58,8 @@ async def submit(
     if not durable:
         new = await _accept(body, sender, idempotency, services)
         durable = await services.store.requests.submit(new, services.limits)
+        if not durable.replayed:
+            services.observers.accepted(new)
     if not durable.replayed:
         services.announcer.queued()
         return _answer(durable, RenderState.QUEUED, root)

@@ -157,7 +157,7 @@ def _result(record: RequestRecord, root: str, services: Services) -> RequestResu
     videos = [
         _video(f"{root}/v1/requests/{record.id}/outputs/{index}", index, made, services) for index, made in finished
     ]
-    prompts = [PromptMetadata(index=index, **made.metadata) for index, made in finished]
+    prompts = [PromptMetadata(index=index, **dict(made.metadata)) for index, made in finished]
     return RequestResult(
         request_id=record.id,
         status=API_STATUS[record.state],

@@ -1,11 +1,12 @@
 """What the job store takes in and gives out. Times are seconds since the epoch, UTC."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from serve_app.jobs.states import RenderState, request_state
+from serve_app.results import RenderMetadata
 from serve_app.spec import OutputFormat, Priority, RenderSpec
 
 
@@ -21,7 +22,7 @@ class Output(BaseModel):
     num_frames: int
     fps: int
     seed: int
-    metadata: dict[str, Any]  # what was used to make it: recipe, scales, timings in seconds
+    metadata: RenderMetadata  # what was used to make it
 
 
 DEFAULT_TENANT = "default"

@@ -28,11 +28,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.dispatcher import Dispatcher
 from serve_app.jobs.database import migrate
-from serve_app.jobs.records import Claim, NewRequest, Output, RequestRecord, output_name
+from serve_app.jobs.records import Claim, NewRequest, RequestRecord
 from serve_app.jobs.store import JobStore
 from serve_app.models.card import load_card
 from serve_app.plan import ServicePlan
 from serve_app.settings import Profile, Settings
+from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
 from tests.serve_app.loras.files import TINY
 
@@ -95,33 +96,20 @@ class Sleeper:
     async def render(self, claim: Claim) -> tuple[str, ...]:
         pair = claim.spec.pair_key
         cold = pair not in self._pairs
-        await asyncio.sleep(self._workload.render_s + (self._workload.load_s if cold else 0))
+        load_s = self._workload.load_s if cold else 0.0
+        await asyncio.sleep(self._workload.render_s + load_s)
         self._pairs[pair] = None
         self._pairs.move_to_end(pair)
         if len(self._pairs) > self._workload.resident:
             self._pairs.popitem(last=False)
         # As in the Generator, the end state follows while the next render may already run.
-        end = asyncio.create_task(self._store.claims.succeed(claim, _output(claim, cold=cold)))
+        end = asyncio.create_task(self._store.claims.succeed(claim, make_output(claim, lora=load_s)))
         self._ends.add(end)
         end.add_done_callback(self._ends.discard)
         return tuple(self._keys())
 
     def _keys(self) -> list[str]:
         return list(reversed(self._pairs))
-
-
-def _output(claim: Claim, *, cold: bool) -> Output:
-    spec = claim.spec
-    return Output(
-        name=output_name(claim.request_id, claim.index, claim.attempt, spec.output_format),
-        format=spec.output_format,
-        width=spec.width,
-        height=spec.height,
-        num_frames=spec.num_frames,
-        fps=spec.fps,
-        seed=spec.seed,
-        metadata={"cold": cold},
-    )
 
 
 def multiplexed(workload: Workload) -> type:
@@ -181,7 +169,7 @@ def through_dispatcher(workload: Workload) -> Outcome:
         record = asyncio.run(_render_all(plan, handle, workload))
         serve.delete("ours")
     assert record.finished_at is not None
-    cold = sum(render.output.metadata["cold"] for render in record.renders if render.output)
+    cold = sum(render.output.metadata.timings.lora > 0 for render in record.renders if render.output)
     return Outcome.of(workload, "dispatcher", cold, record.finished_at - record.created_at)
 
 

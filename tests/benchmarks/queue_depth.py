@@ -27,15 +27,16 @@ from uuid import uuid4
 import psycopg
 from sqlalchemy import func, select
 
-from deployments.choosing import Chooser
-from deployments.fleet import FleetMemory
+from deployments.scheduling.chooser import Chooser
+from deployments.scheduling.residency import FleetMemory
 from serve_app.jobs.database import migrate
-from serve_app.jobs.records import Claim, NewRequest, Output
+from serve_app.jobs.records import NewRequest
 from serve_app.jobs.tables import queue_totals
 from serve_app.settings import Settings
 from tests.benchmarks.http_load import milliseconds
 from tests.client import body
 from tests.fixtures.api import LEASE_S, MODEL, Api, api_over, save_pair
+from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
 from tests.fixtures.store import KINDS, connect
 from tests.postgres_server import PostgresServer
@@ -119,7 +120,7 @@ class Probe:
         claim = await self._chooser.claim_for(REPLICA, LEASE_S)
         self.seconds["decide"].append(time.perf_counter() - started)
         assert claim is not None
-        await self._api.store.claims.succeed(claim, _output(claim))
+        await self._api.store.claims.succeed(claim, make_output(claim))
         self._chooser.ended(claim, COST_S)
 
     def row(self, kind: str) -> Row:
@@ -129,19 +130,6 @@ class Probe:
             for percentile in (50, 99)
         }
         return {"database": kind, "queued": self._depth, "sums": sums(self._api.database_url), **figures}
-
-
-def _output(claim: Claim) -> Output:
-    return Output(
-        name=f"{claim.request_id}/0-1.mp4",
-        format=claim.spec.output_format,
-        width=claim.spec.width,
-        height=claim.spec.height,
-        num_frames=claim.spec.num_frames,
-        fps=claim.spec.fps,
-        seed=claim.spec.seed,
-        metadata={},
-    )
 
 
 def sums(url: str) -> int:

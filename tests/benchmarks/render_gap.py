@@ -32,8 +32,8 @@ def gaps(database_url: str, request_id: str) -> list[float]:
     query = select(renders.c.started_at, renders.c.output).where(renders.c.request_id == request_id)
     with connect(database_url) as connection:
         rows = connection.execute(query.order_by(renders.c.started_at)).all()
-    timings = [Output.model_validate_json(row.output).metadata["timings"] for row in rows]
-    free = [row.started_at + used["fetch"] + used["generate"] for row, used in zip(rows, timings, strict=True)]
+    timings = [Output.model_validate_json(row.output).metadata.timings for row in rows]
+    free = [row.started_at + used.fetch + used.generate for row, used in zip(rows, timings, strict=True)]
     return [later.started_at - end for end, (_, later) in zip(free, itertools.pairwise(rows), strict=False)]
 
 

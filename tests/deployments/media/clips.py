@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deployments.media.frames import Frames
+from deployments.pipeline import Frames
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from PIL import Image, ImageSequence
 
 from deployments.media.encoding import encode
-from deployments.media.frames import Frames
+from deployments.pipeline import Frames
 from serve_app.spec import OutputFormat
 from tests.deployments.media.clips import counts, noise, patches, rates, sizes
 

@@ -16,7 +16,8 @@ from serve_app.jobs.standing import read_ahead
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE, queue_totals, renders
-from serve_app.spec import OutputFormat, Priority
+from serve_app.spec import Priority
+from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
 from tests.fixtures.store import connect, queued
 
@@ -51,16 +52,7 @@ async def claim_next(store: JobStore, lease_s: float = LEASE_S) -> Claim:
 
 def output(claim: Claim) -> Output:
     """What the holder of a claim publishes."""
-    return Output(
-        name=f"{claim.request_id}/{claim.index}-{claim.attempt}.mp4",
-        format=OutputFormat.MP4,
-        width=64,
-        height=64,
-        num_frames=5,
-        fps=16,
-        seed=claim.spec.seed,
-        metadata={},
-    )
+    return make_output(claim)
 
 
 async def ahead_of(url: str, *render_ids: int) -> list[Amount]:

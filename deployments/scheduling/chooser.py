@@ -1,11 +1,21 @@
-"""From a replica that was won to the render that suits it: the scheduling policy over a window on the store."""
+"""The chooser: claims for a replica that was won the render that suits it (late binding).
+
+It applies the scheduling policy to a bounded window on the job store.
+
+    chooser = Chooser(store, fleet, settings)
+    claim = await chooser.claim_for("replica 1", lease_s=15)  # None: nothing waits
+    ...
+    chooser.ended(claim, actual_s=41.2)
+"""
 
 import asyncio
 from collections.abc import Sequence
 from time import time
 
-from deployments.fleet import FleetMemory
-from deployments.scheduling import MOST_PAIRS, MOST_TENANTS, WINDOW, FairShare, Fleet, Overtaking, Replica, Rules, pick
+from deployments.scheduling.fair_share import FairShare
+from deployments.scheduling.overtaking import Overtaking
+from deployments.scheduling.policy import MOST_PAIRS, MOST_TENANTS, WINDOW, Fleet, Replica, Rules, pick
+from deployments.scheduling.residency import FleetMemory
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import Claim, Line, Waiting
 from serve_app.jobs.store import JobStore
@@ -15,8 +25,8 @@ from serve_app.settings import Settings
 class Chooser:
     """Chooses and claims, one replica at a time, so that each choice knows of the one before.
 
-    What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest of a few pairs that
-    the replica has ready. What it remembers is a help, not the truth: it starts anew with each Dispatcher.
+    What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest for a few pairs that the
+    replica has ready. What it remembers is a hint and is not stored: it starts anew with each Dispatcher.
     """
 
     def __init__(self, store: JobStore, fleet: FleetMemory, settings: Settings) -> None:
@@ -27,7 +37,7 @@ class Chooser:
         self.retune(settings)
 
     def retune(self, settings: Settings) -> None:
-        """Go on under other settings; who is owed what starts anew."""
+        """Go on under other settings; the shares of the tenants start anew."""
         self._rules = Rules(settings.affinity_patience_s, settings.age_bound_s)
         self._fair_share = FairShare(settings.tenant_weights)
         self._overtaking = Overtaking(settings.affinity_patience_s)
@@ -43,7 +53,7 @@ class Chooser:
         self._fleet.want(render.pair_key for render in waiting)
 
     async def claim_for(self, replica_id: str, lease_s: float) -> Claim | None:
-        """Claim the render that suits the replica; None where nothing waits."""
+        """Claim the render that suits the replica; return None where nothing waits."""
         async with self._turn:
             resident = self._fleet.resident(replica_id)
             turns, waiting = await self._candidates(await self._store.queue.load(), resident)
@@ -65,7 +75,7 @@ class Chooser:
             return None
 
     def ended(self, claim: Claim, actual_s: float) -> None:
-        """The replica is free again, after that many seconds."""
+        """Settle what a claim was charged: its replica is free again, after that many seconds."""
         self._charged.pop(claim.token).settle(claim.tenant, claim.cost_s, actual_s)
 
     def _started(self, render: Waiting, claim: Claim) -> None:
@@ -74,7 +84,7 @@ class Chooser:
         self._overtaking.started(render, time())
 
     async def _candidates(self, load: Load, resident: Sequence[str]) -> tuple[dict[str, float], list[Waiting]]:
-        """The turn of each tenant that is most owed, and what of theirs may be chosen."""
+        """Return the turns of the most owed tenants, and what of theirs may be chosen."""
         turns = self._fair_share.turns({line.tenant for line in load.lines})
         owed = dict(sorted(turns.items(), key=lambda turn: turn[1])[:MOST_TENANTS])
         lines: list[Line] = [line for line in load.lines if line.tenant in owed]

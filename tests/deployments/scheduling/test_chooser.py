@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from deployments.choosing import Chooser
-from deployments.fleet import FleetMemory
+from deployments.scheduling.chooser import Chooser
+from deployments.scheduling.residency import FleetMemory
 from serve_app.jobs.records import Claim, NewRequest
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings

@@ -1,0 +1,60 @@
+"""The announcer: wake-up calls from the API to the Dispatcher, coalesced and never waited for.
+
+The Dispatcher would find everything at its next sweep of the store; a call only saves it that wait.
+
+    announcer = DispatcherAnnouncer(dispatcher, of_renders=not store.notifies)
+    announcer.queued()
+    announcer.canceled(request_id)
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.tasks import detached
+
+logger = logging.getLogger("ray.serve")
+
+ANNOUNCE_EVERY_S = 0.05  # far below a render's time, and a burst of requests costs a few calls only
+
+
+class DispatcherAnnouncer:
+    """Calls the Dispatcher for new renders at once, then once for all that come shortly after."""
+
+    def __init__(self, dispatcher: DeploymentHandle, *, of_renders: bool) -> None:
+        """`of_renders` is off where the database itself tells the Dispatcher of new renders."""
+        self._dispatcher = dispatcher
+        self._of_renders = of_renders
+        self._pending = asyncio.Event()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._start(self._announce())
+
+    def queued(self) -> None:
+        """Tell that renders were queued."""
+        if self._of_renders:
+            self._pending.set()
+
+    def canceled(self, request_id: str) -> None:
+        """Tell that a request was canceled."""
+        self._start(self._call(self._dispatcher.canceled, request_id))
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = detached(coroutine)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _announce(self) -> None:
+        while True:
+            await self._pending.wait()
+            self._pending.clear()
+            await self._call(self._dispatcher.queued)
+            await asyncio.sleep(ANNOUNCE_EVERY_S)
+
+    async def _call(self, method: DeploymentHandle, *args: str) -> None:
+        try:
+            await method.remote(*args)
+        except Exception as error:
+            logger.warning("the dispatcher did not hear of news; it finds them at its next sweep: %r", error)

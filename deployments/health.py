@@ -1,0 +1,65 @@
+"""Health of a Generator: the starvation check, and the way in which a broken replica ends itself."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from serve_app.errors import StoreUnavailable
+from serve_app.jobs.leadership import DISPATCHER
+from serve_app.jobs.store import JobStore
+
+logger = logging.getLogger("ray.serve")
+
+STARVED_S = 15.0  # far beyond any gap between two renders while some wait
+STARVED_CHECKS = 3  # in a row
+
+
+def leave_process(why: str) -> None:
+    """End this process at once, and let Serve start another one.
+
+    A replica that only fails its health checks is stopped gracefully: Serve would wait for the very call, or reserved
+    slot, that never ends, and hold the GPU as long.
+    """
+    logger.critical("%s; this replica ends itself, so that another one takes its place", why)
+    logging.shutdown()
+    os._exit(1)
+
+
+class Starvation:
+    """Finds out whether renders wait, a Dispatcher is alive, and yet none reaches this replica.
+
+    A Dispatcher that dies between winning a replica and sending it a render leaves the replica's only slot reserved for
+    ever, and only a new process frees it.
+    """
+
+    def __init__(self, store: JobStore) -> None:
+        self._store = store
+        self._dispatcher = store.leadership(DISPATCHER)
+        self._at_work = 0
+        self._idle_since = monotonic()
+        self._idle_checks = 0
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count this replica as busy while the block runs."""
+        self._at_work += 1
+        try:
+            yield
+        finally:
+            self._at_work -= 1
+            self._idle_since = monotonic()
+
+    async def check(self) -> bool:
+        """Look once; return True at the `STARVED_CHECKS`th time in a row that this replica was passed by."""
+        idle = not self._at_work and monotonic() - self._idle_since > STARVED_S
+        self._idle_checks = self._idle_checks + 1 if idle and await self._renders_wait() else 0
+        return self._idle_checks == STARVED_CHECKS
+
+    async def _renders_wait(self) -> bool:
+        try:
+            oldest_s = await self._store.queue.oldest_wait_s()
+            return oldest_s is not None and oldest_s > STARVED_S and await self._dispatcher.is_held()
+        except StoreUnavailable:
+            return False  # then nobody can dispatch

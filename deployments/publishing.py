@@ -1,0 +1,166 @@
+"""Publishing: frames are encoded and stored, and the end of an attempt is written to the job store.
+
+Every attempt stores its output under a name of its own, so no attempt can overwrite what another one stored. The job
+store then takes the end from whoever holds the claim (its token is a fencing token), and only from it.
+
+    output = await publisher.store_output(attempt, generated)
+    published = await publisher.succeed(claim, output, measurement)  # False: fenced off, nothing was written
+"""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from deployments.attempt import Attempt
+from deployments.media.encoding import encode
+from deployments.pipeline import Rendered
+from serve_app.errors import RenderError, StoreUnavailable
+from serve_app.jobs.costs import Measurement
+from serve_app.jobs.records import Claim, Output, output_name
+from serve_app.jobs.store import JobStore
+from serve_app.outputs import OutputStore
+from serve_app.results import LoraUse, MadeWith, RenderMetadata, Timings
+
+logger = logging.getLogger("ray.serve")
+
+STORE_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the device made of an attempt, and the seconds that this took the replica."""
+
+    rendered: Rendered
+    fetch_s: float  # getting LoRA files
+    generate_s: float  # the pipeline as a whole
+
+    @property
+    def replica_s(self) -> float:
+        """Return the seconds for which the replica could take no other render."""
+        return self.fetch_s + self.generate_s
+
+    def timings(self, *, encode_s: float, store_s: float) -> Timings:
+        """Return the seconds of every part of the attempt, to a tenth of a millisecond."""
+        seconds = {
+            "fetch": self.fetch_s,
+            "generate": self.generate_s,
+            **self.rendered.seconds.model_dump(),
+            "encode": encode_s,
+            "store": store_s,
+        }
+        return Timings(**{part: round(value, 4) for part, value in seconds.items()})
+
+
+class Publisher:
+    """Turns finished frames into an output, and writes how each attempt ended."""
+
+    def __init__(self, store: JobStore, outputs: OutputStore, thread: ThreadPoolExecutor) -> None:
+        """`thread` encodes."""
+        self._store = store
+        self._outputs = outputs
+        self._thread = thread
+
+    async def store_output(self, attempt: Attempt, generated: Generated) -> Output:
+        """Encode the frames and store the file under the attempt's own name.
+
+        Raises:
+            AttemptAborted: the attempt was told to stop before its file was stored.
+            OutputNotWritten: the encoder or the output store failed.
+        """
+        claim, spec = attempt.claim, attempt.claim.spec
+        name = output_name(claim.request_id, claim.index, claim.attempt, spec.output_format)
+        frames = generated.rendered.frames
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "output")
+            started = monotonic()
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, encode, frames, spec.fps, spec.output_format, path
+            )
+            encoded = monotonic()
+            attempt.check()
+            await self._outputs.put(name, path, spec.output_format.media_type)
+        timings = generated.timings(encode_s=encoded - started, store_s=monotonic() - encoded)
+        count, height, width, _ = frames.shape
+        return Output(
+            name=name,
+            format=spec.output_format,
+            width=width,
+            height=height,
+            num_frames=count,
+            fps=spec.fps,
+            seed=spec.seed,
+            metadata=render_metadata(claim, generated.rendered.made_with, timings),
+        )
+
+    async def succeed(self, claim: Claim, output: Output, measured: Measurement) -> bool:
+        """Publish the output, and delete the files that no request refers to; return False where fenced off."""
+        published = await _write(lambda: self._store.claims.succeed(claim, output, measured))
+        # Nobody will ever ask for this attempt's file, or for those of attempts that died before they could publish.
+        superseded = range(1, claim.attempt) if published else [claim.attempt]
+        names = [output_name(claim.request_id, claim.index, attempt, output.format) for attempt in superseded]
+        try:
+            await self._outputs.delete(names)
+        except OSError as error:
+            logger.warning("files that no request refers to stay behind: %s: %s", names, error)
+        return published
+
+    async def fail(self, claim: Claim, error: RenderError) -> bool:
+        """Record a failure; return False where fenced off."""
+        return await _write(lambda: self._store.claims.fail(claim, error))
+
+    async def cancel(self, claim: Claim) -> bool:
+        """Record the end of a canceled render; return False where fenced off."""
+        return await _write(lambda: self._store.claims.cancel(claim))
+
+    async def release(self, claim: Claim, max_attempts: int) -> bool:
+        """Give the render to another replica; return False where fenced off."""
+        return await _write(lambda: self._store.claims.release(claim, max_attempts))
+
+
+def render_metadata(claim: Claim, made_with: MadeWith, timings: Timings) -> RenderMetadata:
+    """Join what the request asked for, what its pipeline did, and how long each part took in this attempt."""
+    spec = claim.spec
+    return RenderMetadata(
+        recipe=made_with.recipe,
+        sampler=made_with.sampler,
+        shift=made_with.shift,
+        boundary_step=made_with.boundary_step,
+        sampler_assumed=spec.sampler_assumed,
+        sample_steps=spec.sample_steps,
+        guidance_scale=spec.guidance_scale,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
+        trained_with=spec.trained_with,
+        loras=tuple(
+            LoraUse(path=lora.reference, **applied.model_dump())
+            for lora, applied in zip(spec.loras, made_with.loras, strict=True)
+        ),
+        pair_key=spec.pair_key,
+        warnings=spec.warnings,
+        attempt=claim.attempt,
+        runtime=made_with.runtime,
+        timings=timings,
+    )
+
+
+async def _write(write: Callable[[], Awaitable[bool]]) -> bool:
+    """Write an end state, and wait for the store while it does not answer: a finished render is not given up.
+
+    Return False where the claim is no longer valid, and nothing was written.
+    """
+    while True:
+        try:
+            written = await write()
+        except StoreUnavailable as error:
+            logger.warning("%s; the end of the render is written when it is back", error)
+            await asyncio.sleep(STORE_RETRY_S)
+            continue
+        if not written:
+            logger.warning("a newer attempt holds this render; what this one did is dropped")
+        return written

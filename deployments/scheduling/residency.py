@@ -1,0 +1,103 @@
+"""Residency: which LoRA pairs are ready where, on one Generator and in the whole fleet.
+
+A pipeline keeps single LoRAs, while routing goes by pairs (`RenderSpec.pair_key`). A Generator therefore follows which
+pairs are complete, and answers each render with them; the Dispatcher learns from these answers.
+
+    pairs = ResidentPairs()
+    pairs.rendered(spec, rendered.resident)
+    fleet.learned("replica 1", pairs.keys)
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+
+from deployments.scheduling.policy import rank
+from serve_app.spec import RenderSpec
+
+
+class ResidentPairs:
+    """Knows which LoRA pairs one Generator could render without loading anything."""
+
+    def __init__(self) -> None:
+        self._loras: dict[str, frozenset[str]] = {}  # content ids of each pair, the most recently rendered last
+        self._loaded: str | None = None
+
+    def rendered(self, spec: RenderSpec, resident: frozenset[str]) -> None:
+        """Note that `spec` gave frames, after which the LoRAs of these content ids are `resident`."""
+        self._loaded = spec.pair_key
+        self._loras.pop(spec.pair_key, None)
+        self._loras[spec.pair_key] = frozenset(lora.content for lora in spec.loras)
+        self._loras = {pair: loras for pair, loras in self._loras.items() if loras <= resident}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return pair keys, the loaded one first, then by how recently they were rendered."""
+        recent = [pair for pair in reversed(self._loras) if pair != self._loaded]
+        return tuple(recent if self._loaded is None else [self._loaded, *recent])
+
+
+class FleetMemory:
+    """Knows which Generators there are, and which pairs each of them has ready.
+
+    It learns from finished renders at once, and from what replicas publish where it knows nothing yet. It is a hint and
+    never the truth: a wrong entry costs one cold load. The request router asks it from a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._resident: dict[str, tuple[str, ...]] = {}
+        self._copies: Counter[str] = Counter()  # replicas that hold a pair
+        self._alive: frozenset[str] = frozenset()
+        self._wanted: frozenset[str] = frozenset()
+
+    @property
+    def size(self) -> int:
+        """Return how many replicas there were when the router last looked."""
+        return len(self._alive)
+
+    def resident(self, replica_id: str) -> tuple[str, ...]:
+        """Return pairs that the replica has ready, the loaded one first; empty where nothing is known."""
+        return self._resident.get(replica_id, ())
+
+    def elsewhere(self, replica_id: str) -> Collection[str]:
+        """Return pairs that other replicas have ready."""
+        with self._lock:
+            own = frozenset(self._resident.get(replica_id, ()))
+            return {pair for pair, copies in self._copies.items() if copies > (pair in own)}
+
+    def learned(self, replica_id: str, resident: Iterable[str]) -> None:
+        """Take over what a replica says that it has ready."""
+        with self._lock:
+            self._set(replica_id, tuple(resident))
+
+    def forget(self, replica_id: str) -> None:
+        """Take note that a replica was lost, with all that it had."""
+        self.learned(replica_id, ())
+
+    def want(self, pairs: Iterable[str]) -> None:
+        """Set which pairs the oldest waiting renders need."""
+        self._wanted = frozenset(pairs)
+
+    def saw(self, published: Mapping[str, Collection[str]]) -> None:
+        """Take over which replicas there are now, each with the pairs that it published last, maybe none yet."""
+        with self._lock:
+            self._alive = frozenset(published)
+            for gone in self._resident.keys() - published.keys():
+                self._set(gone, ())
+            for replica_id, pairs in published.items():
+                if pairs and replica_id not in self._resident:
+                    self._set(replica_id, tuple(pairs))
+
+    def rank(self, replica_id: str) -> int:
+        """Return how well a free replica suits what waits; 0 is best. See `deployments.scheduling.policy.rank`."""
+        return rank(self.resident(replica_id), self._wanted)
+
+    def _set(self, replica_id: str, resident: tuple[str, ...]) -> None:
+        for pair in self._resident.pop(replica_id, ()):
+            self._copies[pair] -= 1
+            if not self._copies[pair]:
+                del self._copies[pair]
+        self._copies.update(resident)
+        if resident:
+            self._resident[replica_id] = resident
