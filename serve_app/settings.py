@@ -15,9 +15,12 @@ STATE_DIRECTORY = Path("var")
 DEFAULT_MODEL = "wan22_14b_t2v"
 
 
-def wrong_values(error: ValidationError) -> str:
-    """What is wrong with which key, in one line and without the values, which may be secret."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg']}" for e in error.errors())
+def wrong_values(error: ValidationError, whole: str = "args") -> str:
+    """Return what is wrong with which key, in one line; without the values, which may be secret.
+
+    `whole` stands for the key where something is wrong with several together.
+    """
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors())
 
 
 class Profile(StrEnum):

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models import limits
 from serve_app.models.architecture import WanArchitecture
+from serve_app.settings import wrong_values
 from serve_app.spec import PAIR, Expert, Recipe, Sampler
 
 _DOTTED_NAME = r"^[\w.]+:[\w.]+$"
@@ -107,7 +108,7 @@ class ModelCard(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _architecture_from_config(cls, values: Any) -> Any:
-        config = values.get("architecture")
+        config = values.get("architecture") if isinstance(values, Mapping) else None
         if not isinstance(config, Mapping):
             return values
         try:
@@ -178,10 +179,12 @@ class ModelCard(_Frozen):
                 raise ConfigurationInvalid(f"transformer_model: {config} does not exist")
             return self
         try:
-            values = dict(self) | {"architecture": json.loads(config.read_text())}
-            return type(self).model_validate(values)
-        except ValueError as error:
-            raise ConfigurationInvalid(f"transformer_model: {config} is not one of {self.title}: {error}") from error
+            return type(self).model_validate(dict(self) | {"architecture": json.loads(config.read_text())})
+        except json.JSONDecodeError as error:
+            raise ConfigurationInvalid(f"transformer_model: {config} is not JSON: {error}") from error
+        except ValidationError as error:
+            problem = wrong_values(error, "config")
+            raise ConfigurationInvalid(f"transformer_model: {config} is not one of {self.title}: {problem}") from error
 
 
 def load_card(model: str) -> ModelCard:
@@ -193,8 +196,10 @@ def load_card(model: str) -> ModelCard:
     text = Path(model).read_text() if model.endswith(_SUFFIX) and Path(model).is_file() else _own_card(model)
     try:
         return ModelCard.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigurationInvalid(f"model: the card of '{model}' is not valid: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationInvalid(f"model: the card of '{model}' is not YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigurationInvalid(f"model: the card of '{model}': {wrong_values(error, 'card')}") from error
 
 
 def _own_card(model: str) -> str:

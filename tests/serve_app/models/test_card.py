@@ -1,12 +1,21 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import ConfigurationInvalid
-from serve_app.models.card import load_card
-from serve_app.spec import Recipe
+from serve_app.models.card import FrameRule, load_card
+from serve_app.spec import PAIR, Expert, Recipe, Sampler
+from tests.lantern import CARD as LANTERN_FILE
+from tests.serve_app.loras.files import CONFIG, TINY
 
 CARD = load_card("wan22_14b_t2v")
+LANTERN = load_card(str(LANTERN_FILE))  # a card file outside configs/models
 
 
 def test_the_card_says_what_the_reference_does() -> None:
@@ -41,3 +50,62 @@ def test_frames_round_to_whole_latent_frames(frames: int) -> None:
 @pytest.mark.parametrize(("asked", "generated"), [(1, 1), (5, 5), (6, 5), (40, 41), (41, 41), (42, 41)])
 def test_frame_counts_of_the_facts(asked: int, generated: int) -> None:
     assert CARD.round_frames(asked) == generated
+
+
+def test_a_card_file_of_ones_own_describes_a_model_of_other_rules() -> None:
+    assert (CARD.experts, LANTERN.experts) == (PAIR, (Expert.ONLY,))
+    assert (CARD.is_pair, LANTERN.is_pair) == (True, False)
+    assert [LANTERN.round_frames(frames) for frames in (1, 8, 9, 24, 25)] == [1, 1, 9, 17, 25]
+    assert LANTERN.snap(100, Recipe.REFERENCE) == 96
+    assert [LANTERN.default_shift(sampler) for sampler in Sampler] == [7.0, 2.0]
+    assert LANTERN.architecture.title == "Lantern 1B"
+
+
+@pytest.mark.parametrize(("asked", "generated"), [(40, 37), (6, 5), (42, 41), (41, 41), (1, 1)])
+def test_the_frame_counts_of_models_whose_latents_are_made_first(asked: int, generated: int) -> None:
+    assert FrameRule.WHOLE_LATENTS.apply(asked, 4) == generated
+
+
+def test_tokens_follow_the_strides_of_vae_and_patches() -> None:
+    assert CARD.token_count(width=832, height=480, num_frames=41) == 11 * 52 * 30
+    assert LANTERN.token_count(width=96, height=48, num_frames=17) == 3 * 6 * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"experts": ["high"]}, "experts must be"),
+        ({"experts": ["low", "high"]}, "experts must be"),
+        ({"latents": {"channels": 16, "stride": [8, 16, 16]}}, "out_channels"),
+        ({"latents": {"channels": 24, "stride": [8, 0, 16]}}, "stride"),
+        ({"size_divisors": {"reference": 40, "preview": 16}}, "size_divisors.reference must be a multiple of"),
+        ({"size_divisors": {"reference": 128, "preview": 16}}, "64 at most"),
+        ({"size_divisors": {"reference": 48}}, "size_divisors.preview"),
+        ({"pipeline": "tests.lantern.pipeline"}, "pipeline"),
+        ({"frame_rule": "n"}, "frame_rule"),
+        ({"architecture": {"num_layers": 1}}, "architecture lacks 'patch_size'"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_card_that_contradicts_itself_says_where(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(LANTERN_FILE.read_text()) | changes))
+    with pytest.raises(ConfigurationInvalid, match=re.escape(problem)):
+        load_card(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "{unclosed"])
+def test_a_file_that_is_no_card_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationInvalid, match="model: the card of"):
+        load_card(str(path))
+
+
+def test_the_architecture_of_a_checkpoint_on_disk_counts(tmp_path: Path) -> None:
+    config = tmp_path / "transformer" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps(CONFIG))
+    assert CARD.of_checkpoint(str(tmp_path)).architecture == TINY
+    with pytest.raises(ConfigurationInvalid, match=r"not one of Lantern 1B: .*out_channels"):
+        LANTERN.of_checkpoint(str(tmp_path))

@@ -1,0 +1,119 @@
+"""A model that the service does not know, served by a card and a pipeline class alone: `tests.lantern`."""
+
+import os
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.client import Client
+from tests.lantern import CARD
+from tests.lantern.loras import save_lora
+from tests.serve_app.loras.files import full, save
+from tests.service_process import ServiceProcess
+
+REPOSITORY = Path(__file__).parents[2]
+LORA = {"path": "lantern.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def lantern(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A service of the made-up model, whose replicas find its class by its dotted name."""
+    paths = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = ServiceProcess(tmp_path_factory.mktemp("lantern"), {"PYTHONPATH": paths}, model=str(CARD))
+    save_lora(process.directory / "loras" / "lantern.safetensors")
+    save(process.directory / "loras" / "of_another_model.safetensors", full())
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def lamplighter(lantern: ServiceProcess) -> Iterator[Client]:
+    """A client of it."""
+    with Client(lantern.url) as client:
+        yield client
+
+
+def request(*loras: dict[str, Any], **prompt: Any) -> dict[str, Any]:
+    return {
+        "model": "lantern_1b",
+        "loras": list(loras or [LORA]),
+        "prompts": [{"prompt": "a lantern", "output_format": "png", **prompt}],
+    }
+
+
+def rendered(client: Client, body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[np.ndarray]]:
+    """The video, its metadata, and its frames."""
+    request_id = client.submit(body)
+    status = client.wait(request_id)
+    assert status["status"] == "succeeded", status
+    result = client.result(request_id)
+    (video,), (metadata,) = result["outputs"]["videos"], result["metadata"]["prompts"]
+    with zipfile.ZipFile(BytesIO(client.http.get(video["url"]).raise_for_status().content)) as archive:
+        frames = [np.asarray(Image.open(archive.open(name))).astype(float) for name in sorted(archive.namelist())]
+    return video, metadata, frames
+
+
+def test_the_model_is_listed_with_its_own_defaults(lamplighter: Client) -> None:
+    (model,) = lamplighter.http.get("/v1/models").raise_for_status().json()["models"]
+    assert (model["id"], model["base_model"], model["demo"]) == ("lantern_1b", "lantern/base", False)
+    assert (model["resolution_divisor"], model["default_width"], model["default_num_frames"]) == (48, 150, 24)
+
+
+def test_a_render_has_the_cards_defaults_rounded_by_its_own_rules(lamplighter: Client) -> None:
+    video, metadata, frames = rendered(lamplighter, request())
+    assert (video["width"], video["height"]) == (144, 96)  # 150 and 100, floored to 48
+    assert (video["num_frames"], video["fps"], video["seed"]) == (17, 12, 7)  # (24 - 1) // 8 * 8 + 1
+    assert len(frames) == 17
+    assert frames[0].shape == (96, 144, 3)
+    assert (metadata["sample_steps"], metadata["guidance_scale"], metadata["shift"]) == (3, 1.5, 7.0)
+    assert (metadata["recipe"], metadata["sampler"]) == ("reference", "unipc")
+    assert metadata["runtime"]["offload_reason"] == "no weights"
+
+
+def test_the_preview_recipe_has_the_cards_divisor_and_shift(lamplighter: Client) -> None:
+    _, metadata, _ = rendered(lamplighter, {**request(), "recipe": "preview"})
+    assert (metadata["width"], metadata["height"]) == (144, 96)
+    assert (metadata["sampler"], metadata["shift"]) == ("euler", 2.0)
+    _, metadata, _ = rendered(lamplighter, {**request(width=95), "recipe": "preview"})
+    assert metadata["width"] == 80
+
+
+def test_a_lora_of_its_own_architecture_acts_on_its_only_expert(lamplighter: Client, lantern: ServiceProcess) -> None:
+    bright = save_lora(lantern.directory / "loras" / "bright.safetensors", light=0.75)
+    _, metadata, dim = rendered(lamplighter, request(width=64, height=64))
+    (lora,) = metadata["loras"]
+    assert (lora["path"], lora["transformer"], lora["network_multiplier"]) == ("lantern.safetensors", "only", 1.0)
+    assert metadata["warnings"] == []
+    _, _, lit = rendered(lamplighter, request({"path": bright.name}, width=64, height=64))
+    _, _, half = rendered(lamplighter, request({"path": bright.name, "network_multiplier": 0.5}, width=64, height=64))
+    assert {float((one - other).mean()) for one, other in zip(lit, dim, strict=True)} == {25.0}
+    assert half[0].mean() < dim[0].mean() < lit[0].mean()
+
+
+@pytest.mark.parametrize(
+    ("loras", "code"),
+    [
+        ([{"path": "of_another_model.safetensors"}], "LORA_INVALID"),
+        ([{**LORA, "transformer": "high"}], "MOE_FORMAT_NOT_SUPPORTED"),
+        ([LORA, LORA], "SINGLE_LORA_ONLY"),
+    ],
+)
+def test_a_lora_that_does_not_fit_is_refused(lamplighter: Client, loras: list[dict[str, Any]], code: str) -> None:
+    answer = lamplighter.http.post("/v1/inference", json=request(*loras))
+    assert answer.status_code == 400
+    assert answer.json()["detail"]["error"]["code"] == code
+
+
+def test_the_documentation_speaks_of_this_model(lamplighter: Client) -> None:
+    schemas = lamplighter.http.get("/openapi.json").raise_for_status().json()["components"]["schemas"]
+    fields = schemas["PromptItem"]["properties"]
+    assert "multiple of 48" in fields["width"]["description"]
+    assert "(n - 1) // 8 * 8 + 1; 24 when omitted" in fields["num_frames"]["description"]
+    assert schemas["InferenceRequest"]["examples"][0]["model"] == "lantern_1b"
