@@ -1,1 +1,1 @@
-"""The Wan 2.2 T2V A14B runtime; no other package imports torch, diffusers, transformers, peft or accelerate."""
+"""The Wan 2.2 pipeline on diffusers. `runtime` is the door: it puts the other modules together."""

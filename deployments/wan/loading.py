@@ -1,8 +1,8 @@
-"""Loads Wan 2.2 as the reference server does, from directories or from the Hugging Face hub."""
+"""Loading: a diffusers pipeline from checkpoints, in directories or on the Hugging Face Hub."""
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 
+from deployments.pipeline import PipelineOptions
 from serve_app.errors import ConfigurationInvalid
 from serve_app.spec import Expert
 
@@ -39,28 +40,23 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     return _DTYPES[name]
 
 
-def load_pipeline(
-    base_model: str,
-    transformer_model: str,
-    dtype: torch.dtype,
-    hf_token: str | None,
-    experts: Sequence[Expert],
-) -> Any:
-    """Load a WanPipeline into host memory: `experts` from `transformer_model`, everything else from `base_model`.
+def load_pipeline(options: PipelineOptions, dtype: torch.dtype) -> Any:
+    """Load a WanPipeline into host memory: the experts from `transformer_model`, everything else from `base_model`.
 
-    Each is a directory or a hub id. All components get `dtype`, also the VAE and the text encoder, but for the
-    modules that diffusers keeps in float32; the scheduler stays as the base checkpoint ships it.
+    All components get `dtype`, also the VAE and the text encoder, but for the modules that diffusers keeps in float32.
+    The scheduler stays as the base checkpoint ships it.
 
     Raises:
         ConfigurationInvalid: a checkpoint is missing, incomplete or cannot be downloaded.
     """
-    options = {"dtype": dtype, "token": hf_token}
+    token = None if options.hf_token is None else options.hf_token.get_secret_value()
+    arguments = {"dtype": dtype, "token": token}
     # A component given as None is not downloaded from the base checkpoint: 57 GB that would be thrown away.
     absent = dict.fromkeys(COMPONENTS.values())
-    pipe = _from_pretrained(WanPipeline, "base_model", base_model, **absent, **options)
-    for name in (COMPONENTS[expert] for expert in experts):
+    pipe = _from_pretrained(WanPipeline, "base_model", options.base_model, **absent, **arguments)
+    for name in (COMPONENTS[expert] for expert in options.card.experts):
         expert = _from_pretrained(
-            WanTransformer3DModel, "transformer_model", transformer_model, subfolder=name, **options
+            WanTransformer3DModel, "transformer_model", options.transformer_model, subfolder=name, **arguments
         )
         pipe.register_modules(**{name: expert})
     pipe.set_progress_bar_config(disable=True)

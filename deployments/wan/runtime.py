@@ -80,14 +80,12 @@ class WanRuntime:
         dtype = compute_dtype(options.dtype, device)
         if device.type == "cpu":
             settle_cpu()
-        token = None if options.hf_token is None else options.hf_token.get_secret_value()
-        experts = options.card.experts
-        pipe = load_pipeline(options.base_model, options.transformer_model, dtype, token, experts)
+        pipe = load_pipeline(options, dtype)
         plan = make_plan(
             offload=options.offload,
             pristine=options.pristine,
             lora_host_bytes=options.lora_memory_bytes,
-            weights=weight_bytes(pipe, [COMPONENTS[side] for side in experts]),
+            weights=weight_bytes(pipe, [COMPONENTS[side] for side in options.card.experts]),
             free=free_memory(device),
         )
         files = partial(expert_files, options.transformer_model)

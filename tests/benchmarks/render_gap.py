@@ -57,8 +57,9 @@ def gaps(database_url: str, client: Client, request_id: str) -> list[float]:
     with connect(database_url) as connection:
         rows = connection.execute(query.order_by(renders.c.started_at)).all()
     used = timings(client, request_id)
-    free = [row.started_at + used[row.index]["fetch"] + used[row.index]["generate"] for row in rows]
-    return [later.started_at - end for end, (_, later) in zip(free, itertools.pairwise(rows), strict=False)]
+    started = [started_at for _, started_at in rows]
+    free = [started_at + used[index]["fetch"] + used[index]["generate"] for index, started_at in rows]
+    return [later - end for end, (_, later) in zip(free, itertools.pairwise(started), strict=False)]
 
 
 def measure_gaps(client: Client, database_url: str, count: int) -> dict[str, Any]:

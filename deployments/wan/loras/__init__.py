@@ -1,1 +1,1 @@
-"""The LoRAs of a loaded pipeline: what a render asks of its experts is what they become."""
+"""LoRAs of a loaded pipeline: `state` is the door; every switch starts from pristine weights, so it is exact."""

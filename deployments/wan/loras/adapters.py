@@ -1,4 +1,4 @@
-"""LoRAs beside the untouched weights of one expert: PEFT adapters, as the reference server has them."""
+"""PEFT adapters: LoRAs beside the untouched weights of one expert, as the reference server has them."""
 
 import re
 import warnings
@@ -15,14 +15,17 @@ _WEIGHT = ".weight"
 
 
 def takes(changes: Sequence[Change], linear: frozenset[str]) -> bool:
-    """Whether adapters can be all of `changes`: plain LoRA of distinct linear layers, whose weights `linear` names."""
+    """Return whether adapters can express `changes`: plain LoRA of distinct linear layers.
+
+    `linear` names the weights of the expert's linear layers.
+    """
     plain = all(isinstance(change, LowRank) and change.magnitude is None for change in changes)
     parameters = [change.parameter for change in changes]
     return plain and linear.issuperset(parameters) and len(set(parameters)) == len(parameters)
 
 
 def add(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> None:
-    """Put an adapter called `name` around the layers of `changes`, which `takes` agreed to.
+    """Put an adapter called `name` around the layers of `changes`, for which `takes` is true.
 
     Alpha is not multiplied into the weights, as `load_lora_weights` of diffusers 0.42.1 does, but stays a factor.
     For a file without alpha, such as AI Toolkit's, the outcome is that of `load_lora_weights`, bit for bit.
@@ -43,15 +46,15 @@ def add(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> 
 
 
 def form(changes: Sequence[Change]) -> Form:
-    """What two LoRAs must have in common for one adapter to take either: layers, and the rank in each."""
+    """Return what two LoRAs must share so that one adapter can hold either: the layers, and the rank in each."""
     return {change.parameter.removesuffix(_WEIGHT): change.rank for change in changes if isinstance(change, LowRank)}
 
 
 def refill(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> None:
-    """Give the adapter called `name`, of the same form, other contents; `scale_to` is due then.
+    """Give the adapter called `name` other tensors of the same form. Call `scale_to` afterwards.
 
-    The outcome is that of removing it and adding another, which takes a hundred times longer for a full-size expert:
-    PEFT builds a new module around each of 400 layers.
+    The outcome equals removing the adapter and adding another, which takes a hundred times longer for a full-size
+    expert: PEFT builds a new module around each of 400 layers.
     """
     for change in changes:
         if isinstance(change, LowRank):
@@ -62,18 +65,18 @@ def refill(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) 
 
 
 def scale_to(expert: Any, multipliers: Mapping[str, float]) -> None:
-    """Have exactly these adapters act, in this order, with these multipliers."""
+    """Make exactly these adapters act, in this order, with these multipliers."""
     # Per expert: the pipeline's own set_adapters would switch both experts to one adapter name.
     expert.set_adapters(list(multipliers), weights=list(multipliers.values()))
 
 
 def remove_all(expert: Any) -> None:
-    """Leave the expert without any adapter; its weights were never touched."""
+    """Remove every adapter; the expert's weights were never touched."""
     expert.unload_lora()
 
 
 def _config(layers: Mapping[str, LowRank], tensors: Tensors) -> dict[str, Any]:
-    """Arguments of `peft.LoraConfig`: the commonest rank and alpha, and the layers that have others."""
+    """Return arguments of `peft.LoraConfig`: the commonest rank and alpha, and the layers that have others."""
     ranks = {layer: change.rank for layer, change in layers.items()}
     alphas = {layer: change.rank * scale(change, tensors) for layer, change in layers.items()}
     rank, rank_pattern = _commonest(ranks)
@@ -88,6 +91,6 @@ def _config(layers: Mapping[str, LowRank], tensors: Tensors) -> dict[str, Any]:
 
 
 def _commonest(values: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-    """The commonest value, and the others under expressions that match one layer each."""
+    """Return the commonest value, and the others under regular expressions that match one layer each."""
     (common, _), *_ = Counter(values.values()).most_common(1)
     return common, {f"^{re.escape(layer)}": value for layer, value in values.items() if value != common}

@@ -1,4 +1,7 @@
-"""State machine of one expert's LoRAs: what the expert is, and an exact transition from any state to any other."""
+"""State machine of one expert's LoRAs: an exact transition from any state to any other.
+
+A LoRA acts as an adapter (PEFT, beside the weights) where the recipe and its changes allow it, else merged.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +17,7 @@ from serve_app.spec import Expert, LoraFile
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One LoRA in a state. `left_out` names the tensors that have no place in the model."""
+    """One LoRA in a state. `left_out` names tensors that have no place in the model."""
 
     key: LoraKey
     sha256: str | None
@@ -25,7 +28,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an expert is: a function of this alone, whatever it was before.
+    """What an expert is. Its weights and adapters depend on this alone, not on the states before.
 
     `whole`: all of it in the compute dtype, also what diffusers keeps in float32.
     """
@@ -36,7 +39,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A state to go to, and the LoRAs that it takes, one for each use; empty where no tensors are needed."""
+    """A state to go to, and the LoRA of each use; `loras` is empty where no tensors are needed."""
 
     state: State
     loras: tuple[LoadedLora, ...] = ()
@@ -46,25 +49,29 @@ class ExpertLoras:
     """Owns the LoRAs of one expert; nothing else may load, scale, merge or unload one."""
 
     def __init__(self, side: Expert, expert: Any, weights: ExpertWeights) -> None:
-        """`expert` is untouched, the transformer that `weights` is of."""
+        """Take over an untouched transformer; `weights` owns its values."""
         self._side = side
         self._expert = expert
         self._weights = weights
-        self._state: State | None = State()  # None: left in the middle of a change
-        self._forms: list[adapters.Form] = []  # of the adapters that are there, in the order of their uses
+        self._state: State | None = State()  # None: a change failed half-way
+        self._forms: list[adapters.Form] = []  # of the adapters that exist, in the order of their uses
 
     @property
     def state(self) -> State | None:
-        """What the expert is now; None where a change has failed and so has its undoing."""
+        """Return what the expert is now; None where a change failed and undoing it failed, too."""
         return self._state
 
     @property
     def uses(self) -> tuple[Use, ...]:
-        """The LoRAs of the state, in their order."""
+        """Return the LoRAs of the state, in their order."""
         return self._state.uses if self._state else ()
 
     def without_tensors(self, files: Sequence[LoraFile], *, strict: bool, whole: bool) -> Target | None:
-        """The target that these LoRAs mean, if it can be reached from here without looking into any of them."""
+        """Return the target for these LoRAs if it takes no tensors to get there: nothing changes, or only multipliers.
+
+        None otherwise. A merged LoRA needs its tensors for another multiplier, and so does one that starts or stops
+        acting (multiplier 0).
+        """
         if self._state is None or whole != self._state.whole:
             return None
         wanted = [(LoraKey(file.content, strict), file.multiplier) for file in files]
@@ -80,9 +87,9 @@ class ExpertLoras:
         return Target(State(whole, tuple(rescaled)))
 
     def target(self, files: Sequence[LoraFile], loras: Sequence[LoadedLora], *, whole: bool) -> Target:
-        """What these LoRAs mean; `loras` are those of `files`. Nothing changes.
+        """Return the target for these LoRAs; `loras` are those of `files`. Nothing changes yet.
 
-        Adapters where `whole` is false and adapters can express every LoRA that acts, else all of them merged.
+        All act as adapters where `whole` is false and adapters can express every LoRA that acts; else all are merged.
 
         Raises:
             LoraNotLoaded: a change does not fit the expert.
@@ -116,9 +123,9 @@ class ExpertLoras:
             raise not_loaded(file, "it was trained on a model of another size", misfits)
 
     def become(self, target: Target) -> None:
-        """Go to `target`; if that raises, the expert is in no state to render, and `clear` is due.
+        """Go to `target`. If that raises, call `clear` before the next render.
 
-        Needs the expert without offload hooks.
+        The expert must have no offload hooks.
         """
         names = self._adapter_names(target.state)
         if target.loras or not target.state.uses:
@@ -141,7 +148,7 @@ class ExpertLoras:
         self._state = target.state
 
     def _can_refill(self, before: State | None, target: Target) -> bool:
-        """Whether the adapters that are there need other contents only."""
+        """Return whether the existing adapters fit as they are, and only need other tensors."""
         applications = [use.application for use in target.state.uses]
         return (
             before is not None
@@ -155,7 +162,7 @@ class ExpertLoras:
         return [adapters.form(lora.contents.changes_for(self._side)) for _, lora in self._adapted(target)]
 
     def _adapted(self, target: Target) -> list[tuple[int, LoadedLora]]:
-        """The LoRAs that act as adapters, with their positions among all."""
+        """Return the LoRAs that act as adapters, with their positions among all."""
         uses = enumerate(target.state.uses)
         return [(index, target.loras[index]) for index, use in uses if use.application is Application.ADAPTER]
 
@@ -164,11 +171,11 @@ class ExpertLoras:
             into(self._expert, names[index], lora.contents.changes_for(self._side), lora.tensors)
 
     def clear(self) -> None:
-        """Become the base model, from any state, also from the middle of a change."""
+        """Become the base model, from any state, also after a change that failed half-way."""
         self.become(Target(State()))
 
     def _adapter_names(self, state: State) -> list[str]:
-        first = f"{self._side.value}_noise"  # the reference server's name for it
+        first = f"{self._side.value}_noise"  # the reference server's names
         return [first if index == 0 else f"{first}_{index + 1}" for index in range(len(state.uses))]
 
     def _merges(self, target: Target) -> dict[str, list[Part]]:

@@ -1,4 +1,4 @@
-"""The weights of one expert: as loaded, wholly in the compute dtype, or with LoRAs merged into them."""
+"""Merged weights of one expert: as loaded, wholly in the compute dtype, or with LoRAs merged into them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,23 +14,23 @@ Merges = Mapping[str, Sequence[Part]]  # by parameter
 class ExpertWeights:
     """Owns the values of one expert's parameters and buffers; nothing else may change them.
 
-    Every change starts from the original, and going back copies the original back, so that no switch leaves a trace.
-    A render may be interrupted anywhere: a tensor counts as changed before it is.
+    Every change starts from the original, and undoing it copies the original back. Nothing is subtracted, so no
+    switch leaves a rounding error. A change may fail at any point, so a tensor is marked as changed before it is.
     """
 
     def __init__(self, expert: Any, dtype: torch.dtype, compute: torch.device, pristine: Pristine) -> None:
-        """`expert` is untouched and computes in `dtype`; merging computes on the device `compute`."""
+        """Take over an untouched expert that computes in `dtype`; merging runs on the device `compute`."""
         self._expert = expert
         self._dtype = dtype
         self._compute = compute
         self._pristine = pristine
         self._changed: set[str] = set()
-        self._cast: set[str] = set()  # of the changed, those that are the original in `dtype` and no more
+        self._cast: set[str] = set()  # of the changed ones, those that are only the original cast to `dtype`
         self.shapes: dict[str, Shape] = {name: tuple(value.shape) for name, value in expert.named_parameters()}
         self.linear: frozenset[str] = frozenset(
             f"{name}.weight" for name, module in expert.named_modules() if isinstance(module, torch.nn.Linear)
         )
-        # What diffusers keeps in float32, and the rotary embedding's tables: AI Toolkit casts these, too.
+        # What diffusers keeps in float32, and the tables of the rotary embedding: AI Toolkit casts these, too.
         self._finer = {
             name: value.dtype
             for name, value in self._tensors()
@@ -38,12 +38,12 @@ class ExpertWeights:
         }
 
     def become(self, merges: Merges, *, whole: bool) -> None:
-        """The original values with `merges` added; without any, the original values themselves.
+        """Set every tensor to its original with `merges` added; a tensor without a merge becomes its original.
 
         `whole`: everything in the compute dtype, also what diffusers keeps in float32. A merge then starts from the
         original in that dtype.
 
-        Needs the expert without adapters and hooks. If it raises, call it again, with whatever values are wanted.
+        The expert must have no adapters and no hooks. After an error, call it again with the values that are wanted.
 
         Raises:
             torch.OutOfMemoryError: the device has no room for one parameter in float32, a few times.
@@ -64,7 +64,7 @@ class ExpertWeights:
             _write(tensors[name], merge(start, parts).to(dtype))
 
     def _before_change(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        """The original value of the tensor, which counts as changed from now on."""
+        """Return the original of a tensor, and mark the tensor as changed from now on."""
         if name in self._changed:
             self._cast.discard(name)
             return self._pristine.get(name)

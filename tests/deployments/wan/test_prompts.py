@@ -10,7 +10,7 @@ import torch
 from deployments.wan.demo import DemoCheckpoint
 from deployments.wan.loading import load_pipeline
 from deployments.wan.prompts import PromptEmbeddings
-from serve_app.spec import PAIR
+from tests.deployments.wan.conftest import options_for
 
 _CPU = torch.device("cpu")
 _ODD = "  a  woman &amp; a&nbsp;horse   “quoted” café—夜\n🦊 "
@@ -19,7 +19,7 @@ _ODD = "  a  woman &amp; a&nbsp;horse   “quoted” café—夜\n🦊 "
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def pipe(request: pytest.FixtureRequest, demo_checkpoint: DemoCheckpoint) -> Any:
     dtype = getattr(torch, request.param)
-    return load_pipeline(str(demo_checkpoint.base), str(demo_checkpoint.transformers), dtype, None, PAIR)
+    return load_pipeline(options_for(demo_checkpoint), dtype)
 
 
 @pytest.fixture
