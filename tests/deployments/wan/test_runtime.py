@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
-from safetensors.torch import load_file, save_file
 
 import deployments.wan.memory.offload as offload_module
 import deployments.wan.runtime as runtime_module
@@ -21,7 +20,7 @@ from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
-from serve_app.errors import ConfigurationInvalid, LoraNotLoaded, OutOfMemory, RenderFailed
+from serve_app.errors import ConfigurationInvalid, LoraChanged, OutOfMemory, RenderFailed
 from serve_app.models.card import load_card
 from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
@@ -36,6 +35,7 @@ from tests.deployments.wan.conftest import (
     options_for,
     render_with,
 )
+from tests.deployments.wan.held import held
 
 _NEGATIVE = "blurry, low quality"
 
@@ -275,21 +275,20 @@ def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(
     with pytest.raises(OutOfMemory):
         frames_of(runtime, make_spec(), _exhaust)
     applied.clear()
-    (tmp_path / "broken.safetensors").write_bytes(b"not a safetensors file")
-    with pytest.raises(LoraNotLoaded):
-        frames_of(runtime, make_spec(lora_file(Expert.HIGH, tmp_path / "broken.safetensors")))
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(Path(high.location).read_bytes())
+    spec = make_spec(lora_file(Expert.HIGH, path))
+    with held(runtime.lacking(spec), runtime._pipe.transformer.config, strict=True) as files:
+        path.unlink()
+        with pytest.raises(LoraChanged):
+            runtime.render(spec, files, lambda _: None)
     assert set(applied) == {OffloadMode.MODEL}
 
 
-def test_numbers_that_are_not_finite_fail_the_render(
-    render: Render, low: LoraFile, demo_loras: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_numbers_that_are_not_finite_fail_the_render(render: Render, low: LoraFile) -> None:
     expected = render(low)
-    tensors = load_file(demo_loras[1])
-    tensors["diffusion_model.blocks.0.ffn.2.lora_B.weight"].fill_(float("nan"))
-    save_file(tensors, tmp_path / "nan.safetensors")
     with pytest.raises(RenderFailed, match="not finite"):
-        render(lora_file(Expert.LOW, tmp_path / "nan.safetensors"))
+        render(low.model_copy(update={"multiplier": 1e38}))
     np.testing.assert_array_equal(render(low), expected)
 
 
