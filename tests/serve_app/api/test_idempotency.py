@@ -88,3 +88,11 @@ async def test_a_key_of_a_wrong_form_is_refused(api: Api, key: str) -> None:
     assert answer.json()["detail"]["error"]["code"] == "HEADER_INVALID"
     assert "Idempotency-Key" in answer.json()["detail"]["error"]["message"]
     api.must_be_untouched()
+
+
+async def test_observers_hear_of_a_request_once_however_often_it_is_sent(api: Api) -> None:
+    headers = {"Idempotency-Key": "observed"}
+    first, again = [await api.http.post("/v1/inference", json=body({}, {}), headers=headers) for _ in range(2)]
+    (heard,) = api.observed.requests
+    assert heard.id == first.json()["request_id"] == again.json()["request_id"]
+    assert len(heard.specs) == 2
