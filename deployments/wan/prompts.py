@@ -1,9 +1,9 @@
 """Prompt embeddings in an LRU cache: a text that comes again, as the negative prompt mostly does, costs no encoding."""
 
-from collections import OrderedDict
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from serve_app.spec import RenderSpec
 
@@ -21,9 +21,7 @@ class PromptEmbeddings:
         """Encode with `pipe`, for experts that compute on `device`; keep up to `capacity_bytes` of embeddings."""
         self._pipe = pipe
         self._device = device
-        self._capacity = capacity_bytes
-        self._size = 0
-        self._embeddings: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._embeddings: LRUCache[str, torch.Tensor] = LRUCache(capacity_bytes, lambda embedding: embedding.nbytes)
 
     def arguments(self, spec: RenderSpec) -> dict[str, torch.Tensor]:
         """Return the pipeline's arguments in place of the spec's prompts."""
@@ -34,11 +32,12 @@ class PromptEmbeddings:
 
     def get(self, text: str) -> torch.Tensor:
         """Return the embedding of `text` on the device, to be passed to the pipeline and not to be changed."""
-        if text in self._embeddings:
-            self._embeddings.move_to_end(text)
-            return self._embeddings[text].to(self._device)
+        known = self._embeddings.get(text)
+        if known is not None:
+            return known.to(self._device)
         embedding = self._encode(text)
-        self._keep(text, embedding.cpu())
+        if embedding.nbytes <= self._embeddings.maxsize:
+            self._embeddings[text] = embedding.cpu()
         return embedding
 
     @torch.no_grad()
@@ -49,10 +48,3 @@ class PromptEmbeddings:
             prompt=text, do_classifier_free_guidance=False, max_sequence_length=_MAX_TOKENS, device=self._device
         )
         return embedding
-
-    def _keep(self, text: str, embedding: torch.Tensor) -> None:
-        self._embeddings[text] = embedding
-        self._size += embedding.nbytes
-        while self._size > self._capacity:
-            _, oldest = self._embeddings.popitem(last=False)
-            self._size -= oldest.nbytes
