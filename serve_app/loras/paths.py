@@ -1,16 +1,16 @@
-"""Which file under `lora_root` a client means by a path. Addresses elsewhere are the business of `loras.sources`."""
+"""Path traversal guard: which file under `lora_root` a client means by a path. Remote addresses: `loras.sources`."""
 
 import errno
 import stat
 from pathlib import Path, PurePosixPath
 
-from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError
+from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_problem
 
 _RELATIVE = "write it relative to the service's lora_root, as in 'my_lora_high_noise.safetensors'"
 
 
 def resolve(reference: str, root: Path) -> Path:
-    """The regular file under `root` that `reference` names: absolute, without symlinks.
+    """Return the regular file under `root` that `reference` names: absolute, without symlinks.
 
     `reference` is POSIX, relative to `root`; `~` is an ordinary character. Symlinks may point anywhere inside root.
 
@@ -34,7 +34,7 @@ def resolve(reference: str, root: Path) -> Path:
 
 
 def unreadable(reference: str, error: OSError) -> RequestError:
-    """What the client is told when the file cannot be opened. An error that is not about the file is raised again."""
+    """Return the error for a file that cannot be opened; raise `error` again where it is not about the file."""
     if isinstance(error, PermissionError):
         return _refused(reference, "this service has no permission to read it; change the file's mode or owner")
     if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ENAMETOOLONG:
@@ -50,15 +50,16 @@ def _check_spelling(reference: str) -> None:
 
 def _spelling_problem(reference: str) -> str | None:
     path = PurePosixPath(reference)
-    problems = {
-        f"it is empty; {_RELATIVE}": not reference.strip(),
-        "it contains a NUL character; remove it": "\0" in reference,
-        "it is not valid Unicode; remove the unpaired surrogate": not _is_unicode(reference),
-        f"it contains a backslash; separate folders with '/' and {_RELATIVE}": "\\" in reference,
-        f"it is absolute; {_RELATIVE}": path.is_absolute(),
-        f"it contains '..'; {_RELATIVE}": ".." in path.parts,
-    }
-    return next((problem for problem, found in problems.items() if found), None)
+    return first_problem(
+        {
+            f"it is empty; {_RELATIVE}": not reference.strip(),
+            "it contains a NUL character; remove it": "\0" in reference,
+            "it is not valid Unicode; remove the unpaired surrogate": not _is_unicode(reference),
+            f"it contains a backslash; separate folders with '/' and {_RELATIVE}": "\\" in reference,
+            f"it is absolute; {_RELATIVE}": path.is_absolute(),
+            f"it contains '..'; {_RELATIVE}": ".." in path.parts,
+        }
+    )
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,4 +1,9 @@
-"""Downloaded LoRA files of one node, known by their content, for all processes that share a directory."""
+"""Content-addressed LRU cache of downloaded LoRA files, for all processes of a node that share a directory.
+
+cache = LoraCache(directory, max_bytes)
+with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads what is not here
+    cached.path, cached.sha256
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,9 +13,8 @@ from io import FileIO
 from pathlib import Path
 
 from serve_app.errors import ConfigurationInvalid, LoraSourceUnavailable
-from serve_app.loras.cache import locks
-from serve_app.loras.cache.partial import Partial, full
-from serve_app.loras.cache.shelf import Shelf
+from serve_app.loras.cache import disk
+from serve_app.loras.cache.disk import CacheDirectory, Partial, full
 
 Fill = Callable[[Partial], None]  # completes the file
 _POLL_S = 0.05
@@ -40,7 +44,7 @@ class _Held:
 class LoraCache:
     """A directory of at most `max_bytes`, from which the least recently used files go, but none that is in use.
 
-    Thread-safe, also between processes; it blocks. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
+    Thread-safe, also between processes; it bdisk. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
 
     Raises:
         ConfigurationInvalid: nothing can be kept in the directory.
@@ -49,7 +53,7 @@ class LoraCache:
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         try:
-            self._shelf = Shelf(directory)
+            self._directory = CacheDirectory(directory)
         except OSError as error:
             raise ConfigurationInvalid(
                 f"lora_cache_dir is no directory that can be used: {error.strerror}: {directory}",
@@ -58,10 +62,10 @@ class LoraCache:
 
     @contextmanager
     def hold(self, content: str, fill: Fill, name: str, *, wait_s: float) -> Iterator[CachedFile]:
-        """The file with that content, in use as long as the block runs.
+        """Hold the file with that content while the block runs: it is not evicted.
 
-        If it is not here, `fill` completes it, while others who want it wait, up to `wait_s` seconds. A download that
-        was interrupted, even by a kill, is given to `fill` as far as it came. `name` is for errors.
+        If it is not here, `fill` completes it, while others who want it wait up to `wait_s` seconds (single-flight).
+        A download that was interrupted, even by a kill, is given to `fill` as far as it came. `name` is for errors.
 
         Raises:
             LoraSourceUnavailable: there is no room, or another download of it takes too long.
@@ -74,7 +78,7 @@ class LoraCache:
 
     @contextmanager
     def hold_new(self, key: str, fill: Fill, name: str, *, wait_s: float) -> Iterator[CachedFile]:
-        """As `hold`, for a file that is known by where it comes from only: it is downloaded every time, from its start.
+        """Hold a file that is known only by where it comes from: it is downloaded every time, from its start.
 
         Its bytes can be held by their SHA-256 from then on.
         """
@@ -90,26 +94,26 @@ class LoraCache:
     @contextmanager
     def _yielded(self, held: _Held) -> Iterator[CachedFile]:
         with closing(held.file):
-            yield CachedFile(self._shelf.blob(held.sha256), held.sha256)
+            yield CachedFile(self._directory.blob(held.sha256), held.sha256)
 
     def _used(self, content: str) -> _Held | None:
-        sha256 = content if _is_sha256(content) else self._shelf.sha256_of(content)
+        sha256 = content if _is_sha256(content) else self._directory.sha256_of(content)
         if sha256 is None:
             return None
-        path = self._shelf.blob(sha256)
-        file = locks.opened(path)
+        path = self._directory.blob(sha256)
+        file = disk.opened(path)
         if file is None:
             return None
-        locks.share(file)
-        if not locks.is_at(file, path):  # removed before it was locked
+        disk.share(file)
+        if not disk.is_at(file, path):  # removed before it was locked
             file.close()
             return None
-        self._shelf.used(sha256)
+        self._directory.used(sha256)
         return _Held(file, sha256)
 
     def _downloaded(self, content: str, fill: Fill, name: str, wait_s: float) -> _Held:
         path, file = self._claimed(content, name, wait_s)
-        held = self._used(content)  # somebody else may have been faster
+        held = self._used(content)  # another process may have been faster
         if held is None:
             return self._completed(path, file, content, fill, name)
         path.unlink()
@@ -117,12 +121,12 @@ class LoraCache:
         return held
 
     def _claimed(self, content: str, name: str, wait_s: float) -> tuple[Path, FileIO]:
-        """The file to download into, for this caller alone."""
-        path = self._shelf.partial(content)
+        """Return the file to download into, locked for this caller."""
+        path = self._directory.partial(content)
         end = time.monotonic() + wait_s
         while True:
-            file = locks.created(path)
-            if locks.lock_exclusively(file) and locks.is_at(file, path):
+            file = disk.created(path)
+            if disk.lock_exclusively(file) and disk.is_at(file, path):
                 return path, file
             file.close()
             if time.monotonic() >= end:
@@ -138,25 +142,25 @@ class LoraCache:
             partial.finish()
             return self._published(path, file, content, partial.sha256)
         except BaseException:
-            file.close()  # and with it the lock; the next one goes on from here
+            file.close()  # and with it the lock; the next holder resumes from here
             raise
 
     def _published(self, path: Path, file: FileIO, content: str, sha256: str) -> _Held:
-        with self._shelf.guarded():
+        with self._directory.guarded():
             held = self._used(sha256)
             if held is None:
-                path.rename(self._shelf.blob(sha256))
-                locks.share(file)
+                path.rename(self._directory.blob(sha256))
+                disk.share(file)
                 held = _Held(file, sha256)
             else:
                 path.unlink()
                 file.close()
             if not _is_sha256(content):
-                self._shelf.remember(content, sha256)
+                self._directory.remember(content, sha256)
         return held
 
     def _make_room(self, more: int, name: str) -> None:
-        lacking = self._shelf.lacking(more, self._max_bytes) if more <= self._max_bytes else more
+        lacking = self._directory.lacking(more, self._max_bytes) if more <= self._max_bytes else more
         if lacking:
             raise full(
                 name, f"{lacking} bytes are missing in the LoRA cache, whose files are in use; see lora_cache_gib"

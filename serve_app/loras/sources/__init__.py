@@ -1,8 +1,7 @@
 """Where LoRA files come from: `lora_root`, web servers, the Hugging Face Hub, object stores."""
 
-from serve_app.loras.sources.located import Located, is_remote
-from serve_app.loras.sources.lora_sources import LoraSources
-from serve_app.loras.sources.policy import SourcePolicy
+from serve_app.loras.sources.base import Located, SourcePolicy, is_remote
+from serve_app.loras.sources.sources import LoraSources
 from serve_app.loras.sources.wording import shown
 
 __all__ = ["Located", "LoraSources", "SourcePolicy", "is_remote", "shown"]

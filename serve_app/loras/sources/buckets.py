@@ -1,4 +1,4 @@
-"""Files in object stores, reached through obstore as outputs are: S3, Google Cloud Storage, Azure."""
+"""Object stores as LoRA sources, through obstore: S3, Google Cloud Storage, Azure Blob Storage."""
 
 import os
 import re
@@ -11,12 +11,10 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from serve_app.loras.sources.deadline import Deadline
-from serve_app.loras.sources.faults import Changed, Transient, attempt
-from serve_app.loras.sources.located import Located, Part, identity
-from serve_app.loras.sources.policy import SourcePolicy
-from serve_app.loras.sources.remote import RemoteSource
-from serve_app.loras.sources.wording import not_found, refused, too_large
+from serve_app.errors import first_problem
+from serve_app.loras.sources.base import Changed, Located, Part, RemoteSource, SourcePolicy, identity
+from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
+from serve_app.net import Deadline, Transient
 from serve_app.spec import Expert
 
 if TYPE_CHECKING:
@@ -93,13 +91,16 @@ class BucketSource(RemoteSource):
         scheme, _, rest = location.partition("://")
         bucket, _, key = rest.partition("/")
         place = f"{scheme.lower()}://{bucket}"
-        problems = {
-            f"name a bucket and a file in it, as in {scheme}://bucket/folder/file.safetensors": not (bucket and key),
-            "it holds a user name or password; credentials belong in the service's environment": "@" in bucket,
-            "its bucket's name is not possible; check the spelling": not _BUCKET.fullmatch(bucket),
-            f"{place} is none of the buckets that LoRAs may come from (lora_hosts)": not self._policy.allows(place),
-        }
-        problem = next((problem for problem, found in problems.items() if found), None)
+        problem = first_problem(
+            {
+                f"name a bucket and a file in it, as in {scheme}://bucket/folder/file.safetensors": not (
+                    bucket and key
+                ),
+                "it holds a user name or password; credentials belong in the service's environment": "@" in bucket,
+                "its bucket's name is not possible; check the spelling": not _BUCKET.fullmatch(bucket),
+                f"{place} is none of the buckets that LoRAs may come from (lora_hosts)": not self._policy.allows(place),
+            }
+        )
         if problem is not None:
             raise refused(name, problem)
         try:
@@ -121,7 +122,7 @@ class BucketSource(RemoteSource):
 
 
 def _environment(scheme: str) -> dict[str, str]:
-    """What the environment says of the client itself, which obstore reads only where no option is given at all."""
+    """Return what the environment says of the client itself; obstore reads it only where no option is given at all."""
     named = {option: f"{_PREFIXES[scheme]}_{option.upper()}" for option in _CLIENT_OPTIONS}
     return {option: os.environ[name] for option, name in named.items() if name in os.environ}
 
@@ -137,7 +138,7 @@ def _chunks(found: "GetResult", name: str) -> Iterator[bytes]:
 
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """Turns what obstore raises into faults without its text, which quotes whole responses, signatures included."""
+    """Turn what obstore raises into faults without its text, which quotes whole responses, signatures included."""
     try:
         yield
     except FileNotFoundError:

@@ -1,36 +1,55 @@
-"""Files on the Hugging Face Hub: looked up through huggingface_hub, downloaded like all others, under their guards."""
+"""Hugging Face Hub as a LoRA source: looked up through huggingface_hub, downloaded under the same guard as the rest."""
 
 import re
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
-from serve_app.errors import ServiceError
-from serve_app.loras.sources import ranges
-from serve_app.loras.sources.candidates import choose
-from serve_app.loras.sources.deadline import Deadline
-from serve_app.loras.sources.exchange import Exchange
-from serve_app.loras.sources.faults import Forbidden, Transient, attempt
-from serve_app.loras.sources.hub_names import HubFile, parse_link, parse_pinned, parse_reference
-from serve_app.loras.sources.located import Located, Part, identity
-from serve_app.loras.sources.policy import SourcePolicy
-from serve_app.loras.sources.remote import RemoteSource
-from serve_app.loras.sources.wording import not_found, refused, too_large, unavailable
+from serve_app.errors import LoraPathRefused, ServiceError, first_problem
+from serve_app.loras.sides import files_for
+from serve_app.loras.sources.base import Located, Part, RemoteSource, SourcePolicy, identity
+from serve_app.loras.sources.web import busy, byte_range
+from serve_app.loras.sources.wording import attempt, not_found, refused, too_large, unavailable
+from serve_app.net import Client, Deadline, HostForbidden, Transient
 from serve_app.spec import Expert
 
-T = TypeVar("T")
+Result = TypeVar("Result")
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
+_REFS = r"refs/(?:pr|convert)/[^/@]+"  # the revisions that have slashes in their names
+_REFERENCE = re.compile(rf"([^/@]+/[^/@]+)(?:@({_REFS}|[^/@]+))?(?:/([^@]*))?(?:@([^@]+))?")
+_LINK = re.compile(rf"([^/]+/[^/]+)/(?:blob|resolve|raw)/({_REFS}|[^/]+)/(.+)")
+_FOLDER = re.compile(r"[^/]+/[^/]+(?:/tree(?:/.*)?)?")
+_PINNED = re.compile(r"hf://([^/]+/[^/]+)/(.+)@([0-9a-f]{40})", re.DOTALL)
+_HOW = "write hf://org/repository/file.safetensors@revision"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NO_ACCESS = (
     "the Hub denies access to it: send hf_token of an account that may read the repository, and accept its conditions "
     "on its page if it is gated"
 )
+_SHOWN = 20  # candidates in an error
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a model repository. None: the only file, the main branch."""
+
+    repository: str
+    file: str | None
+    revision: str | None
+
+    def pinned(self, commit: str) -> str:
+        """Return the address of the file as it is in `commit`."""
+        return f"hf://{self.repository}/{self.file}@{commit}"
 
 
 class HubSource(RemoteSource):
@@ -40,9 +59,9 @@ class HubSource(RemoteSource):
     large files. Without a token of the client's the policy's is used, never one that lies about on this machine.
     """
 
-    def __init__(self, policy: SourcePolicy, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, policy: SourcePolicy, context: ssl.SSLContext) -> None:
         self._policy = policy
-        self._ssl_context = ssl_context
+        self._context = context
 
     def locate(self, reference: str, name: str, *, token: str | None, expert: Expert | None) -> Located:
         """See `RemoteSource`."""
@@ -73,15 +92,15 @@ class HubSource(RemoteSource):
         # What lies at a commit does not change, so there is nothing to compare with `content`.
         url = self._url(parse_pinned(location))
         with (
-            Exchange(self._policy, deadline, self._ssl_context) as exchange,
-            ranges.opened(exchange, url, name, start=start, stop=stop, token=self._token(token)) as part,
+            Client(self._policy, deadline, self._context) as client,
+            byte_range(client, url, name, start=start, stop=stop, token=self._token(token)) as part,
         ):
             yield part
 
     def _named(
         self, asked: HubFile, name: str, token: str | None, expert: Expert | None, deadline: Deadline
     ) -> HubFile:
-        """The file that is meant by its repository alone, in the commit whose listing was read."""
+        """Choose the file of a repository that is named alone, in the commit whose listing was read."""
         api = HfApi(endpoint=self._policy.hub, token=self._token(token) or False)
         info = self._asked(
             lambda: api.model_info(asked.repository, revision=asked.revision, timeout=self._timeout(deadline)),
@@ -111,7 +130,7 @@ class HubSource(RemoteSource):
             file_name=str(asked.file).rpartition("/")[2],
         )
 
-    def _asked(self, work: Callable[[], T], name: str, deadline: Deadline) -> T:
+    def _asked(self, work: Callable[[], Result], name: str, deadline: Deadline) -> Result:
         return attempt(lambda: _translated(work, name), self._policy, deadline, name)
 
     def _url(self, file: HubFile) -> str:
@@ -128,11 +147,11 @@ class HubSource(RemoteSource):
     def _check_hub(self) -> None:
         host = httpx2.URL(self._policy.hub).host
         if not self._policy.allows(host):
-            raise Forbidden(f"its host {host!r} is none of those that LoRAs may come from (lora_hosts)")
+            raise HostForbidden(host)
 
 
-def _translated(work: Callable[[], T], name: str) -> T:
-    """The result of `work`, whose errors become ours. Theirs quote requests."""
+def _translated(work: Callable[[], Result], name: str) -> Result:
+    """Return the result of `work`, whose errors become ours. Theirs quote requests."""
     try:
         return work()
     except ServiceError:
@@ -153,6 +172,74 @@ def _answered(error: HfHubHTTPError, name: str) -> Exception:
         return refused(name, _NO_ACCESS)
     if status in (404, 410):
         return not_found(name)
-    return ranges.busy(status, error.response.headers.get("retry-after", "")) or refused(
+    return busy(status, error.response.headers.get("retry-after", "")) or refused(
         name, f"the Hub answers {status}; check the name"
     )
+
+
+def choose(files: Sequence[str], expert: Expert | None, name: str) -> str:
+    """Return the only LoRA file among a repository's `files`, or the only one for `expert` by the side rule.
+
+    Raises:
+        LoraPathRefused: none can be told from the others; details: `candidates`, the first 20.
+    """
+    candidates = sorted(file for file in files if file.lower().endswith(".safetensors"))
+    for fitting in (candidates, files_for(expert, candidates) if expert else []):
+        if len(fitting) == 1:
+            return fitting[0]
+    reason = "no .safetensors file is in the repository"
+    if candidates:
+        reason = f"{len(candidates)} files are in the repository; add one of them to the path: "
+        reason += ", ".join(candidates[:_SHOWN])
+    raise LoraPathRefused(f"LoRA path {name!r} is refused: {reason}", {"path": name, "candidates": candidates[:_SHOWN]})
+
+
+def parse_pinned(location: str) -> HubFile:
+    """Parse what `HubFile.pinned` wrote."""
+    found = _PINNED.fullmatch(location)
+    if found is None:
+        raise ValueError(f"no location on the Hub: {location!r}")
+    return HubFile(found[1], found[2], found[3])
+
+
+def parse_reference(reference: str, name: str) -> HubFile:
+    """Parse `hf://org/repository[/file][@revision]`; the revision may also stand behind the repository.
+
+    Raises:
+        LoraPathRefused: it is something else.
+    """
+    found = _REFERENCE.fullmatch(reference.strip().partition("://")[2])
+    if found is None or (found[2] and found[4]):
+        raise refused(name, f"it names no file of the Hub; {_HOW}")
+    revision = found[2] or found[4]
+    return _valid(HubFile(found[1], found[3] or None, unquote(revision) if revision else None), name)
+
+
+def parse_link(url: httpx2.URL, name: str) -> HubFile:
+    """Parse the address of a file's page on the Hub (`blob`) or of the file itself (`resolve`).
+
+    Raises:
+        LoraPathRefused: it is another page; the reason says what to write instead.
+    """
+    path = url.raw_path.decode("ascii").partition("?")[0].strip("/")
+    found = _LINK.fullmatch(path)
+    if found is not None:
+        return _valid(HubFile(found[1], unquote(found[3]), unquote(found[2])), name)
+    folder = _FOLDER.fullmatch(path)
+    if folder is not None:
+        raise refused(name, f"it is a page that lists files; open the file's own page, or {_HOW}")
+    raise refused(name, f"it is no link to a file of a model repository; {_HOW}")
+
+
+def _valid(file: HubFile, name: str) -> HubFile:
+    parts = (file.file or "x").split("/")
+    problem = first_problem(
+        {
+            "its repository's name is not possible": not _REPOSITORY.fullmatch(file.repository),
+            "its revision's name is not possible": file.revision is not None and not _REVISION.fullmatch(file.revision),
+            "its file's name is not possible": not {"", ".", ".."}.isdisjoint(parts),
+        }
+    )
+    if problem is not None:
+        raise refused(name, f"{problem}; {_HOW}")
+    return file

@@ -1,28 +1,48 @@
-"""Files on any web server."""
+"""Web servers as LoRA sources: HTTP byte ranges (RFC 9110), and what the many ways to answer mean."""
 
 import hashlib
+import re
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import httpx2
+
 from serve_app.loras.cache import LoraCache, Partial
-from serve_app.loras.formats.header import header_bytes_needed
-from serve_app.loras.sources import ranges
-from serve_app.loras.sources.beginning import FIRST_GUESS, read_up_to, refuse_foreign
-from serve_app.loras.sources.deadline import Deadline
-from serve_app.loras.sources.download import download
-from serve_app.loras.sources.exchange import Exchange
-from serve_app.loras.sources.faults import Changed, attempt
-from serve_app.loras.sources.located import Located, Part, identity, is_identity
-from serve_app.loras.sources.policy import SourcePolicy
-from serve_app.loras.sources.ranges import WebPart
-from serve_app.loras.sources.remote import RemoteSource
-from serve_app.loras.sources.wording import too_large
+from serve_app.loras.formats.header import describe_wrong_format, header_bytes_needed
+from serve_app.loras.refusals import invalid
+from serve_app.loras.sources.base import Changed, Located, Part, RemoteSource, SourcePolicy, identity, is_identity
+from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to, refuse_foreign
+from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
+from serve_app.net import Client, Deadline, Transient
 from serve_app.spec import Expert
 
 _LONGEST_NAME = 200
+_OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
+_GONE = frozenset({404, 410})
+_DENIED = frozenset({401, 403, 407, 451})
+_BUSY = frozenset({408, 425, 429})
+_SERVER_ERROR = 500
+_PAGES = ("text/html", "application/xhtml+xml")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_FILE_NAME = re.compile(r"""filename\*?=(?:UTF-8'[^']*')?"?([^";]+)"?""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class WebPart(Part):
+    """A byte range from a web server.
+
+    `validator` is the entity tag, else the time of the last modification, else None.
+    """
+
+    is_range: bool  # the server gives parts; otherwise `start` is 0
+    validator: str | None
+    file_name: str | None  # as the server calls it
 
 
 class WebSource(RemoteSource):
@@ -32,10 +52,10 @@ class WebSource(RemoteSource):
     none of these, or no ranges, all of it is downloaded into the cache to know it by its SHA-256.
     """
 
-    def __init__(self, policy: SourcePolicy, cache: LoraCache, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, policy: SourcePolicy, cache: LoraCache, context: ssl.SSLContext) -> None:
         self._policy = policy
         self._cache = cache
-        self._ssl_context = ssl_context
+        self._context = context
 
     def locate(self, reference: str, name: str, *, token: str | None, expert: Expert | None) -> Located:
         """See `RemoteSource`."""
@@ -45,7 +65,7 @@ class WebSource(RemoteSource):
         return found or self._whole(location, name)
 
     def _probe(self, location: str, name: str, deadline: Deadline) -> Located | None:
-        with self._exchange(deadline) as exchange, ranges.opened(exchange, location, name, stop=FIRST_GUESS) as part:
+        with self._client(deadline) as client, byte_range(client, location, name, stop=FIRST_GUESS) as part:
             if part.total is not None and part.total > self._policy.max_bytes:
                 raise too_large(name, part.total, self._policy.max_bytes)
             head = read_up_to(part, FIRST_GUESS)
@@ -63,13 +83,16 @@ class WebSource(RemoteSource):
             )
 
     def _whole(self, location: str, name: str) -> Located:
-        """The file by its hash. Nothing says whether it is still the one of an earlier call, so it is never resumed."""
+        """Download the file to know it by its hash.
+
+        Nothing says whether it is still the one of an earlier call, so the download is never resumed.
+        """
         deadline = Deadline(self._policy.total_timeout_s)
         names: list[str] = []
 
         @contextmanager
         def open_at(_offset: int) -> Iterator[Part]:
-            with self._exchange(deadline) as exchange, ranges.opened(exchange, location, name) as part:
+            with self._client(deadline) as client, byte_range(client, location, name) as part:
                 names[:] = [_file_name(location, part)]
                 yield part
 
@@ -107,17 +130,111 @@ class WebSource(RemoteSource):
         """See `RemoteSource`."""
         # No If-Range: it makes servers answer with all of the file where ours has changed, or where its tag is weak.
         with (
-            self._exchange(deadline) as exchange,
-            ranges.opened(exchange, location, name, start=start, stop=stop) as part,
+            self._client(deadline) as client,
+            byte_range(client, location, name, start=start, stop=stop) as part,
         ):
             if is_identity(content) and identity(location, part.validator or "", part.total or 0) != content:
                 raise Changed
             yield part
 
-    def _exchange(self, deadline: Deadline) -> Exchange:
-        return Exchange(self._policy, deadline, self._ssl_context)
+    def _client(self, deadline: Deadline) -> Client:
+        return Client(self._policy, deadline, self._context)
 
 
 def _file_name(location: str, part: WebPart) -> str:
     name = part.file_name or unquote(urlsplit(location).path)
     return PurePosixPath(name.replace("\\", "/")).name[:_LONGEST_NAME]
+
+
+@contextmanager
+def byte_range(
+    client: Client, url: str, name: str, *, start: int = 0, stop: int | None = None, token: str | None = None
+) -> Iterator[WebPart]:
+    """Request bytes [start, stop) of the file at `url`, or all from 0 where the server knows no ranges.
+
+    `name` is for errors, `token` for the origin of `url`. `stop` None is the end. A file that ends at or before `start`
+    is read from 0.
+
+    Raises:
+        Transient, Forbidden: see `Client.stream`; also what a server says that is busy.
+        LoraNotFound, LoraPathRefused, LoraInvalid: there is no file, or none that this client may have.
+    """
+    wanted = f"bytes={start}-{'' if stop is None else stop - 1}"
+    own = {"Authorization": f"Bearer {token}"} if token else {}
+    with client.stream("GET", url, headers={"Range": wanted, **own}) as response:
+        if response.status_code != _UNSATISFIABLE or start == 0:
+            yield _read(response, name, start)
+            return
+    with client.stream("GET", url, headers=own) as response:
+        yield _read(response, name, 0)
+
+
+def _read(response: httpx2.Response, name: str, start: int) -> WebPart:
+    _check_status(response, name)
+    _check_kind(response, name)
+    is_range = response.status_code == _PARTIAL
+    total = _total(response, start) if is_range else _natural(response.headers.get("content-length"))
+    return WebPart(
+        start=start if is_range else 0,
+        total=total,
+        chunks=response.iter_raw(),
+        is_range=is_range,
+        validator=response.headers.get("etag") or response.headers.get("last-modified"),
+        file_name=_announced_name(response.headers.get("content-disposition", "")),
+    )
+
+
+def _check_status(response: httpx2.Response, name: str) -> None:
+    status = response.status_code
+    if status in (_OK, _PARTIAL):
+        return
+    if status in _GONE:
+        raise not_found(name)
+    if status in _DENIED:
+        raise refused(
+            name,
+            f"its server denies access ({status}); for the Hub, send hf_token of an account that may read the "
+            "repository, and accept its conditions there if it is gated",
+        )
+    if status == _UNSATISFIABLE:
+        raise invalid(name, str(describe_wrong_format(b"")))
+    fault = busy(status, response.headers.get("retry-after", ""))
+    raise fault or refused(name, f"its server answers {status}; check the address")
+
+
+def busy(status: int, retry_after: str) -> Transient | None:
+    """Return the fault for a `status` of a server that may answer better later (see its Retry-After), else None."""
+    if status in _BUSY or status >= _SERVER_ERROR:
+        return Transient(f"its server answers {status}", _retry_after(retry_after))
+    return None
+
+
+def _check_kind(response: httpx2.Response, name: str) -> None:
+    if response.headers.get("content-type", "").strip().lower().startswith(_PAGES):
+        raise invalid(name, str(describe_wrong_format(b"<html")))
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise refused(name, "its server sends it compressed, although asked not to; use another address")
+
+
+def _total(response: httpx2.Response, start: int) -> int | None:
+    found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if found is None or int(found[1]) != start:
+        raise Transient("its server answers with another part of the file than was asked for")
+    return _natural(found[3])
+
+
+def _natural(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _retry_after(text: str) -> float | None:
+    seconds = _natural(text.strip())
+    if seconds is not None:
+        return float(seconds)
+    date = parsedate_tz(text)
+    return None if date is None else max(0.0, mktime_tz(date) - time.time())
+
+
+def _announced_name(disposition: str) -> str | None:
+    found = _FILE_NAME.search(disposition)
+    return None if found is None else found[1].strip()

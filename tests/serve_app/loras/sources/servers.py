@@ -54,7 +54,7 @@ class Exchange(BaseHTTPRequestHandler):
         else:
             page(self, count)
 
-    do_GET = do_HEAD = _handle  # noqa: N815  the names that http.server looks for
+    do_GET = do_HEAD = do_POST = _handle  # noqa: N815  the names that http.server looks for
 
     def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
         """A whole answer with its true length."""

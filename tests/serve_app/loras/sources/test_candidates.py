@@ -1,7 +1,7 @@
 import pytest
 
 from serve_app.errors import LoraPathRefused
-from serve_app.loras.sources.candidates import choose
+from serve_app.loras.sources.hub import choose
 from serve_app.spec import Expert
 
 

@@ -1,15 +1,38 @@
-"""A whole file into the cache: resumed where it broke off, and never more of it than is allowed."""
+"""Transfers: the first bytes of a file, in which its header lies, or a whole file, resumable and bounded in size."""
 
 from serve_app.loras.cache import Partial
-from serve_app.loras.sources.deadline import Deadline
-from serve_app.loras.sources.faults import Transient, attempt
-from serve_app.loras.sources.located import OpenAt, Part
-from serve_app.loras.sources.policy import SourcePolicy
-from serve_app.loras.sources.wording import too_large, unavailable
+from serve_app.loras.formats.header import header_bytes_needed
+from serve_app.loras.sources.base import OpenAt, Part, SourcePolicy
+from serve_app.loras.sources.wording import attempt, too_large, unavailable
+from serve_app.net import Deadline, Transient
+
+FIRST_GUESS = 256 << 10  # bytes; the headers of most LoRAs fit
+
+
+def read_up_to(part: Part, stop: int) -> bytes:
+    """Return the bytes of `part` that lie before `stop`, counted from the start of the file.
+
+    Raises:
+        Transient: the bytes end before `stop`, and before the file does.
+    """
+    wanted = (stop if part.total is None else min(stop, part.total)) - part.start
+    head = bytearray()
+    for chunk in part.chunks:
+        head += chunk
+        if len(head) >= wanted:
+            break
+    if part.total is not None and len(head) < wanted:
+        raise Transient("it ends early")
+    return bytes(head[: max(wanted, 0)])
+
+
+def refuse_foreign(head: bytes, total: int | None, name: str) -> None:
+    """Raise LoraInvalid if no safetensors file begins with `head`. A `total` (bytes) that is not known fits any."""
+    header_bytes_needed(head, len(head) + (1 << 62) if total is None else total, name)
 
 
 def download(open_at: OpenAt, partial: Partial, policy: SourcePolicy, deadline: Deadline, name: str) -> None:
-    """Complete `partial`, which may hold the file's first bytes already.
+    """Complete `partial`, which may hold the file's first bytes already: resumed where it broke off.
 
     Raises:
         LoraSourceUnavailable: it could not be completed in time, or there is no room for it.

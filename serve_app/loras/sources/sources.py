@@ -1,11 +1,17 @@
-"""Where LoRA files come from, whatever their address: identified first, downloaded when they are needed."""
+"""Router by scheme over all LoRA sources: a file is identified first, and downloaded when it is needed.
+
+sources = LoraSources(lora_root, SourcePolicy(), LoraCache(directory, max_bytes))
+located = sources.locate("hf://org/repository/file.safetensors")
+header = sources.header(located)
+with sources.fetch(lora) as cached:    # the LoraFile made of it
+    cached.path, cached.sha256
+"""
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import httpcore2
 import httpx2
 
 from serve_app.errors import LoraChanged, LoraNotFetched, LoraNotFound
@@ -15,17 +21,13 @@ from serve_app.loras.formats import SafetensorsHeader, parse_header, read_header
 from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.refusals import invalid
 from serve_app.loras.sources import buckets
-from serve_app.loras.sources.beginning import FIRST_GUESS, read_up_to
+from serve_app.loras.sources.base import Changed, Located, OpenAt, Part, RemoteSource, SourcePolicy, identity, is_remote
 from serve_app.loras.sources.buckets import BucketSource
-from serve_app.loras.sources.deadline import Deadline
-from serve_app.loras.sources.download import download
-from serve_app.loras.sources.faults import Changed, Forbidden, attempt
 from serve_app.loras.sources.hub import HubSource
-from serve_app.loras.sources.located import Located, OpenAt, Part, identity, is_remote
-from serve_app.loras.sources.policy import SourcePolicy
-from serve_app.loras.sources.remote import RemoteSource
+from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to
 from serve_app.loras.sources.web import WebSource
-from serve_app.loras.sources.wording import refused, shown
+from serve_app.loras.sources.wording import attempt, refused, shown, worded
+from serve_app.net import Deadline, ssl_context
 from serve_app.spec import Expert, LoraFile
 
 _TOKEN = re.compile(r"[!-~]+")  # what fits into a header
@@ -41,9 +43,9 @@ class LoraSources:
         self._root = root
         self._policy = policy
         self._cache = cache
-        ssl_context = httpcore2.default_ssl_context()  # made once: reading all root certificates takes a while
-        self._hub = HubSource(policy, ssl_context)
-        web = WebSource(policy, cache, ssl_context)
+        context = ssl_context()
+        self._hub = HubSource(policy, context)
+        web = WebSource(policy, cache, context)
         bucket = BucketSource(policy)
         self._sources: Mapping[str, RemoteSource] = {
             "https": web,
@@ -63,12 +65,12 @@ class LoraSources:
         if not is_remote(reference):
             return self._local(reference)
         name = shown(reference)
-        with _worded(name):
+        with worded(name):
             source = self._source(reference, name)
             return source.locate(reference, name, token=_checked(token, name), expert=expert)
 
     def header(self, located: Located, token: str | None = None) -> SafetensorsHeader:
-        """The header of the file, from two requests at most for its first bytes.
+        """Return the header of the file, from two requests at most for its first bytes.
 
         Raises:
             LoraInvalid: it is no well-formed safetensors file, or has changed since it was located.
@@ -77,7 +79,7 @@ class LoraSources:
         name = located.reference
         if located.path is not None:
             return read_header(located.path, name)
-        with _worded(name):
+        with worded(name):
             secret = _checked(token, name)
             deadline = Deadline(self._policy.locate_timeout_s)
             head = located.head or self._beginning(located, secret, 0, FIRST_GUESS, deadline)
@@ -88,10 +90,9 @@ class LoraSources:
 
     @contextmanager
     def fetch(self, lora: LoraFile, token: str | None = None) -> Iterator[CachedFile]:
-        """The remote file on this node's disk, downloaded if need be, and kept there while the block runs.
+        """Hold the remote file on this node's disk while the block runs, downloaded if need be.
 
-        A download is made once for all who want it at the time, and resumed if it
-        was interrupted.
+        A download is made once for all who want it at the time (single-flight), and resumed if it was interrupted.
 
         Raises:
             LoraChanged: the file is gone, or is no longer the one that was accepted.
@@ -101,7 +102,7 @@ class LoraSources:
         """
         name = shown(lora.reference)
         with ExitStack() as held:  # so that only what `hold` raises is worded anew, not what the block does
-            with _worded(name), _worded_for_render(lora):
+            with worded(name), _worded_for_render(lora):
                 deadline = Deadline(self._policy.total_timeout_s)
                 open_at = self._open_at(lora, name, _checked(token, name), deadline)
 
@@ -128,7 +129,7 @@ class LoraSources:
         if source is None:
             known = ", ".join(f"{scheme}://" for scheme in self._sources if scheme != "http")
             raise refused(name, f"{scheme}: is none of the sources of LoRAs, which are {known} and paths in lora_root")
-        is_link = scheme in ("http", "https") and self._policy.is_hub(_parsed(reference.strip(), name))
+        is_link = scheme in ("http", "https") and self._policy.trusts(_parsed(reference.strip(), name))
         return self._hub if is_link else source
 
     def _beginning(self, located: Located, token: str | None, start: int, stop: int, deadline: Deadline) -> bytes:
@@ -173,16 +174,8 @@ def _checked(token: str | None, name: str) -> str | None:
 
 
 @contextmanager
-def _worded(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Forbidden as error:
-        raise refused(name, str(error)) from None
-
-
-@contextmanager
 def _worded_for_render(lora: LoraFile) -> Iterator[None]:
-    """A render that was accepted fails for other reasons than a request that was not."""
+    """Turn what explains a refused request into what explains the end of an accepted render."""
     name = shown(lora.reference)
     try:
         yield

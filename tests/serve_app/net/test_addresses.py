@@ -1,6 +1,6 @@
 import pytest
 
-from serve_app.loras.sources.addresses import is_metadata, is_public
+from serve_app.net.guard import is_metadata, is_public
 
 
 @pytest.mark.parametrize(

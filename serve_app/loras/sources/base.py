@@ -1,0 +1,135 @@
+"""The interface of a remote source, and the values it speaks in: a located file, a byte range of it, its policy.
+
+located = source.locate("https://host/file.safetensors", "https://host/file.safetensors", token=None, expert=None)
+with source.open(located.location, name, content=located.content, token=None, start=0, stop=99, ...) as part:
+    head = b"".join(part.chunks)
+"""
+
+import hashlib
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+from pydantic import Field, SecretStr
+
+from serve_app.net import Deadline, NetPolicy
+from serve_app.spec import Expert
+
+_GIB = 2**30
+_REMOTE = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
+_ETAG = "etag-"
+
+
+class SourcePolicy(NetPolicy):
+    """What the service's args say about sources. Sizes are bytes, `_s` is seconds.
+
+    A bucket is written `s3://name` in `hosts`. The Hub and the hosts that it redirects downloads to are no exception
+    to `hosts`; but the Hub may be private, since the operator named it. `hub_token` serves requests without one.
+    """
+
+    max_bytes: int = Field(8 * _GIB, gt=0)
+    locate_timeout_s: float = Field(60, gt=0)  # to identify a file or read its header, retries included
+    total_timeout_s: float = Field(600, gt=0)  # to download a file, retries included
+    hub_endpoint: str | None = None
+    hub_token: SecretStr | None = None
+
+    @property
+    def hub(self) -> str:
+        """The Hub's address without a slash at its end: the arg, else HF_ENDPOINT, else Hugging Face."""
+        return (self.hub_endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    @property
+    def trusted(self) -> httpx2.URL:
+        """The Hub, the only server that gets to see tokens."""
+        return httpx2.URL(self.hub)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A file as it was when it was looked up. `location`, `content` and `sha256` are what `LoraFile` says of them.
+
+    `location` is for the job store, not for answers: an https URL keeps its query, which may grant access.
+    `reference` may be shown. `size` is bytes.
+    """
+
+    reference: str  # as the client wrote it, without credentials
+    location: str
+    content: str
+    sha256: str | None
+    size: int
+    file_name: str
+    path: Path | None = None  # of a local file; downloaded ones are reached through `LoraSources.fetch`
+    head: bytes = field(default=b"", repr=False, compare=False)  # how the file begins, where that was seen
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file's bytes from `start` on, as they arrive. `total` is the size of the whole file, where it is known.
+
+    Reading `chunks` raises `net.Transient` where the connection breaks, stalls or ends early.
+    """
+
+    start: int
+    total: int | None
+    chunks: Iterator[bytes]
+
+
+OpenAt = Callable[[int], AbstractContextManager[Part]]  # at an offset in bytes; a source may begin at 0 instead
+
+
+class Changed(Exception):
+    """The file is no longer the one that was identified."""
+
+
+class RemoteSource(ABC):
+    """Files behind one kind of address. Thread-safe; it blocks. `name` is the reference as it may be shown.
+
+    What can go wrong, everywhere: LoraNotFound, LoraPathRefused, LoraInvalid, LoraSourceUnavailable, and
+    `net.Forbidden`.
+    """
+
+    @abstractmethod
+    def locate(self, reference: str, name: str, *, token: str | None, expert: Expert | None) -> Located:
+        """Identify the file that `reference` names now."""
+
+    @abstractmethod
+    def open(
+        self,
+        location: str,
+        name: str,
+        *,
+        content: str,
+        token: str | None,
+        start: int,
+        stop: int | None,
+        deadline: Deadline,
+    ) -> AbstractContextManager[Part]:
+        """Bytes [start, stop) of the file at `location`; `stop` None is its end. A source may begin at 0 instead.
+
+        Raises:
+            net.Transient: trying again may help.
+            Changed: the file there is not `content` any more, as far as the source can tell without reading it.
+        """
+
+
+def is_remote(text: str) -> bool:
+    """Return whether `text`, a reference or a location, is an address (`https://`, `hf://`, or unknown), not a path."""
+    return _REMOTE.match(text) is not None
+
+
+def identity(location: str, validator: str, size: int) -> str:
+    """Return what stands for the bytes at `location` until somebody has read and hashed them.
+
+    `validator` is the entity tag or, without one, the time of the last modification.
+    """
+    return _ETAG + hashlib.sha256(f"{location}\n{validator}\n{size}".encode()).hexdigest()
+
+
+def is_identity(content: str) -> bool:
+    """Return whether `content` comes from `identity`; otherwise it is a SHA-256."""
+    return content.startswith(_ETAG)

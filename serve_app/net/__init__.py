@@ -1,0 +1,31 @@
+"""Outgoing HTTP to addresses that clients name, behind an SSRF guard: LoRA sources, webhooks, image inputs.
+
+    policy = NetPolicy(hosts=("*.example.com",))    # who may be reached, and how long it may take
+    deadline = Deadline(30)
+
+    def post() -> int:
+        with Client(policy, deadline, ssl_context()) as client:
+            with client.stream("POST", "https://hooks.example.com/done", content=b"{}") as response:
+                return response.status_code
+
+    status = retry(post, policy, deadline)
+
+What it raises is worded for nobody in particular: `Forbidden` (the policy says no; do not try again) and `Transient`
+(trying again may help). Neither holds anything of the request beyond the host's name.
+"""
+
+from serve_app.net.client import Client, ssl_context
+from serve_app.net.guard import AddressForbidden, Forbidden, HostForbidden, NetPolicy
+from serve_app.net.retry import Deadline, Transient, retry
+
+__all__ = [
+    "AddressForbidden",
+    "Client",
+    "Deadline",
+    "Forbidden",
+    "HostForbidden",
+    "NetPolicy",
+    "Transient",
+    "retry",
+    "ssl_context",
+]

@@ -1,0 +1,234 @@
+"""SSRF guard at the socket: connections only to addresses that were checked, and never beyond a deadline.
+
+A host name is resolved once, all its addresses are checked, and the socket connects to one of those. So neither DNS
+rebinding, nor a redirect, nor an odd spelling of an address gets past the check, while TLS certificates are still
+verified against the name.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import httpcore2
+import httpx2
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.net.retry import Deadline, Transient
+
+# At DEBUG it writes whole response headers, and with them the signed URLs that servers redirect to.
+logging.getLogger("httpcore2").setLevel(logging.INFO)
+
+Address = IPv4Address | IPv6Address
+
+# Where clouds serve credentials to their machines. Azure's and Oracle's are not in ranges that are private.
+_METADATA = frozenset(
+    map(ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
+)
+# `is_global` of Python 3.11 takes these for public.
+_SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the IPv4 address is in the low 32 bits
+_LOW_32_BITS = 0xFFFFFFFF
+
+
+class Forbidden(Exception):
+    """The policy forbids to go on; `str` says why. Trying again does not help."""
+
+
+class HostForbidden(Forbidden):
+    """`host` is none of the policy's hosts."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"its host {host!r} is not allowed")
+        self.host = host
+
+
+class AddressForbidden(Forbidden):
+    """A host's address is private, and the policy does not allow that. The address itself is not told."""
+
+
+class NetPolicy(BaseModel):
+    """Which servers may be reached, and how long an operation may take. `_s` is seconds.
+
+    `hosts` are patterns with `*` over host names. `private_hosts` (`name` or `name:port`) may be reached although their
+    addresses are private.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: tuple[str, ...] = ("*",)
+    private_hosts: tuple[str, ...] = ()
+    allow_http: bool = False
+    max_redirects: int = Field(5, ge=0)
+    connect_timeout_s: float = Field(10, gt=0)
+    read_timeout_s: float = Field(30, gt=0)  # without a single byte
+    attempts: int = Field(4, ge=1)
+    backoff_s: float = Field(0.5, ge=0)  # before the first retry; doubled before each further one
+    max_backoff_s: float = Field(20, ge=0)  # also where a server's Retry-After asks for more
+
+    @property
+    def trusted(self) -> httpx2.URL | None:
+        """The one server that the operator named: it may be private, and be http where its own address is."""
+        return None
+
+    def allows(self, place: str) -> bool:
+        """Return whether `place`, a host name or a bucket as `s3://name`, is one of `hosts`."""
+        return any(fnmatchcase(place.lower(), pattern.lower()) for pattern in self.hosts)
+
+    def allows_private(self, host: str, port: int) -> bool:
+        """Return whether that server may be reached although its address is private."""
+        trusted = self.trusted
+        if trusted is not None and (trusted.host, port_of(trusted)) == (host, port):
+            return True
+        name = f"[{host}]" if ":" in host else host
+        return not {name, f"{name}:{port}"}.isdisjoint(known.lower() for known in self.private_hosts)
+
+    def allows_scheme(self, url: httpx2.URL) -> bool:
+        """Return whether `url` may be fetched as it is: https, or http where the operator said so."""
+        return url.scheme == "https" or (url.scheme == "http" and (self.allow_http or self.trusts(url)))
+
+    def trusts(self, url: httpx2.URL) -> bool:
+        """Return whether `url` has the origin of `trusted`."""
+        trusted = self.trusted
+        return trusted is not None and _origin(url) == _origin(trusted)
+
+
+def port_of(url: httpx2.URL) -> int:
+    """Return the TCP port of an http or https URL."""
+    return url.port or {"http": 80}.get(url.scheme, 443)
+
+
+def _origin(url: httpx2.URL) -> tuple[str, str, int]:
+    return url.scheme, url.host, port_of(url)
+
+
+class GuardedBackend(httpcore2.NetworkBackend):
+    """Opens the sockets of one operation, for an httpcore2 connection pool."""
+
+    def __init__(self, policy: NetPolicy, deadline: Deadline) -> None:
+        self._policy = policy
+        self._deadline = deadline
+        self._tcp = httpcore2.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        """Connect to the first address of `host` that answers, after all were checked.
+
+        Raises:
+            Forbidden: there is no such host, or this service may not connect to one of its addresses.
+            Transient: its name could not be resolved now.
+        """
+        failure: Exception = httpcore2.ConnectError("the name has no address")
+        for address in self._checked(host, port):
+            try:
+                left = bounded(timeout, self._deadline)
+                stream = self._tcp.connect_tcp(address, port, left, local_address, socket_options)
+                return _BoundedStream(stream, self._deadline)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    def _checked(self, host: str, port: int) -> list[str]:
+        addresses = _resolved(host, port)
+        private = self._policy.allows_private(host, port)
+        for address in addresses:
+            if is_metadata(address) or not (private or is_public(address)):
+                # Without the address: answers must not map a private network for whoever asks.
+                raise AddressForbidden(f"its host {host!r} has an address that is not on the public internet")
+        return addresses
+
+
+class _BoundedStream(httpcore2.NetworkStream):
+    """A stream whose every wait ends at the deadline, so that a trickle of bytes cannot prolong a request."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, bounded(timeout, self._deadline))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, bounded(timeout, self._deadline))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        left = bounded(timeout, self._deadline)
+        try:
+            return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+        except httpcore2.ConnectError as error:
+            if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # trying again would not help
+                raise Forbidden("its server's certificate is not valid for its name, or not trusted here") from None
+            raise
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def bounded(timeout: float | None, deadline: Deadline) -> float:
+    """Return `timeout` seconds, or what is left if that is less.
+
+    Raises:
+        httpcore2.ReadTimeout: nothing is left.
+    """
+    left = deadline.left()
+    if left <= 0:
+        raise httpcore2.ReadTimeout("the deadline has passed")
+    return left if timeout is None else min(timeout, left)
+
+
+def _resolved(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise Transient(f"the name of its host {host!r} could not be resolved") from None
+        raise Forbidden(f"its host {host!r} is unknown; check the spelling") from None
+    except UnicodeError:
+        raise Forbidden("its host is no valid name; check the spelling") from None
+    return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+
+def is_metadata(text: str) -> bool:
+    """Return whether `text` is the address of a cloud's metadata service, which is forbidden to everyone."""
+    return _unwrapped(_parsed(text)) in _METADATA
+
+
+def is_public(text: str) -> bool:
+    """Return whether `text` is an address of the public internet.
+
+    It is not where it is private, loopback, link-local, multicast or reserved. IPv6 addresses that carry an IPv4
+    address (mapped, 6to4, NAT64) are judged by that one.
+    """
+    address = _unwrapped(_parsed(text))
+    if address in _METADATA or not address.is_global or address.is_multicast or address.is_reserved:
+        return False
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _SPECIAL)
+    return address in _GLOBAL_UNICAST
+
+
+def _parsed(text: str) -> Address:
+    return ip_address(text.partition("%")[0])  # a zone says which interface, not which address
+
+
+def _unwrapped(address: Address) -> Address:
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & _LOW_32_BITS)
+    return address.ipv4_mapped or address.sixtofour or address

@@ -1,0 +1,66 @@
+"""Retries of transient faults with exponential backoff, within a deadline."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
+
+Result = TypeVar("Result")
+
+
+class Transient(Exception):
+    """The same may succeed when tried again. `reason` holds no address and no credentials."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class Deadline:
+    """The end of an operation of several steps, `seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds left, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+
+class Backoff(Protocol):
+    """How often to try, and how long to wait between two attempts; see `guard.NetPolicy`."""
+
+    @property
+    def attempts(self) -> int:
+        """How often to try."""
+
+    @property
+    def backoff_s(self) -> float:
+        """The wait before the first retry."""
+
+    @property
+    def max_backoff_s(self) -> float:
+        """The longest wait."""
+
+
+def retry(work: Callable[[], Result], policy: Backoff, deadline: Deadline) -> Result:
+    """Return the result of `work`, called again after growing waits as long as it raises Transient.
+
+    A server's Retry-After prolongs a wait, up to the policy's longest.
+
+    Raises:
+        Transient: it still did at the last attempt, or no time is left for another.
+    """
+    backoff = wait_exponential(policy.backoff_s, policy.max_backoff_s) + wait_random(0, policy.backoff_s)
+
+    def wait(state: RetryCallState) -> float:
+        fault = state.outcome.exception() if state.outcome else None
+        asked = fault.retry_after_s if isinstance(fault, Transient) and fault.retry_after_s else 0.0
+        return min(max(asked, backoff(state)), policy.max_backoff_s)
+
+    def stop(state: RetryCallState) -> bool:
+        return state.attempt_number >= policy.attempts or state.upcoming_sleep >= deadline.left()
+
+    return Retrying(wait=wait, stop=stop, retry=retry_if_exception_type(Transient), reraise=True)(work)
