@@ -1,6 +1,8 @@
 """Composition root: args in, a Serve application out. The only module that imports every part.
 
-serve run serve_config.yaml  # calls serve_app:build, which calls application(args)
+Ray Serve calls it through `serve_app.build`:
+
+    serve run serve_config.yaml  # calls serve_app:build, which calls application(args)
 """
 
 import logging

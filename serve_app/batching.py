@@ -1,4 +1,13 @@
-"""Calls that come together are answered together."""
+"""Batching (group commit) and single-flight for asyncio: calls that come together are answered together.
+
+Neither adds a wait where calls come one at a time:
+
+    inserts = Batches(insert_all)      # async def insert_all(rows) -> one result a row
+    row_id = await inserts.ask(row)    # many callers, one transaction
+
+    reads = SharedAnswers(read)        # async def read(key) -> result
+    value = await reads.ask(key)       # many callers of one key, one read
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
@@ -13,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class Batches(Generic[Item, Result]):
-    """Hands items to `answer` in batches: while it answers one batch, the next one gathers.
+    """Group commit: hands items to `answer` in batches; while it answers one batch, the next one gathers.
 
     A lone item is handed over at once, so this costs nothing where there is no crowd. `answer` gives a result for each
     item of its batch, in order; it begins after all of them were asked, so what it reads is no older than the question.
@@ -31,7 +40,7 @@ class Batches(Generic[Item, Result]):
         self._answering: asyncio.Task[None] | None = None
 
     def ask(self, item: Item) -> asyncio.Future[Result]:
-        """The item's result, once its batch is answered; raises what the answer to its batch raised.
+        """Return the item's result, once its batch is answered; raises what the answer to its batch raised.
 
         The item of a caller that is canceled meanwhile may be answered all the same.
         """
@@ -72,7 +81,7 @@ _Asked = tuple[Item, asyncio.Future[Result]]
 
 
 class SharedAnswers(Generic[Key, Result]):
-    """Answers a question once for all who ask it together; different questions do not wait for each other.
+    """Single-flight: answers a question once for all who ask it together; other questions do not wait for it.
 
     Whoever asks while an answer is being found shares the next one, so that no answer is older than its question.
     Nothing is kept of questions that nobody is asking.
@@ -83,7 +92,7 @@ class SharedAnswers(Generic[Key, Result]):
         self._open: dict[Key, Batches[None, Result]] = {}
 
     def ask(self, key: Key) -> asyncio.Future[Result]:
-        """The answer; raises what finding it raised."""
+        """Return the answer; raises what finding it raised."""
         question = self._open.get(key)
         if question is None:
             question = self._open[key] = Batches(partial(self._once, key), partial(self._open.pop, key))

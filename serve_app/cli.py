@@ -1,7 +1,9 @@
 """The command line.
 
-wan-lora serve serve_config.yaml
-wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
+Two commands, each of which says what to do when it fails:
+
+    wan-lora serve serve_config.yaml
+    wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
 """
 
 import json
@@ -49,7 +51,7 @@ def inspect(
         Path | None, typer.Option(help="A checkpoint directory whose experts have other sizes than the card says.")
     ] = None,
 ) -> None:
-    """Say what a pair holds, which side each file looks like, and which recipe shows it as its previews did."""
+    """Show what a pair holds, which side each file looks like, and which recipe shows it as its previews did."""
     sides = [(Expert.HIGH, high), (Expert.LOW, low)] if low else [(None, high)]
     try:
         card = _card(model, experts, len(sides))

@@ -1,4 +1,10 @@
-"""What a render costs in seconds of one replica: what was measured of renders like it, and what follows for others."""
+"""Cost model: what a render costs in seconds of one replica, from measurements of renders like it.
+
+Renders of one key share their measurements; other keys are scaled from them:
+
+    model = CostModel(card, Profile.GPU, measured={CostKey.of(spec, card): MeasuredCost(step_s=2.9, other_s=2.0)})
+    model.predict(larger_spec)  # scaled by FLOPs from the most similar measurement
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -28,12 +34,12 @@ class CostKey:
 
     @property
     def tokens(self) -> float:
-        """Token count in the middle of the class."""
+        """Return the token count in the middle of the class."""
         return float(_SIZE_STEP**self.size_class)
 
     @property
     def passes(self) -> int:
-        """Passes of an expert in one step."""
+        """Return how often an expert runs in one step."""
         return 2 if self.guided else 1
 
 
@@ -61,7 +67,7 @@ class CostModel:
     measured: Mapping[CostKey, MeasuredCost]
 
     def predict(self, spec: RenderSpec) -> float:
-        """Seconds of one replica, from its being won to its being free."""
+        """Return seconds of one replica, from its being reserved to its being free."""
         cost = self._cost(CostKey.of(spec, self.card))
         return spec.sample_steps * cost.step_s + cost.other_s
 
@@ -82,7 +88,7 @@ class CostModel:
 
 
 def most_similar(key: CostKey, known: Iterable[CostKey]) -> CostKey | None:
-    """The nearest in size, of the same recipe and guidance where there is one; None where nothing is known."""
+    """Return the nearest in size, of the same recipe and guidance if possible; None where nothing is known."""
 
     def distance(other: CostKey) -> tuple[bool, bool, int, int]:
         return (

@@ -1,7 +1,11 @@
-"""Keeps finished files and says where they are: in a directory, or in an object store reached through obstore.
+"""Output store: finished files in a directory, or in an object store (S3, GCS, Azure) through obstore.
 
-Both kinds give the same promises: a file appears whole or not at all, and storing a name again replaces it. They
-differ in how a client gets at a file: from a local path, or through a signed URL.
+    outputs = OutputStore.from_url("s3://bucket/videos")
+    await outputs.put("3a9c.../0-1.mp4", Path("/tmp/0.mp4"), "video/mp4")
+    await outputs.signed_url("3a9c.../0-1.mp4", expires_s=3600)
+
+Both kinds write atomically: a file appears whole or not at all, and storing a name again replaces it. They differ in
+how a client gets at a file: from a local path, or through a signed URL.
 """
 
 import asyncio
@@ -34,14 +38,14 @@ class OutputStore(ABC):
 
     @staticmethod
     def from_url(url: str) -> "OutputStore":
-        """The store behind the arg `output_url`: `file:///dir`, `s3://bucket/prefix`, `gs://...` or `az://...`.
+        """Return the store behind the arg `output_url`: `file:///dir`, `s3://bucket/prefix`, `gs://...`, `az://...`.
 
         A directory is created if missing. Credentials, regions and endpoints come from the environment variables
         of each cloud's own tools (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`,
         `AZURE_STORAGE_ACCOUNT_NAME`, ...), as obstore reads them.
 
         Raises:
-            ConfigurationInvalid: The scheme is unknown, or nothing can be kept at that place.
+            ConfigurationInvalid: the scheme is unknown, or nothing can be kept at that place.
         """
         parts = urlsplit(url)
         if parts.scheme not in _SCHEMES:
@@ -56,32 +60,32 @@ class OutputStore(ABC):
         """Store a copy of `source` as `name`; readers see the old file or the new one, never a part.
 
         Raises:
-            OutputNotWritten: With the reason, free of credentials and signed URLs.
+            OutputNotWritten: with the reason, free of credentials and signed URLs.
         """
 
     @abstractmethod
     def local_path(self, name: str) -> Path | None:
-        """The file to serve, whether or not it exists; None where files are reached by `signed_url`."""
+        """Return the path of the file, whether or not it exists; None where files are reached by `signed_url`."""
 
     @abstractmethod
     async def signed_url(self, name: str, expires_s: int) -> str:
-        """A URL that serves the file, ranges included, to anyone who has it, for `expires_s` seconds.
+        """Return a URL that serves the file, ranges included, to anyone who has it, for `expires_s` seconds.
 
         Raises:
-            NotImplementedError: Files have a `local_path` here.
-            OSError: The store's credentials could not be obtained.
+            NotImplementedError: files have a `local_path` here.
+            OSError: the store's credentials could not be obtained.
         """
 
     @abstractmethod
     def location(self, name: str) -> str:
-        """Where the file is, for people: an absolute path, or the full URL with its scheme."""
+        """Return where the file is, for people: an absolute path, or the full URL with its scheme."""
 
     @abstractmethod
     async def delete(self, names: Iterable[str]) -> None:
         """Remove these files; one that is gone already is no error.
 
         Raises:
-            OSError: A file could not be removed. Earlier ones are gone; the call can be repeated.
+            OSError: a file could not be removed. Earlier ones are gone; the call can be repeated.
         """
 
 
@@ -154,7 +158,7 @@ class _Bucket(OutputStore):
             await obstore.put_async(self._objects, key, source, attributes={"Content-Type": media_type})
         except (BaseError, OSError) as error:
             raise OutputNotWritten(
-                f"the finished file could not be stored: {_telling(error)}", {"name": name}
+                f"the finished file could not be stored: {_redacted(error)}", {"name": name}
             ) from None  # the cause may quote signatures
 
     def local_path(self, name: str) -> None:
@@ -164,7 +168,7 @@ class _Bucket(OutputStore):
         try:
             return await obstore.sign_async(self._objects, "GET", _checked(name), timedelta(seconds=expires_s))
         except BaseError as error:
-            raise OSError(f"no signed URL: {_telling(error)}") from None
+            raise OSError(f"no signed URL: {_redacted(error)}") from None
 
     def location(self, name: str) -> str:
         return f"{self._url}/{_checked(name)}"
@@ -177,14 +181,14 @@ class _Bucket(OutputStore):
             except FileNotFoundError:
                 continue
             except (BaseError, OSError) as error:
-                raise OSError(f"{key} could not be deleted: {_telling(error)}") from None
+                raise OSError(f"{key} could not be deleted: {_redacted(error)}") from None
 
 
 _CLOUDS: Mapping[str, type[S3Store | GCSStore | AzureStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 
 
 def _checked(name: str) -> str:
-    """`name`, if it can only lie inside the store."""
+    """Return `name` if it can only lie inside the store, else raise ValueError."""
     if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"not a name for an output: {name!r}")
     return name
@@ -212,8 +216,9 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-# What an error from obstore may tell. It quotes whole responses, and those repeat keys, signatures and signed URLs.
-_TELLING = (
+# The parts of an obstore error that are safe to show. The whole text quotes responses, which repeat keys, signatures
+# and signed URLs.
+_SAFE_PARTS = (
     re.compile(r"Error performing \w+ https?://(?:[^/@\s]*@)?([^/?\s]+)"),  # the host
     re.compile(r"status code: (\d{3} [A-Za-z ]+)"),
     re.compile(r"<Code>(\w+)</Code>"),  # S3, GCS and Azure all answer in XML
@@ -223,6 +228,6 @@ _TELLING = (
 )
 
 
-def _telling(error: Exception) -> str:
-    found = (pattern.search(str(error)) for pattern in _TELLING)
+def _redacted(error: Exception) -> str:
+    found = (pattern.search(str(error)) for pattern in _SAFE_PARTS)
     return ", ".join([type(error).__name__, *(match[1] for match in found if match)])

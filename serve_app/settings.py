@@ -1,4 +1,10 @@
-"""The service's args: what `serve_config.yaml` may say, with the reference server's environment variables."""
+"""Settings: the args of `serve_config.yaml`, with the reference server's environment variables as defaults.
+
+An application has one Settings, and each deployment may retune a few of them while it runs:
+
+    settings = Settings(profile="cpu", lora_root="loras")
+    settings.retuned({"max_queued": 10}).max_queued  # what `user_config` may change while a deployment runs
+"""
 
 import os
 from collections.abc import Mapping
@@ -85,34 +91,6 @@ class Settings(BaseModel):
         }
     )
 
-    @classmethod
-    def from_args(cls, args: Mapping[str, Any]) -> Self:
-        """Validate the `args` of an application in `serve_config.yaml`.
-
-        Raises:
-            ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
-        """
-        try:
-            return cls(**args)
-        except ValidationError as error:
-            raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
-
-    def retuned(self, changes: Mapping[str, Any]) -> Self:
-        """These settings with `changes`, as `user_config` has them.
-
-        Raises:
-            ConfigurationInvalid: a key is not one that can change while a deployment runs, or its value is wrong.
-        """
-        if fixed := sorted(changes.keys() - self.TUNABLE):
-            raise ConfigurationInvalid(
-                f"user_config: {', '.join(fixed)} cannot change in place; set it under args. These can: "
-                f"{', '.join(sorted(self.TUNABLE))}"
-            )
-        try:
-            return type(self).model_validate({**self.model_dump(), **changes})
-        except ValidationError as error:
-            raise ConfigurationInvalid(f"user_config: {wrong_values(error)}") from None
-
     profile: Profile = Profile.AUTO
     model: str = DEFAULT_MODEL  # an id under configs/models, or the path of a card file
     base_model: str | None = None  # from the card
@@ -160,6 +138,34 @@ class Settings(BaseModel):
     upscale_delay_s: float = Field(2, ge=2)
     downscale_delay_s: float = Field(600, ge=5)
     dispatcher_lease_s: float = Field(5, gt=0)  # after a Dispatcher died without a word, another waits that long
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> Self:
+        """Validate the `args` of an application in `serve_config.yaml`.
+
+        Raises:
+            ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
+        """
+        try:
+            return cls(**args)
+        except ValidationError as error:
+            raise ConfigurationInvalid(f"args of serve_config.yaml: {wrong_values(error)}") from None
+
+    def retuned(self, changes: Mapping[str, Any]) -> Self:
+        """Return these settings with `changes`, as `user_config` has them.
+
+        Raises:
+            ConfigurationInvalid: a key is not one that can change while a deployment runs, or its value is wrong.
+        """
+        if fixed := sorted(changes.keys() - self.TUNABLE):
+            raise ConfigurationInvalid(
+                f"user_config: {', '.join(fixed)} cannot change in place; set it under args. These can: "
+                f"{', '.join(sorted(self.TUNABLE))}"
+            )
+        try:
+            return type(self).model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise ConfigurationInvalid(f"user_config: {wrong_values(error)}") from None
 
     @model_validator(mode="before")
     @classmethod

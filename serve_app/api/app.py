@@ -1,6 +1,8 @@
 """The FastAPI application: its routers, and how errors become responses.
 
-app = create_app(Services(plan=plan, store=store, ...))  # an ASGI application, for Serve or for a test client
+The Ingress serves it, and tests call it in their own process:
+
+    app = create_app(Services(plan=plan, store=store, ...))  # an ASGI application, for Serve or for a test client
 """
 
 from importlib.metadata import version
@@ -31,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
     card = services.plan.card
     app = DocumentedApi(
         card,
-        title="Wan 2.2 LoRA video",
+        title=f"LoRA videos: {card.title}",
         version=version("wan-lora-serve"),
         description=_DESCRIPTION % card.title,
     )

@@ -2,9 +2,9 @@
 
     @router.get("/v1/requests/{request_id}/status")
     async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
-        return ... await services.store.requests.standing(request_id, sender.owner)
+        standing = await services.store.requests.standing(request_id, owner=sender.owner)
 
-All of them are coroutines, because FastAPI runs plain functions in a thread, which costs more than any of them.
+All of them are coroutines: FastAPI runs plain functions in a thread, which takes longer than any of these.
 """
 
 import re

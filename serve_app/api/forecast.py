@@ -1,4 +1,11 @@
-"""What clients are told about when: the cost of a render, its place in the queue, the end of a request."""
+"""Forecasts: the predicted cost of a render, a request's place in the queue, and the time until it ends (ETA).
+
+All of it is computed from one read of the store:
+
+    costs = await forecaster.costs()
+    costs.predict(spec)  # seconds of one replica
+    forecast(await store.requests.standing(request_id), weights).eta_s
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -18,14 +25,14 @@ _MODEL_AGE_S = 5.0  # measurements move slowly
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Of one request. None where nothing of it waits, or everything has ended."""
+    """What is predicted of one request. None where nothing of it waits, or everything has ended."""
 
     queue_position: int | None = None  # renders that will start before its first queued one
     eta_s: float | None = None  # until its last render ends
 
 
 class Forecaster:
-    """Predicts from the store's measurements, which every Generator adds to."""
+    """Reads the measurements of all Generators from the store, and keeps the cost model for a few seconds."""
 
     def __init__(self, plan: ServicePlan, store: JobStore) -> None:
         self._plan = plan
@@ -35,10 +42,10 @@ class Forecaster:
         self._reading = asyncio.Lock()
 
     async def costs(self) -> CostModel:
-        """The cost model, at most a few seconds old."""
+        """Return the cost model, at most a few seconds old."""
         if fresh := self._fresh():
             return fresh
-        async with self._reading:  # of a crowd that finds the model old, one reads
+        async with self._reading:  # single-flight: one caller reads, the others take what it read
             return self._fresh() or await self._read()
 
     def _fresh(self) -> CostModel | None:
@@ -52,7 +59,10 @@ class Forecaster:
 
 
 def forecast(standing: Standing, weights: Mapping[str, float]) -> Forecast:
-    """When the request's turn comes and when it will have ended, as things are now."""
+    """Return when the request's turn comes and when it will have ended, if nothing else is submitted.
+
+    `weights` are the shares of the tenants, 1 for those not named.
+    """
     record, place = standing.record, standing.place
     if place is None:
         return Forecast(

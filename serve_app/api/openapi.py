@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from serve_app.api.schemas.requests import CONTROL_IMAGES
 from serve_app.models.card import ModelCard
 from serve_app.spec import Recipe, Sampler
 
@@ -33,7 +34,7 @@ class DocumentedApi(FastAPI):
 
 
 def request_example(card: ModelCard) -> dict[str, Any]:
-    """Return a body of `POST /v1/inference` for this model that says its defaults out loud."""
+    """Return a body of `POST /v1/inference` for this model that spells out its defaults."""
     defaults = card.defaults
     return {
         "model": card.id,
@@ -103,6 +104,7 @@ def _prompt(card: ModelCard) -> dict[str, str]:
         floored += f", in the recipe `preview` of {divisors[Recipe.PREVIEW]}"
     rounded = card.frame_rule.formula(card.latents.stride.frames)
     return {
+        **dict.fromkeys(CONTROL_IMAGES, f"{card.title} takes none: a value is refused."),
         "width": f"{floored}; {defaults.width} when omitted.",
         "height": f"{floored}; {defaults.height} when omitted.",
         "seed": f"When omitted: {defaults.seed} plus the prompt's index.",

@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from serve_app.models import limits
 from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler
 
+CONTROL_IMAGES = ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3")
+
 Multiplier = Annotated[float, Field(ge=limits.MULTIPLIER.least, le=limits.MULTIPLIER.most, allow_inf_nan=False)]
 
 
@@ -106,14 +108,14 @@ class PromptItem(Body):
         OutputFormat.MP4,
         description="`mp4` (H.264), `webp` (animated) or `png` (a ZIP of lossless frames).",
     )
-    ctrl_img: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
-    ctrl_img_1: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
-    ctrl_img_2: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
-    ctrl_img_3: str | None = Field(None, description="Not used by text-to-video models: a value is refused.")
+    ctrl_img: str | None = Field(None, description="An image that the video starts from.")
+    ctrl_img_1: str | None = Field(None, description="An image that the video starts from.")
+    ctrl_img_2: str | None = Field(None, description="An image that the video starts from.")
+    ctrl_img_3: str | None = Field(None, description="An image that the video starts from.")
 
     def control_images(self) -> list[str]:
-        """Names of the control-image fields that carry a value."""
-        return [name for name in ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3") if getattr(self, name)]
+        """Return the names of the control-image fields that carry a value."""
+        return [name for name in CONTROL_IMAGES if getattr(self, name)]
 
 
 class InferenceRequest(Body):
