@@ -272,6 +272,26 @@ def _adapter_tensors(expert: Any) -> list[torch.Tensor]:
     return [weight for name, weight in expert.named_parameters() if "lora_" in name]
 
 
+def test_only_what_must_be_read_is_lacking(tiny_experts: Path, layouts: dict[str, Path]) -> None:
+    experts = Experts(tiny_experts, lora_memory_bytes=0)  # what acts is not resident
+    high, low = (lora_file(side, layouts["ai-toolkit"]) for side in PAIR)
+    merged = lora_file(Expert.LOW, layouts["lokr"])
+    assert experts.state.lacking(make_spec(high, low)) == (low,)  # one content
+    experts.apply(make_spec(high, low))
+    assert experts.state.lacking(make_spec(high, low)) == ()
+    assert experts.state.lacking(make_spec(_scaled(high, 0.5), low)) == ()
+    assert experts.state.lacking(make_spec(high)) == ()
+    assert experts.state.lacking(make_spec(high, merged)) == (merged,)
+    assert experts.state.lacking(make_spec(high, low, recipe=Recipe.PREVIEW)) == (low,)
+    assert experts.state.lacking(make_spec(high, low, strict=False)) == (low,)
+    experts.apply(make_spec(high, merged))
+    assert experts.state.lacking(make_spec(high, _scaled(merged, 0.5))) == (_scaled(merged, 0.5),)
+    kept = Experts(tiny_experts)
+    kept.apply(make_spec(high, merged))
+    kept.clear(make_spec())
+    assert kept.state.lacking(make_spec(high, low, merged, recipe=Recipe.PREVIEW)) == ()
+
+
 def test_one_side_changes_without_a_reload_of_the_other(experts: Experts, layouts: dict[str, Path]) -> None:
     high, low = (lora_file(side, layouts["ai-toolkit"]) for side in PAIR)
     experts.apply(make_spec(high, low))
