@@ -1,4 +1,4 @@
-"""The parts that find, check and fetch LoRAs, made from a plan: alike in the Ingress and in the Generators."""
+"""Composition of the LoRA parts from a plan: the resolver of the Ingress, the files of the Generators."""
 
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.files import LoraFiles
@@ -11,12 +11,12 @@ _GIB = 2**30
 
 
 def lora_resolver(plan: ServicePlan) -> LoraResolver:
-    """What the Ingress asks about the LoRAs of a request."""
+    """Return what the Ingress asks about the LoRAs of a request."""
     return LoraResolver(_library(plan), _sources(plan), plan.card)
 
 
 def lora_files(plan: ServicePlan) -> LoraFiles:
-    """What a Generator asks for the files of the LoRAs that its pipeline lacks."""
+    """Return what a Generator asks for the files of the LoRAs that its pipeline lacks."""
     return LoraFiles(_sources(plan), _library(plan))
 
 

@@ -1,4 +1,5 @@
-"""What happens to a LoRA path before anything is accepted: find the file, check all of it, pin its identity.
+"""LoRA files before and until they are loaded: found, checked, fetched, and pinned to their content.
 
-Nothing here imports torch, so the ingress stays light.
+Two doors: `resolver.LoraResolver` for the Ingress (what does this reference name, and can it be used?) and
+`files.LoraFiles` for a Generator (give me its bytes on this node's disk). Nothing here imports torch.
 """

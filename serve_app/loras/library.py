@@ -117,6 +117,19 @@ class LoraLibrary:
             self._by_content.put((verdict.sha256, strict), verdict)
         return _accepted(verdict, name)
 
+    def known(self, path: Path) -> CheckedLora | None:
+        """Return the good verdict on the file at `path`, strict or not, if there is one already; nothing is read.
+
+        Raises:
+            OSError: the file's status cannot be read.
+        """
+        signature = FileSignature.of(path)
+        for strict in (False, True):  # what is strictly accepted has nothing to leave out, so both are the same
+            verdict = self._by_signature.peek((signature, strict))
+            if isinstance(verdict, CheckedLora):
+                return verdict
+        return None
+
     def check_blob(self, path: Path, sha256: str, name: str, *, strict: bool = True) -> CheckedLora:
         """Check the file at `path`, whose bytes are known to have that SHA-256 and never change.
 

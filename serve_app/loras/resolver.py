@@ -1,10 +1,17 @@
-"""From what a client calls a LoRA to its identity and contents, wherever the file lies."""
+"""LoRA resolution for the Ingress: from a client's reference to a found and checked file, local or remote.
+
+resolver = LoraResolver(library, sources, card)
+found = await resolver.resolve("hf://org/repository", token=None, expert=Expert.HIGH, strict=True)
+lora = found.pinned(Expert.HIGH, multiplier=1.0)    # the LoraFile of a render's spec
+report = (await resolver.inspect("a.safetensors", token=None, expert=None, norms=False)).report
+"""
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from pydantic import SecretStr
@@ -20,7 +27,7 @@ from serve_app.spec import Expert
 
 Result = TypeVar("Result")
 
-# Apart from the threads that everything else shares: a slow server holds up requests for its own files only.
+# A pool of its own: a slow server must not use up the threads that everything else shares.
 _REMOTE_THREADS = 16
 _REMEMBERED_HEADERS = 512  # of remote files; a full-size one takes about half a megabyte
 
@@ -48,7 +55,7 @@ class _LocalFile:
 
 
 class LoraResolver:
-    """Finds, checks and identifies LoRAs; one per process."""
+    """Finds, checks and identifies LoRAs; one per process. Calls for one local file are answered together."""
 
     def __init__(self, library: LoraLibrary, sources: LoraSources, card: ModelCard) -> None:
         self._library = library
@@ -61,7 +68,7 @@ class LoraResolver:
     def resolve(
         self, reference: str, *, token: SecretStr | None, expert: Expert | None, strict: bool
     ) -> asyncio.Future[ResolvedLora]:
-        """The LoRA that `reference` names now; a file that is replaced gets another `content`.
+        """Return the LoRA that `reference` names now; a file that is replaced gets another `content`.
 
         `expert` chooses among the files of a repository that is named as a whole.
 
@@ -77,7 +84,7 @@ class LoraResolver:
     async def inspect(
         self, reference: str, *, token: SecretStr | None, expert: Expert | None, norms: bool
     ) -> InspectedLora:
-        """What the file that `reference` names holds, mostly from its header; raises as `resolve`.
+        """Return what the file that `reference` names holds, mostly from its header; raises as `resolve`.
 
         `norms` are for local files only.
         """
@@ -91,11 +98,18 @@ class LoraResolver:
         secret = None if token is None else token.get_secret_value()
         located = self._sources.locate(reference, token=secret, expert=expert)
         if located.path is not None:
-            report = inspect_file(located.path, located.reference, self._card, expert=expert, strict=False, norms=norms)
+            report = self._inspect_local(located.path, located.reference, expert, norms)
         else:
             parsed = self._parsed(located, secret, strict=False)
             report = describe(parsed.header, parsed.contents, located.file_name, self._card, expert=expert)
         return InspectedLora(located.reference, expert, located.location, report)
+
+    def _inspect_local(self, path: Path, name: str, expert: Expert | None, norms: bool) -> FileReport:
+        checked = None if norms else self._library.known(path)
+        if checked is None:
+            return inspect_file(path, name, self._card, expert=expert, strict=False, norms=norms)
+        file_name = PurePosixPath(name).name
+        return describe(checked.header, checked.contents, file_name, self._card, expert=expert, alphas=checked.alphas)
 
     def _resolve_remote(
         self, reference: str, token: SecretStr | None, expert: Expert | None, strict: bool

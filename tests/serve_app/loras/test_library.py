@@ -157,7 +157,18 @@ def test_a_local_file_is_hashed_once_for_both_ways_to_check_it(
     save(tmp_path / "a", full())
     strict = library.find("a")
     monkeypatch.setattr(values, "hashlib", SimpleNamespace(sha256=Poisoned))
-    assert library.find("a", strict=False).sha256 == strict.sha256
+    assert library.find("a", strict=False) == strict
+
+
+def test_what_is_known_of_a_file_costs_no_read(library: LoraLibrary, tmp_path: Path, reads: Reads) -> None:
+    path = save(tmp_path / "a", full())
+    assert library.known(path) is None
+    checked = library.check(path, "a")
+    before = reads.count
+    assert library.known(path) is checked
+    assert reads.count == before
+    path.write_text("no")
+    assert library.known(path) is None
 
 
 def test_verdicts_are_remembered_good_and_bad(library: LoraLibrary, tmp_path: Path, reads: Reads) -> None:

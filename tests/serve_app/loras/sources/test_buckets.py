@@ -54,7 +54,7 @@ def put(bucket: S3Store, content: bytes) -> None:
 @pytest.fixture
 def sources(make: MakeSources, bucket: S3Store) -> LoraSources:
     """Sources that may read the bucket. No host is named: where a bucket lies is the operator's business."""
-    return make(hosts=("s3://loras",))
+    return make(hosts=("s3://loras",), total_timeout_s=30)
 
 
 def test_a_file_is_identified_read_and_fetched(sources: LoraSources, pin: Pin) -> None:
