@@ -32,7 +32,7 @@ from serve_app.jobs.tables import renders
 from tests.benchmarks.http_load import milliseconds
 from tests.client import Client, body, pair
 from tests.fixtures.store import connect
-from tests.serve_app.loras.sources.servers import File, web_server
+from tests.fixtures.web_server import File, web_server
 from tests.service_process import ServiceProcess
 
 STEPS = 10

@@ -15,8 +15,8 @@ from serve_app.loras.files import LoraFiles
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.sources import LoraSources, SourcePolicy
 from serve_app.spec import Expert, LoraFile
+from tests.fixtures.web_server import File, WebServer, sha256, web_server
 from tests.serve_app.loras.files import TINY, full, save
-from tests.serve_app.loras.sources.servers import File, WebServer, sha256, web_server
 
 PATH = "/a.safetensors"
 

@@ -16,7 +16,7 @@ from serve_app.net import (
     Transient,
     ssl_context,
 )
-from tests.serve_app.loras.sources.servers import Exchange, WebServer, redirect, web_server
+from tests.fixtures.web_server import Exchange, WebServer, redirect, web_server
 
 
 @pytest.fixture

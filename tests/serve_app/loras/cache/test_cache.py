@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.errors import ConfigurationInvalid, LoraSourceUnavailable
 from serve_app.loras.cache import CachedFile, DigestMismatch, LoraCache, Partial
-from tests.serve_app.loras.sources.servers import sha256
+from tests.fixtures.web_server import sha256
 
 CONTENTS = [bytes([index]) * 1000 for index in range(4)]
 ETAGS = [f"etag-{index:064}" for index in range(4)]

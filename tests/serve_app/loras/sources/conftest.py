@@ -9,7 +9,8 @@ import pytest
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.sources import Located, LoraSources, SourcePolicy
 from serve_app.spec import Expert, LoraFile
-from tests.serve_app.loras.sources.servers import HubStandIn, WebServer, lora_bytes, sha256, web_server
+from tests.fixtures.web_server import WebServer, sha256, web_server
+from tests.serve_app.loras.sources.servers import HubStandIn, lora_bytes
 
 QUICK: dict[str, Any] = {
     "connect_timeout_s": 1,

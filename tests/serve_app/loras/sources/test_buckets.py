@@ -12,8 +12,9 @@ from obstore.store import S3Store
 from serve_app.errors import LoraChanged, LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
 from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
+from tests.fixtures.web_server import File, WebServer, sha256
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, sha256
+from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 KEY, SECRET = "THEKEYID", "THESECRETKEY"

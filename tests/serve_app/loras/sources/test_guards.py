@@ -7,8 +7,9 @@ import pytest
 
 from serve_app.errors import LoraPathRefused, LoraSourceUnavailable, ServiceError
 from serve_app.loras.sources import LoraSources, is_remote
+from tests.fixtures.web_server import File, WebServer, redirect
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, redirect
+from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 PATH = "/a.safetensors"

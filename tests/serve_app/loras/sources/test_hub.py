@@ -16,8 +16,9 @@ from serve_app.errors import (
 from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
 from serve_app.spec import Expert
+from tests.fixtures.web_server import Exchange, File, sha256
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import COMMIT, HUB_TOKEN, Exchange, File, HubStandIn, lora_bytes, sha256
+from tests.serve_app.loras.sources.servers import COMMIT, HUB_TOKEN, HubStandIn, lora_bytes
 
 FILE = lora_bytes()
 NAME = "high_noise.safetensors"

@@ -11,18 +11,9 @@ import pytest
 
 from serve_app.errors import ServiceError
 from serve_app.loras.sources import LoraSources, SourcePolicy
+from tests.fixtures.web_server import Exchange, File, Page, WebServer, html, redirect
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import (
-    HUB_TOKEN,
-    Exchange,
-    File,
-    HubStandIn,
-    Page,
-    WebServer,
-    html,
-    lora_bytes,
-    redirect,
-)
+from tests.serve_app.loras.sources.servers import HUB_TOKEN, HubStandIn, lora_bytes
 
 FILE = lora_bytes()
 SIGNATURE = "SIGNATUREOFTHEURL"

@@ -14,8 +14,9 @@ from serve_app.errors import LoraSourceUnavailable
 from serve_app.loras.cache import LoraCache, Partial
 from serve_app.loras.sources import LoraSources
 from serve_app.spec import LoraFile
+from tests.fixtures.web_server import Exchange, File, WebServer, sha256
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import Exchange, File, WebServer, lora_bytes, sha256
+from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 PATH = "/a.safetensors"

@@ -12,8 +12,9 @@ from cryptography.x509.oid import NameOID
 
 from serve_app.errors import LoraPathRefused
 from serve_app.loras.sources import LoraSources
+from tests.fixtures.web_server import File, WebServer, redirect, web_server
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
-from tests.serve_app.loras.sources.servers import File, WebServer, lora_bytes, redirect, web_server
+from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 PATH = "/a.safetensors"

@@ -6,8 +6,9 @@ import pytest
 
 from serve_app.errors import LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
 from serve_app.loras.sources import LoraSources
+from tests.fixtures.web_server import Exchange, File, WebServer, html, sha256
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin, fetched
-from tests.serve_app.loras.sources.servers import Exchange, File, WebServer, html, lora_bytes, sha256
+from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 PATH = "/loras/style_high.safetensors"

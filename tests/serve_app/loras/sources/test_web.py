@@ -9,8 +9,9 @@ import pytest
 from serve_app.errors import LoraChanged, LoraInvalid, LoraPathRefused
 from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
+from tests.fixtures.web_server import Exchange, File, WebServer, redirect, sha256
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin, fetched
-from tests.serve_app.loras.sources.servers import Exchange, File, WebServer, lora_bytes, redirect, sha256
+from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 PATH = "/loras/style_high.safetensors"
