@@ -1,9 +1,69 @@
-"""Nothing that was accepted is lost, whatever dies."""
+"""Restarts and rollouts: nothing that was accepted is lost, whatever dies or is replaced."""
 
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
 
 from tests.client import Client, body
 from tests.service_process import ServiceProcess
+
+_OPEN = {"RAY_AUTH_MODE": "disabled"}  # else `serve deploy` needs the token of the cluster that `serve run` started
+_ROLLED_OUT_S = 120
+
+
+class Rollouts:
+    """Deploys changed configurations onto a running service, as an operator does."""
+
+    def __init__(self, service: ServiceProcess) -> None:
+        self._service = service
+        self._dashboard = service.dashboard
+
+    def deploy(self, *, args: dict[str, Any] | None = None, **user_configs: dict[str, Any]) -> None:
+        """`serve deploy` with other args, or other `user_config`s of deployments; returns once it is rolled out."""
+        path = self._service.directory / "serve_config.json"
+        config = json.loads(path.read_text())
+        (application,) = config["applications"]
+        application["args"] |= args or {}
+        application["deployments"] = [{"name": name, "user_config": user} for name, user in user_configs.items()]
+        path.write_text(json.dumps(config))
+        serve = str(Path(sys.executable).with_name("serve"))
+        environment = {**os.environ, **_OPEN}
+        command = [serve, "deploy", str(path), "--address", self._dashboard]
+        subprocess.run(command, check=True, env=environment, cwd=self._service.directory, capture_output=True)
+        self._wait_until_running()
+
+    def _wait_until_running(self) -> None:
+        deadline = time.monotonic() + _ROLLED_OUT_S
+        time.sleep(1)  # the controller takes the new configuration up in its next round
+        while self._status() != "RUNNING":
+            assert time.monotonic() < deadline, self._status()
+            time.sleep(0.2)
+
+    def _status(self) -> str:
+        answer = httpx.get(f"{self._dashboard}/api/serve/applications/").raise_for_status().json()
+        status: str = answer["applications"]["wan"]["status"]
+        return status
+
+
+@pytest.fixture(scope="module")
+def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+    """A service that the tests of this module may kill and reconfigure."""
+    service = ServiceProcess(tmp_path_factory.mktemp("expendable"), _OPEN, ingress_replicas=2, lease_s=5)
+    service.start()
+    yield service
+    service.stop()
+
+
+def pids(service: ServiceProcess) -> set[int]:
+    return {process.pid for name in ("Ingress", "Dispatcher", "Generator") for process in service.replicas(name)}
 
 
 def test_a_render_whose_generator_is_killed_is_made_by_the_next_one(service: ServiceProcess, client: Client) -> None:
@@ -16,15 +76,39 @@ def test_a_render_whose_generator_is_killed_is_made_by_the_next_one(service: Ser
     assert used["attempt"] == 2
 
 
-def test_everything_accepted_survives_the_death_of_the_whole_cluster(tmp_path: Path) -> None:
-    service = ServiceProcess(tmp_path, lease_s=5)
-    service.start()
-    with Client(service.url) as client:
+def test_everything_accepted_survives_the_death_of_the_whole_cluster(expendable: ServiceProcess) -> None:
+    with Client(expendable.url) as client:
         ids = [client.submit(body({"sample_steps": 20}, {"seed": 7})) for _ in range(6)]
         client.wait(ids[0], "in_progress", "succeeded")
-        service.kill()
-        service.start()
+        expendable.kill()
+        expendable.start()
         for request_id in ids:
             assert client.wait(request_id)["status"] == "succeeded"
             assert len(client.result(request_id)["outputs"]["videos"]) == 2
-    service.stop()
+
+
+def test_a_rolling_update_of_every_deployment_loses_nothing(expendable: ServiceProcess) -> None:
+    before = pids(expendable)
+    with Client(expendable.url) as client:
+        ids = [client.submit(body({"sample_steps": 100, "seed": seed})) for seed in range(8)]
+        client.wait(ids[0], "in_progress", "succeeded")
+        Rollouts(expendable).deploy(args={"max_queued": 500})
+        assert not before & pids(expendable)
+        for request_id in ids:
+            assert client.wait(request_id)["status"] == "succeeded"
+            (used,) = client.result(request_id)["metadata"]["prompts"]
+            assert used["attempt"] == 1
+
+
+def test_what_user_config_may_change_changes_in_place(expendable: ServiceProcess) -> None:
+    before = pids(expendable)
+    with Client(expendable.url) as client:
+        running = client.submit(body({"sample_steps": 150}))
+        Rollouts(expendable).deploy(
+            Ingress={"max_queued": 1}, Dispatcher={"affinity_patience_s": 5}, Generator={"render_timeout_s": 600}
+        )
+        refused = client.http.post("/v1/inference", json=body({}, {}))
+        assert refused.status_code == httpx.codes.TOO_MANY_REQUESTS
+        assert refused.json()["detail"]["error"]["code"] == "QUEUE_FULL"
+        assert client.wait(running)["status"] == "succeeded"
+    assert pids(expendable) == before
