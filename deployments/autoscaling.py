@@ -1,4 +1,9 @@
-"""How many Generators there should be: what the accepted work needs, and never fewer than are at work.
+"""Autoscaling of the Generators: as many as the accepted work needs, and never fewer than are at work.
+
+The Dispatcher turns work into open slots (`wanted_slots`), which Ray Serve counts as load; Serve's controller turns
+this load into replicas (`BacklogPolicy`):
+
+    AutoscalingPolicy(policy_function="deployments.autoscaling:BacklogPolicy")
 
 Serve pickles this module by value and calls the policy in its controller, so it imports nothing of the service.
 """
@@ -24,20 +29,20 @@ class BacklogPolicy:
     """
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
-        """The number of replicas, and no state."""
+        """Return the number of replicas, and no state."""
         slots = math.ceil(max(0.0, context.total_num_requests - _FLICKER))
         return max(slots, busy_replicas(context)), {}
 
 
 def busy_replicas(context: AutoscalingContext) -> int:
-    """How many of the running replicas last said that they are at work."""
+    """Return how many of the running replicas last said that they are at work."""
     reports = (context.raw_metrics or {}).get(BUSY, {})
     running = set(context.running_replicas)
     return sum(series[-1].value > 0 for replica, series in reports.items() if series and replica in running)
 
 
 def wanted_slots(*, busy: int, queued: int, cost_s: float, target_wait_s: float, alive: int, most: int) -> int:
-    """Slots that the Dispatcher should hold open at the Generators' handle.
+    """Return how many slots the Dispatcher should hold open at the Generators' handle.
 
     Args:
         busy: slots that render now.

@@ -1,1 +1,1 @@
-"""Finished frames into files: MP4 to watch, animated WebP to embed, lossless PNG to keep."""
+"""Encoders: frames into MP4 (H.264), animated WebP or a ZIP of lossless PNG. The door is `encoding.encode`."""

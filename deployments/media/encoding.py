@@ -1,4 +1,7 @@
-"""The one entrance to the encoders: frames and a format in, a file out."""
+"""The door to the encoders: frames and a format in, a file out.
+
+encode(frames, fps=16, output_format=OutputFormat.MP4, path=Path("video.mp4"))  # frames: uint8 [F, H, W, 3]
+"""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -25,7 +28,7 @@ _WRITERS: Mapping[OutputFormat, Callable[[Frames, int, Path], None]] = MappingPr
 
 
 def encode(frames: Frames, fps: int, output_format: OutputFormat, path: Path) -> None:
-    """Write `frames` to `path`, replacing what is there. Blocks; call it in a thread.
+    """Write `frames` to `path`, replacing what is there. Blocking: call it in a thread.
 
     The same frames give the same bytes. After an error no part of the file is left behind.
 

@@ -1,4 +1,4 @@
-"""Lossless PNG frames in a ZIP."""
+"""PNG: lossless frames in a ZIP, with reproducible bytes."""
 
 import io
 from pathlib import Path

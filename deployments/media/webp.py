@@ -1,4 +1,4 @@
-"""Animated WebP: every frame is compressed by Pillow, and put into the container here.
+"""Animated WebP (RIFF container): Pillow compresses every frame, and this module writes the container.
 
 Pillow's own animation encoder drops a frame that equals the one before it, and turns a still clip into a picture
 without a duration. Built from single frames, the file has exactly the frames it was given, and is no larger:
@@ -46,13 +46,13 @@ def write_webp(frames: Frames, fps: int, path: Path) -> None:
 
 
 def frame_durations(count: int, fps: int) -> list[int]:
-    """Milliseconds that each of `count` frames is shown: differences of rounded times, so errors never add up."""
+    """Return the milliseconds that each frame is shown: differences of rounded times, so errors do not add up."""
     times = [round(1000 * index / fps) for index in range(count + 1)]
     return [after - before for before, after in pairwise(times)]
 
 
 def _compress(frame: np.ndarray) -> bytes:
-    """The frame's VP8 chunk: a still WebP file without its RIFF header."""
+    """Return the frame's VP8 chunk: a still WebP file without its RIFF header."""
     still = io.BytesIO()
     Image.fromarray(frame).save(still, "WEBP", quality=_QUALITY, method=_METHOD)
     return still.getvalue()[_RIFF_HEADER:]
