@@ -17,7 +17,7 @@ from typing import Any
 from deployments.attempt import Attempt, AttemptAborted, Lease
 from deployments.autoscaling import BUSY
 from deployments.device import Device, worker_thread
-from deployments.health import Starvation, leave_process
+from deployments.health import STARVED_S, Starvation, leave_process
 from deployments.lora_access import lora_files
 from deployments.metrics import service_observers
 from deployments.pipeline import PipelineOptions, pipeline_class
@@ -59,12 +59,13 @@ class Generator:
         self._observers = service_observers() if observers is None else observers
         self._leave = leave
         yielding = plan.profile is Profile.CPU
-        load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
-        self._device = Device(load, worker_thread("device", yielding=yielding))
+        # The pipeline comes last, since it takes minutes: what is wrong with the rest shows before.
         self._loras = lora_files(plan)
         self._store = JobStore(plan.settings.database_url)
         outputs = OutputStore.from_url(plan.settings.output_url)
         self._publisher = Publisher(self._store, outputs, worker_thread("encoding", yielding=yielding))
+        load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
+        self._device = Device(load, worker_thread("device", yielding=yielding))
         self._publishing = asyncio.Lock()
         self._starvation = Starvation(self._store)
         self._pairs = ResidentPairs()
@@ -98,7 +99,7 @@ class Generator:
     async def check_health(self) -> None:
         """Leave where renders wait, but none reaches this replica; see `Starvation`."""
         if await self._starvation.check():
-            self._leave("renders wait, but none has reached this replica for a while")
+            self._leave(f"renders wait, but none has reached this replica for {STARVED_S:g} s")
 
     async def render(self, claim: Claim) -> tuple[str, ...]:
         """Run one attempt; return when the device is free for the next, with the pair keys that are ready now.

@@ -26,7 +26,7 @@ from tests.fixtures.store import NewDatabase, connect, queued
 from tests.serve_app.jobs.helpers import new_request
 from tests.serve_app.loras.files import CARD, full, save
 
-LEASE_S = 3.0
+LEASE_S = 10.0
 
 
 @dataclass
@@ -166,7 +166,7 @@ def plan(tmp_path: Path, new_database: NewDatabase) -> ServicePlan:
             lease_s=LEASE_S,
             heartbeat_s=0.02,
             sweep_s=0.05,
-            dispatcher_lease_s=2,
+            dispatcher_lease_s=10,
             target_wait_s=1,
         ),
         card=CARD.model_copy(update={"pipeline": "tests.deployments.small_pipeline:SmallPipeline"}),

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ from serve_app.spec import LoraFile, RenderSpec
 FAILS = "the pipeline raises"
 OUT_OF_MEMORY = "the device runs out of memory"
 BREAKS = "the device breaks, and every later probe fails"
+SLOW = "each step takes 5 ms"
 
 
 def waits_after(step: int) -> str:
@@ -49,6 +51,8 @@ class SmallPipeline:
         assert {lora.content for lora in self.lacking(spec)} == files.keys()
         self._misfortune(spec.prompt)
         for step in range(1, spec.sample_steps + 1):
+            if spec.prompt == SLOW:
+                time.sleep(0.005)
             on_step(step)
             if spec.prompt == waits_after(step):
                 self.waiting.set()

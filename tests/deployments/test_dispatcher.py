@@ -15,7 +15,7 @@ from serve_app.jobs.states import RenderState
 from serve_app.observers import Observer, Observers
 from tests.deployments.conftest import Bench, store_away, until
 from tests.deployments.local_serve import LocalHandle
-from tests.deployments.small_pipeline import waits_after
+from tests.deployments.small_pipeline import SLOW, waits_after
 
 Dispatch = Callable[[LocalHandle], Dispatcher]
 
@@ -127,13 +127,10 @@ async def test_no_more_slots_are_open_than_renders_wait(bench: Bench, dispatch: 
 async def test_a_cancel_reaches_a_render_that_runs(bench: Bench, dispatch: Dispatch) -> None:
     bench.tune(heartbeat_s=20.0, lease_s=60.0)
     dispatcher = dispatch(replicas(bench, 1))
-    request = await bench.submit(bench.spec(prompt=waits_after(1), sample_steps=50))
-    pipeline = bench.replicas[0].pipeline
-    await until(pipeline.waiting.is_set)
+    request = await bench.submit(bench.spec(prompt=SLOW, sample_steps=3000))
+    await until(lambda: "step 2" in bench.replicas[0].heard.signals)
     await bench.store.requests.cancel(request.id)
     await dispatcher.canceled(request.id)
-    await asyncio.sleep(0.1)
-    pipeline.go.set()
     await reaches(bench, request, RenderState.CANCELED)
     following = await bench.submit(bench.spec())
     await reaches(bench, following, RenderState.SUCCEEDED)
