@@ -162,6 +162,15 @@ def _mixed_ranks(writer: Writer, sizes: Sizes) -> None:
         )
 
 
+def _distilled(writer: Writer, sizes: Sizes) -> None:
+    """As distilled LoRAs are exported: `diff_m` is the difference of the modulation table, named by its owner."""
+    for module in sizes.linears():
+        writer.lora(module, TOOLKIT(module), halves=DOWN_UP)
+    for table in sizes.tables():
+        owner = table.original.removesuffix(".modulation")
+        writer.difference(table.diffusers, table.shape, f"diffusion_model.{owner}.diff_m")
+
+
 def _combined(high: Callable[[Module], str], low: Callable[[Module], str]) -> _Layout:
     return _Layout(_full(high).fill, _full(low).fill)
 
@@ -204,7 +213,20 @@ LAYOUTS: Mapping[str, _Layout] = {
     "patch-lora": _patch("diffusion_model.patch_embedding", ("lora_A.weight", "lora_B.weight"), None),
     "patch-kohya": _patch("lora_unet_patch_embedding", DOWN_UP, 1.0),
     "patch-difference": _Layout(_patch_difference),
+    "alpha-int64": _full(TOOLKIT, alpha=2.0, alpha_dtype="I64"),
+    "alpha-int32-of-one": _full(KOHYA, halves=DOWN_UP, alpha=8.0, alpha_dtype="I32", alpha_shape=(1,)),
+    "alpha-uint8": _full(KOHYA, halves=DOWN_UP, alpha=1.0, alpha_dtype="U8"),
+    "alpha-float64": _full(TOOLKIT, alpha=0.1, alpha_dtype="F64"),
+    "distilled": _Layout(_distilled),
+    "wan-fun": _full(underscored(original(""), "lora_unet__"), halves=DOWN_UP, alpha=2.0),
+    "diffsynth": _full(original("pipe.dit."), halves=("lora_A.default.weight", "lora_B.default.weight")),
+    "compiled": _full(original("module._orig_mod.model.diffusion_model.")),
     "mixed-ranks": _Layout(_mixed_ranks),
     "combined": _combined(original("diffusion_model.transformer_1."), original("diffusion_model.transformer_2.")),
+    "combined-wan": _combined(original("high_noise_model."), original("low_noise_model.")),
+    "combined-diffsynth": _combined(original("pipe.dit."), original("pipe.dit2.")),
+    "combined-kohya": _combined(
+        underscored(original(""), "lora_unet_transformer_1_"), underscored(original(""), "lora_unet_transformer_2_")
+    ),
     "combined-diffusers": _combined(diffusers("transformer."), diffusers("transformer_2.")),
 }

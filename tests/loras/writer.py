@@ -12,7 +12,10 @@ from tests.loras.model import Module, Shape
 F64 = NDArray[np.float64]
 Formula = Callable[[F64, float], F64]  # (pristine parameter, multiplier) -> parameter with the LoRA
 
-_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_NUMPY = {
+    **{"F16": "<f2", "F32": "<f4", "F64": "<f8"},
+    **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
+}
 
 
 class Writer:
@@ -53,6 +56,7 @@ class Writer:
         halves: tuple[str, str] = ("lora_A.weight", "lora_B.weight"),
         alpha: float | None = None,
         alpha_shape: Shape = (),
+        alpha_dtype: str | None = None,
         magnitude: tuple[str, Shape] | None = None,
     ) -> None:
         """A LoRA of `module` under `stem`; a DoRA where `magnitude` (its ending and shape) is given."""
@@ -62,7 +66,8 @@ class Writer:
         up = self.put(f"{stem}.{halves[1]}", self.values(out, rank, *ones))
         scale = 1.0
         if alpha is not None:
-            scale = float(self.put(f"{stem}.alpha", np.full(alpha_shape, alpha)).reshape(-1)[0]) / rank
+            stored = self.put(f"{stem}.alpha", np.full(alpha_shape, alpha), alpha_dtype)
+            scale = float(stored.reshape(-1)[0]) / rank
         delta = scale * np.einsum("or,ri->oi", up.reshape(out, rank), down.reshape(rank, -1)).reshape(module.shape)
         if magnitude is None:
             self._deltas.setdefault(module.parameter(), []).append(delta)

@@ -5,12 +5,12 @@ order. `unknown` is about tensors without a place in the model, which a lenient 
 that have a place are checked in `shapes`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 
 from serve_app.loras.formats.changes import Layout
-from serve_app.loras.formats.header import WEIGHT_DTYPES, Tensors
+from serve_app.loras.formats.header import SCALAR_DTYPES, WEIGHT_DTYPES, Tensors
 from serve_app.loras.formats.keys import FACTOR_ROLES, LOW_RANK_ROLES, Group, Role, other_half, split_key
 from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import WanArchitecture
@@ -92,11 +92,15 @@ def _unsupported(found: SortedKeys, *_: object) -> Fault | None:
 
 
 def _wrong_dtype(found: SortedKeys, tensors: Tensors, _: WanArchitecture) -> Fault | None:
-    placed = (key for group in found.groups for keys in group.keys.values() for key in keys)
-    wrong = {key: tensors[key].dtype for key in placed if tensors[key].dtype not in WEIGHT_DTYPES}
+    placed = ((role, key) for group in found.groups for role, keys in group.keys.items() for key in keys)
+    wrong = {key: tensors[key].dtype for role, key in placed if tensors[key].dtype not in _dtypes(role)}
     dtypes = ", ".join(sorted(set(wrong.values())))
     reason = f"it has tensors of dtype {dtypes}; export it as {', '.join(WEIGHT_DTYPES)}"
     return Fault(reason, list(wrong)) if wrong else None
+
+
+def _dtypes(role: Role) -> Collection[str]:
+    return SCALAR_DTYPES if role is Role.ALPHA else WEIGHT_DTYPES
 
 
 def _duplicates(found: SortedKeys, *_: object) -> Fault | None:
@@ -109,7 +113,7 @@ def _duplicates(found: SortedKeys, *_: object) -> Fault | None:
 def _sideless(found: SortedKeys, *_: object) -> Fault | None:
     """Return the fault of keys that leave open which expert they are for, in a file in which others tell."""
     reason = (
-        "some of its tensors say which expert they are for (transformer_1, transformer_2) and these do not; "
+        "some of its tensors say which expert they are for (transformer_2, low_noise_model) and these do not; "
         "export a file for each expert"
     )
     return Fault(reason, found.sideless) if found.sideless else None

@@ -34,6 +34,12 @@ _BITS = {
 WEIGHT_DTYPES = ("F16", "BF16", "F32", "F64")
 """The dtypes that LoRA weights may have; others are quantised, or no floating-point numbers."""
 
+SCALAR_DTYPES = (
+    *WEIGHT_DTYPES,
+    *("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F8_E4M3", "F8_E5M2", "F8_E8M0"),
+)
+"""The dtypes that an alpha may have: each holds one number exactly."""
+
 _AGAIN = "download the file itself"
 _CONVERT = "save it as .safetensors"
 _PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))

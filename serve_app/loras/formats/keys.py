@@ -1,8 +1,8 @@
 """State-dict keys: which module of the model a tensor belongs to, and which role it plays in a change.
 
-A key is a prefix, the name of a module, and a suffix: `diffusion_model.` `blocks.0.self_attn.q` `.lora_A.weight`. The
-suffix tells the `Role`, the rest the `Place`. The keys of one file may follow different conventions. A new layout is an
-entry in `_PREFIXES` or `_UNDERSCORED`, and its suffixes in `_SUFFIXES`.
+A key is wrappers, the name of a module, and a suffix: `diffusion_model.` `blocks.0.self_attn.q` `.lora_A.weight`. The
+suffix tells the `Role`, the rest the `Place`. The keys of one file may follow different conventions. A new wrapper is
+an entry in `_OTHER_WRAPPERS` or `_DENOISERS`, a new suffix one in `_SUFFIXES`.
 
 Sources of the suffixes: kohya and musubi-tuner (lora_down, lora_up, alpha, dora_scale), PEFT (lora_A, lora_B,
 lora_magnitude_vector, also with an adapter's name), diffusers (lora.down, lora.up), AI Toolkit (magnitude), LyCORIS
@@ -11,7 +11,7 @@ lora_magnitude_vector, also with an adapter's name), diffusers (lora.down, lora.
 
 import re
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from functools import lru_cache
 from itertools import chain
 
@@ -61,6 +61,9 @@ _KEY = re.compile(
     r"(?P<stem>.+?)\.(?:" + "|".join(f"(?P<{role.name}>{suffix})" for role, suffix in _SUFFIXES.items()) + ")"
 )
 
+_TABLE_DIFFERENCE = ".diff_m"  # of distilled LoRAs; ComfyUI patches `modulation` with it
+_TABLE = ".modulation"
+
 _REEXPORT = "train or export it as a LoRA, DoRA or LoKr"
 _UNSUPPORTED = {
     r"lora_mid(?:\.weight)?|lokr_t[12]": "Tucker decompositions; train it without (use_tucker or use_cp: false)",
@@ -87,7 +90,12 @@ _HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.u
 
 def split_key(key: str) -> tuple[str, Role] | None:
     """Split a key into what stands before its suffix and the tensor's role. Return None where the suffix is unknown."""
-    match = _KEY.fullmatch(key) if len(key) <= LONGEST_KEY else None
+    if len(key) > LONGEST_KEY:
+        return None
+    if key.endswith(_TABLE_DIFFERENCE):  # `blocks.0.diff_m` is the difference of `blocks.0.modulation`
+        owner = key.removesuffix(_TABLE_DIFFERENCE).removesuffix(_TABLE)
+        return f"{owner}{_TABLE}", Role.DIFFERENCE
+    match = _KEY.fullmatch(key)
     if match is None or match.lastgroup is None:
         return None
     return match["stem"], Role[match.lastgroup]
@@ -116,60 +124,87 @@ def other_half(key: str) -> str:
     raise ValueError(key)
 
 
-class Component(Enum):
-    """Which component of the pipeline, and so which expert, a key names."""
-
-    UNSAID = auto()
-    TRANSFORMER = auto()  # `transformer.`: the high-noise expert where the file has a `transformer_2.`, else unsaid
-    HIGH = auto()
-    LOW = auto()
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a key without its suffix means."""
+    """What a key without its suffix means.
+
+    `wrapper` is all that stands before the module's name, `first_of` the same as a pipeline's first denoiser would have
+    it where `wrapper` names the second: `transformer.` of `transformer_2.`.
+    """
 
     module: Module
-    component: Component
     layout: Layout
+    expert: Expert | None
+    wrapper: str
+    first_of: str | None
 
 
-# Prefixes in this order, each group at most once: PEFT's, then a checkpoint's, then the pipeline's component.
-_PREFIXES = (
-    {"base_model.model.": Layout.PEFT},
-    {"model.diffusion_model.": Layout.AI_TOOLKIT, "diffusion_model.": Layout.AI_TOOLKIT},
+# Words that trainers, pipelines and torch put in front of a module's name, and the layout that some of them show.
+# DiffSynth writes `pipe.dit.`, VideoX-Fun `lora_unet__`, torch.compile `_orig_mod.`, FSDP `_fsdp_wrapped_module.`.
+_DENOISERS = ("diffusion_model", "denoiser", "dit", "expert", "generator", "model", "net", "transformer", "unet", "wan")
+_LAYOUTS = {
+    "base_model": Layout.PEFT,
+    "lora_unet": Layout.KOHYA,
+    "lora_transformer": Layout.KOHYA,
+    "lycoris": Layout.LYCORIS,
+    "diffusion_model": Layout.AI_TOOLKIT,
+    "transformer": Layout.DIFFUSERS,
+}
+_OTHER_WRAPPERS = (
+    *("base_model", "lora", "lora_dit", "lora_unet", "lora_transformer", "lycoris", "module", "network"),
+    *("pipe", "pipeline", "wan_model", "_checkpoint_wrapped_module", "_forward_module", "_fsdp_wrapped_module"),
+    "_orig_mod",
 )
-_COMPONENTS = {"transformer.": Component.TRANSFORMER, "transformer_1.": Component.HIGH, "transformer_2.": Component.LOW}
-_UNDERSCORED = {"lora_unet_": Layout.KOHYA, "lycoris_": Layout.LYCORIS}
-# Without "transformer_": "lora_unet_transformer_blocks_..." belongs to other models.
-_UNDERSCORED_COMPONENTS = {"transformer_1_": Component.HIGH, "transformer_2_": Component.LOW}
+_SIDES = {
+    **{"1": Expert.HIGH, "high": Expert.HIGH, "hn": Expert.HIGH},
+    **{"2": Expert.LOW, "low": Expert.LOW, "ln": Expert.LOW},
+}
+_DENOISER = "|".join(_DENOISERS)
+# The longest first. "transformer_blocks" is a layer of other models.
+_PLAIN = "|".join(sorted({*_OTHER_WRAPPERS, *_DENOISERS}, key=len, reverse=True)).replace(
+    "|transformer|", "|transformer(?!_blocks)|"
+)
+_WRAPPER = re.compile(
+    "(?:"
+    # transformer_2, dit2, model_high_noise, transformer_low
+    rf"(?P<before>{_DENOISER})_?(?P<side>[12]|hn|ln|(?:high|low)(?=_?noise|[._]))(?:_?noise)?"
+    # high_noise_model, low_noise, high
+    rf"|(?P<side_first>hn|ln|high|low)(?:_?noise)?(?:_(?:{_DENOISER})(?!_blocks))?"
+    rf"|(?P<plain>{_PLAIN})"
+    r")(?:\.|_+)"
+)
+_TORCH_WRAPPERS = re.compile(r"\._(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)(?=\.)")
 
 
 def find_place(stem: str, architecture: WanArchitecture) -> Place | None:
-    """Return what `stem`, a key without its suffix, means in a model of `architecture`; None if it means nothing."""
-    for prefix, layout in _UNDERSCORED.items():
-        if stem.startswith(prefix):
-            return _find_underscored(stem.removeprefix(prefix), layout, architecture)
-    return _find_dotted(stem, architecture)
+    """Return what `stem`, a key without its suffix, means in a model of `architecture`; None if it means nothing.
 
-
-def _find_underscored(rest: str, layout: Layout, architecture: WanArchitecture) -> Place | None:
-    part = next((part for part in _UNDERSCORED_COMPONENTS if rest.startswith(part)), "")
-    module = _names(architecture).underscored.get(rest.removeprefix(part).replace(".", "_"))
-    return Place(module, _UNDERSCORED_COMPONENTS.get(part, Component.UNSAID), layout) if module else None
-
-
-def _find_dotted(stem: str, architecture: WanArchitecture) -> Place | None:
-    layout = None
-    for prefixes in _PREFIXES:
-        prefix = next((prefix for prefix in prefixes if stem.startswith(prefix)), "")
-        stem = stem.removeprefix(prefix)
-        layout = layout or prefixes.get(prefix)
-    part = next((part for part in _COMPONENTS if stem.startswith(part)), "")
-    module = _names(architecture).dotted.get(stem.removeprefix(part))
-    if module is None:
+    Wrappers are stripped in any order and number. None also where two of them name different experts.
+    """
+    rest = _TORCH_WRAPPERS.sub("", stem)
+    found: list[re.Match[str]] = []
+    while match := _WRAPPER.match(rest):
+        found.append(match)
+        rest = rest[match.end() :]
+    names = _names(architecture)
+    module = names.dotted.get(rest) or names.underscored.get(rest.replace(".", "_"))
+    sides = {_SIDES[side] for match in found if (side := match["side"] or match["side_first"])}
+    if module is None or len(sides) > 1:
         return None
-    return Place(module, _COMPONENTS.get(part, Component.UNSAID), layout or (Layout.DIFFUSERS if part else Layout.BARE))
+    wrapper = "".join(match[0] for match in found)
+    first_of = "".join(_as_first(match) for match in found)
+    return Place(module, _layout(found), next(iter(sides), None), wrapper, first_of if first_of != wrapper else None)
+
+
+def _as_first(match: re.Match[str]) -> str:
+    """Return the wrapper as the first denoiser's name would be: of `transformer_2.` that is `transformer.`."""
+    return f"{match['before']}{match[0][-1]}" if match["side"] == "2" else match[0]
+
+
+def _layout(wrappers: list[re.Match[str]]) -> Layout:
+    words = [match["plain"] or match["before"] for match in wrappers]
+    known = [_LAYOUTS[word] for word in words if word in _LAYOUTS]
+    return Layout.PEFT if Layout.PEFT in known else next(iter(known), Layout.BARE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from serve_app.loras.formats.checks import SortedKeys, first_fault, unknown, wro
 from serve_app.loras.formats.header import SafetensorsHeader, Tensors
 from serve_app.loras.formats.keys import (
     FACTOR_ROLES,
-    Component,
     Group,
     Place,
     Role,
@@ -66,9 +65,9 @@ def _sort(tensors: Tensors, architecture: WanArchitecture) -> SortedKeys:
             without_place.append(key)
     layouts = Counter(place.layout for _, _, place in placed)
     layout = layouts.most_common(1)[0][0] if layouts else Layout.BARE
-    components = {place.component for _, _, place in placed}
-    sideless = tuple(key for key, _, place in placed if _is_sideless(place.component, components))
-    return SortedKeys(layout, _groups(placed, components), tuple(without_place), unsupported, sideless)
+    experts = _Experts([place for _, _, place in placed])
+    sideless = tuple(key for key, _, place in placed if experts.sided and experts.of(place) is None)
+    return SortedKeys(layout, _groups(placed, experts), tuple(without_place), unsupported, sideless)
 
 
 def _meaning(key: str, architecture: WanArchitecture) -> tuple[Role, Place] | None:
@@ -94,24 +93,28 @@ def _unsupported(key: str, architecture: WanArchitecture) -> str | None:
     return split[1] if split is not None and find_place(split[0], architecture) is not None else None
 
 
-def _is_sideless(component: Component, components: set[Component]) -> bool:
-    if components.isdisjoint({Component.HIGH, Component.LOW}):
-        return False
-    return component is Component.UNSAID or (component is Component.TRANSFORMER and Component.HIGH in components)
+class _Experts:
+    """Tells which expert each place of one file is for."""
+
+    def __init__(self, places: Iterable[Place]) -> None:
+        self._said = {place.expert for place in places if place.expert is not None}
+        self._firsts = {place.first_of for place in places if place.first_of is not None}
+
+    @property
+    def sided(self) -> bool:
+        """Return whether any key names an expert."""
+        return bool(self._said)
+
+    def of(self, place: Place) -> Expert | None:
+        """Return the expert of a place. A pipeline calls its two experts `transformer` and `transformer_2`."""
+        is_first = place.wrapper in self._firsts and Expert.HIGH not in self._said
+        return Expert.HIGH if place.expert is None and is_first else place.expert
 
 
-def _groups(placed: list[tuple[str, Role, Place]], components: set[Component]) -> tuple[Group, ...]:
-    # A pipeline calls its two experts `transformer` and `transformer_2`.
-    transformer = Expert.HIGH if Component.LOW in components else None
-    experts = {
-        Component.UNSAID: None,
-        Component.TRANSFORMER: transformer,
-        Component.HIGH: Expert.HIGH,
-        Component.LOW: Expert.LOW,
-    }
+def _groups(placed: list[tuple[str, Role, Place]], experts: _Experts) -> tuple[Group, ...]:
     found: dict[tuple[Expert | None, str], Group] = {}
     for key, role, place in placed:
-        expert, module = experts[place.component], place.module
+        expert, module = experts.of(place), place.module
         group = found.setdefault((expert, module.parameter), Group(expert, module))
         group.keys.setdefault(role, []).append(key)
     return tuple(found.values())
