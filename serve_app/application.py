@@ -57,7 +57,8 @@ def application(args: dict[str, Any]) -> Application:
 def _plan(settings: Settings) -> ServicePlan:
     card = load_card(settings.model)
     if card.image_input is not ImageInput.NONE:
-        raise ConfigurationInvalid(f"model: {card.title} starts from an image, which this version does not take")
+        takes = f"{card.title} takes an image (image_input: {card.image_input})"
+        raise ConfigurationInvalid(f"model: {takes}; this service takes none")
     gpus = int(ray.cluster_resources().get("GPU", 0))
     profile = _profile(settings.profile, gpus)
     _check_modes(settings, profile)
@@ -95,7 +96,8 @@ def _check_modes(settings: Settings, profile: Profile) -> None:
 
 
 def _checkpoint(card: ModelCard, settings: Settings) -> tuple[str, str]:
-    return settings.base_model or card.base_model, settings.transformer_model or card.transformer_model
+    base_model = settings.base_model or card.base_model
+    return base_model, settings.transformer_model or card.transformer_model or base_model
 
 
 def _demo(function: str, settings: Settings) -> tuple[str, str]:

@@ -92,7 +92,7 @@ class ModelCard(_Frozen):
     title: str  # as people do
     pipeline: str = Field(pattern=_DOTTED_NAME)  # module:Class, see deployments.pipeline.Pipeline
     base_model: str  # scheduler, text encoder, tokenizer, VAE
-    transformer_model: str  # the experts
+    transformer_model: str | None = None  # the experts; None: in the base model
     demo: str | None = Field(None, pattern=_DOTTED_NAME)  # module:function, a serve_app.application.DemoBuilder
     experts: tuple[Expert, ...]  # PAIR, or the only one
     image_input: ImageInput

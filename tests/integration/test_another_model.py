@@ -62,7 +62,8 @@ def rendered(client: Client, body: dict[str, Any]) -> tuple[dict[str, Any], dict
 
 def test_the_model_is_listed_with_its_own_defaults(lamplighter: Client) -> None:
     (model,) = lamplighter.http.get("/v1/models").raise_for_status().json()["models"]
-    assert (model["id"], model["base_model"], model["demo"]) == ("lantern_1b", "lantern/base", False)
+    assert (model["id"], model["demo"]) == ("lantern_1b", False)
+    assert (model["base_model"], model["transformer_model"]) == ("lantern/base", "lantern/base")  # one checkpoint
     assert (model["resolution_divisor"], model["default_width"], model["default_num_frames"]) == (48, 150, 24)
 
 

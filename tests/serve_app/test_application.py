@@ -11,7 +11,8 @@ from deployments.wan.demo import DemoCheckpoint
 from serve_app import application
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
-from serve_app.settings import Profile
+from serve_app.settings import Profile, Settings
+from tests.lantern import CARD
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: Dem
 
 def test_the_architecture_of_a_repository_comes_from_the_card() -> None:
     card = load_card("wan22_14b_t2v")
-    assert card.of_checkpoint(card.transformer_model) == card
+    assert card.of_checkpoint("ai-toolkit/Wan2.2-T2V-A14B-Diffusers-bf16") == card
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -60,3 +61,20 @@ def test_the_client_side_runs_without_the_model_stack() -> None:
         "sys.exit(bool({'torch', 'diffusers', 'transformers', 'peft', 'accelerate'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_model_that_takes_images_is_not_served_without_them(tmp_path: Path) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_text(CARD.read_text().replace("image_input: none", "image_input: required"))
+    with pytest.raises(ConfigurationInvalid, match=r"Lantern 1B takes an image \(image_input: required\)"):
+        application._plan(Settings(model=str(card)))
+
+
+def test_a_model_of_one_checkpoint_has_its_expert_there() -> None:
+    card = load_card(str(CARD))
+    assert application._checkpoint(card, Settings()) == ("lantern/base", "lantern/base")
+    assert application._checkpoint(card, Settings(base_model="/mine")) == ("/mine", "/mine")
+    assert application._checkpoint(load_card("wan22_14b_t2v"), Settings(base_model="/mine")) == (
+        "/mine",
+        "ai-toolkit/Wan2.2-T2V-A14B-Diffusers-bf16",
+    )
