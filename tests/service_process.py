@@ -65,7 +65,7 @@ class ServiceProcess:
             if self._process.poll() is not None:
                 break
             if self._healthy():
-                ServiceProcess._built = self._demo
+                self._keep_demo()
                 return time.monotonic() - started
             time.sleep(0.2)
         self.kill()
@@ -75,9 +75,14 @@ class ServiceProcess:
     def _demo(self) -> Path:
         return self.directory / "var" / "demo"
 
+    def _keep_demo(self) -> None:
+        if "model" not in self._args:  # another model's demo is another one
+            ServiceProcess._built = self._demo
+
     def _copy_demo(self) -> None:
-        if self._built is not None and self._built.is_dir() and not self._demo.exists():
-            shutil.copytree(self._built, self._demo)
+        built = None if "model" in self._args else self._built
+        if built is not None and built.is_dir() and not self._demo.exists():
+            shutil.copytree(built, self._demo)
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The processes of one deployment's replicas."""
