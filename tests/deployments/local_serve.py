@@ -47,6 +47,8 @@ class LocalHandle:
         self.replicas = dict(replicas)
         self.lost: set[str] = set()  # replicas whose next call ends as if they had died
         self.waiting = 0
+        # Serve asks for it every few seconds; here once, so that what comes later is known from renders alone.
+        self._published = {name: one.record_routing_stats()["resident"] for name, one in replicas.items()}
         self._busy: set[str] = set()
         self._freed = asyncio.Condition()
 
@@ -60,7 +62,7 @@ class LocalHandle:
         try:
             async with self._freed:
                 await self._freed.wait_for(lambda: self.replicas.keys() - self._busy)
-                fleet.saw({name: one.record_routing_stats()["resident"] for name, one in self.replicas.items()})
+                fleet.saw(self._published)
                 replica_id = min(sorted(self.replicas.keys() - self._busy), key=fleet.rank)
                 self._busy.add(replica_id)
         finally:
