@@ -1,10 +1,12 @@
 """The Dispatcher in this process: real Generators behind a small handle, over a real job store."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import update
 
 from deployments import dispatcher as dispatching
 from deployments.dispatcher import Dispatcher
@@ -12,10 +14,12 @@ from serve_app.jobs.leadership import DISPATCHER
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import NewRequest
 from serve_app.jobs.states import RenderState
+from serve_app.jobs.tables import leaders
 from serve_app.observers import Observer, Observers
 from tests.deployments.conftest import Bench, store_away, until
 from tests.deployments.local_serve import LocalHandle
 from tests.deployments.small_pipeline import SLOW, waits_after
+from tests.fixtures.store import connect
 
 Dispatch = Callable[[LocalHandle], Dispatcher]
 
@@ -168,6 +172,7 @@ async def test_a_lease_that_ran_out_is_given_back(bench: Bench, dispatch: Dispat
 
 
 async def test_only_one_dispatches_and_the_next_takes_over_where_it_closes(bench: Bench, dispatch: Dispatch) -> None:
+    bench.tune(dispatcher_lease_s=60.0)  # nobody waits for its end
     first_handle, second_handle = replicas(bench, 1), replicas(bench, 1)
     first = dispatch(first_handle)
     await until(bench.store.leadership(DISPATCHER).is_held)
@@ -178,6 +183,26 @@ async def test_only_one_dispatches_and_the_next_takes_over_where_it_closes(bench
     await first.close()
     await reaches(bench, await bench.submit(bench.spec()), RenderState.SUCCEEDED)
     assert (len(ours.pipeline.rendered), len(theirs.pipeline.rendered)) == (1, 1)
+
+
+async def test_a_slot_that_wins_a_replica_after_the_lead_is_lost_claims_nothing(
+    bench: Bench, dispatch: Dispatch
+) -> None:
+    bench.tune(dispatcher_lease_s=0.3)
+    handle = replicas(bench, 1)
+    dispatch(handle)
+    running, queued = await bench.submit(bench.spec(prompt=waits_after(1))), await bench.submit(bench.spec())
+    pipeline = bench.replicas[0].pipeline
+    await until(pipeline.waiting.is_set)
+    await until(lambda: handle.waiting == 1)
+    with connect(bench.plan.settings.database_url) as connection:
+        connection.execute(update(leaders).values(holder="another", expires_at=time.time() + 60))
+    await asyncio.sleep(0.5)  # its lease has run out
+    pipeline.go.set()
+    await reaches(bench, running, RenderState.SUCCEEDED)
+    await until(lambda: handle.waiting == 0)
+    await asyncio.sleep(0.1)
+    assert await state(bench, queued)() is RenderState.QUEUED
 
 
 async def test_one_that_closes_leaves_what_runs_to_its_generator_and_gives_free_slots_back(
