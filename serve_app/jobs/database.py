@@ -23,7 +23,9 @@ Upsert = postgresql.Insert | sqlite.Insert
 
 QUEUE_CHANNEL = "renders_queued"  # on which a PostgreSQL server tells who listens that renders were queued
 
-_TAKE_TURN = select(func.pg_advisory_xact_lock(0x57414F))  # a number that nothing else locks in this database
+# Keys of PostgreSQL advisory locks: any numbers that nothing else locks in this database.
+MIGRATION_LOCK = 0x57414E
+_SUBMISSION_LOCK = 0x57414F
 
 _DEADLOCK = "40P01"  # SQLSTATE: this transaction was ended so that another could go on
 _DEADLOCK_TRIES = 5
@@ -37,15 +39,23 @@ def _with_driver(url: str) -> URL:
     return parsed.set(drivername="sqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+psycopg")
 
 
-def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema up to `revision`, creating the database file of SQLite where there is none. Blocking."""
+def migrate(url: str) -> None:
+    """Create the schema or bring it up to date; create the database file of SQLite if there is none. Blocking.
+
+    Processes that start at the same time on one database wait for each other.
+    """
+    command.upgrade(alembic_config(url), "head")
+
+
+def alembic_config(url: str) -> Config:
+    """Return what Alembic needs to run the migrations on that database."""
     driver_url = _with_driver(url)
     if driver_url.get_backend_name() == "sqlite" and driver_url.database:
         Path(driver_url.database).parent.mkdir(parents=True, exist_ok=True)
     config = Config()
     config.set_main_option("script_location", str(resources.files("serve_app.jobs") / "migrations"))
     config.attributes["url"] = driver_url
-    command.upgrade(config, revision)
+    return config
 
 
 class Database:
@@ -120,7 +130,7 @@ class Database:
     def take_turn(self, connection: Connection) -> None:
         """Wait for every transaction that took its turn before, here or elsewhere; SQLite has one writer anyway."""
         if self._on_server:
-            connection.execute(_TAKE_TURN)
+            connection.execute(select(func.pg_advisory_xact_lock(_SUBMISSION_LOCK)))
 
     def notify(self, connection: Connection) -> None:
         """Tell who listens, once this transaction is committed, that renders were queued."""

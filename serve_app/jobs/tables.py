@@ -106,7 +106,7 @@ renders = Table(
     sqlite_autoincrement=True,
 )
 
-BUCKET = 512  # neighbouring renders whose totals share a row; the triggers of migration 0003 divide by it
+BUCKET = 512  # neighbouring render ids share a row of totals; the triggers in migrations/versions/0001 divide by it too
 WHOLE_LINE = -1  # in place of a bucket: the totals of the line
 
 # How many renders of a line are queued and what they cost: all of them, and in buckets by id. Kept by triggers.

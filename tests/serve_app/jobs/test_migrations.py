@@ -1,37 +1,18 @@
-import json
+import subprocess
+import sys
+import time
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Connection, func, inspect, select, text
 
-from serve_app.jobs.database import migrate
+from serve_app.jobs.database import MIGRATION_LOCK, alembic_config, migrate
 from serve_app.jobs.tables import metadata
-from serve_app.spec import RenderSpec, Sampler
 from tests.fixtures.store import connect
 
-OLD_SPEC = {
-    "recipe": "reference",
-    "loras": [
-        {
-            "expert": "high",
-            "reference": "a.safetensors",
-            "file": "/loras/a.safetensors",
-            "sha256": "abc",
-            "multiplier": 1.0,
-        }
-    ],
-    "prompt": "a fox",
-    "negative_prompt": "",
-    "width": 64,
-    "height": 64,
-    "num_frames": 5,
-    "fps": 16,
-    "sample_steps": 4,
-    "guidance_scale": 4.0,
-    "seed": 42,
-    "output_format": "mp4",
-}
+WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = :lock")
 
 
 def test_the_migrations_build_the_tables_that_the_store_uses(database_url: str) -> None:
@@ -40,25 +21,36 @@ def test_the_migrations_build_the_tables_that_the_store_uses(database_url: str) 
     assert differences == []
 
 
-def test_migrating_twice_changes_nothing(database_url: str) -> None:
+def test_a_second_start_changes_nothing(database_url: str) -> None:
     migrate(database_url)
 
 
-@pytest.mark.parametrize("database_url", ["sqlite-empty", "postgresql-empty"], indirect=True)
-def test_a_spec_from_before_lora_sources_becomes_one_of_today(database_url: str) -> None:
-    migrate(database_url, "0001")
+@pytest.mark.parametrize("database_url", ["postgresql-empty"], indirect=True)
+def test_two_processes_that_start_at_once_wait_for_each_other(database_url: str) -> None:
+    start = f"from serve_app.jobs.database import migrate; migrate({database_url!r})"
     with connect(database_url) as connection:
-        connection.execute(text("INSERT INTO requests VALUES ('r', 'wan22_14b_t2v', 1.0)"))
-        connection.execute(
-            text(
-                'INSERT INTO renders (request_id, "index", state, pair_key, spec, created_at)'
-                " VALUES ('r', 0, 'queued', 'key', :spec, 1.0)"
-            ),
-            {"spec": json.dumps(OLD_SPEC)},
-        )
-    migrate(database_url)
+        connection.execute(select(func.pg_advisory_lock(MIGRATION_LOCK)))
+        starters = [subprocess.Popen([sys.executable, "-c", start]) for _ in range(2)]
+        try:
+            wait_until_waiting(connection, len(starters))
+            assert inspect(connection).get_table_names() == []
+        finally:
+            connection.execute(select(func.pg_advisory_unlock(MIGRATION_LOCK)))
+            ended = [starter.wait(timeout=30) for starter in starters]
+        assert ended == [0, 0]
     with connect(database_url) as connection:
-        spec = RenderSpec.model_validate_json(connection.execute(text("SELECT spec FROM renders")).scalar_one())
-    (lora,) = spec.loras
-    assert (lora.location, lora.content, lora.sha256) == ("/loras/a.safetensors", "abc", "abc")
-    assert (spec.sampler, spec.shift, spec.strict) == (Sampler.UNIPC, None, True)
+        assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
+
+
+def wait_until_waiting(connection: Connection, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while connection.execute(WAITING, {"lock": MIGRATION_LOCK}).scalar_one() < count:
+        assert time.monotonic() < deadline, "the migrations do not wait for the lock"
+        time.sleep(0.05)
+
+
+def test_a_downgrade_drops_everything(database_url: str) -> None:
+    command.downgrade(alembic_config(database_url), "base")
+    with connect(database_url) as connection:
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    migrate(database_url)  # no function of a trigger was left over

@@ -1,0 +1,163 @@
+"""Initial schema of the job store: the tables of `serve_app.jobs.tables`, and the triggers that keep `queue_totals`.
+
+Written out, not made from `tables.py`: a revision must build the same schema however the tables change later.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+# SQLite numbers rows by itself only where the primary key is a plain INTEGER.
+_ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+# `queue_totals` has one row for each line (bucket -1) and one for each bucket of 512 neighbouring render ids in it.
+# Lock order: every trigger locks the row of the line before the row of the bucket, so two transactions that change the
+# same line cannot deadlock on these rows.
+_ADD = """
+    INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s)
+    VALUES (NEW.tenant, NEW.priority, -1, 1, NEW.cost_s)
+    ON CONFLICT (tenant, priority, bucket)
+    DO UPDATE SET queued = queue_totals.queued + 1, cost_s = queue_totals.cost_s + NEW.cost_s;
+    INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s)
+    VALUES (NEW.tenant, NEW.priority, NEW.id / 512, 1, NEW.cost_s)
+    ON CONFLICT (tenant, priority, bucket)
+    DO UPDATE SET queued = queue_totals.queued + 1, cost_s = queue_totals.cost_s + NEW.cost_s;
+"""
+_SUBTRACT = """
+    UPDATE queue_totals SET queued = queued - 1, cost_s = cost_s - OLD.cost_s
+    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = -1;
+    UPDATE queue_totals SET queued = queued - 1, cost_s = cost_s - OLD.cost_s
+    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = OLD.id / 512;
+    DELETE FROM queue_totals
+    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket IN (-1, OLD.id / 512) AND queued = 0;
+"""
+_TRIGGERS = {  # name: event, condition, statements
+    "renders_queued_by_insert": ("INSERT", "NEW.state = 'queued'", _ADD),
+    "renders_queued_again": ("UPDATE OF state", "OLD.state <> 'queued' AND NEW.state = 'queued'", _ADD),
+    "renders_taken": ("UPDATE OF state", "OLD.state = 'queued' AND NEW.state <> 'queued'", _SUBTRACT),
+    "renders_queued_removed": ("DELETE", "OLD.state = 'queued'", _SUBTRACT),
+}
+
+
+def upgrade() -> None:
+    """Create all tables, indexes and triggers."""
+    _create_requests()
+    _create_renders()
+    _create_queue_totals()
+    _create_leaders()
+    _create_render_costs()
+
+
+def _create_requests() -> None:
+    op.create_table(
+        "requests",
+        sa.Column("id", sa.String(36), primary_key=True),
+        sa.Column("model", sa.String(64), nullable=False),
+        sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("tenant", sa.String(64), nullable=False, server_default="default"),
+        sa.Column("priority", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sa.Column("idempotency_key", sa.String(255)),
+        sa.Column("body_digest", sa.String(64)),
+    )
+    key = ("tenant", "idempotency_key")
+    _partial_index("requests_idempotency", "requests", "idempotency_key IS NOT NULL", *key, unique=True)
+    op.create_table(
+        "request_tokens",
+        sa.Column("request_id", sa.String(36), sa.ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("hf_token", sa.Text, nullable=False),
+    )
+
+
+def _create_renders() -> None:
+    op.create_table(
+        "renders",
+        sa.Column("id", _ROW_NUMBER, primary_key=True, autoincrement=True),
+        sa.Column("request_id", sa.String(36), sa.ForeignKey("requests.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("index", sa.Integer, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("pair_key", sa.String(16), nullable=False),
+        sa.Column("spec", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("steps_done", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("lease_token", sa.String(32)),
+        sa.Column("lease_expires_at", sa.Double),
+        sa.Column("replica", sa.String(128)),
+        sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("started_at", sa.Double),
+        sa.Column("finished_at", sa.Double),
+        sa.Column("output", sa.Text),
+        sa.Column("error_code", sa.String(64)),
+        sa.Column("error_message", sa.Text),
+        sa.Column("tenant", sa.String(64), nullable=False, server_default="default"),
+        sa.Column("priority", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sa.Column("cost_s", sa.Double, nullable=False, server_default=sa.text("0")),
+        sa.Column("steps", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("renders_of_request", "renders", ["request_id", "index"], unique=True)
+    line = ("tenant", "priority", "id")
+    _partial_index("renders_of_line", "renders", "state = 'queued'", *line, "pair_key", "created_at", "cost_s")
+    _partial_index("renders_of_pair", "renders", "state = 'queued'", "pair_key", *line)
+    _partial_index("renders_leased", "renders", "state = 'processing'", "lease_expires_at")
+
+
+def _partial_index(name: str, table: str, condition: str, *columns: str, unique: bool = False) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, list(columns), unique=unique, sqlite_where=where, postgresql_where=where)
+
+
+def _create_queue_totals() -> None:
+    op.create_table(
+        "queue_totals",
+        sa.Column("tenant", sa.String(64), primary_key=True),
+        sa.Column("priority", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("queued", sa.Integer, nullable=False),
+        sa.Column("cost_s", sa.Double, nullable=False),
+    )
+    on_postgresql = op.get_bind().dialect.name == "postgresql"
+    for name, (event, condition, statements) in _TRIGGERS.items():
+        trigger = f"CREATE TRIGGER {name} AFTER {event} ON renders"
+        if on_postgresql:
+            body = f"BEGIN {statements} RETURN NULL; END"
+            op.execute(f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$")
+            op.execute(f"{trigger} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION {name}()")
+        else:
+            op.execute(f"{trigger} WHEN {condition} BEGIN {statements} END")
+
+
+def _create_leaders() -> None:
+    op.create_table(
+        "leaders",
+        sa.Column("role", sa.String(32), primary_key=True),
+        sa.Column("holder", sa.String(64), nullable=False),
+        sa.Column("expires_at", sa.Double, nullable=False),
+        sa.Column("replicas", sa.Integer, nullable=False),
+    )
+
+
+def _create_render_costs() -> None:
+    op.create_table(
+        "render_costs",
+        sa.Column("deployment", sa.String(128), primary_key=True),
+        sa.Column("recipe", sa.String(16), primary_key=True),
+        sa.Column("guided", sa.Boolean, primary_key=True),
+        sa.Column("size_class", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("step_s", sa.Double, nullable=False),
+        sa.Column("other_s", sa.Double, nullable=False),
+        sa.Column("samples", sa.Integer, nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Drop everything. The triggers go with their table, their functions on PostgreSQL do not."""
+    for table in ("render_costs", "leaders", "queue_totals", "renders", "request_tokens", "requests"):
+        op.drop_table(table)
+    if op.get_bind().dialect.name == "postgresql":
+        for name in _TRIGGERS:
+            op.execute(f"DROP FUNCTION {name}()")
