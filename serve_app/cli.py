@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve_app.errors import ServiceError, SingleLoraOnly
+from serve_app.loras.adapter_files import beside_path
 from serve_app.loras.formats.norms import NormSummary
+from serve_app.loras.formats.scales import ADAPTER_FILE
 from serve_app.loras.report import FileReport, inspect_file, warnings_of_pair
 from serve_app.models.card import ModelCard, load_card
 from serve_app.settings import DEFAULT_MODEL
@@ -55,9 +57,7 @@ def inspect(
     sides = [(Expert.HIGH, high), (Expert.LOW, low)] if low else [(None, high)]
     try:
         card = _card(model, experts, len(sides))
-        reports = [
-            inspect_file(path, str(path), card, expert=expert, strict=False, norms=norms) for expert, path in sides
-        ]
+        reports = [_inspect(path, card, expert, norms=norms) for expert, path in sides]
     except (ServiceError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None
@@ -67,6 +67,11 @@ def inspect(
         typer.echo(json.dumps({"files": files, "warnings": warnings}, indent=2))
     else:
         _print(reports, warnings)
+
+
+def _inspect(path: Path, card: ModelCard, expert: Expert | None, *, norms: bool) -> FileReport:
+    beside = beside_path(path.with_name(ADAPTER_FILE), path.name, str(path))
+    return inspect_file(path, str(path), card, expert=expert, strict=False, norms=norms, beside=beside)
 
 
 def _card(model: str, experts: Path | None, files: int) -> ModelCard:

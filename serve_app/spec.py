@@ -83,8 +83,9 @@ class _Frozen(BaseModel):
 class LoraFile(_Frozen):
     """One LoRA of one expert, pinned to the content it had when the request was accepted.
 
-    `content` identifies the bytes: the SHA-256 (hex) where it is known, else "etag-" and a hash of the address, its
-    entity tag and its size. `sha256` is None as long as nobody has read the whole file.
+    `content` identifies what acts. It begins with `blob`, which identifies the bytes: the SHA-256 (hex) where it is
+    known, else "etag-" and a hash of the address, its entity tag and its size. Where an `adapter_config` scales the
+    bytes, "+" and a hash of that follow. `sha256` is None as long as nobody has read the whole file.
     """
 
     expert: Expert
@@ -93,6 +94,12 @@ class LoraFile(_Frozen):
     content: str
     sha256: str | None
     multiplier: float
+    adapter_config: str | None = None  # what PEFT's adapter_config.json beside the file says of scales
+
+    @property
+    def blob(self) -> str:
+        """Return what identifies the bytes of the file alone."""
+        return self.content.partition("+")[0]
 
 
 class RenderSpec(_Frozen):

@@ -24,7 +24,7 @@ from serve_app.errors import ControlImageNotSupported, ModelNotFound
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.jobs.states import RenderState
-from serve_app.loras.sides import pair_warnings, side_warnings
+from serve_app.loras.warnings import of_file, of_pair
 from serve_app.models.card import ModelCard
 from serve_app.models.limits import RANDOM_SEED
 from serve_app.spec import LoraFile, RenderSpec
@@ -143,10 +143,12 @@ def _token_to_keep(body: InferenceRequest, chosen: Sequence[ChosenLora]) -> Secr
 def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
     """Return what about the files looks like a mistake, though it may be none."""
     by_file = [
-        warning for lora in chosen for warning in side_warnings(lora.expert, lora.file.file_name, lora.file.contents)
+        warning
+        for lora in chosen
+        for warning in of_file(lora.file.file_name, lora.file.contents, lora.expert, lora.multiplier)
     ]
     separate = [(lora.expert, lora.file.content) for lora in chosen if not lora.file.contents.combined]
-    return list(dict.fromkeys([*by_file, *pair_warnings(separate)]))
+    return list(dict.fromkeys([*by_file, *of_pair(separate)]))
 
 
 def _check_model(body: InferenceRequest, card: ModelCard) -> None:

@@ -12,8 +12,8 @@ from serve_app.api.schemas.requests import LoraItem
 from serve_app.errors import ServiceError
 from serve_app.loras.report import warnings_of_pair
 from serve_app.loras.resolver import InspectedLora
-from serve_app.loras.sides import pair_warnings
 from serve_app.loras.sources import shown
+from serve_app.loras.warnings import of_pair
 from serve_app.spec import PAIR, Expert
 
 router = APIRouter(tags=["loras"])
@@ -48,7 +48,7 @@ def _file(item: LoraItem, result: InspectedLora | ServiceError) -> InspectedFile
 
 def _warnings(found: Sequence[InspectedLora]) -> list[str]:
     separate = [lora for lora in found if lora.expert is not None and not lora.report.combined]
-    same = pair_warnings((lora.expert, lora.identity) for lora in separate if lora.expert is not None)
+    same = of_pair((lora.expert, lora.identity) for lora in separate if lora.expert is not None)
     by_side = {lora.expert: lora.report for lora in separate}
     if len(separate) != len(PAIR) or len(by_side) != len(PAIR):
         return same

@@ -25,6 +25,7 @@ from serve_app.errors import (
     LoraSourceUnavailable,
 )
 from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader
+from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.sources import LoraSources, is_remote
 from serve_app.spec import LoraFile
@@ -78,7 +79,9 @@ class LoraFiles:
                 secret = None if token is None else token.get_secret_value()
                 fetched = held.enter_context(self._sources.fetch(lora, secret))
                 signature = FileSignature.of(fetched.path)
-                checked = self._library.check_blob(fetched.path, fetched.sha256, lora.reference, strict=strict)
+                checked = self._library.check_blob(
+                    fetched.path, fetched.sha256, lora.reference, strict=strict, beside=_beside(lora)
+                )
             except _NOT_FETCHED as error:
                 details = {"path": lora.reference, "transformer": lora.expert.value, "reason": error.code}
                 raise LoraNotFetched(
@@ -90,7 +93,7 @@ class LoraFiles:
         path = Path(lora.location)
         try:
             signature = FileSignature.of(path)
-            checked = self._library.check(path, lora.reference, strict=strict)
+            checked = self._library.check(path, lora.reference, strict=strict, beside=_beside(lora))
         except OSError as error:
             raise _unreadable(lora, error) from error
         except LoraInvalid as error:
@@ -100,6 +103,10 @@ class LoraFiles:
         if checked.sha256 != lora.sha256:
             raise _changed(lora, checked.sha256)
         return _on_disk(lora, path, checked, signature)
+
+
+def _beside(lora: LoraFile) -> AdapterFile | None:
+    return None if lora.adapter_config is None else AdapterFile(lora.adapter_config, certain=True)
 
 
 def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, signature: FileSignature) -> LoraOnDisk:

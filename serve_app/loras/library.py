@@ -6,13 +6,16 @@ found.sha256, found.contents
 checked = library.check_blob(path, sha256, "hf://org/repository/file.safetensors")    # a file of the cache
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from serve_app.caching import FileSignature, SingleFlightCache
 from serve_app.errors import LoraInvalid
-from serve_app.loras import paths
+from serve_app.loras import adapter_files, paths
 from serve_app.loras.formats import CheckedLora, LoraContents, check_file
+from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.refusals import invalid, renamed
 from serve_app.loras.sources import is_remote
 from serve_app.models.architecture import WanArchitecture
@@ -24,6 +27,8 @@ _REMEMBERED = 512
 _AT_REST_S = 2.0
 
 _Verdict = CheckedLora | LoraInvalid
+_Id = TypeVar("_Id", FileSignature, str)
+_Key = tuple[_Id, bool, AdapterFile | None]  # which bytes; whether strictly; what scales them from beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +60,17 @@ class ResolvedLora:
             content=self.content,
             sha256=self.sha256,
             multiplier=multiplier,
+            adapter_config=self.contents.adapter_config,
         )
 
 
 class LoraLibrary:
     """Checks LoRA files and remembers the verdicts, good and bad. Thread-safe; it blocks, so call it in a thread.
 
-    A verdict is known by (SHA-256, strict). A file that may change is hashed once per stat signature, which stands for
-    its content if the file had been at rest for `at_rest_s` when it was read. A blob of the cache never changes: its
-    name is its SHA-256, computed as it arrived, so it is never hashed here.
+    A verdict is known by (SHA-256, strict, the `adapter_config.json` beside the file if there is one). A file that may
+    change is hashed once per stat signature, which stands for its content if the file had been at rest for `at_rest_s`
+    when it was read. A blob of the cache never changes: its name is its SHA-256, computed as it arrived, so it is never
+    hashed here.
     """
 
     def __init__(
@@ -72,8 +79,8 @@ class LoraLibrary:
         self._root = root
         self._architecture = architecture
         self._at_rest_s = at_rest_s
-        self._by_signature: SingleFlightCache[tuple[FileSignature, bool], _Verdict] = SingleFlightCache(capacity)
-        self._by_content: SingleFlightCache[tuple[str, bool], _Verdict] = SingleFlightCache(capacity)
+        self._by_signature: SingleFlightCache[_Key[FileSignature], _Verdict] = SingleFlightCache(capacity)
+        self._by_content: SingleFlightCache[_Key[str], _Verdict] = SingleFlightCache(capacity)
 
     def find(self, reference: str, *, strict: bool = True) -> ResolvedLora:
         """Find, check and identify the file in `lora_root` that `reference` names.
@@ -86,20 +93,30 @@ class LoraLibrary:
         """
         path = paths.resolve(reference, self._root)
         try:
-            checked = self.check(path, reference, strict=strict)
+            beside = self.beside(reference)
+            checked = self.check(path, reference, strict=strict, beside=beside)
         except OSError as error:
             raise paths.unreadable(reference, error) from error
         return ResolvedLora(
             reference=reference,
             location=str(path),
-            content=checked.sha256,
+            content=identified(checked.sha256, checked.contents),
             sha256=checked.sha256,
             size=checked.header.file_size,
             file_name=PurePosixPath(reference).name,  # where it is a symlink, the file may have no telling name
             contents=checked.contents,
         )
 
-    def check(self, path: Path, name: str, *, strict: bool = True) -> CheckedLora:
+    def beside(self, reference: str) -> AdapterFile | None:
+        """Return the `adapter_config.json` in the folder of a file of `lora_root`; None where there is none.
+
+        Raises:
+            LoraInvalid: it cannot be read as one.
+            OSError: the storage failed.
+        """
+        return adapter_files.local(reference, self._root)
+
+    def check(self, path: Path, name: str, *, strict: bool = True, beside: AdapterFile | None = None) -> CheckedLora:
         """Check the file at `path`, which may change; calls for one file share the work. `name` is for errors.
 
         Raises:
@@ -109,15 +126,15 @@ class LoraLibrary:
         signature = FileSignature.of(path)
         rested = signature.rested_s >= self._at_rest_s
         verdict = self._by_signature.get(
-            (signature, strict),
-            lambda: self._read_signed(path, signature, name, strict),
+            (signature, strict, beside),
+            lambda: self._read_signed(path, signature, name, strict, beside),
             keep=lambda _: rested and FileSignature.of(path) == signature,
         )
         if rested and isinstance(verdict, CheckedLora):
-            self._by_content.put((verdict.sha256, strict), verdict)
+            self._by_content.put((verdict.sha256, strict, beside), verdict)
         return _accepted(verdict, name)
 
-    def known(self, path: Path) -> CheckedLora | None:
+    def known(self, path: Path, beside: AdapterFile | None = None) -> CheckedLora | None:
         """Return the good verdict on the file at `path`, strict or not, if there is one already; nothing is read.
 
         Raises:
@@ -125,33 +142,44 @@ class LoraLibrary:
         """
         signature = FileSignature.of(path)
         for strict in (False, True):  # what is strictly accepted has nothing to leave out, so both are the same
-            verdict = self._by_signature.peek((signature, strict))
+            verdict = self._by_signature.peek((signature, strict, beside))
             if isinstance(verdict, CheckedLora):
                 return verdict
         return None
 
-    def check_blob(self, path: Path, sha256: str, name: str, *, strict: bool = True) -> CheckedLora:
+    def check_blob(
+        self, path: Path, sha256: str, name: str, *, strict: bool = True, beside: AdapterFile | None = None
+    ) -> CheckedLora:
         """Check the file at `path`, whose bytes are known to have that SHA-256 and never change.
 
         Raises:
             LoraInvalid: it is no LoRA for this model.
             OSError: it cannot be read.
         """
-        verdict = self._by_content.get((sha256, strict), lambda: self._read(path, name, strict, sha256))
+        verdict = self._by_content.get((sha256, strict, beside), lambda: self._read(path, name, strict, sha256, beside))
         return _accepted(verdict, name)
 
-    def _read_signed(self, path: Path, signature: FileSignature, name: str, strict: bool) -> _Verdict:
-        other = self._by_signature.peek((signature, not strict))
-        verdict = self._read(path, name, strict, other.sha256 if isinstance(other, CheckedLora) else None)
+    def _read_signed(
+        self, path: Path, signature: FileSignature, name: str, strict: bool, beside: AdapterFile | None
+    ) -> _Verdict:
+        other = self._by_signature.peek((signature, not strict, beside))
+        verdict = self._read(path, name, strict, other.sha256 if isinstance(other, CheckedLora) else None, beside)
         if FileSignature.of(path) != signature:
             return invalid(name, "it changed while it was read; retry when its copy has finished")
         return verdict
 
-    def _read(self, path: Path, name: str, strict: bool, sha256: str | None) -> _Verdict:
+    def _read(self, path: Path, name: str, strict: bool, sha256: str | None, beside: AdapterFile | None) -> _Verdict:
         try:
-            return check_file(path, self._architecture, name, strict=strict, sha256=sha256)
+            return check_file(path, self._architecture, name, strict=strict, sha256=sha256, beside=beside)
         except LoraInvalid as error:
             return renamed(error, name)  # a copy to keep: without the traceback, whose frames hold the file's bytes
+
+
+def identified(blob: str, contents: LoraContents) -> str:
+    """Return `LoraFile.content`: what identifies the bytes, and what scales them from beside the file."""
+    if contents.adapter_config is None:
+        return blob
+    return f"{blob}+{hashlib.sha256(contents.adapter_config.encode()).hexdigest()[:16]}"
 
 
 def _accepted(verdict: _Verdict, name: str) -> CheckedLora:

@@ -8,6 +8,7 @@ Everything but the norms comes from the header and the alphas, so a report on a 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +19,11 @@ from serve_app.loras.formats import Change, Difference, Layout, LoKr, LoraConten
 from serve_app.loras.formats.header import read_header_of
 from serve_app.loras.formats.metadata import preview_sampler
 from serve_app.loras.formats.norms import NormSummary, summarise
-from serve_app.loras.formats.scales import scale_of, wrong_alphas
-from serve_app.loras.formats.values import read_alphas
+from serve_app.loras.formats.scales import AdapterFile, scale_of, wrong_alphas
+from serve_app.loras.formats.values import idle_parts, read_alphas
 from serve_app.loras.refusals import refuse
-from serve_app.loras.sides import file_warnings, likely_side, side_warnings
+from serve_app.loras.sides import likely_side
+from serve_app.loras.warnings import of_file
 from serve_app.models.card import ModelCard
 from serve_app.models.families import Family, block, family, ranges
 from serve_app.spec import PAIR, Expert, Recipe, Sampler
@@ -55,7 +57,7 @@ class ScaleSummary(_Report):
     with_alpha: int
     """Changes whose alpha is in the file."""
     from_metadata: int
-    """Changes whose factor is in the metadata."""
+    """Changes whose factor is in the metadata, or in the adapter_config.json beside the file."""
     implied: int
     """Changes for which nothing is said, and the factor is 1."""
 
@@ -137,11 +139,12 @@ def inspect_file(
     strict: bool = True,
     expert: Expert | None = None,
     norms: bool = False,
+    beside: AdapterFile | None = None,
 ) -> FileReport:
     """Return the report on the file at `path`, which is `name` in errors. Reads its header, and some bytes an alpha.
 
-    With `norms`, the tensors of every change are read, too. Without, their values are not looked at: only
-    `formats.check_file` finds NaN in them.
+    `beside` is the `adapter_config.json` in its folder. Tensors are read until one is not zero. With `norms`, all of
+    them are; without, only `formats.check_file` finds NaN in them.
 
     Raises:
         LoraInvalid: the file is no LoRA that can be applied; `strict` is explained at `formats.parse`.
@@ -149,9 +152,10 @@ def inspect_file(
     """
     with path.open("rb") as stream:
         header = read_header_of(stream, name)
-        contents = parse(header, card.architecture, name, strict=strict)
+        contents = parse(header, card.architecture, name, strict=strict, beside=beside)
         alphas = read_alphas(stream, header, contents)
         refuse(name, wrong_alphas(alphas))
+        contents = replace(contents, idle=idle_parts(stream, header, contents, alphas))
         found = summarise(stream, header, contents, alphas, name) if norms else None
     return describe(header, contents, name.rsplit("/", 1)[-1], card, expert=expert, alphas=alphas, norms=found)
 
@@ -190,14 +194,14 @@ def describe(
         likely_side=likely_side(file_name, contents) if card.is_pair else None,
         recommended=_advice(provenance.trained_with, card),
         left_out=contents.left_out,
-        warnings=tuple(_warnings(file_name, contents, expert)),
+        warnings=tuple(of_file(file_name, contents, expert)),
     )
 
 
 def warnings_of_pair(high: FileReport, low: FileReport) -> list[str]:
     """Return what differs between the halves of a pair and should not.
 
-    A file on the wrong side is a warning of its own report, and equal content is one of `sides.pair_warnings`.
+    A file on the wrong side is a warning of its own report, and equal content is one of `warnings.of_pair`.
     """
     warnings = []
     for what, one, other in (
@@ -207,18 +211,6 @@ def warnings_of_pair(high: FileReport, low: FileReport) -> list[str]:
         if one is not None and other is not None and one != other:
             warnings.append(f"the two files name different {what}: {one} (high) and {other} (low)")
     return warnings
-
-
-def _warnings(file_name: str, contents: LoraContents, expert: Expert | None) -> Iterable[str]:
-    if expert is None:
-        yield from file_warnings(file_name, contents)
-    else:
-        yield from side_warnings(expert, file_name, contents)
-    scaleless = [
-        change.alpha is None and change.scale is None for change in contents.changes() if isinstance(change, LowRank)
-    ]
-    if contents.layout is Layout.PEFT and scaleless and all(scaleless):
-        yield f"{file_name!r}: PEFT keeps lora_alpha in adapter_config.json; without it, alpha counts as the rank"
 
 
 def _advice(version: str | None, card: ModelCard) -> RecipeAdvice:
@@ -263,7 +255,7 @@ def _scales(contents: LoraContents, alphas: Mapping[str, float]) -> ScaleSummary
         return None
     values = [scale_of(change, alphas) for change in scaled]
     with_alpha = sum(change.alpha in alphas for change in scaled)
-    from_metadata = sum(isinstance(change, LowRank) and change.scale is not None for change in scaled)
+    from_metadata = sum(change.scale is not None for change in scaled)
     return ScaleSummary(
         min=min(values),
         max=max(values),

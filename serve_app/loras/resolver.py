@@ -18,8 +18,10 @@ from pydantic import SecretStr
 
 from serve_app.batching import SharedAnswers
 from serve_app.caching import SingleFlightCache
+from serve_app.loras import adapter_files
 from serve_app.loras.formats import LoraContents, SafetensorsHeader, parse
-from serve_app.loras.library import LoraLibrary, ResolvedLora
+from serve_app.loras.formats.scales import ADAPTER_FILE, AdapterFile
+from serve_app.loras.library import LoraLibrary, ResolvedLora, identified
 from serve_app.loras.report import FileReport, describe, inspect_file
 from serve_app.loras.sources import Located, LoraSources, is_remote
 from serve_app.models.card import ModelCard
@@ -62,7 +64,9 @@ class LoraResolver:
         self._card = card
         self._sources = sources
         self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
-        self._parsed_headers: SingleFlightCache[tuple[str, bool], _Parsed] = SingleFlightCache(_REMEMBERED_HEADERS)
+        self._parsed_headers: SingleFlightCache[tuple[str, bool, AdapterFile | None], _Parsed] = SingleFlightCache(
+            _REMEMBERED_HEADERS
+        )
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
     def resolve(
@@ -105,9 +109,10 @@ class LoraResolver:
         return InspectedLora(located.reference, expert, located.location, report)
 
     def _inspect_local(self, path: Path, name: str, expert: Expert | None, norms: bool) -> FileReport:
-        checked = None if norms else self._library.known(path)
+        beside = self._library.beside(name)
+        checked = None if norms else self._library.known(path, beside)
         if checked is None:
-            return inspect_file(path, name, self._card, expert=expert, strict=False, norms=norms)
+            return inspect_file(path, name, self._card, expert=expert, strict=False, norms=norms, beside=beside)
         file_name = PurePosixPath(name).name
         return describe(checked.header, checked.contents, file_name, self._card, expert=expert, alphas=checked.alphas)
 
@@ -116,14 +121,15 @@ class LoraResolver:
     ) -> ResolvedLora:
         secret = None if token is None else token.get_secret_value()
         located = self._sources.locate(reference, token=secret, expert=expert)
+        parsed = self._parsed(located, secret, strict)
         return ResolvedLora(
             reference=located.reference,
             location=located.location,
-            content=located.content,
+            content=identified(located.content, parsed.contents),
             sha256=located.sha256,
             size=located.size,
             file_name=located.file_name,
-            contents=self._parsed(located, secret, strict).contents,
+            contents=parsed.contents,
         )
 
     async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
@@ -131,10 +137,24 @@ class LoraResolver:
 
     def _parsed(self, located: Located, token: str | None, strict: bool) -> _Parsed:
         """Return the header of a file and what it changes, read and parsed once per content."""
-        key = (located.content, strict)
-        found = self._parsed_headers.peek(key)
-        if found is None:
-            header = self._sources.header(located, token)
-            found = _Parsed(header, parse(header, self._card.architecture, located.reference, strict=strict))
-            self._parsed_headers.put(key, found)
-        return found
+        found = self._parsed_alone(located, token, strict)
+        if not adapter_files.wanted(located.file_name, found.contents):
+            return found
+        text = self._sources.beside(located, ADAPTER_FILE, adapter_files.MOST_BYTES, token)
+        if text is None:
+            return found
+        beside = adapter_files.parsed(text, located.file_name, located.reference)
+        return self._parsed_with(located, found.header, strict, beside)
+
+    def _parsed_alone(self, located: Located, token: str | None, strict: bool) -> _Parsed:
+        found = self._parsed_headers.peek((located.content, strict, None))
+        return found or self._parsed_with(located, self._sources.header(located, token), strict, None)
+
+    def _parsed_with(
+        self, located: Located, header: SafetensorsHeader, strict: bool, beside: AdapterFile | None
+    ) -> _Parsed:
+        name, architecture = located.reference, self._card.architecture
+        return self._parsed_headers.get(
+            (located.content, strict, beside),
+            lambda: _Parsed(header, parse(header, architecture, name, strict=strict, beside=beside)),
+        )

@@ -16,7 +16,7 @@ is no hint: `low_poly`, `high_quality`. A name that says both says nothing: `hig
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -95,45 +95,6 @@ def files_for(expert: Expert, paths: Sequence[str]) -> list[str]:
     certain = [path for path in named if hints[path].strength > _Strength.INSIDE]
     others = {_sideless(path) for path, hint in hints.items() if hint.side is not expert}
     return certain or [path for path in named if _sideless(path) in others]
-
-
-def side_warnings(expert: Expert, file_name: str, contents: LoraContents) -> list[str]:
-    """Return what about using this file for `expert` looks like a mistake.
-
-    These are warnings and no refusals: a name may mean something else, and a LoRA of the other expert, or of Wan 2.1,
-    is sometimes wanted. A model with one expert has no sides.
-    """
-    side = None if expert is Expert.ONLY else likely_side(file_name, contents)
-    warnings = []
-    if side is not None and side is not expert:
-        warnings.append(
-            f"{file_name!r} looks like a LoRA for the {side.value} noise expert and is used for the "
-            f"{expert.value} noise one; were the two mixed up?"
-        )
-    return [*warnings, *file_warnings(file_name, contents)]
-
-
-def file_warnings(file_name: str, contents: LoraContents) -> list[str]:
-    """Return what a client should know about this file, whichever expert it is used for."""
-    base = contents.provenance.other_base
-    warnings = [f"{file_name!r} names another base model in its metadata: {base}"] if base else []
-    if contents.left_out:
-        count, first = len(contents.left_out), contents.left_out[0][:200]
-        warnings.append(f"{file_name!r}: {count} tensors have no place in the model and are left out, first {first!r}")
-    return warnings
-
-
-def pair_warnings(chosen: Iterable[tuple[Expert, str]]) -> list[str]:
-    """Return what about the files together looks like a mistake: one content for both experts.
-
-    `chosen` are (expert, identity of the content) of every file that is no combined one.
-    """
-    sides: dict[str, set[Expert]] = {}
-    for expert, content in chosen:
-        sides.setdefault(content, set()).add(expert)
-    if any(len(experts) > 1 for experts in sides.values()):
-        return ["the same file is used for both experts; is the other half of the pair missing?"]
-    return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,35 @@ def other_base_model(base_version: str, model_spec: str, served: str) -> str | N
     return None
 
 
+_TASKS = {
+    "Wan I2V (image to video)": ("i2v", r"im(?:age|g)[\W_]*(?:to|2)[\W_]*vid(?:eo)?"),
+    "Wan T2V (text to video)": ("t2v", r"te?xt[\W_]*(?:to|2)[\W_]*vid(?:eo)?"),
+}
+# A word may stand beside digits ("wan22i2v14b"), and be one of several in camel case ("myI2VLora").
+_TASK_WORDS = {
+    task: re.compile(
+        rf"(?i:(?<![a-z]){word}(?![a-z])|(?<![a-z]){spelled}(?![a-z]))|(?<![A-Z]){word.upper()}(?=[A-Z][a-z])"
+        rf"|(?<=[a-z]){word.upper()}(?![A-Za-z])"
+    )
+    for task, (word, spelled) in _TASKS.items()
+}
+
+
+def other_task(names: Iterable[str], served: str) -> str | None:
+    """Return what a LoRA with these names is for by their words, image or text to video, if `served` is for the other.
+
+    None where the names tell none or both, or the title `served` does.
+    """
+    own = _tasks((served,))
+    said = _tasks(names)
+    return next(iter(said)) if len(own) == len(said) == 1 and own != said else None
+
+
+def _tasks(names: Iterable[str]) -> set[str]:
+    known = list(names)
+    return {task for task, words in _TASK_WORDS.items() if any(words.search(name) for name in known)}
+
+
 def _names(text: str, pattern: str) -> bool:
     lower = text.lower()
     return "wan" in lower and re.search(pattern, lower) is not None

@@ -8,8 +8,9 @@
 they do not name stay as they are. No formula comes from the code under test.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.loras.model import TINY, Module, Sizes
@@ -32,6 +33,7 @@ class Written:
 class _Layout:
     fill: Callable[[Writer, Sizes], None]
     fill_low: Callable[[Writer, Sizes], None] | None = None  # of a combined file
+    metadata: Mapping[str, str] = field(default_factory=dict)  # beside that of AI Toolkit
 
 
 def write(name: str, folder: Path, *, sizes: Sizes = TINY, seed: int = 0, dtype: str = "F32") -> Written:
@@ -45,7 +47,7 @@ def write(name: str, folder: Path, *, sizes: Sizes = TINY, seed: int = 0, dtype:
         layout.fill_low(second, sizes)
         low = second.expected()
         writer.merge(second)
-    return Written(writer.save(folder / f"{name}.safetensors", AI_TOOLKIT), high, low)
+    return Written(writer.save(folder / f"{name}.safetensors", {**AI_TOOLKIT, **layout.metadata}), high, low)
 
 
 def original(prefix: str) -> Callable[[Module], str]:
@@ -217,6 +219,11 @@ LAYOUTS: Mapping[str, _Layout] = {
     "alpha-int32-of-one": _full(KOHYA, halves=DOWN_UP, alpha=8.0, alpha_dtype="I32", alpha_shape=(1,)),
     "alpha-uint8": _full(KOHYA, halves=DOWN_UP, alpha=1.0, alpha_dtype="U8"),
     "alpha-float64": _full(TOOLKIT, alpha=0.1, alpha_dtype="F64"),
+    "alpha-in-metadata": replace(_full(TOOLKIT, alpha_elsewhere=1.0), metadata={"lora_alpha": "1"}),
+    "alpha-in-adapter-config": replace(
+        _full(original("base_model.model."), alpha_elsewhere=32.0),
+        metadata={"adapter_config": json.dumps({"r": 4, "lora_alpha": 32})},
+    ),
     "distilled": _Layout(_distilled),
     "wan-fun": _full(underscored(original(""), "lora_unet__"), halves=DOWN_UP, alpha=2.0),
     "diffsynth": _full(original("pipe.dit."), halves=("lora_A.default.weight", "lora_B.default.weight")),

@@ -57,14 +57,18 @@ class Writer:
         alpha: float | None = None,
         alpha_shape: Shape = (),
         alpha_dtype: str | None = None,
+        alpha_elsewhere: float | None = None,
         magnitude: tuple[str, Shape] | None = None,
     ) -> None:
-        """A LoRA of `module` under `stem`; a DoRA where `magnitude` (its ending and shape) is given."""
+        """A LoRA of `module` under `stem`; a DoRA where `magnitude` (its ending and shape) is given.
+
+        `alpha_elsewhere` counts as an alpha that no tensor of the file tells.
+        """
         out, *wide = module.shape
         ones = [1] * (len(wide) - 1)
         down = self.put(f"{stem}.{halves[0]}", self.values(rank, *wide))
         up = self.put(f"{stem}.{halves[1]}", self.values(out, rank, *ones))
-        scale = 1.0
+        scale = 1.0 if alpha_elsewhere is None else alpha_elsewhere / rank
         if alpha is not None:
             stored = self.put(f"{stem}.alpha", np.full(alpha_shape, alpha), alpha_dtype)
             scale = float(stored.reshape(-1)[0]) / rank

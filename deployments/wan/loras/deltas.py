@@ -84,7 +84,7 @@ def _product(factor: Factor, part: Part, device: torch.device) -> torch.Tensor:
 
 def scale(change: LowRank | LoKr, tensors: Tensors) -> float:
     """Return c of `change`, whose alpha, where it has one, is a tensor with one element in host memory."""
-    if isinstance(change, LowRank) and change.scale is not None:
+    if change.scale is not None:
         return change.scale
     if change.alpha is None or change.rank is None:
         return 1.0

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from serve_app.loras.formats.metadata import Provenance
+from serve_app.models.architecture import UNTITLED
 from serve_app.spec import Expert
 
 
@@ -62,12 +63,13 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class LoKr:
-    """`parameter` [out, in] changes by the Kronecker product of two factors. `alpha` is a key of the file."""
+    """`parameter` [out, in] changes by the Kronecker product of two factors; `alpha` and `scale` as in `LowRank`."""
 
     parameter: str
     w1: Factor
     w2: Factor
     alpha: str | None
+    scale: float | None = None
 
     @property
     def rank(self) -> int | None:
@@ -102,12 +104,25 @@ class LoraContents:
 
     `parts` has one entry under None, or, of a combined file, one for each expert. `left_out` names the tensors that
     have no place in the model, which only a lenient parse lets pass. `provenance` is what the metadata claims.
+    `remarks` are what a user should know of the file's scales. `adapter_config` is what the file beside it said, as far
+    as it counts (see `scales.AdapterFile`).
     """
 
     layout: Layout
     parts: Mapping[Expert | None, tuple[Change, ...]]
     left_out: tuple[str, ...]
     provenance: Provenance
+    model: str = UNTITLED  # title of the served model
+    remarks: tuple[str, ...] = ()
+    adapter_config: str | None = None
+    idle: tuple[Expert | None, ...] | None = None  # parts that change nothing; None as long as no values were read
+
+    @property
+    def is_unscaled_peft(self) -> bool:
+        """Return whether nothing in the file scales its changes, and it is PEFT's, which keeps alpha beside it."""
+        low_rank = [change for change in self.changes() if isinstance(change, LowRank)]
+        unscaled = [change.alpha is None and change.scale is None for change in low_rank]
+        return self.layout is Layout.PEFT and bool(unscaled) and all(unscaled)
 
     @property
     def combined(self) -> bool:

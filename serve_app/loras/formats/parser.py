@@ -11,8 +11,8 @@ Every key of the file ends up in exactly one change, or the file is refused with
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
-from serve_app.errors import LoraInvalid
 from serve_app.loras.formats.changes import Change, Difference, Factor, Layout, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.checks import SortedKeys, first_fault, unknown, wrong_amount
 from serve_app.loras.formats.header import SafetensorsHeader, Tensors
@@ -25,16 +25,28 @@ from serve_app.loras.formats.keys import (
     split_key,
     split_unsupported,
 )
-from serve_app.loras.formats.metadata import ADAPTER_METADATA, read_provenance
-from serve_app.loras.formats.scales import MetadataUnusable, Placed, apply_metadata
+from serve_app.loras.formats.metadata import read_provenance
+from serve_app.loras.formats.scales import AdapterFile, MetadataUnusable, Placed, Scaled, apply_metadata
 from serve_app.loras.formats.shapes import wrong_shape
 from serve_app.loras.refusals import invalid, refuse
 from serve_app.models.architecture import Module, WanArchitecture
 from serve_app.spec import Expert
 
+_UNSCALED = "PEFT keeps lora_alpha in adapter_config.json; without it, alpha counts as the rank"
 
-def parse(header: SafetensorsHeader, architecture: WanArchitecture, name: str, *, strict: bool = True) -> LoraContents:
+
+def parse(
+    header: SafetensorsHeader,
+    architecture: WanArchitecture,
+    name: str,
+    *,
+    strict: bool = True,
+    beside: AdapterFile | None = None,
+) -> LoraContents:
     """Return what the file changes in a model of `architecture`; `name` is the file in errors.
+
+    `beside` is the `adapter_config.json` in the file's folder. It counts where it surely is this file's: where it is
+    `certain`, or the keys are PEFT's.
 
     Raises:
         LoraInvalid: a tensor would be dropped or applied wrongly. Details name the tensors. Without `strict`, tensors
@@ -47,8 +59,19 @@ def parse(header: SafetensorsHeader, architecture: WanArchitecture, name: str, *
     if strict or not found.groups:
         refuse(name, unknown(found, architecture))
     refuse(name, next((fault for group in found.groups if (fault := wrong_shape(group, tensors))), None))
-    parts = _by_expert(_changes(found, header, name))
-    return LoraContents(found.layout, parts, found.unknown, read_provenance(header.metadata, architecture.title))
+    if beside is not None and found.layout is Layout.PEFT:
+        beside = replace(beside, certain=True)
+    scaled = _scaled(found, header, name, beside)
+    contents = LoraContents(
+        layout=found.layout,
+        parts=_by_expert(scaled.changes),
+        left_out=found.unknown,
+        provenance=read_provenance(header.metadata, architecture.title),
+        model=architecture.title,
+        remarks=scaled.remarks,
+        adapter_config=beside.text if beside is not None and beside.certain else None,
+    )
+    return replace(contents, remarks=(*contents.remarks, _UNSCALED)) if contents.is_unscaled_peft else contents
 
 
 def _sort(tensors: Tensors, architecture: WanArchitecture) -> SortedKeys:
@@ -120,20 +143,14 @@ def _groups(placed: list[tuple[str, Role, Place]], experts: _Experts) -> tuple[G
     return tuple(found.values())
 
 
-def _changes(found: SortedKeys, header: SafetensorsHeader, name: str) -> list[Placed]:
+def _scaled(found: SortedKeys, header: SafetensorsHeader, name: str, beside: AdapterFile | None) -> Scaled:
     changes = [
         (group.expert, group.module, change) for group in found.groups for change in _of_group(group, header.tensors)
     ]
     try:
-        return apply_metadata(changes, header.metadata)
+        return apply_metadata(changes, header.metadata, beside)
     except MetadataUnusable as error:
-        raise _metadata_refused(name, error) from error
-
-
-def _metadata_refused(name: str, error: MetadataUnusable) -> LoraInvalid:
-    return invalid(
-        name, f"its metadata entry {ADAPTER_METADATA!r} {error}; export it without the entry, or with alphas"
-    )
+        raise invalid(name, f"{error}; export it without, or with alpha tensors") from error
 
 
 def _of_group(group: Group, tensors: Tensors) -> Iterable[Change]:

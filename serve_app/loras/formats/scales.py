@@ -11,6 +11,13 @@ LoRA does nothing, LyCORIS' own loader takes it for the rank again. So it is ref
 write a PEFT `LoraConfig` as JSON, its names behind "transformer." or bare. As PEFT does (`update_layer` in
 tuners/lora/layer.py), a layer counts alpha / r, or alpha / sqrt(r) with `use_rslora`; alpha and r are the first of
 `alpha_pattern` and `rank_pattern` whose expression matches the end of the layer's name, else `lora_alpha` and `r`.
+The same object is in `adapter_config.json`, which PEFT's `save_pretrained` writes beside the file.
+
+**A flat alpha.** Some tools keep one number in the metadata (`lora_alpha`, `network_alpha`, `alpha`) and save no alpha
+tensors: each change counts alpha / its rank. `ss_network_alpha` is none of these. kohya and musubi save alpha tensors
+beside it, and converters that remove the tensors multiply them into the weights.
+
+Where several of these give scales, they must agree.
 """
 
 import json
@@ -20,7 +27,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite, sqrt
 from typing import Any
 
-from serve_app.loras.formats.changes import Change, LoKr, LoraContents, LowRank
+from serve_app.loras.formats.changes import Change, Difference, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.metadata import ADAPTER_METADATA
 from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import Module
@@ -41,7 +48,7 @@ _Patterns = tuple[tuple[re.Pattern[str], float], ...]
 
 def scale_of(change: LowRank | LoKr, alphas: Mapping[str, float]) -> float:
     """Return c of the change. `alphas` are the values under `alpha_keys`."""
-    if isinstance(change, LowRank) and change.scale is not None:
+    if change.scale is not None:
         return change.scale
     if change.alpha is None or change.rank is None:
         return 1.0
@@ -79,36 +86,168 @@ def wrong_alphas(alphas: Mapping[str, float]) -> Fault | None:
 
 
 class MetadataUnusable(Exception):
-    """Says why the scales in the metadata cannot be followed."""
+    """Says which entry or file gives scales that cannot be followed, and why."""
 
 
-def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str]) -> list[Placed]:
-    """Return `changes` with the scales that the metadata gives, if it gives any.
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """The `adapter_config.json` beside a file: what `shortened` leaves of it, and whether it surely is that file's."""
+
+    text: str
+    certain: bool
+
+
+ADAPTER_FILE = "adapter_config.json"
+_FILE = f"the {ADAPTER_FILE} beside it"
+_SCALING = (
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
+    *("peft_type", "bias", "lora_bias", "fan_in_fan_out"),
+)
+_CONFIG_ENTRIES = (ADAPTER_METADATA, "adapter_config", "peft_config", "lora_config")
+_FLAT_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
+_IDLE_ALPHA = "ss_network_alpha"
+_LONGEST_NUMBER = 50  # characters
+
+
+def shortened(text: str) -> str:
+    """Return what an `adapter_config.json` says of scales, in one spelling for all that mean the same.
 
     Raises:
-        MetadataUnusable: the metadata cannot be followed, or contradicts the tensors.
+        MetadataUnusable: it is no JSON object.
     """
-    text = metadata.get(ADAPTER_METADATA)
-    if text is None:
-        return list(changes)
-    configs: dict[Expert | None, _AdapterConfig] = {}
-    scaled: list[Placed] = []
-    for expert, module, change in changes:
-        if not isinstance(change, LowRank):
-            scaled.append((expert, module, change))
+    document = _object(text, _FILE)
+    return json.dumps({key: document[key] for key in _SCALING if key in document}, sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Changes with the scales that were found for them, and what a user should know of those."""
+
+    changes: list[Placed]
+    remarks: tuple[str, ...]
+
+
+def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str], beside: AdapterFile | None) -> Scaled:
+    """Return `changes` with the scales that the metadata, or the file beside it, gives; if none does, as they are.
+
+    Raises:
+        MetadataUnusable: what gives scales cannot be followed, or contradicts the tensors or another.
+    """
+    placed, remarks = list(changes), list[str]()
+    sources = [_Config(f"its metadata entry {name!r}", text) for name, text in _config_entries(metadata)]
+    if beside is not None and beside.certain:
+        sources.append(_Config(_FILE, beside.text))
+    flat = _flat_alpha(metadata, remarks)
+    has_alphas = any(not isinstance(change, Difference) and change.alpha is not None for _, _, change in placed)
+    if flat is not None and has_alphas:
+        remarks.append(f"the alpha {flat.alpha:g} in its metadata is not applied, as it has alpha tensors")
+        flat = None
+    scaled = [(expert, module, _scaled(change, expert, module, sources, flat)) for expert, module, change in placed]
+    if beside is not None and not beside.certain:
+        remarks.append(f"{_FILE} is not applied, as it may be another file's; lay the two into a folder of their own")
+    if not has_alphas and not sources and flat is None:
+        remarks.extend(_idle_alpha(placed, metadata))
+    return Scaled(scaled, tuple(remarks))
+
+
+def _config_entries(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return the entries that hold a `LoraConfig`; of names that nobody owns, those that look like one."""
+    found = [(name, metadata[name]) for name in _CONFIG_ENTRIES if name in metadata]
+    return [(name, text) for name, text in found if name == ADAPTER_METADATA or '"lora_alpha"' in text]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """One alpha for all changes."""
+
+    alpha: float
+    rank_stabilised: bool
+
+    def scale(self, rank: int) -> float:
+        return self.alpha / (sqrt(rank) if self.rank_stabilised else rank)
+
+
+def _flat_alpha(metadata: Mapping[str, str], remarks: list[str]) -> _Flat | None:
+    found = {}
+    for name in _FLAT_ALPHAS:
+        text = metadata.get(name, "").strip()
+        if not text:
             continue
-        if expert not in configs:
-            configs[expert] = _parse(text, _PARTS[1] if expert is Expert.LOW else _PARTS[0])
-        scaled.append((expert, module, _scaled(change, module, configs[expert])))
-    return scaled
+        try:
+            found[name] = float(text) if len(text) <= _LONGEST_NUMBER else float("nan")
+        except ValueError:
+            remarks.append(f"its metadata entry {name!r} is no number ({text[:_LONGEST_NUMBER]!r}) and is not applied")
+            continue
+        if not 0 < found[name] < inf:
+            raise MetadataUnusable(f"its metadata entry {name!r} is no number above 0")
+    if len(set(found.values())) > 1:
+        values = ", ".join(f"{name} {value:g}" for name, value in found.items())
+        raise MetadataUnusable(f"its metadata gives several alphas ({values})")
+    stabilised = metadata.get("use_rslora", "").strip().lower() in ("true", "1")
+    return _Flat(next(iter(found.values())), stabilised) if found else None
 
 
-def _scaled(change: LowRank, module: Module, config: "_AdapterConfig") -> LowRank:
+def _idle_alpha(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Iterable[str]:
+    text = metadata.get(_IDLE_ALPHA, "").strip()
+    ranks = {change.rank for _, _, change in placed if not isinstance(change, Difference) and change.rank}
+    if text and text != "None" and ranks and any(_differs(text, rank) for rank in ranks):
+        yield (
+            f"its {_IDLE_ALPHA} {text[:_LONGEST_NUMBER]} is not applied: it has no alpha tensors, and programs that "
+            "remove them multiply them into the weights"
+        )
+
+
+def _differs(text: str, rank: int) -> bool:
+    try:
+        return float(text) != rank
+    except ValueError:
+        return True
+
+
+def _scaled(
+    change: Change, expert: Expert | None, module: Module, configs: Iterable["_Config"], flat: _Flat | None
+) -> Change:
+    if isinstance(change, Difference) or change.rank is None:
+        return change
+    scales = {}
+    if isinstance(change, LowRank):
+        scales = {config.source: config.scale(change, expert, module) for config in configs}
+    if flat is not None:
+        scales["the alpha in its metadata"] = flat.scale(change.rank)
+    if len(set(scales.values())) > 1:
+        values = ", ".join(f"{source}: {scale:g}" for source, scale in scales.items())
+        raise MetadataUnusable(f"what it says of the scale of {module.name} differs ({values})")
+    return replace(change, scale=next(iter(scales.values()))) if scales else change
+
+
+class _Config:
+    """A `LoraConfig`, or one for each expert, under the name that refusals call it."""
+
+    def __init__(self, source: str, text: str) -> None:
+        self.source = source
+        self._document = _object(text, source)
+        self._parts: dict[Expert | None, _AdapterConfig] = {}
+
+    def scale(self, change: LowRank, expert: Expert | None, module: Module) -> float:
+        """Return c of the change.
+
+        Raises:
+            MetadataUnusable: it cannot be followed, or contradicts the tensors.
+        """
+        try:
+            if expert not in self._parts:
+                self._parts[expert] = _config(self._document, _PARTS[1] if expert is Expert.LOW else _PARTS[0])
+            return _scale(change, module, self._parts[expert])
+        except MetadataUnusable as error:
+            raise MetadataUnusable(f"{self.source} {error}") from error
+
+
+def _scale(change: LowRank, module: Module, config: "_AdapterConfig") -> float:
     if change.alpha is not None:
         raise MetadataUnusable("gives scales, and the file has alpha tensors, too")
     if config.decomposed != (change.magnitude is not None):
         raise MetadataUnusable(f"says use_dora: {str(config.decomposed).lower()}, and the tensors say otherwise")
-    return replace(change, scale=config.scale(module.name, change.rank))
+    return config.scale(module, change.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +261,31 @@ class _AdapterConfig:
     rank_stabilised: bool
     decomposed: bool  # a DoRA: each layer has a magnitude
 
-    def scale(self, module: str, rank: int) -> float:
-        """Return c of the layer that diffusers calls `module`, whose tensors have `rank`.
+    def scale(self, module: Module, rank: int) -> float:
+        """Return c of the layer `module`, whose tensors have `rank`.
+
+        Patterns may be about either of its names, as the trained model had them.
 
         Raises:
             MetadataUnusable: the metadata gives the layer another rank, so it is not this file's.
         """
         expected = _matching(self.ranks, module, self.rank)
         if expected != rank:
-            raise MetadataUnusable(f"gives {module} rank {expected:g}, and its tensors have rank {rank}")
+            raise MetadataUnusable(f"gives {module.name} rank {expected:g}, and its tensors have rank {rank}")
         return _matching(self.alphas, module, self.alpha) / (sqrt(rank) if self.rank_stabilised else rank)
 
 
-def _parse(text: str, part: str) -> _AdapterConfig:
+def _object(text: str, source: str) -> Mapping[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise MetadataUnusable("is no JSON") from error
+        raise MetadataUnusable(f"{source} is no JSON") from error
     if not isinstance(document, dict):
-        raise MetadataUnusable("is no JSON object")
+        raise MetadataUnusable(f"{source} is no JSON object")
+    return document
+
+
+def _config(document: Mapping[str, Any], part: str) -> _AdapterConfig:
     config = _of_part(document, part)
     _check_features(config)
     return _AdapterConfig(
@@ -159,6 +304,8 @@ def _of_part(document: Mapping[str, Any], part: str) -> Mapping[str, Any]:
 
 
 def _check_features(config: Mapping[str, Any]) -> None:
+    if str(config.get("peft_type", "LORA")).upper() != "LORA":
+        raise MetadataUnusable(f"is for another kind of adapter ({str(config['peft_type'])[:_LONGEST_NUMBER]})")
     if config.get("lora_bias") or config.get("bias", "none") != "none":
         raise MetadataUnusable("says that biases were trained, too")
     if config.get("fan_in_fan_out"):
@@ -186,5 +333,6 @@ def _patterns(config: Mapping[str, Any], name: str) -> _Patterns:
     return tuple((re.compile(rf"(.*\.)?({key})$"), _number(values, key)) for key in values)
 
 
-def _matching(patterns: _Patterns, module: str, default: float) -> float:
-    return next((value for pattern, value in patterns if pattern.match(module)), default)
+def _matching(patterns: _Patterns, module: Module, default: float) -> float:
+    names = (module.name, module.original)
+    return next((value for pattern, value in patterns if any(map(pattern.match, names))), default)

@@ -8,18 +8,19 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from io import BufferedReader
-from math import ldexp, nan
+from math import inf, ldexp, nan
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.loras.formats.changes import LoraContents
+from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo, read_header_of
 from serve_app.loras.formats.parser import parse
-from serve_app.loras.formats.scales import alpha_keys, unused_keys, wrong_alphas
+from serve_app.loras.formats.scales import AdapterFile, alpha_keys, scale_of, unused_keys, wrong_alphas
 from serve_app.loras.refusals import invalid, refuse
 from serve_app.models.architecture import WanArchitecture
+from serve_app.spec import Expert
 
 PIECE_BYTES = 4 << 20  # a multiple of every element size
 
@@ -102,12 +103,18 @@ class CheckedLora:
 
 
 def check_file(
-    path: Path, architecture: WanArchitecture, name: str, *, strict: bool = True, sha256: str | None = None
+    path: Path,
+    architecture: WanArchitecture,
+    name: str,
+    *,
+    strict: bool = True,
+    sha256: str | None = None,
+    beside: AdapterFile | None = None,
 ) -> CheckedLora:
     """Open the file at `path` once, and check all of it: header, keys, shapes, values and alphas.
 
-    `name` is the file in errors; `strict` is explained at `parser.parse`. Where the file's `sha256` is known already,
-    nothing is hashed.
+    `name` is the file in errors; `strict` and `beside` are explained at `parser.parse`. Where the file's `sha256` is
+    known already, nothing is hashed.
 
     Raises:
         LoraInvalid: the file cannot be applied as it is; details name the tensors.
@@ -115,11 +122,12 @@ def check_file(
     """
     with path.open("rb") as stream:
         header = read_header_of(stream, name)
-        contents = parse(header, architecture, name, strict=strict)
+        contents = parse(header, architecture, name, strict=strict, beside=beside)
         unused, wanted = unused_keys(contents), alpha_keys(contents)
         scanned = scan(stream, header, name, unused=unused, wanted=wanted, sha256=sha256)
-    alphas = {key: scanned.scalars[key] for key in alpha_keys(contents)}
-    refuse(name, wrong_alphas(alphas))
+        alphas = {key: scanned.scalars[key] for key in alpha_keys(contents)}
+        refuse(name, wrong_alphas(alphas))
+        contents = replace(contents, idle=idle_parts(stream, header, contents, alphas))
     return CheckedLora(replace(header, metadata={}), contents, alphas, scanned.sha256)
 
 
@@ -136,6 +144,68 @@ def read_alphas(stream: BufferedReader, header: SafetensorsHeader, contents: Lor
         values = decode(stream.read(info.end - info.start), info.dtype)
         found[key] = float(values[0]) if values.size else float("nan")  # the file became shorter
     return found
+
+
+_NOTHING = 2.0**-24
+"""A change whose every element is smaller leaves a weight as it is: in bfloat16, next to any weight above 2^-15."""
+
+
+def idle_parts(
+    stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents, alphas: Mapping[str, float]
+) -> tuple[Expert | None, ...]:
+    """Return the parts of a file all of whose changes are zero, or too small to be seen in the compute dtype.
+
+    Reads until it finds a number that counts: of an ordinary file, some of the first tensors. A DoRA is never idle,
+    because its magnitude counts beside the original weight, which is not at hand here.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    reader = _Largest(stream, header)
+    return tuple(
+        expert
+        for expert, changes in contents.parts.items()
+        if all(reader.bound(change, alphas) < _NOTHING for change in changes)
+    )
+
+
+class _Largest:
+    """Tells how large the elements of changes may be."""
+
+    def __init__(self, stream: BufferedReader, header: SafetensorsHeader) -> None:
+        self._stream = stream
+        self._header = header
+
+    def bound(self, change: Change, alphas: Mapping[str, float]) -> float:
+        """Return a bound on the absolute value of each element of the change, at multiplier 1."""
+        match change:
+            case LowRank():
+                if change.magnitude is not None:
+                    return inf
+                product = self._product((change.up, change.down), change.rank)
+                return scale_of(change, alphas) * product if product else 0.0
+            case LoKr():
+                product = self._factor(change.w1) and self._factor(change.w2) * self._factor(change.w1)
+                return scale_of(change, alphas) * product if product else 0.0
+            case Difference():
+                return self._largest(change.key)
+
+    def _factor(self, factor: Factor) -> float:
+        return self._product(factor.keys, factor.rank or 1)
+
+    def _product(self, keys: tuple[str, ...], rank: int) -> float:
+        """Return a bound on the elements of a product of two matrices with `rank` terms each, or of one matrix."""
+        first, *others = keys
+        largest = self._largest(first)
+        for key in others:
+            largest = largest and rank * largest * self._largest(key)
+        return largest
+
+    def _largest(self, key: str) -> float:
+        info = self._header.tensors[key]
+        self._stream.seek(self._header.data_offset + info.start)
+        pieces = (decode(self._stream.read(length), info.dtype) for length in _pieces(info.end - info.start))
+        return max((float(np.abs(piece).max(initial=0.0)) for piece in pieces), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

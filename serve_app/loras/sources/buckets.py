@@ -77,13 +77,13 @@ class BucketSource(RemoteSource):
         store, key = self._store(location, name, deadline)
         with _translated(name):
             meta = obstore.head(store, key)
-            if _identity(location, meta) != content:
+            if content and _identity(location, meta) != content:
                 raise Changed
             size = meta["size"]
             begin = start if start < size else 0  # a range must not be empty
             end = size if stop is None else min(stop, size)
             found = obstore.get(store, key, options={"range": (begin, end)}) if end > begin else None
-        if found is not None and _identity(location, found.meta) != content:
+        if content and found is not None and _identity(location, found.meta) != content:
             raise Changed  # between the two requests
         yield Part(begin, size, iter(()) if found is None else _chunks(found, name))
 

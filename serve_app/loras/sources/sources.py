@@ -10,11 +10,12 @@ with sources.fetch(lora) as cached:    # the LoraFile made of it
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
 
-from serve_app.errors import LoraChanged, LoraNotFetched, LoraNotFound
+from serve_app.errors import LoraChanged, LoraInvalid, LoraNotFetched, LoraNotFound, LoraPathRefused
 from serve_app.loras import paths
 from serve_app.loras.cache import CachedFile, DigestMismatch, LoraCache, Partial
 from serve_app.loras.formats import SafetensorsHeader, parse_header, read_header
@@ -88,6 +89,24 @@ class LoraSources:
                 head += self._beginning(located, secret, len(head), needed, deadline)
             return parse_header(head, located.size, name)
 
+    def beside(self, located: Located, file_name: str, most_bytes: int, token: str | None = None) -> bytes | None:
+        """Return the first `most_bytes` + 1 bytes of the file called `file_name` in the same folder, if there is one.
+
+        None also where the server denies access to it, as one does that hands out signed addresses of single files.
+
+        Raises:
+            LoraSourceUnavailable: see `locate`.
+        """
+        address = _sibling(located.location, file_name)
+        name = shown(address)
+        neighbour = replace(located, reference=name, location=address, content="", head=b"")
+        deadline = Deadline(self._policy.locate_timeout_s)
+        try:
+            with worded(name):
+                return self._beginning(neighbour, _checked(token, name), 0, most_bytes + 1, deadline)
+        except (LoraNotFound, LoraPathRefused, LoraInvalid):
+            return None
+
     @contextmanager
     def fetch(self, lora: LoraFile, token: str | None = None) -> Iterator[CachedFile]:
         """Hold the remote file on this node's disk while the block runs, downloaded if need be.
@@ -109,7 +128,7 @@ class LoraSources:
                 def fill(partial: Partial) -> None:
                     download(open_at, partial, self._policy, deadline, name)
 
-                content = lora.sha256 or lora.content
+                content = lora.sha256 or lora.blob
                 file = held.enter_context(self._cache.hold(content, fill, name, wait_s=deadline.left()))
             yield file
 
@@ -153,11 +172,19 @@ class LoraSources:
         @contextmanager
         def open_at(offset: int) -> Iterator[Part]:
             with source.open(
-                lora.location, name, content=lora.content, token=token, start=offset, stop=None, deadline=deadline
+                lora.location, name, content=lora.blob, token=token, start=offset, stop=None, deadline=deadline
             ) as part:
                 yield part
 
         return open_at
+
+
+def _sibling(location: str, file_name: str) -> str:
+    """Return the address of another file in the folder of `location`, without the query, which is about one file."""
+    scheme, _, rest = location.partition("://")
+    path, at, commit = rest.rpartition("@") if scheme == "hf" else (rest.partition("?")[0], "", "")
+    folder = path.rpartition("/")[0]
+    return f"{scheme}://{folder}/{file_name}{at}{commit}"
 
 
 def _parsed(address: str, name: str) -> httpx2.URL:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.loras.formats import Layout, LoraContents, Provenance
-from serve_app.loras.sides import files_for, likely_side, pair_warnings, side_of, side_warnings
+from serve_app.loras.sides import files_for, likely_side, side_of
 from serve_app.spec import Expert
 
 PLAIN = LoraContents(Layout.AI_TOOLKIT, {None: ()}, (), Provenance())
@@ -266,28 +266,3 @@ def test_names_in_the_metadata_count_where_the_file_s_own_tells_nothing() -> Non
     assert likely_side("x", called("x", "a_high_noise")) is Expert.HIGH
     assert likely_side("x_high", called("a_low_noise")) is Expert.HIGH
     assert likely_side("x", called("x")) is None
-
-
-def test_another_base_model_in_the_metadata() -> None:
-    (warning,) = side_warnings(Expert.HIGH, "x", replace(PLAIN, provenance=Provenance(other_base="Wan 2.1")))
-    assert "names another base model in its metadata: Wan 2.1" in warning
-    assert side_warnings(Expert.HIGH, "x", PLAIN) == []
-
-
-def test_a_file_on_the_side_that_its_name_speaks_against() -> None:
-    (warning,) = side_warnings(Expert.HIGH, "a_low_noise.safetensors", PLAIN)
-    assert "looks like a LoRA for the low noise expert and is used for the high noise one" in warning
-    assert side_warnings(Expert.LOW, "a_low_noise.safetensors", PLAIN) == []
-    assert side_warnings(Expert.HIGH, "a_low_noise.safetensors", COMBINED) == []
-    assert side_warnings(Expert.ONLY, "a_low_noise.safetensors", PLAIN) == []
-
-
-def test_tensors_that_are_left_out_are_counted() -> None:
-    (warning,) = side_warnings(Expert.HIGH, "a", replace(PLAIN, left_out=("x.alpha", "y.alpha")))
-    assert "2 tensors have no place" in warning
-    assert "x.alpha" in warning
-
-
-def test_one_file_for_both_experts() -> None:
-    assert pair_warnings([(Expert.HIGH, "a"), (Expert.LOW, "b"), (Expert.LOW, "b")]) == []
-    assert "both experts" in pair_warnings([(Expert.HIGH, "a"), (Expert.LOW, "a")])[0]

@@ -15,7 +15,7 @@ from tests.loras.layouts import LAYOUTS, Written, write
 F64 = NDArray[np.float64]
 
 _MERGED_ALWAYS = {name for name in LAYOUTS if name.startswith(("lokr", "dora", "patch", "lycoris"))}
-_MERGED_ALWAYS |= {"full-rank", "extracted"}
+_MERGED_ALWAYS |= {"full-rank", "extracted", "distilled"}
 _MULTIPLIER = -0.7
 _BF16_DIGITS = 8  # binary, the hidden one included
 _ROUNDINGS = 2  # units in the last place that float32 may lose on the way to a sum ...
