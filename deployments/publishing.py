@@ -142,7 +142,7 @@ def render_metadata(claim: Claim, made_with: MadeWith, timings: Timings) -> Rend
             for lora, applied in zip(spec.loras, made_with.loras, strict=True)
         ),
         pair_key=spec.pair_key,
-        warnings=spec.warnings,
+        warnings=tuple(dict.fromkeys((*spec.warnings, *made_with.warnings))),
         attempt=claim.attempt,
         runtime=made_with.runtime,
         timings=timings,

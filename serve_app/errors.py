@@ -12,6 +12,7 @@
     │   ├── LoraPathRefused
     │   ├── LoraInvalid
     │   ├── ControlImageNotSupported
+    │   ├── PromptFlagRefused
     │   └── HeaderInvalid
     ├── NotFoundError           the thing named in the URL does not exist (404)
     │   ├── RequestNotFound
@@ -130,6 +131,10 @@ class LoraInvalid(RequestError):
 
 class ControlImageNotSupported(RequestError):
     """A control image was sent to a model that takes none."""
+
+
+class PromptFlagRefused(RequestError):
+    """A flag at the end of a trainer's sample prompt is unknown, wrong, or contradicts a field."""
 
 
 class HeaderInvalid(RequestError):

@@ -68,6 +68,7 @@ class MadeWith(_Value):
     boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
     loras: tuple[AppliedLora, ...]
     runtime: Runtime
+    warnings: tuple[str, ...] = Field((), description="What showed only while it was made.")
 
 
 class PipelineSeconds(_Value):

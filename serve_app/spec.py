@@ -118,6 +118,7 @@ class RenderSpec(_Frozen):
     warnings: tuple[str, ...] = ()  # what the client should look at; the result repeats them
     loras: tuple[LoraFile, ...]
     prompt: str  # trigger word in place
+    trigger_word: str | None = None
     negative_prompt: str
     width: int
     height: int

@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 from cachetools import LRUCache
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
 from serve_app.spec import RenderSpec
 
 _MAX_TOKENS = 512  # what WanPipeline encodes to when it is called; its `encode_prompt` alone has another default
+_QUOTED = 40  # characters on either side of where a text was cut
 _CAPACITY_BYTES = 256 * 2**20  # 64 embeddings of the real text encoder in bfloat16
 
 
@@ -29,6 +31,31 @@ class PromptEmbeddings:
         if spec.guidance_scale > 1:  # the pipeline's own rule; below, it looks at no negative prompt
             arguments["negative_prompt_embeds"] = self.get(spec.negative_prompt)
         return arguments
+
+    def warnings(self, spec: RenderSpec) -> list[str]:
+        """Return where the spec's texts were cut: the text encoder takes 512 tokens, the last of which is its end."""
+        texts = {"prompt": spec.prompt}
+        if spec.guidance_scale > 1:
+            texts["negative prompt"] = spec.negative_prompt
+        return [warning for name, text in texts.items() for warning in self._cut(name, text, spec.trigger_word)]
+
+    def _cut(self, name: str, text: str, trigger_word: str | None) -> list[str]:
+        cleaned = prompt_clean(text)  # as the pipeline cleans it
+        if len(cleaned.encode()) < _MAX_TOKENS:  # a token is one byte at least
+            return []
+        tokens = self._pipe.tokenizer(cleaned, return_offsets_mapping=True, verbose=False)
+        if len(tokens.input_ids) <= _MAX_TOKENS:
+            return []
+        at = tokens.offset_mapping[_MAX_TOKENS - 1][0]
+        kept, lost = cleaned[:at], cleaned[at:]
+        word = prompt_clean(trigger_word) if name == "prompt" and trigger_word else ""
+        fell_off = ""
+        if word and word in cleaned and word not in kept:
+            fell_off = f"; the trigger word {word[:_QUOTED]!r} is in the part that was cut"
+        return [
+            f"the {name} is longer than {_MAX_TOKENS} tokens and was cut after {kept[-_QUOTED:]!r}; "
+            f"{lost[:_QUOTED]!r} and what follows was not read{fell_off}"
+        ]
 
     def get(self, text: str) -> torch.Tensor:
         """Return the embedding of `text` on the device, to be passed to the pipeline and not to be changed."""

@@ -174,6 +174,7 @@ class WanRuntime:
             boundary_step=sampled.boundary_step,
             loras=self._loras.applied,
             runtime=self.runtime,
+            warnings=(*self._loras.warnings, *self._prompts.warnings(spec)),
         )
 
     def _recover(self, error: BaseException) -> None:

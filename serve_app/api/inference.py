@@ -16,20 +16,19 @@ from pydantic import SecretStr
 
 from serve_app.api.dependencies import IdempotencyKeyDep, PublicRootDep, Sender, SenderDep, Services, ServicesDep
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
+from serve_app.api.prompt_flags import placed, read_flags, unplaced
 from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.errors import Responses, refusal
 from serve_app.api.schemas.requests import InferenceRequest, PromptItem
 from serve_app.api.schemas.results import API_STATUS, Accepted, timestamp
-from serve_app.errors import ControlImageNotSupported, ModelNotFound
+from serve_app.errors import ControlImageNotSupported, ModelNotFound, PromptFlagRefused
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.jobs.states import RenderState
 from serve_app.loras.warnings import of_file, of_pair
 from serve_app.models.card import ModelCard
 from serve_app.models.limits import RANDOM_SEED
-from serve_app.spec import LoraFile, RenderSpec
-
-_TRIGGER = "[trigger]"
+from serve_app.spec import LoraFile, Recipe, RenderSpec
 
 _REFUSALS: Responses = {
     **refusal(400, "The model, a LoRA file or a header stands against the request."),
@@ -169,8 +168,10 @@ def _check_control_images(prompts: Sequence[PromptItem], card: ModelCard) -> Non
             )
 
 
-def _spec(prompt: PromptItem, index: int, shared: _Shared) -> RenderSpec:
-    card, defaults, recipe = shared.card, shared.card.defaults, shared.recipe.for_prompt(prompt)
+def _spec(item: PromptItem, index: int, shared: _Shared) -> RenderSpec:
+    card, defaults, recipe = shared.card, shared.card.defaults, shared.recipe.for_prompt(item)
+    prompt, multiplier = read_flags(item, index) if recipe.recipe is Recipe.PREVIEW else (item, None)
+    trigger_word = prompt.trigger_word or shared.body.trigger_word
     return RenderSpec(
         recipe=recipe.recipe,
         sampler=recipe.sampler,
@@ -178,9 +179,10 @@ def _spec(prompt: PromptItem, index: int, shared: _Shared) -> RenderSpec:
         sampler_assumed=recipe.assumed,
         trained_with=recipe.trained_with,
         strict=shared.body.strict,
-        warnings=(*shared.warnings, *recipe.warnings),
-        loras=shared.loras,
-        prompt=_with_trigger(prompt.prompt, prompt.trigger_word or shared.body.trigger_word),
+        warnings=(*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe)),
+        loras=shared.loras if multiplier is None else _scaled(shared, multiplier, index),
+        prompt=placed(prompt.prompt, trigger_word, recipe.recipe),
+        trigger_word=trigger_word or None,
         negative_prompt=prompt.neg or "",
         width=card.snap(_or(prompt.width, defaults.width), recipe.recipe),
         height=card.snap(_or(prompt.height, defaults.height), recipe.recipe),
@@ -197,9 +199,16 @@ def _or(value: int | None, default: int) -> int:
     return default if value is None else value
 
 
-def _with_trigger(prompt: str, trigger_word: str | None) -> str:
-    """Replace `[trigger]` by the trigger word; an empty or absent one leaves the text alone."""
-    return prompt.replace(_TRIGGER, trigger_word) if trigger_word else prompt
+def _scaled(shared: _Shared, multiplier: float, index: int) -> tuple[LoraFile, ...]:
+    """Return the LoRAs with the multiplier of a prompt's flag."""
+    explicit = {item.network_multiplier for item in shared.body.loras} - {None, multiplier}
+    if explicit:
+        raise PromptFlagRefused(
+            f"prompts[{index}] has the flag --m of a sample prompt: it says {multiplier:g}, and network_multiplier of "
+            f"a LoRA {explicit.pop():g}",
+            {"prompt_index": index, "flag": "--m"},
+        )
+    return tuple(lora.model_copy(update={"multiplier": multiplier}) for lora in shared.loras)
 
 
 def _seed(seed: int | None, index: int, card: ModelCard) -> int:

@@ -5,12 +5,14 @@ A LoRA acts as an adapter (PEFT, beside the weights) where the recipe and its ch
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from deployments.wan.loras import adapters
 from deployments.wan.loras.deltas import Part, fits
 from deployments.wan.loras.resident import LoadedLora, LoraKey, not_loaded
 from deployments.wan.loras.weights import ExpertWeights
+from serve_app.loras.warnings import without_effect
 from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile
 
@@ -24,6 +26,7 @@ class Use:
     multiplier: float
     application: Application
     left_out: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class ExpertLoras:
                 multiplier=file.multiplier,
                 application=applied if file.multiplier else Application.NONE,
                 left_out=lora.contents.left_out,
+                warnings=tuple(without_effect(PurePosixPath(file.reference).name, lora.contents, self._side)),
             )
             for file, lora in zip(files, loras, strict=True)
         )

@@ -80,6 +80,11 @@ class LoraState:
         uses = {side: iter(expert.uses) for side, expert in self._experts.items()}
         return tuple(_applied(file, next(uses[file.expert])) for file in self._files)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return that LoRAs of the last spec change nothing, which their values told."""
+        return tuple(warning for expert in self._experts.values() for use in expert.uses for warning in use.warnings)
+
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
         """Return the LoRAs that `apply` would have to read, each content once. Not while a render runs."""
         return self.resident.lacking(self._needed(spec), strict=spec.strict)

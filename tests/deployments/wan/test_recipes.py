@@ -109,6 +109,7 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
                 "left_out": [],
             },
         ],
+        "warnings": [],
     }
     assert rendered.resident == {high.content, low.content}
     assert rendered.made_with.runtime == runtime.runtime

@@ -22,6 +22,7 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
         "strict": True,
         "warnings": [],
         "prompt": "a fox",
+        "trigger_word": None,
         "negative_prompt": "",
         "width": 1024,
         "height": 1024,

@@ -1,0 +1,116 @@
+"""Sample prompts of AI Toolkit: the flags at their end, and the trigger word in them.
+
+The trainer reads `a fox --seed 7 --w 512 --cfg 4` as a prompt with settings (`_process_prompt_string` in its
+toolkit/config_modules.py), and replaces `[name]` as well as `[trigger]` (`inject_trigger_into_prompt`).
+
+    prompt, multiplier = read_flags(PromptItem(prompt="a fox --seed 7 --m 0.8"), 0)
+    prompt.prompt, prompt.seed, multiplier      # ("a fox", 7, 0.8)
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from serve_app.api.schemas.requests import Multiplier, PromptItem
+from serve_app.errors import PromptFlagRefused
+from serve_app.spec import Recipe
+
+_FLAG = re.compile(r"(?<!\S)--([A-Za-z]\w*)(?!\S)")
+_LONGEST = 100  # characters of a value that is shown
+_MULTIPLIER = "m"
+_PLACEHOLDERS = {Recipe.REFERENCE: ("[trigger]",), Recipe.PREVIEW: ("[trigger]", "[name]")}
+
+
+@dataclass(frozen=True, slots=True)
+class _Flag:
+    field: str  # of PromptItem
+    read: Callable[[str], object]
+
+
+_FLAGS = {
+    "n": _Flag("neg", str),
+    "w": _Flag("width", int),
+    "h": _Flag("height", int),
+    **dict.fromkeys(("seed", "d"), _Flag("seed", int)),
+    **dict.fromkeys(("cfg", "g", "l"), _Flag("guidance_scale", float)),
+    **dict.fromkeys(("steps", "s"), _Flag("sample_steps", int)),
+}
+_KNOWN = ", ".join(f"--{name}" for name in (*_FLAGS, _MULTIPLIER))
+
+
+def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None]:
+    """Return the prompt with the settings of its flags, and the LoRA multiplier that `--m` asks for.
+
+    `index` is the prompt's in errors.
+
+    Raises:
+        PromptFlagRefused: a flag is unknown, is there twice, has a bad value, or contradicts a field of the prompt.
+    """
+    found = list(_FLAG.finditer(prompt.prompt))
+    if not found:
+        return prompt, None
+    ends = [match.start() for match in found[1:]] + [len(prompt.prompt)]
+    values: dict[str, object] = {"prompt": prompt.prompt[: found[0].start()].strip()}
+    multiplier = None
+    for match, end in zip(found, ends, strict=True):
+        name, text = match[1], prompt.prompt[match.end() : end].strip()
+        if name == _MULTIPLIER:
+            if multiplier is not None:
+                raise _refused(index, name, "it stands there twice")
+            multiplier = _multiplier(index, text)
+            continue
+        flag = _FLAGS.get(name)
+        if flag is None:
+            raise _refused(index, name, f"it is none of those that are read, {_KNOWN}; remove it")
+        if flag.field in values:
+            raise _refused(index, name, f"{flag.field} is set twice")
+        values[flag.field] = _value(prompt, index, name, text)
+    return prompt.model_copy(update=values), multiplier
+
+
+def placed(prompt: str, trigger_word: str | None, recipe: Recipe) -> str:
+    """Replace the placeholders of a prompt by the trigger word; an empty or absent one leaves the text alone."""
+    for placeholder in _PLACEHOLDERS[recipe] if trigger_word else ():
+        prompt = prompt.replace(placeholder, trigger_word or "")
+    return prompt
+
+
+def unplaced(prompt: str, trigger_word: str | None, recipe: Recipe) -> list[str]:
+    """Return that placeholders were left over, as there is no trigger word."""
+    left = [placeholder for placeholder in _PLACEHOLDERS[recipe] if placeholder in prompt and not trigger_word]
+    return [f"{placeholder} is left in the prompt as text, as no trigger_word was sent" for placeholder in left]
+
+
+def _value(prompt: PromptItem, index: int, name: str, text: str) -> object:
+    flag = _FLAGS[name]
+    try:
+        value = flag.read(text)
+        PromptItem.model_validate({"prompt": "", flag.field: value})
+    except ValidationError as error:
+        raise _refused(index, name, f"{text[:_LONGEST]!r} is not allowed: {error.errors()[0]['msg']}") from error
+    except ValueError as error:
+        raise _refused(index, name, f"{text[:_LONGEST]!r} is not a number of its kind") from error
+    explicit = getattr(prompt, flag.field)
+    if explicit is not None and explicit != value:
+        raise _refused(
+            index, name, f"it says {str(value)[:_LONGEST]}, and the field {flag.field} {str(explicit)[:_LONGEST]}"
+        )
+    return value
+
+
+def _multiplier(index: int, text: str) -> float:
+    try:
+        return TypeAdapter(Multiplier).validate_python(float(text))
+    except ValidationError as error:
+        raise _refused(index, _MULTIPLIER, f"{text[:_LONGEST]!r} is not allowed: {error.errors()[0]['msg']}") from error
+    except ValueError as error:
+        raise _refused(index, _MULTIPLIER, f"{text[:_LONGEST]!r} is not a number of its kind") from error
+
+
+def _refused(index: int, name: str, reason: str) -> PromptFlagRefused:
+    return PromptFlagRefused(
+        f"prompts[{index}] has the flag --{name[:_LONGEST]} of a sample prompt: {reason}",
+        {"prompt_index": index, "flag": f"--{name[:_LONGEST]}"},
+    )
