@@ -26,8 +26,7 @@ from deployments.metrics import service_observers
 from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.leadership import DISPATCHER
-from serve_app.jobs.notices import listen
+from serve_app.jobs.coordination import DISPATCHER, listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.observers import Observers

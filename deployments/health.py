@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.leadership import DISPATCHER
+from serve_app.jobs.coordination import DISPATCHER
 from serve_app.jobs.store import JobStore
 
 logger = logging.getLogger("ray.serve")

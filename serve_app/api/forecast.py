@@ -14,8 +14,8 @@ from time import monotonic
 
 from serve_app.costs import CostModel
 from serve_app.jobs.load import Amount, ahead_of, wait_s
+from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import RenderRecord
-from serve_app.jobs.standing import Standing
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.plan import ServicePlan

@@ -25,10 +25,10 @@ from serve_app.api.schemas.results import (
     timestamp,
 )
 from serve_app.errors import OutputNotFound
+from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Output, RequestRecord
 from serve_app.jobs.requests import check_ended
 from serve_app.jobs.rows import not_found
-from serve_app.jobs.standing import Standing
 from serve_app.jobs.states import FINAL, RenderState
 
 _LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right after they ask for it

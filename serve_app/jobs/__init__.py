@@ -1,1 +1,1 @@
-"""Durable requests and renders: what was asked for, what state it is in, and where its video lies."""
+"""The job store: durable requests and renders, their states, leases and results. Enter by `store.JobStore`."""

@@ -1,4 +1,7 @@
-"""Who may still join the queue, and what is told to those who may not."""
+"""Admission control (back-pressure): limits of the queue, and the refusal of requests that would exceed them.
+
+load = admit(request, load, Limits(max_queued=1000))  # raises QueueFull with a Retry-After
+"""
 
 import math
 from collections.abc import Mapping
@@ -11,19 +14,19 @@ from serve_app.jobs.records import NewRequest
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the queue; None is no limit. A limit that is reached refuses whole requests, never a part of one."""
+    """Limits of the queue; None means no limit. A request is accepted or refused as a whole."""
 
     max_queued: int | None = None  # renders
     max_queued_per_tenant: int | None = None  # renders
-    max_wait_s: float | None = None  # predicted, until the request's last render starts
+    max_wait_s: float | None = None  # predicted seconds until the request's last render starts
     weights: Mapping[str, float] = field(default_factory=dict)  # of tenants
 
 
 def admit(request: NewRequest, load: Load, limits: Limits) -> Load:
-    """The load with the request in it.
+    """Return the load with the request added.
 
     Raises:
-        QueueFull, TenantQueueFull, WaitTooLong: a limit stands against it; says in how many seconds there will be room.
+        QueueFull, TenantQueueFull, WaitTooLong: a limit would be exceeded; `retry_after_s` predicts when there is room.
     """
     asked = Amount(len(request.specs), sum(request.costs))
     if limits.max_queued is not None:

@@ -4,8 +4,8 @@
     >>> canceled = await store.claims.renew(claim, steps_done=3, lease_s=15)
     >>> counted = await store.claims.succeed(claim, output)
 
-Each change of state names the states that it may start from in its WHERE clause, and the claim's token. So of two
-writers one wins, and a holder whose lease ran out changes nothing.
+Every change of state is a compare-and-set: its WHERE clause names the states it may start from and the fencing token of
+the claim. So of two writers one wins, and a worker whose claim has been given away changes nothing.
 """
 
 import secrets
@@ -26,13 +26,13 @@ from serve_app.spec import RenderSpec
 
 
 class Claims:
-    """Claims on the renders of one database. Each method is one transaction."""
+    """Leases on the renders of one database. Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
-        """Take a queued render for `replica` and start a lease; None where it is no longer queued."""
+        """Take a queued render for `replica` under a new lease; return None if it is no longer queued."""
         now = time()
         statement = (
             transitions.change(RenderEvent.CLAIM, renders.c.id == render_id)
@@ -52,14 +52,14 @@ class Claims:
             return None if row is None else (row, _read_token(connection, row.request_id))
 
         taken = await self._database.write(take)
-        # Once it is committed: a spec that cannot be read has used up an attempt, and does not wait for ever.
+        # Parsed after the commit: a spec that cannot be parsed uses up its attempts, instead of staying first forever.
         return None if taken is None else _to_claim(*taken)
 
     async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:
-        """Prolong the lease and record progress.
+        """Renew the lease (heartbeat) and record progress.
 
         Returns:
-            Whether the render should be canceled; None where the claim is no longer valid, and its holder must stop.
+            Whether the render should be canceled; None if the claim is no longer valid and its holder must stop.
         """
         statement = (
             update(renders)
@@ -71,9 +71,9 @@ class Claims:
         return None if row is None else bool(row.cancel_requested)
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement | None = None) -> bool:
-        """Publish the video of a claim, and learn from what it cost.
+        """End a claim with its video, and add what it cost to the measurements, if given.
 
-        False where the claim is no longer valid, and nothing was changed.
+        Return False if the claim is no longer valid; then nothing was changed.
         """
         statement = transitions.change(RenderEvent.SUCCEED, transitions.held(claim)).values(
             output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
@@ -88,7 +88,7 @@ class Claims:
         return await transitions.write_end(self._database, publish)
 
     async def fail(self, claim: Claim, error: RenderError) -> bool:
-        """End a claim with an error and cancel its siblings; False where the claim is no longer valid."""
+        """End a claim with an error and cancel its siblings; return False if the claim is no longer valid."""
 
         def end(connection: Connection) -> bool:
             failed = connection.execute(transitions.failure(transitions.held(claim), error)).rowcount == 1
@@ -99,21 +99,21 @@ class Claims:
         return await transitions.write_end(self._database, end)
 
     async def cancel(self, claim: Claim) -> bool:
-        """End a claim whose cancellation was asked for; False where the claim is no longer valid."""
+        """End a claim whose cancellation was requested; return False if the claim is no longer valid."""
         statement = transitions.change(RenderEvent.CANCEL, transitions.held(claim)).values(finished_at=time())
         return await transitions.write_end(
             self._database, lambda connection: connection.execute(statement).rowcount == 1
         )
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
-        """Give back a claim whose holder died: queued again, or failed when no attempt is left.
+        """Give back a claim whose holder died: the render is queued again, or failed if no attempt is left.
 
-        False where the claim is no longer valid, and nothing was changed.
+        Return False if the claim is no longer valid; then nothing was changed.
         """
         return await self._lose(transitions.held(claim), max_attempts) == 1
 
     async def expire_leases(self, max_attempts: int) -> int:
-        """Give back every claim whose lease ran out; returns how many there were."""
+        """Give back every claim whose lease has expired; return how many there were."""
         expired = and_(renders.c.state == RenderState.PROCESSING, renders.c.lease_expires_at < time())
         return await self._lose(expired, max_attempts)
 
@@ -144,7 +144,7 @@ def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
     return Claim(
         render_id=row.id,
         request_id=row.request_id,
-        index=columns["index"],  # of a row, that is a method
+        index=columns["index"],  # `row.index` is a method of tuples
         attempt=row.attempt,
         token=row.lease_token,
         spec=RenderSpec.model_validate_json(row.spec),

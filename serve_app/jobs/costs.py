@@ -1,4 +1,4 @@
-"""What renders have cost, kept in the store so that a restart forgets nothing."""
+"""Measured costs of renders, as moving averages in the store, so that they survive a restart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from serve_app.jobs.database import Upsert
 from serve_app.jobs.tables import render_costs
 from serve_app.spec import Recipe
 
-_LONG_MEMORY = 10  # renders; older ones fade, so that a change of hardware is noticed
+_LONG_MEMORY = 10  # renders; the weight of older ones fades, so the average follows a change of hardware
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one render has cost on one deployment: the same model on the same kind of replica."""
+    """The cost of one render on one deployment (the same model on the same kind of replica)."""
 
     deployment: str
     key: CostKey
@@ -23,7 +23,7 @@ class Measurement:
 
 
 def read_costs(connection: Connection, deployment: str) -> Mapping[CostKey, MeasuredCost]:
-    """Every measurement of that deployment, averaged."""
+    """Return the averages of that deployment."""
     found = connection.execute(select(render_costs).where(render_costs.c.deployment == deployment))
     return {
         CostKey(Recipe(row.recipe), row.guided, row.size_class): MeasuredCost(row.step_s, row.other_s)
@@ -32,7 +32,7 @@ def read_costs(connection: Connection, deployment: str) -> Mapping[CostKey, Meas
 
 
 def add_cost(connection: Connection, insert: Upsert, measurement: Measurement) -> None:
-    """Take a measurement into the moving average of its key; `insert` is one into `render_costs`."""
+    """Add a measurement to the moving average of its key; `insert` is an INSERT into `render_costs`."""
     now, key, cost = render_costs.c, measurement.key, measurement.cost
     weight = case((now.samples < _LONG_MEMORY, 1.0 / (now.samples + 1)), else_=1.0 / _LONG_MEMORY)
     row = insert.values(

@@ -1,4 +1,9 @@
-"""How much work waits and runs, and how long a render will therefore wait."""
+"""The load of the queue, and the wait that fair queueing predicts from it (a fluid approximation).
+
+load = await store.queue.load()
+ahead = ahead_of(load, line, load.lines[line], weights={})
+wait_s(load, ahead)  # seconds
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +13,7 @@ from serve_app.jobs.records import Line
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Some renders, and the seconds of one replica that they are predicted to cost together."""
+    """A number of renders, and the seconds of one replica that they are predicted to cost together."""
 
     renders: int = 0
     cost_s: float = 0.0
@@ -19,36 +24,42 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The whole queue in a few numbers."""
+    """Sums of all queued and running renders."""
 
-    lines: Mapping[Line, Amount] = field(default_factory=dict)  # of what is queued; a line without renders is absent
-    running: Amount = Amount()  # `cost_s` is what is still to come of them
-    replicas: int = 0  # that the Dispatcher knew of last
+    lines: Mapping[Line, Amount] = field(default_factory=dict)  # queued; a line without renders is absent
+    running: Amount = Amount()  # `cost_s` counts the steps that are still to be done
+    replicas: int = 0  # as last reported by the Dispatcher
 
     @property
     def queued(self) -> Amount:
-        """Everything that waits."""
+        """Return the sum of all lines."""
         return sum(self.lines.values(), Amount())
 
     def of_tenant(self, tenant: str) -> Amount:
-        """What waits of one tenant."""
+        """Return the sum of one tenant's lines."""
         return sum((amount for line, amount in self.lines.items() if line.tenant == tenant), Amount())
 
     @property
     def capacity(self) -> int:
-        """Replicas that share the work. What runs has one each, whatever the Dispatcher last knew."""
+        """Return the number of replicas that share the work, at least 1 and one for each running render."""
         return max(1, self.replicas, self.running.renders)
 
     def plus(self, line: Line, amount: Amount) -> "Load":
-        """The load once that much more waits."""
+        """Return the load with that much more queued in the line."""
         return replace(self, lines={**self.lines, line: self.lines.get(line, Amount()) + amount})
 
 
 def ahead_of(load: Load, line: Line, in_line: Amount, weights: Mapping[str, float]) -> Amount:
-    """What will be started before a render that has `in_line` before it in its own line.
+    """Return what will start before a render that has `in_line` before it in its own line.
 
-    Fair sharing as a fluid: of its own tenant, what is before it in its line and all of higher priority; of every other
-    tenant, as much as that tenant's share lets through meanwhile.
+    Fair queueing, approximated as a fluid: of the same tenant, `in_line` and all of higher priority; of every other
+    tenant, as many seconds as its weight allows in the same time.
+
+    Args:
+        load: of the whole queue.
+        line: of the render.
+        in_line: queued before it in that line.
+        weights: of the tenants; 1 for those not named.
     """
     own = sum(
         (
@@ -66,13 +77,13 @@ def ahead_of(load: Load, line: Line, in_line: Amount, weights: Mapping[str, floa
 
 
 def wait_s(load: Load, ahead: Amount) -> float:
-    """Seconds until the replicas have done what runs and what is ahead."""
+    """Return the seconds until the replicas have done what is running and `ahead`."""
     busy_s = load.running.cost_s if ahead.renders or load.running.renders >= load.capacity else 0.0
     return (busy_s + ahead.cost_s) / load.capacity
 
 
 def _share(waiting: Amount, cost_s: float) -> Amount:
-    """The first `cost_s` seconds of what waits."""
+    """Return the first `cost_s` seconds of what is queued."""
     if waiting.cost_s <= cost_s:
         return waiting
     part = cost_s / waiting.cost_s

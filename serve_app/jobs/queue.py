@@ -1,6 +1,13 @@
-"""What waits, read for the scheduling policy, positions and admission: at the same cost however long the queue is."""
+"""The scheduling side of the job store: load, candidates and positions, at a cost that does not grow with the queue.
 
-from collections.abc import Sequence
+    load = await store.queue.load()
+    waiting = await store.queue.candidates(list(load.lines), pairs=("pair a",), window=32)
+
+Sums come from the table `queue_totals`, candidates from partial indexes over queued renders; see docs/queue.md.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from time import time
 from typing import Any
@@ -26,9 +33,10 @@ from sqlalchemy import (
 
 from serve_app.jobs.database import Database
 from serve_app.jobs.load import Amount, Load
-from serve_app.jobs.records import Line, Waiting
+from serve_app.jobs.records import Line, RenderRecord, RequestRecord, Waiting
+from serve_app.jobs.rows import Wanted, read_requests
 from serve_app.jobs.states import RenderState
-from serve_app.jobs.tables import WHOLE_LINE, leaders, queue_totals, renders
+from serve_app.jobs.tables import BUCKET, WHOLE_LINE, leaders, queue_totals, renders
 from serve_app.spec import Priority
 
 _WAITING = (  # as the fields of Waiting
@@ -39,43 +47,62 @@ _WAITING = (  # as the fields of Waiting
     renders.c.created_at,
     renders.c.cost_s,
 )
-# In the text and not beside it: a plan that is made once, for any values, may use an index of queued renders only where
-# the statement says that it wants no others, and walks an index only where it knows how soon it may stop.
+# Literals, not parameters: a generic plan is made without the values of parameters. PostgreSQL uses a partial index
+# only if the statement itself implies its condition, and prefers an ordered index scan only if it knows a small LIMIT.
 _QUEUED = renders.c.state == literal_column(f"'{RenderState.QUEUED}'")
 _ONE = literal_column("1", Integer())
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a render in the queue."""
+
+    load: Load  # of the whole queue
+    ahead: Amount  # queued before it in its own line
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A request, and the place of its first queued render (None if none is queued)."""
+
+    record: RequestRecord
+    place: Place | None = None
+
+
 class Queue:
-    """The queued renders of one database."""
+    """Reads of the queued renders in one database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def load(self) -> Load:
-        """What waits and what runs, in sums."""
+        """Return the sums of queued and running renders."""
         return await self._database.read(read_load)
 
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
-        """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival.
+        """Return the oldest `window` renders of each line and the oldest of each pair in each line, by arrival.
 
-        One SELECT for each line and pair: SQLite takes no more than 500 of either.
+        At most 500 lines and 500 pairs: each is one SELECT in a UNION, and SQLite takes no more.
         """
         if not lines:
             return []
         statement, values = _candidates(len(lines), len(pairs), window), _values(lines, pairs)
         found = await self._database.read(
-            lambda connection: connection.execute(statement, values).all(), planned_once=True
+            lambda connection: connection.execute(statement, values).all(), generic_plan=True
         )
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
     async def oldest_wait_s(self) -> float | None:
-        """Seconds that the longest waiting render of any line has waited; None where none waits."""
+        """Return the seconds that the oldest queued render has waited; None if none is queued.
+
+        Reads the whole index: call it rarely.
+        """
         oldest = await self._database.read(lambda connection: connection.execute(_OLDEST).scalar_one())
         return None if oldest is None else time() - oldest
 
 
 def read_load(connection: Connection) -> Load:
-    """The load, as this connection sees it."""
+    """Return the load, with one statement."""
     found = connection.execute(_LOAD).all()
     whole = found[0]
     return Load(
@@ -89,8 +116,66 @@ def read_load(connection: Connection) -> Load:
     )
 
 
+def read_standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
+    """Return the standing of each wanted request that exists; the number of statements does not depend on how many."""
+    records = read_requests(connection, wanted)
+    queued = {key: render.id for key, record in records.items() if (render := _first_queued(record))}
+    if not queued:
+        return {key: Standing(record) for key, record in records.items()}
+    load = read_load(connection)
+    ahead = read_ahead(connection, queued.values())
+    return {
+        key: Standing(record, Place(load, ahead[queued[key]]) if key in queued else None)
+        for key, record in records.items()
+    }
+
+
+def read_ahead(connection: Connection, render_ids: Collection[int]) -> Mapping[int, Amount]:
+    """Return, by render id, what is queued before each of the renders in its own line."""
+    ahead = dict.fromkeys(render_ids, Amount())
+    for row in connection.execute(_before(render_ids)).all():
+        ahead[row.id] += Amount(int(row.renders), float(row.cost_s))
+    return ahead
+
+
+def _first_queued(record: RequestRecord) -> RenderRecord | None:
+    return next((render for render in record.renders if render.state is RenderState.QUEUED), None)
+
+
+def _before(render_ids: Collection[int]) -> CompoundSelect[Any]:
+    """Return a SELECT of the totals of all buckets before a render's own, and of what is before it in its own one."""
+    own = renders.alias("own")
+    bucket = own.c.id // BUCKET
+    totals = and_(
+        queue_totals.c.tenant == own.c.tenant,
+        queue_totals.c.priority == own.c.priority,
+        queue_totals.c.bucket > WHOLE_LINE,
+        queue_totals.c.bucket < bucket,
+    )
+    neighbours = and_(
+        renders.c.state == RenderState.QUEUED,
+        renders.c.tenant == own.c.tenant,
+        renders.c.priority == own.c.priority,
+        renders.c.id >= bucket * BUCKET,
+        renders.c.id < own.c.id,
+    )
+    asked = own.c.id.in_(render_ids)
+    return union_all(
+        select(
+            own.c.id, func.sum(queue_totals.c.queued).label("renders"), func.sum(queue_totals.c.cost_s).label("cost_s")
+        )
+        .join(queue_totals, totals)
+        .where(asked)
+        .group_by(own.c.id),
+        select(own.c.id, func.count(renders.c.id), func.sum(renders.c.cost_s))
+        .join(renders, neighbours)
+        .where(asked)
+        .group_by(own.c.id),
+    )
+
+
 def _load() -> Select[Any]:
-    """One row for each line, or one without a line, each with what is the same for all."""
+    """Return a SELECT of one row for each line (one row without a line if none), each with the sums of what runs."""
     running = (
         select(
             func.count().label("running"),
@@ -105,13 +190,14 @@ def _load() -> Select[Any]:
 
 
 _LOAD = _load()
+_OLDEST = select(func.min(renders.c.created_at)).where(_QUEUED)
 
 
 @lru_cache(maxsize=256)
 def _candidates(lines: int, pairs: int, window: int) -> CompoundSelect[Any]:
-    """The heads, so long, of so many lines, and the oldest of so many pairs in each; `_values` says which.
+    """Return the statement for so many lines and pairs; `_values` gives its parameters.
 
-    Kept, because building the statement takes longer than running it.
+    Cached, because building the statement takes longer than running it.
     """
     heads = [select(_head(number, window)) for number in range(lines)]
     return union_all(*heads, _oldest_of_pairs(lines, pairs)) if pairs else union_all(*heads)
@@ -129,7 +215,7 @@ def _line(number: int) -> tuple[BindParameter[str], BindParameter[int]]:
 
 
 def _head(number: int, window: int) -> Subquery:
-    # A SELECT of its own: a LIMIT may not stand directly in a UNION on SQLite.
+    # A subquery: SQLite allows no LIMIT directly in a part of a UNION.
     columns = (renders.c.tenant, renders.c.priority)
     length = literal_column(str(window), Integer())
     return _queued_first(select(*_WAITING), columns, _line(number)).limit(length).subquery()
@@ -138,18 +224,18 @@ def _head(number: int, window: int) -> Subquery:
 def _queued_first(
     query: Select[Any], columns: Sequence[ColumnElement[Any]], wanted: Sequence[ColumnElement[Any]]
 ) -> Select[Any]:
-    """The query over the queued renders whose columns, the first of an index, are as wanted; in order of arrival.
+    """Restrict the query to queued renders with the wanted values of `columns` (the first of an index), by arrival.
 
-    Two comparisons stand for each equality, and the order names all columns of the index: told that the columns are
-    constant, PostgreSQL prefers to walk the primary key, past everything that does not match.
+    Uses `>=` and `<=` instead of `=`, and orders by all columns of the index. With `=` PostgreSQL knows that the
+    columns are constant, and prefers a scan of the primary key that filters out most rows.
     """
     matching = and_(tuple_(*columns) >= tuple_(*wanted), tuple_(*columns) <= tuple_(*wanted))
     return query.where(_QUEUED, matching).order_by(*columns, renders.c.id)
 
 
 def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
-    """One seek along the index for each pair in each line."""
-    # Rows as a union and not as VALUES, which SQLAlchemy would compile anew each time.
+    """Return a SELECT of the oldest render of each pair in each line: one index seek for each."""
+    # UNION ALL instead of VALUES, because SQLAlchemy cannot cache the compiled form of VALUES.
     tenants = (_line(number) for number in range(lines))
     wanted_lines = union_all(
         *(select(tenant.label("tenant"), priority.label("priority")) for tenant, priority in tenants)
@@ -162,18 +248,6 @@ def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
     oldest = first.correlate(wanted_pairs, wanted_lines).scalar_subquery()
     ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))
     return select(*_WAITING).where(renders.c.id.in_(ids), _QUEUED)
-
-
-def _oldest() -> Select[Any]:
-    """When the oldest render that waits was accepted: a seek for each line, in one text for any number of them."""
-    wanted = (queue_totals.c.tenant, queue_totals.c.priority)
-    first = _queued_first(select(renders.c.created_at), (renders.c.tenant, renders.c.priority), wanted).limit(_ONE)
-    of_line = first.correlate(queue_totals).scalar_subquery().label("created_at")
-    of_lines = select(of_line).where(queue_totals.c.bucket == WHOLE_LINE).subquery()
-    return select(func.min(of_lines.c.created_at))
-
-
-_OLDEST = _oldest()
 
 
 def _to_waiting(row: Sequence[Any]) -> Waiting:

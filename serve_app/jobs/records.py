@@ -1,4 +1,4 @@
-"""What the job store takes in and gives out. Times are seconds since the epoch, UTC."""
+"""Records: the values that the job store takes and returns. Times are seconds since the epoch (UTC)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Idempotency:
-    """A client's word that all requests with this key are one, and a digest of the body that came with it."""
+    """An idempotency key of a client, and the digest of the body that was sent with it."""
 
     key: str
     digest: str
@@ -45,37 +45,37 @@ class Idempotency:
 
 @dataclass(frozen=True, kw_only=True)
 class NewRequest:
-    """A validated request, one spec per prompt, ready to be made durable."""
+    """A validated request with one spec per prompt, to be inserted."""
 
     id: str
     model: str
     created_at: float
     specs: tuple[RenderSpec, ...]
-    costs: tuple[float, ...]  # predicted seconds of one replica, of each spec
+    costs: tuple[float, ...]  # predicted seconds of one replica for each spec
     tenant: str = DEFAULT_TENANT
     priority: Priority = Priority.NORMAL
-    hf_token: SecretStr | None = None  # kept until the request ends, for the LoRAs that are still to be downloaded
+    hf_token: SecretStr | None = None  # stored until the request ends, to download its LoRAs
     idempotency: Idempotency | None = None
 
     @property
     def line(self) -> Line:
-        """The line that its renders will stand in."""
+        """Return the line that its renders will join."""
         return Line(self.tenant, self.priority)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A durable request, as the answer to its POST names it."""
+    """An accepted (durable) request."""
 
     request_id: str
     created_at: float
-    replayed: bool = False  # it was accepted before, under the same idempotency key
+    replayed: bool = False  # accepted by an earlier POST with the same idempotency key
 
 
 class Waiting(NamedTuple):
-    """A queued render, as far as the scheduling policy needs to know it; a tuple, as a decision makes a hundred."""
+    """What the scheduling policy knows of a queued render. A tuple, because a decision builds hundreds of them."""
 
-    render_id: int  # grows in order of arrival
+    render_id: int  # ascending in order of arrival
     tenant: str
     priority: Priority
     pair_key: str
@@ -84,13 +84,13 @@ class Waiting(NamedTuple):
 
     @property
     def line(self) -> Line:
-        """The line it stands in."""
+        """Return the line it is queued in."""
         return Line(self.tenant, self.priority)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The right to run one attempt of one render; `token` fences off every other holder's writes."""
+    """A lease on one attempt at one render. `token` is the fencing token that each write of its holder names."""
 
     render_id: int
     request_id: str
@@ -105,7 +105,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderRecord:
-    """One render as stored."""
+    """A render as it is stored."""
 
     id: int
     index: int
@@ -122,13 +122,13 @@ class RenderRecord:
 
 
 def output_name(request_id: str, index: int, attempt: int, output_format: OutputFormat) -> str:
-    """Name in the output store of what one attempt makes: its own, so that no other attempt can overwrite it."""
+    """Return the name of one attempt's output: each attempt has its own, so that none overwrites another's."""
     return f"{request_id}/{index}-{attempt}.{output_format.extension}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestRecord:
-    """One request with its renders, in the order of its prompts."""
+    """A request with its renders, in the order of its prompts."""
 
     id: str
     model: str
@@ -138,17 +138,17 @@ class RequestRecord:
 
     @property
     def state(self) -> RenderState:
-        """Derived from the renders; see `serve_app.jobs.states.request_state`."""
+        """Return the state that follows from its renders; see `serve_app.jobs.states.request_state`."""
         return request_state(render.state for render in self.renders)
 
     @property
     def started_at(self) -> float | None:
-        """When the first render started."""
+        """Return when the first render started."""
         return min((r.started_at for r in self.renders if r.started_at is not None), default=None)
 
     @property
     def finished_at(self) -> float | None:
-        """When the request reached its final state."""
+        """Return when the request reached its final state; None before."""
         ends = [r.finished_at for r in self.renders if r.finished_at is not None]
         if self.state is RenderState.FAILED:
             return min(
@@ -158,14 +158,14 @@ class RequestRecord:
 
     @property
     def progress(self) -> float:
-        """Denoising steps done of all, 0 to 1; a succeeded render counts whole."""
+        """Return the share of denoising steps done, 0 to 1. A succeeded render counts as a whole."""
         total = sum(r.spec.sample_steps for r in self.renders)
         done = sum(r.spec.sample_steps if r.state is RenderState.SUCCEEDED else r.steps_done for r in self.renders)
         return done / total
 
     @property
     def output_names(self) -> list[str]:
-        """Every file that any attempt of its renders may have left in the output store."""
+        """Return the names of all outputs that attempts at its renders may have written."""
         return [
             output_name(self.id, render.index, attempt, render.spec.output_format)
             for render in self.renders
@@ -174,5 +174,5 @@ class RequestRecord:
 
     @property
     def failure(self) -> RenderRecord | None:
-        """The render that failed the request."""
+        """Return the first failed render; None if there is none."""
         return next((r for r in self.renders if r.state is RenderState.FAILED), None)

@@ -17,10 +17,9 @@ from serve_app.errors import IdempotencyConflict, RequestNotEnded, ServiceError
 from serve_app.jobs import rows, transitions
 from serve_app.jobs.admission import Limits, admit
 from serve_app.jobs.database import Database, Upsert
-from serve_app.jobs.queue import read_load
+from serve_app.jobs.queue import Standing, read_load, read_standings
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRecord
 from serve_app.jobs.rows import Wanted, read_request
-from serve_app.jobs.standing import Standing, read_standings
 from serve_app.jobs.states import FINAL
 from serve_app.jobs.tables import renders, request_tokens, requests
 
@@ -30,7 +29,7 @@ Outcome = Accepted | ServiceError
 
 
 class Requests:
-    """Requests of clients in one database. Each method is one transaction."""
+    """Requests of clients in one database. Each method is at most one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -38,14 +37,14 @@ class Requests:
         self._standings = Batches(self._read_standings)
 
     async def submit(self, request: NewRequest, limits: Limits = NO_LIMITS) -> Accepted:
-        """Make a request and its renders durable in one transaction, or find the one that its key stands for.
+        """Insert a request and its renders, or find the request that was accepted with the same idempotency key.
 
-        Requests that arrive while one transaction runs share the next one: a burst costs a few commits.
+        Group commit: requests that arrive while a transaction runs share the next one.
 
         Raises:
-            StoreUnavailable: nothing was written.
-            AdmissionError: a limit stands against it; nothing was written.
-            IdempotencyConflict: its key was used with another body.
+            StoreUnavailable: the database did not answer; nothing was written.
+            AdmissionError: a limit would be exceeded; nothing was written.
+            IdempotencyConflict: the key was used with another body.
         """
         outcome = await self._submissions.ask((request, limits))
         if isinstance(outcome, ServiceError):
@@ -54,8 +53,8 @@ class Requests:
 
     async def _insert(self, batch: Sequence[tuple[NewRequest, Limits]]) -> Sequence[Accepted | ServiceError]:
         def insert_and_notify(connection: Connection) -> Sequence[Accepted | ServiceError]:
-            # In turn, because who may still come in depends on who came in before.
-            self._database.take_turn(connection)
+            # The limits must count every request that was admitted before.
+            self._database.lock_submissions(connection)
             outcomes = insert_all(connection, self._database.insert(requests), batch)
             self._database.notify(connection)
             return outcomes
@@ -63,15 +62,15 @@ class Requests:
         return await self._database.write(insert_and_notify)
 
     async def known(self, tenant: str, idempotency: Idempotency) -> Accepted | None:
-        """The request that was accepted under this key; None where there is none.
+        """Return the request that was accepted with this idempotency key; None if there is none.
 
         Raises:
-            IdempotencyConflict: it came with another body.
+            IdempotencyConflict: the key was used with another body.
         """
         return await self._database.read(partial(read_known, tenant=tenant, idempotency=idempotency))
 
     async def get(self, request_id: str, *, owner: str | None = None) -> RequestRecord:
-        """Read one request with its renders.
+        """Return a request with its renders.
 
         Raises:
             RequestNotFound: there is none with that id, or another tenant owns it.
@@ -79,7 +78,7 @@ class Requests:
         return await self._database.read(partial(read_request, request_id=request_id, owner=owner))
 
     async def standing(self, request_id: str, *, owner: str | None = None) -> Standing:
-        """Read one request and its place in the queue. Calls that come together are read together.
+        """Return a request and its place in the queue. Concurrent calls share one read.
 
         Raises:
             RequestNotFound: there is none with that id, or another tenant owns it.
@@ -94,7 +93,7 @@ class Requests:
         return [found.get(key) for key in wanted]
 
     async def cancel(self, request_id: str, *, owner: str | None = None) -> RequestRecord:
-        """End the request's queued renders now and ask for the end of its running ones. Idempotent.
+        """Cancel the request's queued renders, and mark its running ones for cancellation. Idempotent.
 
         Raises:
             RequestNotFound: there is none with that id, or another tenant owns it.
@@ -108,11 +107,11 @@ class Requests:
         return await transitions.write_end(self._database, end)
 
     async def remove(self, request_id: str, *, owner: str | None = None) -> None:
-        """Delete a request and its renders, all of which have ended.
+        """Delete a request whose renders have all ended.
 
         Raises:
             RequestNotFound: there is none with that id, or another tenant owns it.
-            RequestNotEnded: a render of it has not ended; nothing was deleted.
+            RequestNotEnded: a render has not ended; nothing was deleted.
         """
 
         def delete_rows(connection: Connection) -> None:
@@ -136,7 +135,15 @@ def check_ended(record: RequestRecord) -> None:
 def insert_all(
     connection: Connection, into_requests: Upsert, batch: Sequence[tuple[NewRequest, Limits]]
 ) -> list[Outcome]:
-    """What became of each, in order; `into_requests` is an INSERT into `requests`. One transaction at a time."""
+    """Insert those requests that are new and admitted; return the outcome of each, in order.
+
+    Only one transaction at a time may do this, because `admit` counts what is queued.
+
+    Args:
+        connection: in a transaction.
+        into_requests: an INSERT into `requests`.
+        batch: requests with the limits that apply to them.
+    """
     load = read_load(connection)
     outcomes: dict[str, Outcome] = {}
     admitted = []
@@ -152,7 +159,7 @@ def insert_all(
             admitted.append(request)
     inserted = _insert(connection, into_requests, admitted)
     for request in admitted:
-        # One that lost its key, to another of the same batch, is what the winner is.
+        # One that was not inserted lost its idempotency key to another of the same batch, and gets the answer of that.
         outcomes[request.id] = (
             Accepted(request_id=request.id, created_at=request.created_at)
             if request.id in inserted
@@ -162,10 +169,10 @@ def insert_all(
 
 
 def read_known(connection: Connection, tenant: str, idempotency: Idempotency) -> Accepted | None:
-    """The request that was accepted under that key; None where there is none.
+    """Return the request that was accepted with that idempotency key; None if there is none.
 
     Raises:
-        IdempotencyConflict: it came with another body.
+        IdempotencyConflict: the key was used with another body.
     """
     query = select(requests.c.id, requests.c.created_at, requests.c.body_digest).where(
         requests.c.tenant == tenant, requests.c.idempotency_key == idempotency.key
@@ -198,13 +205,13 @@ def _outcome_of_winner(connection: Connection, request: NewRequest) -> Outcome:
 
 
 def _insert(connection: Connection, into_requests: Upsert, admitted: Sequence[NewRequest]) -> set[str]:
-    """The ids of those that were inserted, with their renders and tokens."""
+    """Insert requests with their renders and tokens; return the ids of those whose idempotency key was free."""
     if not admitted:
         return set()
     once_per_key = into_requests.on_conflict_do_nothing(
         index_elements=["tenant", "idempotency_key"], index_where=requests.c.idempotency_key.is_not(None)
     )
-    # Rows beside the statement and not in it: so it is compiled once, however many there are.
+    # Rows as parameters (executemany): the statement is compiled once for any number of rows.
     new_rows = [rows.of_request(request) for request in admitted]
     kept = connection.execute(once_per_key.returning(requests.c.id), new_rows)
     inserted = set(kept.scalars())

@@ -1,4 +1,4 @@
-"""Records as rows of the job store's tables, and back."""
+"""Mapping between records and table rows, and reads of whole requests."""
 
 from collections.abc import Collection
 from itertools import groupby
@@ -12,7 +12,7 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders, requests
 from serve_app.spec import Priority, RenderSpec
 
-# An id, and the tenant that must own it; None: whoever owns it.
+# The id of a request, and the tenant that must own it (None: any).
 Wanted = tuple[str, str | None]
 
 _WHOLE = (
@@ -23,7 +23,7 @@ _WHOLE = (
 
 
 def of_request(request: NewRequest) -> dict[str, Any]:
-    """Its row in `requests`."""
+    """Return its row in `requests`."""
     return {
         "id": request.id,
         "model": request.model,
@@ -36,7 +36,7 @@ def of_request(request: NewRequest) -> dict[str, Any]:
 
 
 def of_renders(request: NewRequest) -> list[dict[str, Any]]:
-    """Its rows in `renders`, one for each prompt."""
+    """Return its rows in `renders`, one for each prompt."""
     return [
         {
             "request_id": request.id,
@@ -55,14 +55,14 @@ def of_renders(request: NewRequest) -> list[dict[str, Any]]:
 
 
 def of_tokens(request: NewRequest) -> list[dict[str, Any]]:
-    """Its row in `request_tokens`, if it brought a token that is still needed."""
+    """Return its row in `request_tokens`; none if it has no token."""
     if request.hf_token is None:
         return []
     return [{"request_id": request.id, "hf_token": request.hf_token.get_secret_value()}]
 
 
 def to_render(row: RowMapping) -> RenderRecord:
-    """The record of a row of `renders`."""
+    """Return the record of a row of `renders`."""
     return RenderRecord(
         id=row["id"],
         index=row["index"],
@@ -80,10 +80,10 @@ def to_render(row: RowMapping) -> RenderRecord:
 
 
 def read_requests(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, RequestRecord]:
-    """Read those of the wanted requests that there are, in one statement."""
+    """Return the wanted requests that exist, with one statement."""
     ids = {request_id for request_id, owner in wanted if owner is None}
     owned = {(request_id, owner) for request_id, owner in wanted if owner is not None}
-    # An id of another owner meets no row, as an unknown one.
+    # An id that another tenant owns matches no row, like an unknown id.
     mine = or_(requests.c.id.in_(ids), tuple_(requests.c.id, requests.c.tenant).in_(owned)) if owned else None
     condition = requests.c.id.in_(ids) if mine is None else mine
     rows = connection.execute(_WHOLE.where(condition)).mappings()
@@ -96,7 +96,7 @@ def read_requests(connection: Connection, wanted: Collection[Wanted]) -> dict[Wa
 
 
 def read_request(connection: Connection, request_id: str, owner: str | None = None) -> RequestRecord:
-    """Read one request.
+    """Return one request.
 
     Raises:
         RequestNotFound: there is none with that id, or another tenant owns it.
@@ -109,7 +109,7 @@ def read_request(connection: Connection, request_id: str, owner: str | None = No
 
 
 def not_found(request_id: str) -> RequestNotFound:
-    """The error for an id that names no request."""
+    """Return the error for an id that names no request of this owner."""
     return RequestNotFound(f"Request not found: {request_id}", {"request_id": request_id})
 
 

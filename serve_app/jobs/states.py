@@ -1,13 +1,13 @@
-"""The one state machine of the service: what may happen to a render, and what a request makes of its renders."""
+"""The state machine of a render, and the state of a request derived from its renders."""
 
 from collections.abc import Iterable
 from enum import StrEnum
 
 
 class RenderState(StrEnum):
-    """Where a render is."""
+    """The state of a render."""
 
-    QUEUED = "queued"  # accepted and durable, waiting for a Generator
+    QUEUED = "queued"  # accepted (durable), waits for a Generator
     PROCESSING = "processing"  # claimed by a Generator that holds a lease on it
     SUCCEEDED = "succeeded"  # its video is published
     FAILED = "failed"  # ended with an error code
@@ -15,13 +15,13 @@ class RenderState(StrEnum):
 
 
 class RenderEvent(StrEnum):
-    """What happens to a render."""
+    """An event that changes the state of a render."""
 
-    CLAIM = "claim"  # a Generator was won for it
-    SUCCEED = "succeed"  # the claim's holder published the video
-    FAIL = "fail"  # the claim's holder reported an error, or no attempt is left
+    CLAIM = "claim"  # a Generator takes it under a lease
+    SUCCEED = "succeed"  # the holder of the claim published the video
+    FAIL = "fail"  # the holder of the claim reported an error, or no attempt is left
     CANCEL = "cancel"  # a client, or a failed sibling, ended it
-    LOSE = "lose"  # the claim's holder is gone and an attempt is left
+    LOSE = "lose"  # the lease expired or its holder died, and an attempt is left
 
 
 _TRANSITIONS: dict[tuple[RenderState, RenderEvent], RenderState] = {
@@ -37,14 +37,14 @@ FINAL = frozenset({RenderState.SUCCEEDED, RenderState.FAILED, RenderState.CANCEL
 
 
 def after(state: RenderState, event: RenderEvent) -> RenderState | None:
-    """The state that `event` leads to from `state`, or None where it may not happen."""
+    """Return the state that `event` leads to from `state`; None if it may not happen there."""
     return _TRANSITIONS.get((state, event))
 
 
 def request_state(renders: Iterable[RenderState]) -> RenderState:
-    """The state of a request, derived from its renders so that the two cannot disagree.
+    """Return the state of a request, derived from its renders so that the two cannot disagree.
 
-    The first failure fails the request at once. It succeeds when all its renders do, and is canceled when all have
+    The first failed render fails the request. It has succeeded when all renders have, and is canceled when all have
     ended and at least one was canceled.
     """
     states = set(renders)

@@ -1,4 +1,4 @@
-"""The job store: every accepted request, durable, in SQLite or PostgreSQL.
+"""The job store: durable requests in SQLite or PostgreSQL, with a client, a scheduling and a worker side.
 
 >>> store = JobStore("sqlite:///var/jobs.db")  # on the event loop that uses it; `migrate` has made the tables
 >>> await store.requests.submit(request)       # the client side
@@ -11,15 +11,15 @@ from functools import partial
 
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.jobs.claims import Claims
+from serve_app.jobs.coordination import Leadership
 from serve_app.jobs.costs import read_costs
 from serve_app.jobs.database import Database
-from serve_app.jobs.leadership import Leadership
 from serve_app.jobs.queue import Queue
 from serve_app.jobs.requests import Requests
 
 
 class JobStore:
-    """One database, for one process, from the side of clients, of the scheduler and of workers."""
+    """The three sides of one database, for one process. Create it on the event loop that uses it."""
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
@@ -29,15 +29,15 @@ class JobStore:
 
     @property
     def notifies(self) -> bool:
-        """Whether the database itself tells who listens of new renders; see `serve_app.jobs.notices`."""
+        """Return whether the database notifies listeners of new renders; see `serve_app.jobs.coordination.listen`."""
         return self._database.notifies
 
     def leadership(self, role: str) -> Leadership:
-        """Return a candidate for a role that only one process may have."""
+        """Return a new candidate for a role that only one process may have."""
         return Leadership(self._database, role)
 
     async def costs(self, deployment: str) -> Mapping[CostKey, MeasuredCost]:
-        """Read what renders have cost on that deployment."""
+        """Return the measured costs of that deployment."""
         return await self._database.read(partial(read_costs, deployment=deployment))
 
     async def close(self) -> None:

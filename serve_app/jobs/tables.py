@@ -1,4 +1,4 @@
-"""The tables of the job store. `migrations/versions` must build exactly these (a test compares them)."""
+"""The tables and indexes of the job store. `migrations/versions` must build exactly these (a test compares them)."""
 
 from sqlalchemy import (
     BigInteger,
@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# SQLite only numbers rows by itself where the primary key is a plain INTEGER.
+# SQLite numbers rows by itself only where the primary key is a plain INTEGER.
 _ROW_NUMBER = BigInteger().with_variant(Integer(), "sqlite")
 
 requests = Table(
@@ -27,7 +27,7 @@ requests = Table(
     Column("model", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("tenant", String(64), nullable=False, server_default="default"),
-    Column("priority", Integer, nullable=False, server_default=text("1")),  # rank; larger goes first
+    Column("priority", Integer, nullable=False, server_default=text("1")),  # rank; the larger goes first
     Column("idempotency_key", String(255)),
     Column("body_digest", String(64)),  # of the body that came with the key
     Index(
@@ -40,7 +40,7 @@ requests = Table(
     ),
 )
 
-# Credentials for the sources of a request's LoRAs, kept apart so that they can go as soon as the request ends.
+# Credentials for the sources of a request's LoRAs, in a table of their own: deleted as soon as the request ends.
 request_tokens = Table(
     "request_tokens",
     metadata,
@@ -69,14 +69,14 @@ renders = Table(
     Column("output", Text),
     Column("error_code", String(64)),
     Column("error_message", Text),
-    # Its request's tenant and priority stand here too, so that a line is one walk along an index.
+    # Copied from the request, so that a line is one range of an index.
     Column("tenant", String(64), nullable=False, server_default="default"),
     Column("priority", Integer, nullable=False, server_default=text("1")),
     Column("cost_s", Double, nullable=False, server_default=text("0")),  # predicted seconds of one replica
     Column("steps", Integer, nullable=False, server_default=text("1")),  # denoising steps, as in the spec
     Index("renders_of_request", "request_id", "index", unique=True),
-    # Partial: claiming and sweeping cost the same whatever lies finished in the table. Beyond the line and the order of
-    # arrival, what a decision reads of a render, so that it reads a page or two and not as many as there are renders.
+    # Partial indexes: their size does not depend on the number of finished renders. The first one is covering: it
+    # holds all columns that a scheduling decision reads, so a decision reads a few pages of the index.
     Index(
         "renders_of_line",
         "tenant",
@@ -107,9 +107,10 @@ renders = Table(
 )
 
 BUCKET = 512  # neighbouring render ids share a row of totals; the triggers in migrations/versions/0001 divide by it too
-WHOLE_LINE = -1  # in place of a bucket: the totals of the line
+WHOLE_LINE = -1  # in the column `bucket`: the totals of the whole line
 
-# How many renders of a line are queued and what they cost: all of them, and in buckets by id. Kept by triggers.
+# Number and predicted cost of queued renders, of each line and of each bucket of it. Triggers keep the rows up to date;
+# docs/queue.md says why.
 queue_totals = Table(
     "queue_totals",
     metadata,
@@ -120,7 +121,7 @@ queue_totals = Table(
     Column("cost_s", Double, nullable=False),
 )
 
-# Who alone may do what only one process may do, until when; and what it last said of the fleet.
+# Leases of roles that only one process may have, and the number of replicas as its holder last reported it.
 leaders = Table(
     "leaders",
     metadata,
@@ -130,7 +131,7 @@ leaders = Table(
     Column("replicas", Integer, nullable=False),
 )
 
-# What renders have cost, by what they cost it for. Seconds.
+# Moving averages of measured costs in seconds.
 render_costs = Table(
     "render_costs",
     metadata,

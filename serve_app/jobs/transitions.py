@@ -1,4 +1,9 @@
-"""The statements that move renders from state to state, as `serve_app.jobs.states` allows."""
+"""State transitions as compare-and-set statements: the WHERE clause names the states that an event may start from.
+
+    connection.execute(change(RenderEvent.CANCEL, renders.c.id == render_id).values(finished_at=time()))
+
+`serve_app.jobs.states` decides which transitions exist.
+"""
 
 from collections.abc import Callable
 from time import time
@@ -14,15 +19,15 @@ from serve_app.jobs.tables import renders, request_tokens
 
 Result = TypeVar("Result")
 
-# Of every request that has ended. The table holds a row only for requests that are under way and brought a token, so
-# this costs next to nothing; and what two siblings that end at the same moment leave over, the next sweep removes.
+# Deletes the tokens of all ended requests. The table holds only tokens of unfinished requests, so this is cheap. If two
+# renders of a request end in concurrent transactions, both may miss the token; the next call deletes it.
 _FORGET_TOKENS = delete(request_tokens).where(
     ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
 )
 
 
 async def write_end(database: Database, work: Callable[[Connection], Result]) -> Result:
-    """Write `work`, which may end requests; the tokens of those that have ended go in the same transaction."""
+    """Run `work`, which may end requests, and delete the tokens of ended requests in the same transaction."""
 
     def end(connection: Connection) -> tuple[Result, bool]:
         return work(connection), connection.execute(_FORGET_TOKENS).rowcount > 0
@@ -32,14 +37,14 @@ async def write_end(database: Database, work: Callable[[Connection], Result]) ->
 
 
 def change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:
-    """An UPDATE of the rows under `condition` that may take `event`, to the state it leads to."""
+    """Return an UPDATE that applies `event` to the rows under `condition` whose state allows it."""
     (target,) = {state for source in RenderState if (state := after(source, event))}
     sources = [source for source in RenderState if after(source, event)]
     return update(renders).where(condition, renders.c.state.in_(sources)).values(state=target)
 
 
 def held(claim: Claim) -> ColumnElement[bool]:
-    """True for the claim's row while the claim is valid."""
+    """Return the condition that selects the claim's row while the claim is valid (its fencing token is current)."""
     return and_(
         renders.c.id == claim.render_id,
         renders.c.lease_token == claim.token,
@@ -48,22 +53,22 @@ def held(claim: Claim) -> ColumnElement[bool]:
 
 
 def failure(condition: ColumnElement[bool], error: RenderError) -> Update:
-    """The end, with an error, of the rows under `condition` that may fail."""
+    """Return an UPDATE that ends the rows under `condition` with an error, if their state allows it."""
     return change(RenderEvent.FAIL, condition).values(
         error_code=error.code, error_message=_storable(error.message), finished_at=time()
     )
 
 
 def _storable(text: str) -> str:
-    """The text without what a database refuses, wherever the message came from: NUL, and halves of characters."""
+    """Return the text without what a database refuses: NUL and unpaired surrogates."""
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def give_back(connection: Connection, condition: ColumnElement[bool], max_attempts: int) -> int:
-    """End the claims under `condition`, whose holders are gone; returns how many there were."""
-    # Locked where rows can be locked: a holder that renews or ends meanwhile is not overruled.
+    """Take back the claims under `condition`, whose holders are gone; return how many there were."""
+    # SKIP LOCKED (PostgreSQL): a row that its holder is renewing or ending right now is not lost.
     found = connection.execute(_columns_of_lost(condition).with_for_update(skip_locked=True)).all()
-    # A failure cancels its siblings, so it comes after those that are queued again.
+    # A failure cancels its siblings, so renders to be queued again come first.
     for row in sorted(found, key=lambda row: row.attempt >= max_attempts):
         ended = connection.execute(_end_of_lost(row, max_attempts))
         if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
@@ -77,7 +82,7 @@ def _columns_of_lost(condition: ColumnElement[bool]) -> Select[Any]:
 
 
 def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
-    """What becomes of a render whose holder is gone."""
+    """Return the UPDATE for a render whose holder is gone: canceled, failed or queued again."""
     this = renders.c.id == row.id
     if row.cancel_requested:
         return change(RenderEvent.CANCEL, this).values(finished_at=time())
@@ -92,9 +97,9 @@ def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
 
 
 def cancel(connection: Connection, request_id: str) -> None:
-    """Cancel what is queued of a request, and mark what is running."""
+    """Cancel the queued renders of a request, and mark its running ones for cancellation."""
     unfinished = and_(renders.c.request_id == request_id, renders.c.state.not_in(FINAL))
-    # Marking locks the rows first, so none can go from running back to queued between the two statements.
+    # The first UPDATE locks the rows, so none can go from running back to queued before the second one.
     connection.execute(update(renders).where(unfinished).values(cancel_requested=True))
     queued = and_(renders.c.request_id == request_id, renders.c.state == RenderState.QUEUED)
     connection.execute(change(RenderEvent.CANCEL, queued).values(finished_at=time()))

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from deployments import dispatcher as dispatching
 from deployments.dispatcher import Dispatcher
-from serve_app.jobs.leadership import DISPATCHER
+from serve_app.jobs.coordination import DISPATCHER
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import NewRequest
 from serve_app.jobs.states import RenderState

@@ -13,7 +13,7 @@ from deployments import health, publishing
 from deployments.autoscaling import BUSY
 from deployments.generator import Generator
 from serve_app.errors import ConfigurationInvalid
-from serve_app.jobs.leadership import DISPATCHER
+from serve_app.jobs.coordination import DISPATCHER
 from serve_app.jobs.records import output_name
 from serve_app.jobs.states import RenderState
 from serve_app.observers import End

@@ -1,10 +1,12 @@
-"""What the store tells of its queue: sums, the renders that may be next, places in line."""
+"""The scheduling side: load, candidates and positions; the standing of requests, asked one by one and together."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from uuid import uuid4
 
 import pytest
 
-from serve_app.errors import RenderFailed
+from serve_app.errors import RenderFailed, RequestNotFound
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Claim, Line, Waiting
 from serve_app.jobs.states import RenderState
@@ -173,8 +175,9 @@ async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: 
 @pytest.mark.slow
 async def test_the_longest_wait_is_found_among_any_number_of_lines(store: JobStore) -> None:
     now = new_request().created_at
-    for number in range(600):  # SQLite takes no more than 500 SELECTs in a UNION
-        await store.requests.submit(new_request(tenant=f"tenant{number}", created_at=now - number))
+    # More than 500, which is the most SELECTs that SQLite takes in a UNION.
+    waiting = [new_request(tenant=f"tenant{number}", created_at=now - number) for number in range(600)]
+    await asyncio.gather(*map(store.requests.submit, waiting))
     assert await store.queue.oldest_wait_s() == pytest.approx(599, abs=60)
 
 
@@ -184,3 +187,54 @@ async def test_a_thousand_renders_of_one_request_are_canceled_together(store: Jo
     record = await store.requests.cancel(request_id)
     assert {render.state for render in record.renders} == {RenderState.CANCELED}
     assert kept_totals(database_url) == {}
+
+
+async def test_many_that_ask_together_hear_what_each_would_hear_alone(store: JobStore) -> None:
+    ids = [
+        (await store.requests.submit(new_request(costs=costs, tenant=tenant, priority=priority))).request_id
+        for tenant in ("a", "b")
+        for priority in Priority
+        for costs in ((1.0,), (2.0, 4.0))
+    ]
+    await store.claims.succeed(claim := await claim_next(store), output(claim))
+    await claim_next(store)
+    await store.requests.cancel(ids[-1])
+    alone = [await store.requests.standing(request_id) for request_id in ids]
+    assert await asyncio.gather(*map(store.requests.standing, ids * 5)) == alone * 5
+    assert [standing.record.id for standing in alone] == ids
+
+
+async def test_a_request_without_queued_renders_has_no_place(store: JobStore) -> None:
+    request_id = await submit(store)
+    await submit(store)
+    claim = await claim_next(store)
+    assert (await store.requests.standing(request_id)).place is None
+    await store.claims.succeed(claim, output(claim))
+    assert (await store.requests.standing(request_id)).place is None
+
+
+async def test_the_place_is_that_of_the_first_render_that_still_waits(store: JobStore) -> None:
+    before = await submit(store, costs=(8.0,))
+    request_id = await submit(store, costs=(1.0, 2.0))
+    await submit(store, costs=(16.0,))
+    place = (await store.requests.standing(request_id)).place
+    assert place is not None
+    assert place.ahead == Amount(1, 8)
+    assert place.load.lines == {Line("default", Priority.NORMAL): Amount(4, 27)}
+    await store.requests.cancel(before)
+    await claim_next(store)
+    place = (await store.requests.standing(request_id)).place
+    assert place is not None
+    assert (place.ahead, place.load.running) == (Amount(), Amount(1, 1))
+
+
+async def test_an_id_that_names_nothing_is_an_error_for_its_asker_only(store: JobStore) -> None:
+    request_id = await submit(store)
+    found, missing = await asyncio.gather(
+        store.requests.standing(request_id), store.requests.standing(str(uuid4())), return_exceptions=True
+    )
+    assert not isinstance(found, BaseException)
+    assert found.record.id == request_id
+    assert isinstance(missing, RequestNotFound)
+    with pytest.raises(RequestNotFound):
+        await store.requests.standing("no-such-id")
