@@ -1,7 +1,9 @@
 """Path traversal guard: which file under `lora_root` a client means by a path. Remote addresses: `loras.sources`."""
 
 import errno
+import os
 import stat
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_problem
@@ -12,7 +14,8 @@ _RELATIVE = "write it relative to the service's lora_root, as in 'my_lora_high_n
 def resolve(reference: str, root: Path) -> Path:
     """Return the regular file under `root` that `reference` names: absolute, without symlinks.
 
-    `reference` is POSIX, relative to `root`; `~` is an ordinary character. Symlinks may point anywhere inside root.
+    `reference` is POSIX, relative to `root`; `~` is an ordinary character. Symlinks may point anywhere inside root. A
+    name that is not there is looked for in the other Unicode normal forms: macOS writes NFD where others write NFC.
 
     Raises:
         LoraPathRefused: it leads out of root, or is not a relative path to a regular file.
@@ -21,7 +24,7 @@ def resolve(reference: str, root: Path) -> Path:
     _check_spelling(reference)
     inside = root.resolve()
     try:
-        file = (inside / reference).resolve()
+        file = _named(inside, reference).resolve()
         if not file.is_relative_to(inside):
             raise _refused(reference, "it leaves lora_root through a symlink; copy the file into lora_root")
         mode = file.stat().st_mode
@@ -31,6 +34,37 @@ def resolve(reference: str, root: Path) -> Path:
         raise unreadable(reference, error) from error
     _check_kind(reference, mode)
     return file
+
+
+def _named(inside: Path, reference: str) -> Path:
+    """Return the path that is written like `reference`, else the only one that differs in its Unicode form alone.
+
+    Raises:
+        LoraPathRefused: several differ in that alone.
+        OSError: a folder cannot be read.
+    """
+    if reference.isascii() or os.path.lexists(inside / reference):
+        return inside / reference
+    found = inside
+    for part in PurePosixPath(reference).parts:
+        if os.path.lexists(found / part):
+            found /= part
+            continue
+        same = [name for name in _names_in(found, inside) if _composed(name) == _composed(part)]
+        if len(same) > 1:
+            raise _refused(reference, f"{len(same)} names there look alike, in other Unicode forms: {same}; rename one")
+        found /= same[0] if same else part
+    return found
+
+
+def _names_in(folder: Path, inside: Path) -> list[str]:
+    is_readable = folder.is_dir() and folder.resolve().is_relative_to(inside)
+    return sorted(path.name for path in folder.iterdir()) if is_readable else []
+
+
+def _composed(name: str) -> str:
+    """Return the normal form C, in which names are compared; form KC would also take different letters for one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def unreadable(reference: str, error: OSError) -> RequestError:
