@@ -6,7 +6,7 @@ of_pair([(Expert.HIGH, high.content), (Expert.LOW, low.content)])
 
 from collections.abc import Iterable
 
-from serve_app.loras.formats import LoraContents
+from serve_app.loras.formats import LoraContents, LowRank
 from serve_app.loras.sides import likely_side
 from serve_app.models.foreign import other_task
 from serve_app.spec import Expert
@@ -39,7 +39,9 @@ def without_effect(
         return [f"{file_name!r}: all changes of this file are zero, as its network_multiplier is {multiplier:g}"]
     idle = contents.idle or ()
     if idle and set(idle) == contents.parts.keys():
-        return [f"{file_name!r}: all changes of this file are zero, so it does nothing"]
+        decomposed = any(isinstance(change, LowRank) and change.magnitude for change in contents.changes())
+        what = " but for the magnitudes of its DoRA" if decomposed else ", so it does nothing"
+        return [f"{file_name!r}: all changes of this file are zero{what}"]
     return [
         f"{file_name!r}: all changes of this file for the {part.label} are zero, so it does nothing there"
         for part in idle

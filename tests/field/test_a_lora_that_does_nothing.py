@@ -43,6 +43,11 @@ IDLE: dict[str, Tensors] = {
     "lokr-second": lokr(1, 0),
     "table": {"diffusion_model.head.diff_m": np.zeros((1, 2, 24), "f4")},
 }
+IDLE["dora"] = IDLE["up"] | {
+    key.replace("lora_B.weight", "magnitude"): np.ones(len(value), "f2")
+    for key, value in full().items()
+    if "lora_B" in key
+}
 ACTING: dict[str, Tensors] = {
     "plain": full(),
     "one-layer": changed(full(), "lora_B.weight", 0) | {f"{STEM}.lora_B.weight": np.full((24, 4), 1e-3, "f2")},
@@ -73,6 +78,12 @@ async def test_is_warned_of_in_inspection_and_in_the_result(kind: str, api: Api)
 async def test_one_that_acts_anywhere_is_not(kind: str, api: Api) -> None:
     save(api.lora_root / "mine.safetensors", ACTING[kind])
     assert await warnings(api, "mine.safetensors") == ([], [])
+
+
+async def test_the_magnitudes_of_a_dora_are_left_aside(api: Api) -> None:
+    save(api.lora_root / "mine.safetensors", IDLE["dora"])
+    _, accepted = await warnings(api, "mine.safetensors")
+    assert accepted[0].endswith("are zero but for the magnitudes of its DoRA")
 
 
 @pytest.mark.parametrize("multiplier", [0, -0.0, 1e-30])

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from io import BufferedReader
-from math import inf, ldexp, nan
+from math import ldexp, nan
 from pathlib import Path
 
 import numpy as np
@@ -155,8 +155,8 @@ def idle_parts(
 ) -> tuple[Expert | None, ...]:
     """Return the parts of a file all of whose changes are zero, or too small to be seen in the compute dtype.
 
-    Reads until it finds a number that counts: of an ordinary file, some of the first tensors. A DoRA is never idle,
-    because its magnitude counts beside the original weight, which is not at hand here.
+    Reads until it finds a number that counts: of an ordinary file, some of the first tensors. The magnitudes of a DoRA
+    are left aside: what they do depends on the original weight, which is not at hand here.
 
     Raises:
         OSError: the file cannot be read.
@@ -180,8 +180,6 @@ class _Largest:
         """Return a bound on the absolute value of each element of the change, at multiplier 1."""
         match change:
             case LowRank():
-                if change.magnitude is not None:
-                    return inf
                 product = self._product((change.up, change.down), change.rank)
                 return scale_of(change, alphas) * product if product else 0.0
             case LoKr():
