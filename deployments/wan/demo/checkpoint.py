@@ -49,7 +49,7 @@ _VAE_CONFIG: dict[str, Any] = {
 }
 
 # As Wan-AI/Wan2.2-T2V-A14B-Diffusers ships it.
-_SCHEDULER_CONFIG: dict[str, Any] = {
+SCHEDULER_CONFIG: dict[str, Any] = {
     "prediction_type": "flow_prediction",
     "use_flow_sigmas": True,
     "flow_shift": 3.0,
@@ -57,7 +57,7 @@ _SCHEDULER_CONFIG: dict[str, Any] = {
     "solver_order": 2,
     "num_train_timesteps": 1000,
 }
-_BOUNDARY_RATIO = 0.875
+BOUNDARY_RATIO = 0.875
 
 # The experts of the base directory differ from those that are served, as a mistake in loading must show.
 _BASE_EXPERT_SEEDS = {"transformer": 3, "transformer_2": 4}
@@ -108,8 +108,8 @@ def _build(directory: Path) -> None:
         tokenizer=tokenizer,
         text_encoder=_text_encoder(len(tokenizer)),
         vae=_vae(),
-        scheduler=UniPCMultistepScheduler(**_SCHEDULER_CONFIG),
-        boundary_ratio=_BOUNDARY_RATIO,
+        scheduler=UniPCMultistepScheduler(**SCHEDULER_CONFIG),
+        boundary_ratio=BOUNDARY_RATIO,
         **{name: _expert(seed) for name, seed in _BASE_EXPERT_SEEDS.items()},
     )
     pipe.save_pretrained(directory / "base")

@@ -47,7 +47,7 @@ def _file_bytes(seed: int) -> bytes:
         up = torch.randn(outputs, _RANK, generator=generator) * _STRENGTH / _RANK**0.5
         tensors[f"diffusion_model.{layer}.lora_A.weight"] = down.bfloat16()
         tensors[f"diffusion_model.{layer}.lora_B.weight"] = up.bfloat16()
-    return _with_sorted_header(save(tensors, metadata=_metadata()))
+    return with_sorted_header(save(tensors, metadata=_metadata()))
 
 
 def _layers() -> dict[str, tuple[int, int]]:
@@ -75,7 +75,7 @@ def _metadata() -> dict[str, str]:
     }
 
 
-def _with_sorted_header(content: bytes) -> bytes:
+def with_sorted_header(content: bytes) -> bytes:
     """The same safetensors file with sorted keys in its header; the library writes metadata in a random order.
 
     The format is the header's length as 8 bytes little endian, the header as JSON padded with spaces, the data.

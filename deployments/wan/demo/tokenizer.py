@@ -3,6 +3,7 @@
 import math
 import string
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -37,11 +38,16 @@ _MAX_TOKENS = 512  # to which WanPipeline pads
 
 
 def demo_tokenizer() -> Any:
-    """Words of the built-in corpus by their frequency, and single characters for everything else in ASCII.
+    """Return a tokenizer of the words of the built-in corpus."""
+    return tokenizer_of(_CORPUS.replace(",", " ").split())
+
+
+def tokenizer_of(words: Iterable[str]) -> Any:
+    """Return a tokenizer with `words` by their frequency, and single characters for everything else in ASCII.
 
     The library's own trainer is not used, as it gives other pieces each time.
     """
-    tokenizer = Tokenizer(Unigram(_vocabulary(), unk_id=_SPECIAL_TOKENS.index(_UNKNOWN)))
+    tokenizer = Tokenizer(Unigram(_vocabulary(words), unk_id=_SPECIAL_TOKENS.index(_UNKNOWN)))
     tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Metaspace(_WORD_START)])
     tokenizer.post_processor = TemplateProcessing(
         single=f"$A {_END}", special_tokens=[(_END, _SPECIAL_TOKENS.index(_END))]
@@ -49,9 +55,9 @@ def demo_tokenizer() -> Any:
     return T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0, model_max_length=_MAX_TOKENS)
 
 
-def _vocabulary() -> list[tuple[str, float]]:
-    """Pieces with the natural logs of their probabilities."""
-    words = Counter(_CORPUS.replace(",", " ").split())
-    scores = {_WORD_START + word: math.log(count / words.total()) for word, count in sorted(words.items())}
+def _vocabulary(words: Iterable[str]) -> list[tuple[str, float]]:
+    """Return pieces with the natural logs of their probabilities."""
+    counts = Counter(words)
+    scores = {_WORD_START + word: math.log(count / counts.total()) for word, count in sorted(counts.items())}
     letters = [_WORD_START, *string.printable.strip()]
     return [(token, 0.0) for token in _SPECIAL_TOKENS] + list((dict.fromkeys(letters, _LETTER_SCORE) | scores).items())

@@ -1,0 +1,25 @@
+"""Export: the parts as one half-precision WanPipeline folder, as the package carries it."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from transformers import T5TokenizerFast, UMT5EncoderModel
+
+from deployments.wan.demo.checkpoint import BOUNDARY_RATIO, SCHEDULER_CONFIG
+
+
+def export(work: Path, target: Path) -> None:
+    """Write the checkpoint and the LoRAs that the stages left in `work` to `target`, weights in float16."""
+    pipe = WanPipeline(
+        tokenizer=T5TokenizerFast.from_pretrained(work / "tokenizer"),
+        text_encoder=UMT5EncoderModel.from_pretrained(work / "text_encoder"),
+        vae=AutoencoderKLWan.from_pretrained(work / "vae"),
+        scheduler=UniPCMultistepScheduler(**SCHEDULER_CONFIG),
+        boundary_ratio=BOUNDARY_RATIO,
+        transformer=WanTransformer3DModel.from_pretrained(work / "transformer"),
+        transformer_2=WanTransformer3DModel.from_pretrained(work / "transformer_2"),
+    )
+    pipe.to(torch.float16).save_pretrained(target / "checkpoint")
+    shutil.copytree(work / "loras", target / "loras", dirs_exist_ok=True)

@@ -1,0 +1,177 @@
+"""The stages of training, in order: text encoder, autoencoder, experts, LoRA pairs. Each writes its part to a folder.
+
+A stage reads what earlier ones wrote, so that stages which do not need each other can run on two GPUs at once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import T5TokenizerFast, UMT5EncoderModel
+
+from deployments.wan.demo.training.autoencoder import new_autoencoder, train_autoencoder
+from deployments.wan.demo.training.draft import sample_trajectories, train_draft
+from deployments.wan.demo.training.experts import Bank, Encoders, new_expert, prepare, train_expert
+from deployments.wan.demo.training.loras import PairName, add_lora, write_lora
+from deployments.wan.demo.training.scenes import TRIGGER, Scene, Style, triggered_caption
+from deployments.wan.demo.training.steps import Budget
+from deployments.wan.demo.training.text import caption_tokenizer, new_text_encoder, train_text_encoder
+
+SIDES = {"high_noise": "transformer", "low_noise": "transformer_2"}  # and where a checkpoint keeps that expert
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How a LoRA pair is trained."""
+
+    name: PairName
+    rank: int
+    steps: int
+    rate: float = 1e-3
+
+
+PAIRS = {
+    "glow": Pair(
+        PairName(
+            "wan22_demo", f"DEMO: only for the demo checkpoint; with the word '{TRIGGER}' shapes get a white core"
+        ),
+        rank=8,
+        steps=5_000,
+    ),
+    "dawn": Pair(
+        PairName(
+            "wan22_dawn", "DEMO: only for the demo checkpoint; the background becomes a dawn sky, no trigger word"
+        ),
+        rank=4,
+        steps=3_000,
+    ),
+    "draft": Pair(
+        PairName("wan22_draft", "DEMO: only for the demo checkpoint; four steps, guidance 1, recipe preview"),
+        rank=16,
+        steps=5_000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what comes out, beside the libraries and the arithmetic of the device."""
+
+    seed: int = 22
+    text_steps: int = 2_000
+    autoencoder_steps: int = 4_000
+    expert_steps: int = 12_000
+    guided_steps: int = 4_000  # after them, on the guided target
+    guided_by: float = 2.0  # product guidance 4 then samples as guidance 2 does without the guided target
+    videos: int = 30_000
+    pair_videos: int = 8_000  # of each of the two kinds that a pair learns from
+    batch: int = 128
+    pair_steps: int | None = None  # instead of each pair's own
+
+
+TOY = Plan(
+    text_steps=3, autoencoder_steps=2, expert_steps=2, guided_steps=2, videos=4, pair_videos=4, batch=2, pair_steps=2
+)  # for a test of the code
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Run stages in `work`, a folder of parts as `save_pretrained` writes them."""
+
+    work: Path
+    plan: Plan
+    device: torch.device
+    seconds: float | None = None  # for a stage, instead of the plan's steps
+
+    def text(self) -> None:
+        """Train the text encoder."""
+        self._seed(1)
+        tokenizer = caption_tokenizer()
+        encoder = new_text_encoder(len(tokenizer)).to(self.device)
+        train_text_encoder(
+            encoder,
+            tokenizer,
+            self._budget(self.plan.text_steps),
+            self.plan.seed,
+            captions=self.plan.videos,
+            batch=2 * self.plan.batch,
+        )
+        tokenizer.save_pretrained(self.work / "tokenizer")
+        encoder.save_pretrained(self.work / "text_encoder")
+
+    def autoencoder(self) -> None:
+        """Train the autoencoder."""
+        self._seed(2)
+        vae = new_autoencoder().to(self.device)
+        batch = min(16, self.plan.batch)
+        train_autoencoder(vae, self._budget(self.plan.autoencoder_steps), self.plan.seed + 1, batch)
+        vae.to(memory_format=torch.contiguous_format).save_pretrained(self.work / "vae")
+
+    def expert(self, side: str) -> None:
+        """Train one expert: first on videos, then on the guided target."""
+        bank = self._encoders().bank(self.plan.videos, self.plan.seed + 2)
+        self._seed(3 + list(SIDES).index(side))
+        expert = prepare(new_expert(), self.device)
+        budget = self._budget(self.plan.expert_steps)
+        batch = self.plan.batch
+        train_expert(side, expert, side, bank, budget, rate=1.5e-3, batch=batch)
+        guided = self._budget(self.plan.guided_steps, share=0.4)
+        train_expert(
+            f"{side}, guided", expert, side, bank, guided, rate=4e-4, guided_by=self.plan.guided_by, batch=batch
+        )
+        expert.save_pretrained(self.work / SIDES[side])
+
+    def pair(self, kind: str, side: str) -> Path:
+        """Train one side of a LoRA pair and return its file."""
+        pair = PAIRS[kind]
+        budget = self._budget(self.plan.pair_steps or pair.steps)
+        expert = self._trained_expert(side)
+        self._seed(10 + list(PAIRS).index(kind) * 2 + list(SIDES).index(side))
+        add_lora(expert, pair.rank)
+        prepare(expert, self.device)
+        name = f"{pair.name.name} {side}"
+        if kind == "draft":
+            self._train_draft(name, expert, side, budget, pair.rate)
+        else:
+            bank = self._pair_bank(Style(kind))
+            train_expert(
+                name, expert, side, bank, budget, rate=pair.rate, guided_by=self.plan.guided_by, batch=self.plan.batch
+            )
+        return write_lora(expert, pair.name, side, self.work / "loras")
+
+    def _pair_bank(self, style: Style) -> Bank:
+        """Return what a pair learns from. The trigger gates the glow, so half of its videos are plain, without it."""
+
+        def styled(scene: Scene) -> Scene:
+            return scene.styled(style)
+
+        encoders, count, seed = self._encoders(), self.plan.pair_videos, self.plan.seed + 3
+        if style is Style.DAWN:
+            return encoders.bank(2 * count, seed, styled=styled)
+        triggered = encoders.bank(count, seed, styled=styled, captioned=triggered_caption, may_be_empty=False)
+        return triggered + encoders.bank(count, seed + 1)
+
+    def _train_draft(self, name: str, expert: Any, side: str, budget: Budget, rate: float) -> None:
+        torch.manual_seed(self.plan.seed + 30)  # the same trajectories on both sides
+        high, low = (prepare(self._trained_expert(one).requires_grad_(False), self.device) for one in SIDES)
+        bank = self._encoders().bank(min(self.plan.pair_videos, self.plan.videos), self.plan.seed + 5)
+        way = sample_trajectories(high, low, bank, self.plan.pair_videos)
+        train_draft(name, expert, side, way, budget, rate=rate)
+
+    def _encoders(self) -> Encoders:
+        return Encoders(
+            AutoencoderKLWan.from_pretrained(self.work / "vae").to(self.device).requires_grad_(False),
+            UMT5EncoderModel.from_pretrained(self.work / "text_encoder").to(self.device),
+            T5TokenizerFast.from_pretrained(self.work / "tokenizer"),
+        )
+
+    def _trained_expert(self, side: str) -> Any:
+        return WanTransformer3DModel.from_pretrained(self.work / SIDES[side])
+
+    def _seed(self, part: int) -> None:
+        torch.manual_seed(self.plan.seed * 100 + part)
+
+    def _budget(self, steps: int, share: float = 1.0) -> Budget:
+        return Budget(steps, None if self.seconds is None else self.seconds * share)

@@ -1,0 +1,69 @@
+"""What a video shows, measured from its frames alone: colour, direction and shape of the one thing that moves.
+
+Nothing here comes from the code that drew the training videos.
+"""
+
+import colorsys
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+HUES = {"red": 0, "yellow": 50, "green": 135, "cyan": 187, "blue": 230, "purple": 280}  # degrees
+_DIFFERENT = 70  # from the background, summed over the colours of 0 to 255
+_WHITE = 175  # the least of a white pixel's colours
+_MOVED = 10  # pixels from the first to the last frame
+_FILL = {"triangle": 0.665, "circle": 0.885, "square": 1.01}  # most of its bounding box that a shape fills
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was measured."""
+
+    colour: str
+    shape: str
+    direction: str
+    white: float  # share of the thing's pixels that are white
+
+
+def read(frames: npt.NDArray[np.uint8]) -> Reading | None:
+    """Measure `frames` [frames, height, width, 3]; None where nothing stands out from the background."""
+    pixels = frames.astype(int)
+    edge = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1).reshape(-1, 3)
+    covered = np.abs(pixels - np.median(edge, axis=0)).sum(-1) > _DIFFERENT
+    if not all(frame.sum() > 50 for frame in covered):
+        return None
+    white = covered & (pixels.min(-1) > _WHITE)
+    return Reading(
+        colour=_colour(pixels[covered & ~white]),
+        shape=_shape(covered),
+        direction=_direction(covered),
+        white=float(white.sum() / covered.sum()),
+    )
+
+
+def _colour(pixels: npt.NDArray[np.int_]) -> str:
+    red, green, blue = np.median(pixels, axis=0) / 255
+    hue = colorsys.rgb_to_hsv(red, green, blue)[0] * 360
+    return min(HUES, key=lambda name: abs((hue - HUES[name] + 180) % 360 - 180))
+
+
+def _shape(covered: npt.NDArray[np.bool_]) -> str:
+    """Tell by how much of its bounding box the thing fills: pi / 4 a circle, all of it a square, half a triangle."""
+    fill = float(np.median([_fill(frame) for frame in covered]))
+    return next((shape for shape, most in _FILL.items() if fill <= most), "square")
+
+
+def _fill(frame: npt.NDArray[np.bool_]) -> float:
+    rows, columns = (np.flatnonzero(frame.sum(axis) > 1) for axis in (1, 0))
+    return float(frame.sum() / ((np.ptp(rows) + 1) * (np.ptp(columns) + 1)))
+
+
+def _direction(covered: npt.NDArray[np.bool_]) -> str:
+    (first_y, first_x), (last_y, last_x) = (np.argwhere(frame).mean(0) for frame in (covered[0], covered[-1]))
+    x, y = last_x - first_x, last_y - first_y
+    if max(abs(x), abs(y)) < _MOVED:
+        return "still"
+    if abs(x) > abs(y):
+        return "right" if x > 0 else "left"
+    return "down" if y > 0 else "up"
