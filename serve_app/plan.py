@@ -39,7 +39,7 @@ class ServicePlan(BaseModel):
         if not self.demo:
             return None
         return (
-            "DEMO: this service runs a tiny checkpoint with random weights on the CPU. Its videos show that "
-            f"everything works, not what {self.card.title} looks like. Start it where Ray has a GPU to serve the real "
-            "model."
+            "DEMO: this service runs a tiny checkpoint on the CPU, which knows circles, squares and triangles of six "
+            f"colours in motion. Its videos show that everything works, not what {self.card.title} looks like. Start "
+            "it where Ray has a GPU to serve the real model."
         )

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 import psutil
@@ -29,13 +28,7 @@ def free_port() -> int:
 
 
 class ServiceProcess:
-    """One `wan-lora serve`, with its state (database, outputs, LoRAs, demo checkpoint) under `directory`.
-
-    The first one of this process builds the demo checkpoint, as it does for a user; the others start with a copy of it,
-    because building takes six seconds of CPU time.
-    """
-
-    _built: ClassVar[Path | None] = None  # the demo checkpoint that a service of this process has built
+    """One `wan-lora serve`, with its state (database, outputs, LoRAs) under `directory`."""
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, **args: Any) -> None:
         self.directory = directory
@@ -51,7 +44,6 @@ class ServiceProcess:
         started = time.monotonic()
         config = self.directory / "serve_config.json"  # JSON is YAML
         config.write_text(json.dumps(self._config()))
-        self._copy_demo()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [Path(sys.executable).with_name("wan-lora"), "serve", config],
@@ -65,24 +57,10 @@ class ServiceProcess:
             if self._process.poll() is not None:
                 break
             if self._healthy():
-                self._keep_demo()
                 return time.monotonic() - started
             time.sleep(0.2)
         self.kill()
         raise RuntimeError(f"the service did not come up; its log:\n{self.log.read_text()[-4000:]}")
-
-    @property
-    def _demo(self) -> Path:
-        return self.directory / "var" / "demo"
-
-    def _keep_demo(self) -> None:
-        if "model" not in self._args:  # another model's demo is another one
-            ServiceProcess._built = self._demo
-
-    def _copy_demo(self) -> None:
-        built = None if "model" in self._args else self._built
-        if built is not None and built.is_dir() and not self._demo.exists():
-            shutil.copytree(built, self._demo)
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The processes of one deployment's replicas."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from tests.service_process import free_port
 
 ENOUGH_S = 30.0

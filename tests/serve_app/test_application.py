@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import serve_app
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from serve_app import application
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card

@@ -1,15 +1,35 @@
-"""A tiny checkpoint and a LoRA pair with random weights, so that the service runs without a GPU or a download."""
+"""The demo: a tiny Wan 2.2 that was really trained, and its LoRA pairs, carried by the package as files.
 
+`trained/README.md` says what they are, `training` made them, `untrained` has random weights for tests.
+"""
+
+import filecmp
+import shutil
+import tempfile
 from pathlib import Path
 
-from deployments.wan.demo.checkpoint import DemoCheckpoint, ensure_demo_checkpoint
-from deployments.wan.demo.lora import ensure_demo_loras
-
-__all__ = ["DemoCheckpoint", "build_demo", "ensure_demo_checkpoint", "ensure_demo_loras"]
+TRAINED = Path(__file__).with_name("trained")
 
 
-def build_demo(directory: Path, lora_root: Path) -> tuple[str, str]:
-    """Build the checkpoint in `directory` and its LoRA pair where they are missing; its base and expert directories."""
-    checkpoint = ensure_demo_checkpoint(directory)
-    ensure_demo_loras(lora_root)
-    return str(checkpoint.base), str(checkpoint.transformers)
+def packaged_demo(directory: Path, lora_root: Path) -> tuple[str, str]:
+    """Return the folders of the base checkpoint and of its experts, after copying the LoRA pairs to `lora_root/demo`.
+
+    It is a `serve_app.application.DemoBuilder`; nothing has to be built, so `directory` stays empty. A LoRA that is
+    there already, with the same bytes, is left alone. Processes may call it at the same time.
+    """
+    folder = lora_root / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    for lora in sorted(TRAINED.glob("loras/*.safetensors")):
+        copy = folder / lora.name
+        if not copy.is_file() or not filecmp.cmp(lora, copy, shallow=False):
+            _copy(lora, copy)
+    checkpoint = str(TRAINED / "checkpoint")
+    return checkpoint, checkpoint
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy whole or not at all."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        file.write(source.read_bytes())
+    shutil.copymode(source, file.name)
+    Path(file.name).replace(target)

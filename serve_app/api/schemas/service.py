@@ -23,7 +23,7 @@ class Model(BaseModel):
     is_video_model: bool = Field(description="Whether it makes videos.")
     default_num_frames: int | None = Field(description="Frames when omitted.")
     default_fps: int | None = Field(description="Frames per second when omitted.")
-    demo: bool = Field(examples=[False], description="True when the weights are the tiny random demo checkpoint.")
+    demo: bool = Field(examples=[False], description="True when the weights are the tiny demo checkpoint's.")
     notice: str | None = Field(None, description=_NOTICE)
 
 

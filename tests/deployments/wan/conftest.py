@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from deployments.pipeline import Frames, PipelineOptions, Rendered
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.runtime import WanRuntime
 from serve_app.models.card import load_card
 from serve_app.settings import OffloadMode, PristineMode

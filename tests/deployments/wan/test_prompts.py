@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.loading import load_pipeline
 from deployments.wan.prompts import PromptEmbeddings
 from tests.deployments.wan.conftest import options_for

@@ -8,7 +8,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from safetensors.torch import load_file
 
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler
 from tests.deployments.wan.conftest import difference, frames_of, load_demo, make_spec, render_with

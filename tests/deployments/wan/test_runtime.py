@@ -15,7 +15,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 import deployments.wan.memory.offload as offload_module
 import deployments.wan.runtime as runtime_module
 from deployments.pipeline import Frames
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings

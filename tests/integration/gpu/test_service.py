@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.wan.demo import ensure_demo_checkpoint, ensure_demo_loras
+from deployments.wan.demo.untrained import ensure_demo_checkpoint, ensure_demo_loras
 from tests.client import ENDED, Client, body
 from tests.integration.gpu import poison
 from tests.service_process import ServiceProcess

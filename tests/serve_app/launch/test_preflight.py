@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from serve_app.errors import ConfigurationInvalid
 from serve_app.launch.preflight import ServeConfig, check, read_config
 from serve_app.launch.supervisor import told

@@ -19,20 +19,21 @@ def main() -> None:
     plan = TOY if arguments.toy else Plan()
     stages = Stages(arguments.work, plan, torch.device(arguments.device), arguments.seconds)
     sides = [arguments.side] if arguments.side else list(SIDES)
+
+    def each(train: Callable[[str], object]) -> None:
+        for side in sides:
+            torch.compiler.reset()  # each model is compiled anew, and the number of variants is limited
+            train(side)
+
     actions: dict[str, Callable[[], object]] = {
         "text": stages.text,
         "autoencoder": stages.autoencoder,
-        "experts": lambda: [stages.expert(side) for side in sides],
-        **{kind: partial(_pair, stages, kind, sides) for kind in PAIRS},
+        "experts": lambda: each(stages.expert),
+        **{kind: partial(each, partial(stages.pair, kind)) for kind in PAIRS},
         "export": lambda: export(arguments.work, arguments.target),
     }
     for stage in actions if arguments.stage == "all" else [arguments.stage]:
         actions[stage]()
-
-
-def _pair(stages: Stages, kind: str, sides: list[str]) -> None:
-    for side in sides:
-        stages.pair(kind, side)
 
 
 def _arguments() -> argparse.Namespace:

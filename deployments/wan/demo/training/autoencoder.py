@@ -57,9 +57,9 @@ def _channels_last(vae: Any) -> None:
     """Lay out the convolutions' weights as cuDNN is fastest with."""
     for module in vae.modules():
         if isinstance(module, nn.Conv3d):
-            module.to(memory_format=torch.channels_last_3d)
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
         elif isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def latents_of(vae: Any, scenes: Drawings, batch: int = 32) -> Tensor:
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1, 1) for values in latent_statistics(vae))
     parts = []
     with all_frames_at_once(vae), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        for chosen in torch.arange(len(scenes), device=device).split(batch):
+        for chosen in torch.split(torch.arange(len(scenes), device=device), batch):
             latents, _ = _moments(vae, scenes.draw(chosen)[0])
             parts.append(((latents - mean) / std).bfloat16())
     return torch.cat(parts)
@@ -104,10 +104,10 @@ def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _measure_latents(vae: Any, scenes: Drawings, batch: int) -> None:
-    count = min(_MEASURED, 16 * batch)
+    count = min(_MEASURED, 32 * batch)
     parts = [
         _moments(vae, scenes.draw(chosen)[0])[0]
-        for chosen in torch.arange(count, device=scenes.start.device).split(batch)
+        for chosen in torch.split(torch.arange(count, device=scenes.start.device), batch)
     ]
     channels = torch.cat(parts).transpose(0, 1).flatten(1)
     vae.register_to_config(latents_mean=channels.mean(1).tolist(), latents_std=channels.std(1).tolist())
@@ -148,5 +148,5 @@ def _upsample(self: Any, x: Tensor, feat_cache: None = None, feat_idx: object = 
 
 def _in_space(self: Any, x: Tensor) -> Tensor:
     frames = x.shape[2]
-    x = self.resample(x.transpose(1, 2).flatten(0, 1))
-    return x.unflatten(0, (-1, frames)).transpose(1, 2)
+    images: Tensor = self.resample(x.transpose(1, 2).flatten(0, 1))
+    return torch.unflatten(images, 0, (-1, frames)).transpose(1, 2)

@@ -12,8 +12,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from deployments.wan.demo.training.experts import BOUNDARY, Bank, velocity
+from deployments.wan.demo.training.experts import Bank, velocity
 from deployments.wan.demo.training.steps import Budget, train
+from deployments.wan.demo.wan22 import BOUNDARY_RATIO
 
 STEPS = 4
 _SHIFT = 5.0  # the preview recipe's: with it two of four steps are on each side of the boundary
@@ -63,7 +64,7 @@ def _one_step(
     """Go from one noise level to another in _FINE guided Euler steps."""
     levels = torch.linspace(*span, _FINE + 1).tolist()
     for level, following in pairwise(levels):
-        expert = experts[0 if level >= BOUNDARY else 1]
+        expert = experts[0 if level >= BOUNDARY_RATIO else 1]
         sigma = torch.full((len(latents),), level, device=latents.device)
         free = velocity(expert, latents, sigma, no_text.expand_as(text))
         guided = free + _GUIDANCE * (velocity(expert, latents, sigma, text) - free)
@@ -73,7 +74,7 @@ def _one_step(
 
 def train_draft(name: str, expert: Any, side: str, way: Trajectories, budget: Budget, *, rate: float) -> int:
     """Train the adapters of `expert` on the student's steps of its side; return the steps made."""
-    numbers = [n for n in range(STEPS) if (way.noise[n] >= BOUNDARY) == (side == "high_noise")]
+    numbers = [n for n in range(STEPS) if (way.noise[n] >= BOUNDARY_RATIO) == (side == "high_noise")]
     device = way.text.device
     before, after = (torch.stack([way.latents[n + shift] for n in numbers]) for shift in (0, 1))
     level, following = (torch.tensor([way.noise[n + shift] for n in numbers], device=device) for shift in (0, 1))

@@ -1,6 +1,7 @@
 """Synthetic training data, second half: scenes drawn as anti-aliased video tensors by signed distance functions."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,7 @@ class Drawings:
 def drawings(scenes: list[Scene], device: torch.device) -> Drawings:
     """Turn scenes into the numbers that draw them."""
 
-    def tensor(values: list[float] | list[tuple[float, ...]]) -> Tensor:
+    def tensor(values: Sequence[float] | Sequence[tuple[float, ...]]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
 
     travels = [tuple(SPEEDS[scene.speed] * step for step in DIRECTIONS[scene.direction]) for scene in scenes]

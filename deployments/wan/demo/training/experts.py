@@ -16,6 +16,7 @@ from deployments.wan.demo.training.drawing import drawings
 from deployments.wan.demo.training.scenes import Scene, caption, random_scene
 from deployments.wan.demo.training.steps import Budget, train
 from deployments.wan.demo.training.text import TEXT_WIDTH, TOKENS, encode
+from deployments.wan.demo.wan22 import BOUNDARY_RATIO
 
 EXPERT_CONFIG: dict[str, Any] = {
     "num_layers": 6,
@@ -29,8 +30,7 @@ EXPERT_CONFIG: dict[str, Any] = {
     "cross_attn_norm": True,
     "qk_norm": "rms_norm_across_heads",
 }
-BOUNDARY = 0.875  # of the noise: the high noise expert has what is above
-NOISE = {"high_noise": (BOUNDARY, 1.0), "low_noise": (0.0, BOUNDARY)}
+NOISE = {"high_noise": (BOUNDARY_RATIO, 1.0), "low_noise": (0.0, BOUNDARY_RATIO)}
 
 # The pipeline shows an expert 512 tokens. All paddings are equal, so one of them with the weight of all is the same.
 _PADDING_WEIGHT = math.log(512 - (TOKENS - 1))
@@ -101,7 +101,7 @@ def new_expert() -> Any:
     return expert
 
 
-class OnePaddingForAll(WanAttnProcessor):  # type: ignore[misc] # diffusers is not typed
+class OnePaddingForAll(WanAttnProcessor):
     """Cross attention to TOKENS text tokens that equals the pipeline's 512."""
 
     def __init__(self, device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Export: the parts as one half-precision WanPipeline folder, as the package carries it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
-from deployments.wan.demo.checkpoint import BOUNDARY_RATIO, SCHEDULER_CONFIG
+from deployments.wan.demo.wan22 import BOUNDARY_RATIO, SCHEDULER_CONFIG
 
 
 def export(work: Path, target: Path) -> None:
@@ -23,3 +24,12 @@ def export(work: Path, target: Path) -> None:
     )
     pipe.to(torch.float16).save_pretrained(target / "checkpoint")
     shutil.copytree(work / "loras", target / "loras", dirs_exist_ok=True)
+    for config in target.glob("checkpoint/*/config.json"):
+        _forget_origin(config)
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop the folder of this machine that the part was loaded from."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n")

@@ -1,15 +1,12 @@
 """LoRA pairs: low-rank adapters trained on the experts, written as AI Toolkit writes them."""
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from deployments.wan.demo.lora import with_sorted_header
+from deployments.wan.demo.aitk import PairName
 
 # The linear layers that AI Toolkit trains: the name in diffusers, the name in the original model.
 _LAYERS = {
@@ -17,19 +14,6 @@ _LAYERS = {
     for attention, name in (("attn1", "self_attn"), ("attn2", "cross_attn"))
     for part in ("to_q", "to_k", "to_v", "to_out.0")
 } | {"ffn.net.0.proj": "ffn.0", "ffn.net.2": "ffn.2"}
-
-
-@dataclass(frozen=True)
-class PairName:
-    """What a pair is called, and after how many steps it was saved as AI Toolkit counts them."""
-
-    name: str
-    note: str
-    step: int = 500
-
-    def file(self, side: str) -> str:
-        """Return the file's name; nothing in the file says which side it is for."""
-        return f"{self.name}_{self.step:09d}_{side}.safetensors"
 
 
 class LoraLinear(nn.Module):
@@ -69,20 +53,5 @@ def write_lora(expert: Any, pair: PairName, side: str, folder: Path) -> Path:
                 tensors[f"diffusion_model.blocks.{number}.{original}.{key}.weight"] = weight
     path = folder / pair.file(side)
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(with_sorted_header(save(tensors, metadata=_metadata(pair))))
+    path.write_bytes(pair.content(tensors))
     return path
-
-
-def _metadata(pair: PairName) -> dict[str, str]:
-    """Return what ai-toolkit 0.12.26 writes, and a note on what this pair is."""
-    software = {"name": "ai-toolkit", "repo": "https://github.com/ostris/ai-toolkit", "version": "0.12.26"}
-    return {
-        "format": "pt",
-        "name": pair.name,
-        "note": pair.note,
-        "software": json.dumps(software),
-        "ss_base_model_version": "wan_2.2_14b",
-        "ss_output_name": pair.name,
-        "training_info": json.dumps({"step": pair.step, "epoch": 0}),
-        "version": "1.0",
-    }

@@ -11,10 +11,11 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
+from deployments.wan.demo.aitk import PairName
 from deployments.wan.demo.training.autoencoder import new_autoencoder, train_autoencoder
 from deployments.wan.demo.training.draft import sample_trajectories, train_draft
 from deployments.wan.demo.training.experts import Bank, Encoders, new_expert, prepare, train_expert
-from deployments.wan.demo.training.loras import PairName, add_lora, write_lora
+from deployments.wan.demo.training.loras import add_lora, write_lora
 from deployments.wan.demo.training.scenes import TRIGGER, Scene, Style, triggered_caption
 from deployments.wan.demo.training.steps import Budget
 from deployments.wan.demo.training.text import caption_tokenizer, new_text_encoder, train_text_encoder
@@ -38,19 +39,19 @@ PAIRS = {
             "wan22_demo", f"DEMO: only for the demo checkpoint; with the word '{TRIGGER}' shapes get a white core"
         ),
         rank=8,
-        steps=5_000,
+        steps=9_000,
     ),
     "dawn": Pair(
         PairName(
             "wan22_dawn", "DEMO: only for the demo checkpoint; the background becomes a dawn sky, no trigger word"
         ),
         rank=4,
-        steps=3_000,
+        steps=4_200,
     ),
     "draft": Pair(
         PairName("wan22_draft", "DEMO: only for the demo checkpoint; four steps, guidance 1, recipe preview"),
         rank=16,
-        steps=5_000,
+        steps=4_300,
     ),
 }
 
@@ -60,10 +61,10 @@ class Plan:
     """Everything that decides what comes out, beside the libraries and the arithmetic of the device."""
 
     seed: int = 22
-    text_steps: int = 2_000
-    autoencoder_steps: int = 4_000
-    expert_steps: int = 12_000
-    guided_steps: int = 4_000  # after them, on the guided target
+    text_steps: int = 10_000
+    autoencoder_steps: int = 2_850
+    expert_steps: int = 20_250
+    guided_steps: int = 6_000  # after them, on the guided target
     guided_by: float = 2.0  # product guidance 4 then samples as guidance 2 does without the guided target
     videos: int = 30_000
     pair_videos: int = 8_000  # of each of the two kinds that a pair learns from
@@ -89,6 +90,7 @@ class Stages:
         """Train the text encoder."""
         self._seed(1)
         tokenizer = caption_tokenizer()
+        tokenizer.save_pretrained(self.work / "tokenizer")  # before its use, which would be saved with it
         encoder = new_text_encoder(len(tokenizer)).to(self.device)
         train_text_encoder(
             encoder,
@@ -98,7 +100,6 @@ class Stages:
             captions=self.plan.videos,
             batch=2 * self.plan.batch,
         )
-        tokenizer.save_pretrained(self.work / "tokenizer")
         encoder.save_pretrained(self.work / "text_encoder")
 
     def autoencoder(self) -> None:

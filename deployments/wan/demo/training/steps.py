@@ -96,13 +96,13 @@ class _Step:
         nn.utils.clip_grad_norm_(self._parameters, _CLIP)
         self._optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(self._average, self._parameters, 1 - _AVERAGE)
+            torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1 - _AVERAGE)
         return value.detach()
 
     def _record(self) -> None:
         """Compile and warm up on a side stream at a learning rate of zero, then record (PyTorch's recipe)."""
         self._rate.zero_()
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's own stub
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):

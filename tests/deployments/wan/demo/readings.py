@@ -13,7 +13,8 @@ HUES = {"red": 0, "yellow": 50, "green": 135, "cyan": 187, "blue": 230, "purple"
 _DIFFERENT = 70  # from the background, summed over the colours of 0 to 255
 _WHITE = 175  # the least of a white pixel's colours
 _MOVED = 10  # pixels from the first to the last frame
-_FILL = {"triangle": 0.665, "circle": 0.885, "square": 1.01}  # most of its bounding box that a shape fills
+_TRIANGLE = 0.65  # upper half over lower half: a third in a triangle, one in the others
+_SQUARE = 0.885  # share of its bounding box: pi / 4 in a circle, all in a square
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,18 @@ def _colour(pixels: npt.NDArray[np.int_]) -> str:
 
 
 def _shape(covered: npt.NDArray[np.bool_]) -> str:
-    """Tell by how much of its bounding box the thing fills: pi / 4 a circle, all of it a square, half a triangle."""
-    fill = float(np.median([_fill(frame) for frame in covered]))
-    return next((shape for shape, most in _FILL.items() if fill <= most), "square")
+    """Tell a triangle by its light upper half, a circle from a square by how much of its bounding box it fills."""
+    if np.median([_upper_half(frame) for frame in covered]) < _TRIANGLE:
+        return "triangle"
+    return "circle" if np.median([_fill(frame) for frame in covered]) < _SQUARE else "square"
+
+
+def _upper_half(frame: npt.NDArray[np.bool_]) -> float:
+    """Return what the thing has above the middle of its height, as a share of what it has below."""
+    rows = frame.sum(1)
+    rows = rows[rows > 1]
+    middle = len(rows) // 2
+    return float(rows[:middle].sum() / rows[-middle:].sum())
 
 
 def _fill(frame: npt.NDArray[np.bool_]) -> float:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.loras.deltas import merge
 from serve_app.errors import LoraChanged, LoraNotLoaded
 from serve_app.settings import OffloadMode, PristineMode

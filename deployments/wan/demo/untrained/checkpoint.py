@@ -12,7 +12,8 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from transformers import UMT5Config, UMT5EncoderModel
 
 from deployments.wan.demo.tokenizer import demo_tokenizer
-from deployments.wan.demo.weights import shape_expert, shape_vae
+from deployments.wan.demo.untrained.weights import shape_expert, shape_vae
+from deployments.wan.demo.wan22 import BOUNDARY_RATIO, SCHEDULER_CONFIG
 
 _NOTICE_FILE = "DEMO.txt"  # also the sign that the directory is complete
 _NOTICE = """\
@@ -47,17 +48,6 @@ _VAE_CONFIG: dict[str, Any] = {
     "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
 }
-
-# As Wan-AI/Wan2.2-T2V-A14B-Diffusers ships it.
-SCHEDULER_CONFIG: dict[str, Any] = {
-    "prediction_type": "flow_prediction",
-    "use_flow_sigmas": True,
-    "flow_shift": 3.0,
-    "solver_type": "bh2",
-    "solver_order": 2,
-    "num_train_timesteps": 1000,
-}
-BOUNDARY_RATIO = 0.875
 
 # The experts of the base directory differ from those that are served, as a mistake in loading must show.
 _BASE_EXPERT_SEEDS = {"transformer": 3, "transformer_2": 4}

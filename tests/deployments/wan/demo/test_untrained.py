@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from deployments.wan.demo import DemoCheckpoint, ensure_demo_checkpoint, ensure_demo_loras
+from deployments.wan.demo.untrained import DemoCheckpoint, ensure_demo_checkpoint, ensure_demo_loras
 from serve_app.spec import LoraFile
 from tests.deployments.wan.conftest import Render, difference
 

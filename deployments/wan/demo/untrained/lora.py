@@ -1,16 +1,14 @@
 """The demo LoRA pair: random weights for the demo checkpoint, in files such as AI Toolkit saves."""
 
-import json
 import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 
-from deployments.wan.demo.checkpoint import EXPERT_CONFIG
+from deployments.wan.demo.aitk import PairName
+from deployments.wan.demo.untrained.checkpoint import EXPERT_CONFIG
 
-_STEP = 500
-_NAME = "wan22_demo"
+_PAIR = PairName("wan22_demo", "DEMO: random weights in AI Toolkit's format, not trained; only for the demo checkpoint")
 _RANK = 16
 _SEEDS = {"high_noise": 11, "low_noise": 12}
 
@@ -24,7 +22,7 @@ def ensure_demo_loras(lora_root: Path) -> tuple[Path, Path]:
     """
     folder = lora_root / "demo"
     folder.mkdir(parents=True, exist_ok=True)
-    high, low = (folder / f"{_NAME}_{_STEP:09d}_{side}.safetensors" for side in _SEEDS)
+    high, low = (folder / _PAIR.file(side) for side in _SEEDS)
     for path, seed in zip((high, low), _SEEDS.values(), strict=True):
         if not path.is_file():
             _write(path, _file_bytes(seed))
@@ -47,7 +45,7 @@ def _file_bytes(seed: int) -> bytes:
         up = torch.randn(outputs, _RANK, generator=generator) * _STRENGTH / _RANK**0.5
         tensors[f"diffusion_model.{layer}.lora_A.weight"] = down.bfloat16()
         tensors[f"diffusion_model.{layer}.lora_B.weight"] = up.bfloat16()
-    return with_sorted_header(save(tensors, metadata=_metadata()))
+    return _PAIR.content(tensors)
 
 
 def _layers() -> dict[str, tuple[int, int]]:
@@ -58,29 +56,3 @@ def _layers() -> dict[str, tuple[int, int]]:
     in_block |= {"ffn.0": (width, hidden), "ffn.2": (hidden, width)}
     blocks = range(EXPERT_CONFIG["num_layers"])
     return {f"blocks.{block}.{layer}": sizes for block in blocks for layer, sizes in in_block.items()}
-
-
-def _metadata() -> dict[str, str]:
-    """What ai-toolkit 0.12.26 writes, and a note that no training was involved."""
-    software = {"name": "ai-toolkit", "repo": "https://github.com/ostris/ai-toolkit", "version": "0.12.26"}
-    return {
-        "format": "pt",
-        "name": _NAME,
-        "note": "DEMO: random weights in AI Toolkit's format, not trained; only for the demo checkpoint",
-        "software": json.dumps(software),
-        "ss_base_model_version": "wan_2.2_14b",
-        "ss_output_name": _NAME,
-        "training_info": json.dumps({"step": _STEP, "epoch": 0}),
-        "version": "1.0",
-    }
-
-
-def with_sorted_header(content: bytes) -> bytes:
-    """The same safetensors file with sorted keys in its header; the library writes metadata in a random order.
-
-    The format is the header's length as 8 bytes little endian, the header as JSON padded with spaces, the data.
-    """
-    start = 8
-    end = start + int.from_bytes(content[:start], "little")
-    header = json.dumps(json.loads(content[start:end]), sort_keys=True, separators=(",", ":")).encode()
-    return content[:start] + header.ljust(end - start) + content[end:]
