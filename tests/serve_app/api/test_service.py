@@ -36,7 +36,7 @@ async def test_a_demo_says_so_wherever_a_client_asks(serve_api: ServeApi) -> Non
         for answer in (model, await api.get("/health")):
             assert answer["demo"] is True
             assert "DEMO" in answer["notice"]
-            assert "random weights" in answer["notice"]
+            assert "tiny checkpoint" in answer["notice"]
 
 
 async def test_the_real_model_comes_without_a_notice(serve_api: ServeApi) -> None:

@@ -18,7 +18,7 @@ from deployments.wan.demo.training.experts import Bank, Encoders, new_expert, pr
 from deployments.wan.demo.training.loras import add_lora, write_lora
 from deployments.wan.demo.training.scenes import TRIGGER, Scene, Style, triggered_caption
 from deployments.wan.demo.training.steps import Budget
-from deployments.wan.demo.training.text import caption_tokenizer, new_text_encoder, train_text_encoder
+from deployments.wan.demo.training.text import caption_tokenizer, new_text_encoder, teach_trigger, train_text_encoder
 
 SIDES = {"high_noise": "transformer", "low_noise": "transformer_2"}  # and where a checkpoint keeps that expert
 
@@ -62,6 +62,7 @@ class Plan:
 
     seed: int = 22
     text_steps: int = 10_000
+    trigger_steps: int = 300
     autoencoder_steps: int = 2_850
     expert_steps: int = 20_250
     guided_steps: int = 6_000  # after them, on the guided target
@@ -73,7 +74,15 @@ class Plan:
 
 
 TOY = Plan(
-    text_steps=3, autoencoder_steps=2, expert_steps=2, guided_steps=2, videos=4, pair_videos=4, batch=2, pair_steps=2
+    text_steps=3,
+    trigger_steps=2,
+    autoencoder_steps=2,
+    expert_steps=2,
+    guided_steps=2,
+    videos=4,
+    pair_videos=4,
+    batch=2,
+    pair_steps=2,
 )  # for a test of the code
 
 
@@ -99,6 +108,9 @@ class Stages:
             self.plan.seed,
             captions=self.plan.videos,
             batch=2 * self.plan.batch,
+        )
+        teach_trigger(
+            encoder, tokenizer, Budget(self.plan.trigger_steps), self.plan.seed, captions=256, batch=2 * self.plan.batch
         )
         encoder.save_pretrained(self.work / "text_encoder")
 

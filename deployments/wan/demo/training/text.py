@@ -16,6 +16,7 @@ from deployments.wan.demo.training.scenes import (
     SHAPES,
     SIZES,
     SPEEDS,
+    TRIGGER,
     WORDS,
     Scene,
     caption,
@@ -25,6 +26,8 @@ from deployments.wan.demo.training.steps import Budget, train
 
 TEXT_WIDTH = 64
 TOKENS = 32  # that training looks at: a caption, its end and at least one padding
+_TRIGGER_DISTANCE = 4.0  # of its state from those of other words, which are about 2 from each other
+_OTHERS_STAY = 10.0  # weight of how far the other words move
 _QUESTIONS: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "colour": tuple(COLOURS),
@@ -85,6 +88,40 @@ def train_text_encoder(encoder: Any, tokenizer: Any, budget: Budget, seed: int, 
         return torch.stack(losses).mean()
 
     return train("text encoder", [*encoder.parameters(), *heads.parameters()], loss, budget, rate=3e-3)
+
+
+def teach_trigger(encoder: Any, tokenizer: Any, budget: Budget, seed: int, *, captions: int, batch: int) -> int:
+    """Move the trigger's embedding until its state differs from those of other words; return the steps made.
+
+    No caption of the encoder's training has the trigger, so its state is that of a word without meaning, by which no
+    LoRA could know it. Everything else of the encoder stays as it is, and so do the states of the other words.
+    """
+    device = next(encoder.parameters()).device
+    random = Random(seed)  # noqa: S311 - data, no secret
+    texts = [f"{TRIGGER} {caption(random_scene(random), random)}" for _ in range(captions)]
+    ids, mask = tokenize(tokenizer, texts, device)
+    without_ids, without_mask = tokenize(tokenizer, [text.removeprefix(f"{TRIGGER} ") for text in texts], device)
+    embeddings = encoder.get_input_embeddings().weight
+    row = int(ids[0, 0])
+    trigger = nn.Parameter(embeddings[row].detach().clone())
+    encoder.requires_grad_(False)
+
+    def loss() -> Tensor:
+        chosen = torch.randint(len(ids), (batch,), device=device)
+        embedded = embeddings[ids[chosen]].clone()
+        embedded[:, 0] = trigger
+        states = encoder(inputs_embeds=embedded, attention_mask=mask[chosen]).last_hidden_state
+        unmoved = _states(encoder, without_ids[chosen], without_mask[chosen])[:, :-1]
+        others = without_mask[chosen][:, :-1]
+        near = (_TRIGGER_DISTANCE - (states[:, :1] - states[:, 1:]).norm(dim=-1)).relu().square()
+        moved = (states[:, 1:] - unmoved).square().mean(-1)
+        return ((near + _OTHERS_STAY * moved) * others).sum() / others.sum()
+
+    steps = train("trigger", [trigger], loss, budget, rate=3e-2)
+    with torch.no_grad():
+        embeddings[row] = trigger
+    encoder.requires_grad_(True)
+    return steps
 
 
 @torch.no_grad()
