@@ -77,5 +77,5 @@ def test_it_finds_its_models_and_health(service: ServiceProcess) -> None:
     assert model["demo"] is True
     health = requests.get(f"{service.url}/health", timeout=30).json()
     assert (health["status"], health["profile"]) == ("healthy", "cpu")
-    assert "random weights" in health["notice"]
-    assert "random weights" in service.log.read_text()
+    assert "tiny checkpoint" in health["notice"]
+    assert "tiny checkpoint" in service.log.read_text()

@@ -94,7 +94,7 @@ def _every_linear(stem: Callable[[Module], str]) -> _Layout:
 def _lokr(stem: Callable[[Module], str], low: tuple[bool, bool], alpha: float | None) -> _Layout:
     def fill(writer: Writer, sizes: Sizes) -> None:
         for module in sizes.linears():
-            writer.lokr(module, stem(module), split=(4, 3), low=low, alpha=alpha)
+            writer.lokr(module, stem(module), split=(4, 8), low=low, alpha=alpha)
 
     return _Layout(fill)
 

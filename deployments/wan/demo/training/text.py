@@ -115,7 +115,8 @@ def teach_trigger(encoder: Any, tokenizer: Any, budget: Budget, seed: int, *, ca
         others = without_mask[chosen][:, :-1]
         near = (_TRIGGER_DISTANCE - (states[:, :1] - states[:, 1:]).norm(dim=-1)).relu().square()
         moved = (states[:, 1:] - unmoved).square().mean(-1)
-        return ((near + _OTHERS_STAY * moved) * others).sum() / others.sum()
+        total: Tensor = ((near + _OTHERS_STAY * moved) * others).sum()
+        return total / others.sum()
 
     steps = train("trigger", [trigger], loss, budget, rate=3e-2)
     with torch.no_grad():
