@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from deployments.wan.demo import DemoCheckpoint
+from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.loading import load_pipeline
 from deployments.wan.prompts import PromptEmbeddings
 from serve_app.spec import RenderSpec
