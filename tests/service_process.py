@@ -3,17 +3,22 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import psutil
+import yaml
+
+from serve_app.settings import DEFAULT_MODEL
 
 STARTUP_S = 180
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
@@ -28,7 +33,16 @@ def free_port() -> int:
 
 
 class ServiceProcess:
-    """One `wan-lora serve`, with its state (database, outputs, LoRAs) under `directory`."""
+    """One `wan-lora serve`, with its state (database, outputs, LoRAs, demo checkpoint) under `directory`.
+
+    Its demo is the one with random weights, which renders many times faster than the trained one: tests of a service
+    compare and count frames, and do not look at them.
+
+    The first one of this process builds the demo checkpoint, as it does for a user; the others start with a copy of it,
+    because building takes six seconds of CPU time.
+    """
+
+    _built: ClassVar[Path | None] = None  # the demo checkpoint that a service of this process has built
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, **args: Any) -> None:
         self.directory = directory
@@ -36,7 +50,8 @@ class ServiceProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "serve.log"
-        self._args = {"profile": "cpu", **args}
+        self._args = {"profile": "cpu", "model": str(self._card()), **args}
+        self._own_model = "model" in args
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
@@ -44,6 +59,7 @@ class ServiceProcess:
         started = time.monotonic()
         config = self.directory / "serve_config.json"  # JSON is YAML
         config.write_text(json.dumps(self._config()))
+        self._copy_demo()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [Path(sys.executable).with_name("wan-lora"), "serve", config],
@@ -57,10 +73,31 @@ class ServiceProcess:
             if self._process.poll() is not None:
                 break
             if self._healthy():
+                self._keep_demo()
                 return time.monotonic() - started
             time.sleep(0.2)
         self.kill()
         raise RuntimeError(f"the service did not come up; its log:\n{self.log.read_text()[-4000:]}")
+
+    def _card(self) -> Path:
+        """Write the product's card with the demo of random weights."""
+        card = yaml.safe_load((resources.files("configs") / "models" / f"{DEFAULT_MODEL}.yaml").read_text())
+        path = self.directory / "card.yaml"
+        path.write_text(yaml.safe_dump(card | {"demo": "deployments.wan.demo.untrained:build_demo"}))
+        return path
+
+    @property
+    def _demo(self) -> Path:
+        return self.directory / "var" / "demo"
+
+    def _keep_demo(self) -> None:
+        if not self._own_model:  # another model's demo is another one
+            ServiceProcess._built = self._demo
+
+    def _copy_demo(self) -> None:
+        built = None if self._own_model else self._built
+        if built is not None and built.is_dir() and not self._demo.exists():
+            shutil.copytree(built, self._demo)
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The processes of one deployment's replicas."""

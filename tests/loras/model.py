@@ -104,4 +104,4 @@ class Sizes:
 
 
 TINY = Sizes()
-DEMO = Sizes(dim=192, ffn=512, text=64, layers=6)
+DEMO = Sizes(dim=96, ffn=192)

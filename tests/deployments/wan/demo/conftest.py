@@ -1,9 +1,12 @@
 """The trained demo on one runtime, and readings of its videos."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from deployments.wan.demo import TRAINED
 from deployments.wan.demo.untrained import DemoCheckpoint
@@ -22,6 +25,17 @@ def trained_pair(name: str, multiplier: float = 1.0, folder: Path = TRAINED / "l
     return tuple(lora_file(expert, file, multiplier) for expert, file in zip(PAIR, files, strict=True))
 
 
+@contextmanager
+def every_core() -> Iterator[None]:
+    """Compute with all cores. A runtime takes half of them, and no bits are compared here."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def trained() -> WanRuntime:
     return load_demo(DemoCheckpoint(TRAINED / "checkpoint", TRAINED / "checkpoint"))
@@ -33,6 +47,7 @@ def seen(trained: WanRuntime) -> Seen:
 
     def seen(prompt: str, seed: int, *loras: LoraFile, **changes: object) -> Reading | None:
         shape = {"width": 128, "height": 128, "num_frames": 17, "sample_steps": 8}
-        return read(frames_of(trained, make_spec(*loras, prompt=prompt, seed=seed, **(shape | changes))))
+        with every_core():
+            return read(frames_of(trained, make_spec(*loras, prompt=prompt, seed=seed, **(shape | changes))))
 
     return seen
