@@ -1,6 +1,11 @@
 """Fixtures that every test may use, and which tests are quick."""
 
 import pytest
+from hypothesis import settings
+
+# An example on a busy machine may take long; how long is a benchmark's business.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 pytest_plugins = [
     "tests.fixtures.store",  # first, since others import it: pytest rewrites the assertions of what it imports itself
