@@ -1,7 +1,7 @@
-"""The interface of a remote source, and the values it speaks in: a located file, a byte range of it, its policy.
+"""The interface of a remote source, and its values: a located file, a request to read it, a byte range, the policy.
 
 located = source.locate("https://host/file.safetensors", "https://host/file.safetensors", token=None, expert=None)
-with source.open(located.location, name, content=located.content, token=None, start=0, stop=99, ...) as part:
+with source.open(ReadRequest(located.location, name, located.content, None, Deadline(60), stop=99)) as part:
     head = b"".join(part.chunks)
 """
 
@@ -68,6 +68,22 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Bytes [start, stop) of a file that was located, to be read before `deadline`; `stop` None is its end.
+
+    `name` is its reference as it may be shown. A source compares `content` with what it finds; "" fits anything.
+    """
+
+    location: str = field(repr=False)  # an https URL keeps its query, which may grant access
+    name: str
+    content: str
+    token: str | None = field(repr=False)
+    deadline: Deadline
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A file's bytes from `start` on, as they arrive. `total` is the size of the whole file, where it is known.
 
@@ -98,22 +114,12 @@ class RemoteSource(ABC):
         """Identify the file that `reference` names now."""
 
     @abstractmethod
-    def open(
-        self,
-        location: str,
-        name: str,
-        *,
-        content: str,
-        token: str | None,
-        start: int,
-        stop: int | None,
-        deadline: Deadline,
-    ) -> AbstractContextManager[Part]:
-        """Bytes [start, stop) of the file at `location`; `stop` None is its end. A source may begin at 0 instead.
+    def open(self, wanted: ReadRequest) -> AbstractContextManager[Part]:
+        """Open the bytes that are wanted. A source may begin at 0 instead.
 
         Raises:
             net.Transient: trying again may help.
-            Changed: the file there is not `content` any more, as far as the source can tell without reading it.
+            Changed: the file there is not the content wanted, as far as the source can tell without reading it.
         """
 
 

@@ -12,7 +12,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from serve_app.errors import first_problem
-from serve_app.loras.sources.base import Changed, Located, Part, RemoteSource, SourcePolicy, identity
+from serve_app.loras.sources.base import Changed, Located, Part, ReadRequest, RemoteSource, SourcePolicy, identity
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
 from serve_app.net import Deadline, Transient
 from serve_app.spec import Expert
@@ -62,30 +62,19 @@ class BucketSource(RemoteSource):
         return located
 
     @contextmanager
-    def open(
-        self,
-        location: str,
-        name: str,
-        *,
-        content: str,
-        token: str | None,
-        start: int,
-        stop: int | None,
-        deadline: Deadline,
-    ) -> Iterator[Part]:
+    def open(self, wanted: ReadRequest) -> Iterator[Part]:
         """See `RemoteSource`."""
-        store, key = self._store(location, name, deadline)
-        with _translated(name):
+        store, key = self._store(wanted.location, wanted.name, wanted.deadline)
+        with _translated(wanted.name):
             meta = obstore.head(store, key)
-            if content and _identity(location, meta) != content:
-                raise Changed
+            _check(meta, wanted)
             size = meta["size"]
-            begin = start if start < size else 0  # a range must not be empty
-            end = size if stop is None else min(stop, size)
+            begin = wanted.start if wanted.start < size else 0  # a range must not be empty
+            end = size if wanted.stop is None else min(wanted.stop, size)
             found = obstore.get(store, key, options={"range": (begin, end)}) if end > begin else None
-        if content and found is not None and _identity(location, found.meta) != content:
-            raise Changed  # between the two requests
-        yield Part(begin, size, iter(()) if found is None else _chunks(found, name))
+        if found is not None:
+            _check(found.meta, wanted)  # it may have changed between the two requests
+        yield Part(begin, size, iter(()) if found is None else _chunks(found, wanted.name))
 
     def _store(self, location: str, name: str, deadline: Deadline) -> tuple[S3Store | GCSStore | AzureStore, str]:
         scheme, _, rest = location.partition("://")
@@ -129,6 +118,11 @@ def _environment(scheme: str) -> dict[str, str]:
 
 def _identity(location: str, meta: "ObjectMeta") -> str:
     return identity(location, meta["e_tag"] or meta["last_modified"].isoformat(), meta["size"])
+
+
+def _check(meta: "ObjectMeta", wanted: ReadRequest) -> None:
+    if wanted.content and _identity(wanted.location, meta) != wanted.content:
+        raise Changed
 
 
 def _chunks(found: "GetResult", name: str) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 
 from serve_app.errors import LoraPathRefused, ServiceError, first_problem
 from serve_app.loras.sides import files_for
-from serve_app.loras.sources.base import Located, Part, RemoteSource, SourcePolicy, identity
+from serve_app.loras.sources.base import Located, Part, ReadRequest, RemoteSource, SourcePolicy, identity
 from serve_app.loras.sources.web import busy, byte_range
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large, unavailable
 from serve_app.net import Client, Deadline, HostForbidden, Transient
@@ -77,23 +77,14 @@ class HubSource(RemoteSource):
         return located
 
     @contextmanager
-    def open(
-        self,
-        location: str,
-        name: str,
-        *,
-        content: str,
-        token: str | None,
-        start: int,
-        stop: int | None,
-        deadline: Deadline,
-    ) -> Iterator[Part]:
+    def open(self, wanted: ReadRequest) -> Iterator[Part]:
         """See `RemoteSource`."""
-        # What lies at a commit does not change, so there is nothing to compare with `content`.
-        url = self._url(parse_pinned(location))
+        # What lies at a commit does not change, so there is nothing to compare with the content wanted.
+        url = self._url(parse_pinned(wanted.location))
+        token = self._token(wanted.token)
         with (
-            Client(self._policy, deadline, self._context) as client,
-            byte_range(client, url, name, start=start, stop=stop, token=self._token(token)) as part,
+            Client(self._policy, wanted.deadline, self._context) as client,
+            byte_range(client, url, wanted.name, start=wanted.start, stop=wanted.stop, token=token) as part,
         ):
             yield part
 

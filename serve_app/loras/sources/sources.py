@@ -22,7 +22,16 @@ from serve_app.loras.formats import SafetensorsHeader, parse_header, read_header
 from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.refusals import invalid
 from serve_app.loras.sources import buckets
-from serve_app.loras.sources.base import Changed, Located, OpenAt, Part, RemoteSource, SourcePolicy, identity, is_remote
+from serve_app.loras.sources.base import (
+    Changed,
+    Located,
+    OpenAt,
+    ReadRequest,
+    RemoteSource,
+    SourcePolicy,
+    identity,
+    is_remote,
+)
 from serve_app.loras.sources.buckets import BucketSource
 from serve_app.loras.sources.hub import HubSource
 from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to
@@ -154,11 +163,10 @@ class LoraSources:
     def _beginning(self, located: Located, token: str | None, start: int, stop: int, deadline: Deadline) -> bytes:
         name = located.reference
         source = self._source(located.location, name)
+        wanted = ReadRequest(located.location, name, located.content, token, deadline, start, stop)
 
         def read() -> bytes:
-            with source.open(
-                located.location, name, content=located.content, token=token, start=start, stop=stop, deadline=deadline
-            ) as part:
+            with source.open(wanted) as part:
                 return read_up_to(part, stop)[start - part.start :]
 
         try:
@@ -168,15 +176,8 @@ class LoraSources:
 
     def _open_at(self, lora: LoraFile, name: str, token: str | None, deadline: Deadline) -> OpenAt:
         source = self._source(lora.location, name)
-
-        @contextmanager
-        def open_at(offset: int) -> Iterator[Part]:
-            with source.open(
-                lora.location, name, content=lora.blob, token=token, start=offset, stop=None, deadline=deadline
-            ) as part:
-                yield part
-
-        return open_at
+        whole = ReadRequest(lora.location, name, lora.blob, token, deadline)
+        return lambda offset: source.open(replace(whole, start=offset))
 
 
 def _sibling(location: str, file_name: str) -> str:

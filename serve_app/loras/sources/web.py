@@ -16,7 +16,16 @@ import httpx2
 from serve_app.loras.cache import LoraCache, Partial
 from serve_app.loras.formats.header import describe_wrong_format, header_bytes_needed
 from serve_app.loras.refusals import invalid
-from serve_app.loras.sources.base import Changed, Located, Part, RemoteSource, SourcePolicy, identity, is_identity
+from serve_app.loras.sources.base import (
+    Changed,
+    Located,
+    Part,
+    ReadRequest,
+    RemoteSource,
+    SourcePolicy,
+    identity,
+    is_identity,
+)
 from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to, refuse_foreign
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
 from serve_app.net import Client, Deadline, Transient
@@ -116,24 +125,15 @@ class WebSource(RemoteSource):
         )
 
     @contextmanager
-    def open(
-        self,
-        location: str,
-        name: str,
-        *,
-        content: str,
-        token: str | None,
-        start: int,
-        stop: int | None,
-        deadline: Deadline,
-    ) -> Iterator[Part]:
+    def open(self, wanted: ReadRequest) -> Iterator[Part]:
         """See `RemoteSource`."""
         # No If-Range: it makes servers answer with all of the file where ours has changed, or where its tag is weak.
         with (
-            self._client(deadline) as client,
-            byte_range(client, location, name, start=start, stop=stop) as part,
+            self._client(wanted.deadline) as client,
+            byte_range(client, wanted.location, wanted.name, start=wanted.start, stop=wanted.stop) as part,
         ):
-            if is_identity(content) and identity(location, part.validator or "", part.total or 0) != content:
+            found = identity(wanted.location, part.validator or "", part.total or 0)
+            if is_identity(wanted.content) and wanted.content != found:
                 raise Changed
             yield part
 
