@@ -102,6 +102,21 @@ class LoraFile(_Frozen):
         return self.content.partition("+")[0]
 
 
+class Fit(StrEnum):
+    """How an image gets the size of its video."""
+
+    STRETCH = "stretch"  # both sides scaled on their own, as the reference server does
+    CROP = "crop"  # scaled until it covers the video; what stands out is cut off evenly
+    PAD = "pad"  # scaled until it lies within the video; the rest is black
+
+
+class InputImage(_Frozen):
+    """The image that a video starts from, pinned to the bytes it had when the request was accepted."""
+
+    sha256: str  # of the file's bytes, hex
+    fit: Fit = Fit.STRETCH
+
+
 class RenderSpec(_Frozen):
     """One prompt of a request with nothing left to decide: two runs of one spec give the same frames.
 
@@ -120,6 +135,7 @@ class RenderSpec(_Frozen):
     prompt: str  # trigger word in place
     trigger_word: str | None = None
     negative_prompt: str
+    image: InputImage | None = None
     width: int
     height: int
     num_frames: int

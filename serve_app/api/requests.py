@@ -69,7 +69,7 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
     record = await services.store.requests.get(_known_form(request_id), owner=sender.owner)
     check_ended(record)
     # Files first: if that fails, the request is still there and can be deleted again.
-    await services.outputs.delete(record.output_names)
+    await services.outputs.delete([*record.output_names, *record.input_names])
     await services.store.requests.remove(record.id, owner=sender.owner)
     return Deleted(request_id=record.id)
 

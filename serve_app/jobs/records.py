@@ -126,6 +126,11 @@ def output_name(request_id: str, index: int, attempt: int, output_format: Output
     return f"{request_id}/{index}-{attempt}.{output_format.extension}"
 
 
+def input_name(request_id: str, sha256: str) -> str:
+    """Return the name, in the output store, of a file that came with a request."""
+    return f"{request_id}/inputs/{sha256}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RequestRecord:
     """A request with its renders, in the order of its prompts."""
@@ -171,6 +176,12 @@ class RequestRecord:
             for render in self.renders
             for attempt in range(1, render.attempt + 1)
         ]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Return the names of the files that came with it, each once."""
+        images = [render.spec.image for render in self.renders]
+        return list(dict.fromkeys(input_name(self.id, image.sha256) for image in images if image is not None))
 
     @property
     def failure(self) -> RenderRecord | None:

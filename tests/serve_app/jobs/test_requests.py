@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
@@ -13,6 +14,7 @@ from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest
 from serve_app.jobs.requests import NO_LIMITS
 from serve_app.jobs.store import JobStore
+from serve_app.spec import Fit, InputImage
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import claim_next, counted_totals, kept_totals, new_request, other_stores, output
 
@@ -39,6 +41,19 @@ def kinds(outcomes: Sequence[Outcome]) -> list[type[Outcome]]:
 async def test_a_request_is_accepted_as_it_came(store: JobStore) -> None:
     new = new_request()
     assert await store.requests.submit(new) == Accepted(request_id=new.id, created_at=new.created_at)
+
+
+async def test_the_image_of_a_render_is_stored_with_it_and_named_once_in_its_request(store: JobStore) -> None:
+    images = [InputImage(sha256="a" * 64, fit=Fit.PAD), None, InputImage(sha256="a" * 64)]
+    new = new_request(3)
+    new = replace(
+        new,
+        specs=tuple(s.model_copy(update={"image": image}) for s, image in zip(new.specs, images, strict=True)),
+    )
+    await store.requests.submit(new)
+    record = await store.requests.get(new.id)
+    assert [render.spec.image for render in record.renders] == images
+    assert record.input_names == [f"{new.id}/inputs/{'a' * 64}"]
 
 
 async def test_a_request_that_comes_again_is_the_one_it_was(store: JobStore) -> None:
