@@ -16,14 +16,13 @@ from fastapi import Depends, Header, Request
 from serve_app.api.forecast import Forecaster
 from serve_app.errors import HeaderInvalid
 from serve_app.jobs.admission import Limits
-from serve_app.jobs.records import DEFAULT_TENANT
+from serve_app.jobs.ownership import TENANT_HEADER, Sender, sender_of
 from serve_app.jobs.store import JobStore
 from serve_app.loras.resolver import LoraResolver
 from serve_app.observers import Observers
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 
-_TENANT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
@@ -69,24 +68,12 @@ async def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sends a request.
-
-    `tenant` is whose share of the GPUs it uses. `owner` is whose requests it may see: the tenant where the tenant
-    header is trusted, else None, which means everyone's.
-    """
-
-    tenant: str
-    owner: str | None
-
-
 async def _sender(
     services: ServicesDep,
     x_tenant: Annotated[
         str | None,
         Header(
-            alias="X-Tenant",
+            alias=TENANT_HEADER,
             description=(
                 "Whose request it is, and whose share of the GPUs it uses; counts where the arg "
                 "`trust_tenant_header` is on. One tenant's requests are unknown to the others."
@@ -99,12 +86,7 @@ async def _sender(
     Raises:
         HeaderInvalid: the header counts, and has a value that it cannot have.
     """
-    if not services.plan.settings.trust_tenant_header:
-        return Sender(DEFAULT_TENANT, owner=None)
-    if x_tenant is not None and not _TENANT.fullmatch(x_tenant):
-        raise HeaderInvalid("X-Tenant must be 1 to 64 letters, digits or . _ : -", {"header": "X-Tenant"})
-    tenant = x_tenant or DEFAULT_TENANT
-    return Sender(tenant, owner=tenant)
+    return sender_of(x_tenant, trusted=services.plan.settings.trust_tenant_header)
 
 
 SenderDep = Annotated[Sender, Depends(_sender)]

@@ -14,14 +14,15 @@ from uuid import uuid4
 from fastapi import APIRouter, Response
 from pydantic import SecretStr
 
-from serve_app.api.dependencies import IdempotencyKeyDep, PublicRootDep, Sender, SenderDep, Services, ServicesDep
+from serve_app.api.dependencies import IdempotencyKeyDep, PublicRootDep, SenderDep, Services, ServicesDep
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
 from serve_app.api.prompt_flags import placed, read_flags, unplaced
 from serve_app.api.recipes import RecipeChoice, choose_recipe
+from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
+from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
 from serve_app.api.schemas.errors import Responses, refusal
-from serve_app.api.schemas.requests import InferenceRequest, PromptItem
-from serve_app.api.schemas.results import API_STATUS, Accepted, timestamp
 from serve_app.errors import ControlImageNotSupported, ModelNotFound, PromptFlagRefused
+from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.jobs.states import RenderState

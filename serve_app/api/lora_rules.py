@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.api.dependencies import Services
-from serve_app.api.schemas.requests import InferenceRequest, LoraItem
+from serve_app.api.schemas.bodies import InferenceRequest, LoraItem
 from serve_app.errors import (
     LoraFileRequired,
     LoraInvalid,

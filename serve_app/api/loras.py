@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from serve_app.api.dependencies import Services, ServicesDep
+from serve_app.api.schemas.bodies import LoraItem
 from serve_app.api.schemas.errors import ErrorBody
 from serve_app.api.schemas.inspection import InspectedFile, Inspection, InspectionRequest
-from serve_app.api.schemas.requests import LoraItem
 from serve_app.errors import ServiceError
 from serve_app.loras.report import warnings_of_pair
 from serve_app.loras.resolver import InspectedLora

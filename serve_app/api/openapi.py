@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serve_app.api.schemas.requests import CONTROL_IMAGES
+from serve_app.api.schemas.bodies import CONTROL_IMAGES
 from serve_app.models.card import ModelCard
 from serve_app.spec import Recipe, Sampler
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from serve_app.api.schemas.requests import Multiplier, PromptItem
+from serve_app.api.schemas.bodies import Multiplier, PromptItem
 from serve_app.errors import PromptFlagRefused
 from serve_app.spec import Recipe
 

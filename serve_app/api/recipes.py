@@ -7,7 +7,7 @@ from functools import lru_cache
 from packaging.version import Version
 
 from serve_app.api.lora_rules import ChosenLora
-from serve_app.api.schemas.requests import PromptItem
+from serve_app.api.schemas.bodies import PromptItem
 from serve_app.loras.formats.metadata import preview_sampler
 from serve_app.models.card import ModelCard
 from serve_app.spec import Recipe, Sampler

@@ -1,6 +1,6 @@
 """Accepted requests: their status, their result, cancel and delete, and the files of their outputs.
 
-An id that another tenant owns is answered exactly as one that was never given out; see `dependencies.Sender`.
+An id that another tenant owns is answered exactly as one that was never given out; see `jobs.ownership`.
 """
 
 import asyncio
@@ -12,8 +12,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 
 from serve_app.api.dependencies import PublicRootDep, SenderDep, Services, ServicesDep
 from serve_app.api.forecast import Forecast, forecast
-from serve_app.api.schemas.errors import NO_SUCH_REQUEST, WRONG_HEADER, refusal
-from serve_app.api.schemas.results import (
+from serve_app.api.schemas.answers import (
     API_STATUS,
     Deleted,
     Outputs,
@@ -24,6 +23,7 @@ from serve_app.api.schemas.results import (
     Video,
     timestamp,
 )
+from serve_app.api.schemas.errors import NO_SUCH_REQUEST, WRONG_HEADER, refusal
 from serve_app.errors import OutputNotFound
 from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Output, RequestRecord

@@ -33,8 +33,9 @@ from sqlalchemy import (
 
 from serve_app.jobs.database import Database
 from serve_app.jobs.load import Amount, Load
+from serve_app.jobs.ownership import Wanted
 from serve_app.jobs.records import Line, RenderRecord, RequestRecord, Waiting
-from serve_app.jobs.rows import Wanted, read_requests
+from serve_app.jobs.rows import read_requests
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE, leaders, queue_totals, renders
 from serve_app.spec import Priority

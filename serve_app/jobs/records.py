@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from serve_app.jobs.ownership import DEFAULT_TENANT
 from serve_app.jobs.states import RenderState, request_state
 from serve_app.results import RenderMetadata
 from serve_app.spec import OutputFormat, Priority, RenderSpec
@@ -23,9 +24,6 @@ class Output(BaseModel):
     fps: int
     seed: int
     metadata: RenderMetadata  # what was used to make it
-
-
-DEFAULT_TENANT = "default"
 
 
 class Line(NamedTuple):

@@ -17,9 +17,10 @@ from serve_app.errors import IdempotencyConflict, RequestNotEnded, ServiceError
 from serve_app.jobs import rows, transitions
 from serve_app.jobs.admission import Limits, admit
 from serve_app.jobs.database import Database, Upsert
+from serve_app.jobs.ownership import Wanted
 from serve_app.jobs.queue import Standing, read_load, read_standings
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRecord
-from serve_app.jobs.rows import Wanted, read_request
+from serve_app.jobs.rows import read_request
 from serve_app.jobs.states import FINAL
 from serve_app.jobs.tables import renders, request_tokens, requests
 

@@ -4,16 +4,14 @@ from collections.abc import Collection
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, or_, select, tuple_
+from sqlalchemy import Connection, RowMapping, select
 
 from serve_app.errors import RequestNotFound
+from serve_app.jobs.ownership import Wanted, may_see, visible
 from serve_app.jobs.records import Line, NewRequest, Output, RenderRecord, RequestRecord
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders, requests
 from serve_app.spec import Priority, RenderSpec
-
-# The id of a request, and the tenant that must own it (None: any).
-Wanted = tuple[str, str | None]
 
 _WHOLE = (
     select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))
@@ -80,18 +78,13 @@ def to_render(row: RowMapping) -> RenderRecord:
 
 
 def read_requests(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, RequestRecord]:
-    """Return the wanted requests that exist, with one statement."""
-    ids = {request_id for request_id, owner in wanted if owner is None}
-    owned = {(request_id, owner) for request_id, owner in wanted if owner is not None}
-    # An id that another tenant owns matches no row, like an unknown id.
-    mine = or_(requests.c.id.in_(ids), tuple_(requests.c.id, requests.c.tenant).in_(owned)) if owned else None
-    condition = requests.c.id.in_(ids) if mine is None else mine
-    rows = connection.execute(_WHOLE.where(condition)).mappings()
+    """Return the wanted requests that exist and that their owners may see, with one statement."""
+    rows = connection.execute(_WHOLE.where(visible(wanted))).mappings()
     found = {request_id: _record(list(of_one)) for request_id, of_one in groupby(rows, key=_request_id)}
     return {
         (request_id, owner): record
         for request_id, owner in wanted
-        if (record := found.get(request_id)) is not None and owner in (None, record.line.tenant)
+        if (record := found.get(request_id)) is not None and may_see(owner, record.line.tenant)
     }
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.api.prompt_flags import read_flags
-from serve_app.api.schemas.requests import PromptItem
+from serve_app.api.schemas.bodies import PromptItem
 from serve_app.errors import PromptFlagRefused
 from serve_app.models import limits
 from tests.client import body, pair

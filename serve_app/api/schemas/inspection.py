@@ -2,8 +2,8 @@
 
 from pydantic import BaseModel, Field
 
+from serve_app.api.schemas.bodies import Body, LoraItem, Side, Token
 from serve_app.api.schemas.errors import ErrorBody
-from serve_app.api.schemas.requests import Body, LoraItem, Side, Token
 from serve_app.loras.report import FileReport
 
 _MOST_FILES = 16

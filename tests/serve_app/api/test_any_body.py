@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.api.schemas.requests import InferenceRequest, LoraItem, PromptItem
+from serve_app.api.schemas.bodies import InferenceRequest, LoraItem, PromptItem
 from tests.client import body, pair
 from tests.fixtures.api import MODEL, Api
 

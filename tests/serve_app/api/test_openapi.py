@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from serve_app.api.openapi import request_example
-from serve_app.api.schemas import errors, inspection, requests, results, service
-from serve_app.api.schemas.requests import Body, InferenceRequest
+from serve_app.api.schemas import answers, bodies, errors, inspection, service
+from serve_app.api.schemas.bodies import Body, InferenceRequest
 from serve_app.models.card import load_card
 from tests.client import pair
 from tests.fixtures.api import MODEL, Api, Json
@@ -15,7 +15,7 @@ from tests.fixtures.api import MODEL, Api, Json
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [
     model
-    for module in (requests, results, errors, inspection, service)
+    for module in (bodies, answers, errors, inspection, service)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel)
     and model.__module__ == module.__name__

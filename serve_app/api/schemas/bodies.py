@@ -1,4 +1,4 @@
-"""Schemas of requests: names and limits are the reference server's; fields that it ignores are refused here."""
+"""Request bodies: names and limits are the reference server's; fields that it ignores are refused here."""
 
 from enum import StrEnum
 from typing import Annotated

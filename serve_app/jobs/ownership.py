@@ -1,0 +1,66 @@
+"""Ownership (multi-tenant isolation): which tenant sends a request, and whose requests it may see.
+
+    >>> sender = sender_of("team-a", trusted=True)
+    >>> record = await store.requests.get(request_id, owner=sender.owner)
+
+A request that the owner may not see is answered as one that does not exist (404), so ids cannot be probed.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, or_, tuple_
+
+from serve_app.errors import HeaderInvalid
+from serve_app.jobs.tables import requests
+
+TENANT_HEADER = "X-Tenant"
+DEFAULT_TENANT = "default"  # of clients that name none
+
+_TENANT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+Wanted = tuple[str, str | None]
+"""The id of a request, and its `owner`: the tenant that must own it, or None for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a request.
+
+    `tenant` is whose share of the GPUs it uses. `owner` is whose requests it may see: the tenant where the tenant
+    header is trusted, else None, which means everyone's.
+    """
+
+    tenant: str
+    owner: str | None
+
+
+def sender_of(header: str | None, *, trusted: bool) -> Sender:
+    """Return the sender of a request with that X-Tenant header; it counts only where the service trusts it.
+
+    Raises:
+        HeaderInvalid: the header counts, and has a value that it cannot have.
+    """
+    if not trusted:
+        return Sender(DEFAULT_TENANT, owner=None)
+    if header is not None and not _TENANT.fullmatch(header):
+        raise HeaderInvalid(f"{TENANT_HEADER} must be 1 to 64 letters, digits or . _ : -", {"header": TENANT_HEADER})
+    tenant = header or DEFAULT_TENANT
+    return Sender(tenant, owner=tenant)
+
+
+def may_see(owner: str | None, tenant: str) -> bool:
+    """Return whether `owner` may see the requests of `tenant`."""
+    return owner is None or owner == tenant
+
+
+def visible(wanted: Collection[Wanted]) -> ColumnElement[bool]:
+    """Return the SQL condition on `requests` that holds for the wanted ids which their owners may see.
+
+    An id that another tenant owns matches no row, like an unknown id.
+    """
+    ids = {request_id for request_id, owner in wanted if owner is None}
+    owned = {(request_id, owner) for request_id, owner in wanted if owner is not None}
+    anyones = requests.c.id.in_(ids)
+    return or_(anyones, tuple_(requests.c.id, requests.c.tenant).in_(owned)) if owned else anyones
