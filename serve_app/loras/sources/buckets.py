@@ -1,30 +1,21 @@
 """Object stores as LoRA sources, through obstore: S3, Google Cloud Storage, Azure Blob Storage."""
 
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import AzureStore, GCSStore, S3Store
 
-from serve_app.errors import first_problem
 from serve_app.loras.sources.base import Changed, Located, Part, ReadRequest, RemoteSource, SourcePolicy, identity
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
-from serve_app.net import Deadline, Transient
+from serve_app.net import Deadline, HostForbidden, Transient
+from serve_app.net.buckets import Bucket, open_bucket
 from serve_app.spec import Expert
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
-    from obstore.store import ClientConfig
 
-SCHEMES: Mapping[str, type[S3Store | GCSStore | AzureStore]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
-_PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of environment variables
-_CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -76,44 +67,12 @@ class BucketSource(RemoteSource):
             _check(found.meta, wanted)  # it may have changed between the two requests
         yield Part(begin, size, iter(()) if found is None else _chunks(found, wanted.name))
 
-    def _store(self, location: str, name: str, deadline: Deadline) -> tuple[S3Store | GCSStore | AzureStore, str]:
-        scheme, _, rest = location.partition("://")
-        bucket, _, key = rest.partition("/")
-        place = f"{scheme.lower()}://{bucket}"
-        problem = first_problem(
-            {
-                f"name a bucket and a file in it, as in {scheme}://bucket/folder/file.safetensors": not (
-                    bucket and key
-                ),
-                "it holds a user name or password; credentials belong in the service's environment": "@" in bucket,
-                "its bucket's name is not possible; check the spelling": not _BUCKET.fullmatch(bucket),
-                f"{place} is none of the buckets that LoRAs may come from (lora_hosts)": not self._policy.allows(place),
-            }
-        )
-        if problem is not None:
-            raise refused(name, problem)
+    def _store(self, location: str, name: str, deadline: Deadline) -> tuple[Bucket, str]:
         try:
-            return self._opened(scheme.lower(), place, deadline), key
-        except (BaseError, ValueError):
-            raise refused(name, "its bucket cannot be opened; check its name and the service's environment") from None
-
-    def _opened(self, scheme: str, place: str, deadline: Deadline) -> S3Store | GCSStore | AzureStore:
-        timeouts = {
-            "connect_timeout": timedelta(seconds=self._policy.connect_timeout_s),
-            "read_timeout": timedelta(seconds=self._policy.read_timeout_s),
-            "timeout": timedelta(seconds=max(deadline.left(), 0.001)),
-        }
-        return SCHEMES[scheme].from_url(
-            place,
-            client_options=cast("ClientConfig", {**_environment(scheme), **timeouts}),
-            retry_config={"max_retries": 0},  # retried by `attempt`, like every source
-        )
-
-
-def _environment(scheme: str) -> dict[str, str]:
-    """Return what the environment says of the client itself; obstore reads it only where no option is given at all."""
-    named = {option: f"{_PREFIXES[scheme]}_{option.upper()}" for option in _CLIENT_OPTIONS}
-    return {option: os.environ[name] for option, name in named.items() if name in os.environ}
+            return open_bucket(location, self._policy, deadline)
+        except HostForbidden as error:
+            reason = f"{error.host} is none of the buckets that LoRAs may come from (lora_hosts)"
+            raise refused(name, reason) from None
 
 
 def _identity(location: str, meta: "ObjectMeta") -> str:

@@ -4,32 +4,24 @@ import re
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import quote, unquote
 
 import httpx2
 from huggingface_hub import HfApi, get_hf_file_metadata
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
 
-from serve_app.errors import LoraPathRefused, ServiceError, first_problem
+from serve_app.errors import LoraPathRefused, ServiceError
 from serve_app.loras.sides import files_for
 from serve_app.loras.sources.base import Located, Part, ReadRequest, RemoteSource, SourcePolicy, identity
 from serve_app.loras.sources.web import busy, byte_range
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large, unavailable
 from serve_app.net import Client, Deadline, HostForbidden, Transient
+from serve_app.net.hub import HubFile, parse_link, parse_pinned, parse_reference
 from serve_app.spec import Expert
 
 Result = TypeVar("Result")
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
-_REFS = r"refs/(?:pr|convert)/[^/@]+"  # the revisions that have slashes in their names
-_REFERENCE = re.compile(rf"([^/@]+/[^/@]+)(?:@({_REFS}|[^/@]+))?(?:/([^@]*))?(?:@([^@]+))?")
-_LINK = re.compile(rf"([^/]+/[^/]+)/(?:blob|resolve|raw)/({_REFS}|[^/]+)/(.+)")
-_FOLDER = re.compile(r"[^/]+/[^/]+(?:/tree(?:/.*)?)?")
-_PINNED = re.compile(r"hf://([^/]+/[^/]+)/(.+)@([0-9a-f]{40})", re.DOTALL)
-_HOW = "write hf://org/repository/file.safetensors@revision"
+_SUFFIX = ".safetensors"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NO_ACCESS = (
@@ -37,19 +29,6 @@ _NO_ACCESS = (
     "on its page if it is gated"
 )
 _SHOWN = 20  # candidates in an error
-
-
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    """A file of a model repository. None: the only file, the main branch."""
-
-    repository: str
-    file: str | None
-    revision: str | None
-
-    def pinned(self, commit: str) -> str:
-        """Return the address of the file as it is in `commit`."""
-        return f"hf://{self.repository}/{self.file}@{commit}"
 
 
 class HubSource(RemoteSource):
@@ -66,7 +45,7 @@ class HubSource(RemoteSource):
     def locate(self, reference: str, name: str, *, token: str | None, expert: Expert | None) -> Located:
         """See `RemoteSource`."""
         is_hf = reference.strip().lower().startswith("hf:")
-        asked = parse_reference(reference, name) if is_hf else parse_link(httpx2.URL(reference.strip()), name)
+        asked = parse_reference(reference, _SUFFIX) if is_hf else parse_link(httpx2.URL(reference.strip()), _SUFFIX)
         self._check_hub()
         deadline = Deadline(self._policy.locate_timeout_s)
         if asked.file is None:
@@ -125,8 +104,7 @@ class HubSource(RemoteSource):
         return attempt(lambda: _translated(work, name), self._policy, deadline, name)
 
     def _url(self, file: HubFile) -> str:
-        revision = quote(file.revision or "main", safe="")
-        return f"{self._policy.hub}/{file.repository}/resolve/{revision}/{quote(str(file.file))}"
+        return file.url(self._policy.hub)
 
     def _token(self, token: str | None) -> str | None:
         own = self._policy.hub_token
@@ -174,63 +152,12 @@ def choose(files: Sequence[str], expert: Expert | None, name: str) -> str:
     Raises:
         LoraPathRefused: none can be told from the others; details: `candidates`, the first 20.
     """
-    candidates = sorted(file for file in files if file.lower().endswith(".safetensors"))
+    candidates = sorted(file for file in files if file.lower().endswith(_SUFFIX))
     for fitting in (candidates, files_for(expert, candidates) if expert else []):
         if len(fitting) == 1:
             return fitting[0]
-    reason = "no .safetensors file is in the repository"
+    reason = f"no {_SUFFIX} file is in the repository"
     if candidates:
         reason = f"{len(candidates)} files are in the repository; add one of them to the path: "
         reason += ", ".join(candidates[:_SHOWN])
     raise LoraPathRefused(f"LoRA path {name!r} is refused: {reason}", {"path": name, "candidates": candidates[:_SHOWN]})
-
-
-def parse_pinned(location: str) -> HubFile:
-    """Parse what `HubFile.pinned` wrote."""
-    found = _PINNED.fullmatch(location)
-    if found is None:
-        raise ValueError(f"no location on the Hub: {location!r}")
-    return HubFile(found[1], found[2], found[3])
-
-
-def parse_reference(reference: str, name: str) -> HubFile:
-    """Parse `hf://org/repository[/file][@revision]`; the revision may also stand behind the repository.
-
-    Raises:
-        LoraPathRefused: it is something else.
-    """
-    found = _REFERENCE.fullmatch(reference.strip().partition("://")[2])
-    if found is None or (found[2] and found[4]):
-        raise refused(name, f"it names no file of the Hub; {_HOW}")
-    revision = found[2] or found[4]
-    return _valid(HubFile(found[1], found[3] or None, unquote(revision) if revision else None), name)
-
-
-def parse_link(url: httpx2.URL, name: str) -> HubFile:
-    """Parse the address of a file's page on the Hub (`blob`) or of the file itself (`resolve`).
-
-    Raises:
-        LoraPathRefused: it is another page; the reason says what to write instead.
-    """
-    path = url.raw_path.decode("ascii").partition("?")[0].strip("/")
-    found = _LINK.fullmatch(path)
-    if found is not None:
-        return _valid(HubFile(found[1], unquote(found[3]), unquote(found[2])), name)
-    folder = _FOLDER.fullmatch(path)
-    if folder is not None:
-        raise refused(name, f"it is a page that lists files; open the file's own page, or {_HOW}")
-    raise refused(name, f"it is no link to a file of a model repository; {_HOW}")
-
-
-def _valid(file: HubFile, name: str) -> HubFile:
-    parts = (file.file or "x").split("/")
-    problem = first_problem(
-        {
-            "its repository's name is not possible": not _REPOSITORY.fullmatch(file.repository),
-            "its revision's name is not possible": file.revision is not None and not _REVISION.fullmatch(file.revision),
-            "its file's name is not possible": not {"", ".", ".."}.isdisjoint(parts),
-        }
-    )
-    if problem is not None:
-        raise refused(name, f"{problem}; {_HOW}")
-    return file

@@ -21,7 +21,6 @@ from serve_app.loras.cache import CachedFile, DigestMismatch, LoraCache, Partial
 from serve_app.loras.formats import SafetensorsHeader, parse_header, read_header
 from serve_app.loras.formats.header import header_bytes_needed
 from serve_app.loras.refusals import invalid
-from serve_app.loras.sources import buckets
 from serve_app.loras.sources.base import (
     Changed,
     Located,
@@ -38,6 +37,7 @@ from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to
 from serve_app.loras.sources.web import WebSource
 from serve_app.loras.sources.wording import attempt, refused, shown, worded
 from serve_app.net import Deadline, ssl_context
+from serve_app.net.buckets import BUCKETS
 from serve_app.spec import Expert, LoraFile
 
 _TOKEN = re.compile(r"[!-~]+")  # what fits into a header
@@ -61,7 +61,7 @@ class LoraSources:
             "https": web,
             "http": web,
             "hf": self._hub,
-            **dict.fromkeys(buckets.SCHEMES, bucket),
+            **dict.fromkeys(BUCKETS, bucket),
         }
 
     def locate(self, reference: str, *, token: str | None = None, expert: Expert | None = None) -> Located:

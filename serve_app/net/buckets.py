@@ -1,0 +1,76 @@
+"""Object stores by address, through obstore: S3, Google Cloud Storage, Azure Blob Storage.
+
+    store, key = open_bucket("s3://bucket/folder/file", policy, Deadline(30))
+    obstore.get(store, key)
+
+Credentials, regions and endpoints come from the environment variables of each cloud's own tools, as obstore reads them.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from serve_app.errors import first_problem
+from serve_app.net.guard import Forbidden, HostForbidden, NetPolicy
+from serve_app.net.retry import Deadline
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig
+
+Bucket = S3Store | GCSStore | AzureStore
+
+BUCKETS: Mapping[str, type[Bucket]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
+_PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of environment variables
+_CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def open_bucket(address: str, policy: NetPolicy, deadline: Deadline) -> tuple[Bucket, str]:
+    """Return the bucket of `address`, whose scheme is one of `BUCKETS`, and the key in it. Nothing is asked yet.
+
+    Raises:
+        HostForbidden: the bucket, as `s3://name`, is none of the policy's hosts.
+        Forbidden: the address is not one of a file in a bucket; or the bucket cannot be opened.
+    """
+    scheme, _, rest = address.partition("://")
+    bucket, _, key = rest.partition("/")
+    place = f"{scheme.lower()}://{bucket}"
+    problem = first_problem(
+        {
+            f"name a bucket and a file in it, as in {scheme}://bucket/folder/file": not (bucket and key),
+            "it holds a user name or password; credentials belong in the service's environment": "@" in bucket,
+            "its bucket's name is not possible; check the spelling": not _BUCKET.fullmatch(bucket),
+        }
+    )
+    if problem is not None:
+        raise Forbidden(problem)
+    if not policy.allows(place):
+        raise HostForbidden(place)
+    try:
+        return _opened(scheme.lower(), place, policy, deadline), key
+    except (BaseError, ValueError):
+        raise Forbidden("its bucket cannot be opened; check its name and the service's environment") from None
+
+
+def _opened(scheme: str, place: str, policy: NetPolicy, deadline: Deadline) -> Bucket:
+    timeouts = {
+        "connect_timeout": timedelta(seconds=policy.connect_timeout_s),
+        "read_timeout": timedelta(seconds=policy.read_timeout_s),
+        "timeout": timedelta(seconds=max(deadline.left(), 0.001)),
+    }
+    return BUCKETS[scheme].from_url(
+        place,
+        client_options=cast("ClientConfig", {**_environment(scheme), **timeouts}),
+        retry_config={"max_retries": 0},  # the caller retries, as with every source
+    )
+
+
+def _environment(scheme: str) -> dict[str, str]:
+    """Return what the environment says of the client itself; obstore reads it only where no option is given at all."""
+    named = {option: f"{_PREFIXES[scheme]}_{option.upper()}" for option in _CLIENT_OPTIONS}
+    return {option: os.environ[name] for option, name in named.items() if name in os.environ}
