@@ -1,4 +1,4 @@
-"""LoRA files for a Generator, content-addressed: on this node's disk, checked once, and pinned to the accepted bytes.
+"""LoRA files for a Generator, content-addressed: on this node's disk, pinned by SHA-256 to the accepted bytes.
 
 Only what a pipeline lacks has to be held, and only while it is read:
 
@@ -6,7 +6,6 @@ Only what a pipeline lacks has to be held, and only while it is read:
         rendered = pipeline.render(spec, {lora.content: on_disk}, on_step)
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from serve_app.errors import (
 )
 from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader
 from serve_app.loras.formats.scales import AdapterFile
-from serve_app.loras.library import LoraLibrary
+from serve_app.loras.library import LoraLibrary, OtherContent
 from serve_app.loras.sources import LoraSources, is_remote
 from serve_app.spec import LoraFile
 
@@ -46,12 +45,7 @@ class LoraOnDisk:
 
     def check_unchanged(self) -> None:
         """Raise LoraChanged if the file may hold other bytes than those that were checked."""
-        try:
-            signature = FileSignature.of(self.path)
-        except OSError as error:
-            raise _unreadable(self.lora, error) from error
-        if signature != self._signature:
-            raise _changed(self.lora, None)
+        _check_signature(self.lora, self.path, self._signature)
 
 
 class LoraFiles:
@@ -93,15 +87,14 @@ class LoraFiles:
         path = Path(lora.location)
         try:
             signature = FileSignature.of(path)
-            checked = self._library.check(path, lora.reference, strict=strict, beside=_beside(lora))
+            checked = self._library.read_pinned(path, lora.blob, lora.reference, strict=strict, beside=_beside(lora))
         except OSError as error:
             raise _unreadable(lora, error) from error
+        except OtherContent as error:
+            raise _changed(lora, error.sha256) from error
         except LoraInvalid as error:
-            if (now := _digest(lora, path)) != lora.sha256:
-                raise _changed(lora, now) from error
+            _check_signature(lora, path, signature)  # it may have changed after it was hashed
             raise _not_usable(lora, error) from error
-        if checked.sha256 != lora.sha256:
-            raise _changed(lora, checked.sha256)
         return _on_disk(lora, path, checked, signature)
 
 
@@ -109,16 +102,17 @@ def _beside(lora: LoraFile) -> AdapterFile | None:
     return None if lora.adapter_config is None else AdapterFile(lora.adapter_config, certain=True)
 
 
-def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, signature: FileSignature) -> LoraOnDisk:
-    return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, signature)
-
-
-def _digest(lora: LoraFile, path: Path) -> str:
+def _check_signature(lora: LoraFile, path: Path, expected: FileSignature) -> None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        signature = FileSignature.of(path)
     except OSError as error:
         raise _unreadable(lora, error) from error
+    if signature != expected:
+        raise _changed(lora, None)
+
+
+def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, signature: FileSignature) -> LoraOnDisk:
+    return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, signature)
 
 
 def _not_usable(lora: LoraFile, error: LoraInvalid) -> LoraNotLoaded:

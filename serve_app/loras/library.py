@@ -3,18 +3,21 @@
 library = LoraLibrary(lora_root, card.architecture)
 found = library.find("folder/my_lora_high_noise.safetensors")    # a file of lora_root
 found.sha256, found.contents
+checked = library.read_pinned(path, sha256, "my_lora.safetensors")    # the same file, after its acceptance
 checked = library.check_blob(path, sha256, "hf://org/repository/file.safetensors")    # a file of the cache
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from serve_app.caching import FileSignature, SingleFlightCache
 from serve_app.errors import LoraInvalid
 from serve_app.loras import adapter_files, paths
-from serve_app.loras.formats import CheckedLora, LoraContents, check_file
+from serve_app.loras.formats import CheckedLora, LoraContents, check_file, read_accepted
 from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.refusals import invalid, renamed
 from serve_app.loras.sources import is_remote
@@ -64,6 +67,14 @@ class ResolvedLora:
         )
 
 
+class OtherContent(Exception):
+    """A file no longer has the bytes that were accepted. `sha256` is of those it has now."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(sha256)
+        self.sha256 = sha256
+
+
 class LoraLibrary:
     """Checks LoRA files and remembers the verdicts, good and bad. Thread-safe; it blocks, so call it in a thread.
 
@@ -81,6 +92,7 @@ class LoraLibrary:
         self._at_rest_s = at_rest_s
         self._by_signature: SingleFlightCache[_Key[FileSignature], _Verdict] = SingleFlightCache(capacity)
         self._by_content: SingleFlightCache[_Key[str], _Verdict] = SingleFlightCache(capacity)
+        self._digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(capacity)
 
     def find(self, reference: str, *, strict: bool = True) -> ResolvedLora:
         """Find, check and identify the file in `lora_root` that `reference` names.
@@ -159,6 +171,30 @@ class LoraLibrary:
         verdict = self._by_content.get((sha256, strict, beside), lambda: self._read(path, name, strict, sha256, beside))
         return _accepted(verdict, name)
 
+    def read_pinned(
+        self, path: Path, sha256: str, name: str, *, strict: bool = True, beside: AdapterFile | None = None
+    ) -> CheckedLora:
+        """Return the verdict on the file at `path`, which passed `check` when it had that SHA-256, if it still has it.
+
+        Only hashes it and reads its header: its values are the ones that were checked.
+
+        Raises:
+            OtherContent: it has another SHA-256 now.
+            LoraInvalid: it is no LoRA for this model.
+            OSError: it cannot be read.
+        """
+        signature = FileSignature.of(path)
+
+        def at_rest(_: object) -> bool:
+            return signature.rested_s >= self._at_rest_s and FileSignature.of(path) == signature
+
+        now = self._digests.get(signature, lambda: _digest(path), keep=at_rest)
+        if now != sha256:
+            raise OtherContent(now)
+        read = partial(read_accepted, path, self._architecture, name, sha256, strict=strict, beside=beside)
+        verdict = self._by_content.get((sha256, strict, beside), lambda: _verdict(read, name), keep=at_rest)
+        return _accepted(verdict, name)
+
     def _read_signed(
         self, path: Path, signature: FileSignature, name: str, strict: bool, beside: AdapterFile | None
     ) -> _Verdict:
@@ -169,10 +205,8 @@ class LoraLibrary:
         return verdict
 
     def _read(self, path: Path, name: str, strict: bool, sha256: str | None, beside: AdapterFile | None) -> _Verdict:
-        try:
-            return check_file(path, self._architecture, name, strict=strict, sha256=sha256, beside=beside)
-        except LoraInvalid as error:
-            return renamed(error, name)  # a copy to keep: without the traceback, whose frames hold the file's bytes
+        read = partial(check_file, path, self._architecture, name, strict=strict, sha256=sha256, beside=beside)
+        return _verdict(read, name)
 
 
 def identified(blob: str, contents: LoraContents) -> str:
@@ -180,6 +214,18 @@ def identified(blob: str, contents: LoraContents) -> str:
     if contents.adapter_config is None:
         return blob
     return f"{blob}+{hashlib.sha256(contents.adapter_config.encode()).hexdigest()[:16]}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verdict(read: Callable[[], CheckedLora], name: str) -> _Verdict:
+    try:
+        return read()
+    except LoraInvalid as error:
+        return renamed(error, name)  # a copy to keep: without the traceback, whose frames hold the file's bytes
 
 
 def _accepted(verdict: _Verdict, name: str) -> CheckedLora:

@@ -17,7 +17,7 @@ from serve_app.loras.formats.changes import Change, Difference, Factor, Layout, 
 from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo, parse_header, read_header
 from serve_app.loras.formats.metadata import Provenance
 from serve_app.loras.formats.parser import parse
-from serve_app.loras.formats.values import CheckedLora, check_file
+from serve_app.loras.formats.values import CheckedLora, check_file, read_accepted
 
 __all__ = [
     "Change",
@@ -34,5 +34,6 @@ __all__ = [
     "check_file",
     "parse",
     "parse_header",
+    "read_accepted",
     "read_header",
 ]

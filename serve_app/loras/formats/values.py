@@ -131,6 +131,28 @@ def check_file(
     return CheckedLora(replace(header, metadata={}), contents, alphas, scanned.sha256)
 
 
+def read_accepted(
+    path: Path,
+    architecture: WanArchitecture,
+    name: str,
+    sha256: str,
+    *,
+    strict: bool = True,
+    beside: AdapterFile | None = None,
+) -> CheckedLora:
+    """Return what `check_file` returned of the file when it had that SHA-256: its values are not checked again.
+
+    Raises:
+        LoraInvalid, OSError: as `check_file`.
+    """
+    with path.open("rb") as stream:
+        header = read_header_of(stream, name)
+        contents = parse(header, architecture, name, strict=strict, beside=beside)
+        alphas = read_alphas(stream, header, contents)
+        contents = replace(contents, idle=idle_parts(stream, header, contents, alphas))
+    return CheckedLora(replace(header, metadata={}), contents, alphas, sha256)
+
+
 def read_alphas(stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents) -> dict[str, float]:
     """Return the value of every alpha that counts, by its key. Reads some bytes for each and nothing else.
 
