@@ -26,7 +26,7 @@ from deployments.metrics import service_observers
 from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.coordination import DISPATCHER, listen
+from serve_app.jobs.coordination import dispatcher_of, listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.observers import Observers
@@ -97,10 +97,11 @@ class Dispatcher:
         self._plan = plan
         self._observers = service_observers() if observers is None else observers
         self._store = JobStore(plan.settings.database_url)
-        self._leadership = self._store.leadership(DISPATCHER)
+        self._queue = self._store.queue(plan.card.id)
+        self._leadership = self._store.leadership(dispatcher_of(plan.card.id))
         self._generators = generators.options(method_name="render")
         self._fleet = FleetMemory()
-        self._chooser = Chooser(self._store, self._fleet, plan.settings)
+        self._chooser = Chooser(self._store, plan.card.id, self._fleet, plan.settings)
         self._calls = Calls()
         self._slots: set[_Slot] = set()
         self._leads_until = 0.0
@@ -108,7 +109,7 @@ class Dispatcher:
         self._queued = asyncio.Event()
         self._tasks = [detached(self._run())]
         if self._store.notifies:
-            self._tasks.append(detached(listen(plan.settings.database_url, self._queued)))
+            self._tasks.append(detached(listen(plan.settings.database_url, plan.card.id, self._queued)))
         self._opened = True
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
@@ -158,7 +159,7 @@ class Dispatcher:
             try:
                 if await self._lead():
                     if monotonic() >= next_sweep:
-                        await self._store.claims.expire_leases(settings.max_attempts)
+                        await self._store.claims.expire_leases(self._plan.card.id, settings.max_attempts)
                         next_sweep = monotonic() + settings.sweep_s
                     await self._open_slots()
             except StoreUnavailable as error:
@@ -182,7 +183,7 @@ class Dispatcher:
         return self._leads
 
     async def _open_slots(self) -> None:
-        load = await self._store.queue.load()
+        load = await self._queue.load()
         self._observers.load(load)
         wanted = wanted_slots(
             busy=sum(slot.has_replica for slot in self._slots),

@@ -67,7 +67,7 @@ class Generator:
         load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
         self._device = Device(load, worker_thread("device", yielding=yielding))
         self._publishing = asyncio.Lock()
-        self._starvation = Starvation(self._store)
+        self._starvation = Starvation(self._store, plan.card.id)
         self._pairs = ResidentPairs()
         self._unfinished: set[asyncio.Task[None]] = set()  # attempts that are not wholly stored yet
         self._opened = True

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.coordination import DISPATCHER
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.store import JobStore
 
 logger = logging.getLogger("ray.serve")
@@ -28,15 +28,15 @@ def leave_process(why: str) -> None:
 
 
 class Starvation:
-    """Finds out whether renders wait, a Dispatcher is alive, and yet none reaches this replica.
+    """Finds out whether renders of a model wait, its Dispatcher is alive, and yet none reaches this replica.
 
     A Dispatcher that dies between winning a replica and sending it a render leaves the replica's only slot reserved for
     ever, and only a new process frees it.
     """
 
-    def __init__(self, store: JobStore) -> None:
-        self._store = store
-        self._dispatcher = store.leadership(DISPATCHER)
+    def __init__(self, store: JobStore, model: str) -> None:
+        self._queue = store.queue(model)
+        self._dispatcher = store.leadership(dispatcher_of(model))
         self._at_work = 0
         self._idle_since = monotonic()
         self._idle_checks = 0
@@ -59,7 +59,7 @@ class Starvation:
 
     async def _renders_wait(self) -> bool:
         try:
-            oldest_s = await self._store.queue.oldest_wait_s()
+            oldest_s = await self._queue.oldest_wait_s()
             return oldest_s is not None and oldest_s > STARVED_S and await self._dispatcher.is_held()
         except StoreUnavailable:
             return False  # then nobody can dispatch

@@ -124,6 +124,7 @@ class RenderSpec(_Frozen):
     one expert act in their order here. `shift` None is the base checkpoint's own.
     """
 
+    model: str  # the id of its card
     recipe: Recipe
     sampler: Sampler = Sampler.UNIPC
     shift: float | None = None

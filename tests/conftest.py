@@ -8,10 +8,11 @@ settings.register_profile("without deadlines", deadline=None)
 settings.load_profile("without deadlines")
 
 pytest_plugins = [
-    "tests.fixtures.store",  # first, since others import it: pytest rewrites the assertions of what it imports itself
+    # First, since others import them: pytest rewrites the assertions of what it imports itself.
+    "tests.fixtures.specs",
+    "tests.fixtures.store",
     "tests.fixtures.api",
     "tests.fixtures.demo",
-    "tests.fixtures.specs",
     "tests.fixtures.service",
 ]
 

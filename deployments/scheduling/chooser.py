@@ -2,7 +2,7 @@
 
 It applies the scheduling policy to a bounded window on the job store.
 
-    chooser = Chooser(store, fleet, settings)
+    chooser = Chooser(store, "wan22_14b_t2v", fleet, settings)
     claim = await chooser.claim_for("replica 1", lease_s=15)  # None: nothing waits
     ...
     chooser.ended(claim, actual_s=41.2)
@@ -23,14 +23,15 @@ from serve_app.settings import Settings
 
 
 class Chooser:
-    """Chooses and claims, one replica at a time, so that each choice knows of the one before.
+    """Chooses and claims among one model's renders, one replica at a time: each choice knows of the one before.
 
     What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest for a few pairs that the
     replica has ready. What it remembers is a hint and is not stored: it starts anew with each Dispatcher.
     """
 
-    def __init__(self, store: JobStore, fleet: FleetMemory, settings: Settings) -> None:
-        self._store = store
+    def __init__(self, store: JobStore, model: str, fleet: FleetMemory, settings: Settings) -> None:
+        self._queue = store.queue(model)
+        self._claims = store.claims
         self._fleet = fleet
         self._turn = asyncio.Lock()
         self._charged: dict[str, FairShare] = {}  # by lease token: where the render was charged
@@ -56,7 +57,7 @@ class Chooser:
         """Claim the render that suits the replica; return None where nothing waits."""
         async with self._turn:
             resident = self._fleet.resident(replica_id)
-            turns, waiting = await self._candidates(await self._store.queue.load(), resident)
+            turns, waiting = await self._candidates(await self._queue.load(), resident)
             if not waiting:
                 return None
             fleet = Fleet(
@@ -67,7 +68,7 @@ class Chooser:
             )
             while waiting:
                 choice = pick(waiting, Replica(replica_id, resident), fleet, time(), self._rules)
-                claim = await self._store.claims.claim(choice.render_id, replica_id, lease_s)
+                claim = await self._claims.claim(choice.render_id, replica_id, lease_s)
                 if claim is not None:
                     self._started(choice, claim)
                     return claim
@@ -88,4 +89,4 @@ class Chooser:
         turns = self._fair_share.turns({line.tenant for line in load.lines})
         owed = dict(sorted(turns.items(), key=lambda turn: turn[1])[:MOST_TENANTS])
         lines: list[Line] = [line for line in load.lines if line.tenant in owed]
-        return owed, await self._store.queue.candidates(lines, resident[:MOST_PAIRS], WINDOW)
+        return owed, await self._queue.candidates(lines, resident[:MOST_PAIRS], WINDOW)

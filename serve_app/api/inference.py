@@ -174,6 +174,7 @@ def _spec(item: PromptItem, index: int, shared: _Shared) -> RenderSpec:
     prompt, multiplier = read_flags(item, index) if recipe.recipe is Recipe.PREVIEW else (item, None)
     trigger_word = prompt.trigger_word or shared.body.trigger_word
     return RenderSpec(
+        model=card.id,
         recipe=recipe.recipe,
         sampler=recipe.sampler,
         shift=recipe.shift,

@@ -110,18 +110,25 @@ class Claims:
 
         Return False if the claim is no longer valid; then nothing was changed.
         """
-        return await self._lose(transitions.held(claim), max_attempts) == 1
+        return await self._lose(transitions.held(claim), claim.spec.model, max_attempts) == 1
 
-    async def expire_leases(self, max_attempts: int) -> int:
-        """Give back every claim whose lease has expired; return how many there were."""
-        expired = and_(renders.c.state == RenderState.PROCESSING, renders.c.lease_expires_at < time())
-        return await self._lose(expired, max_attempts)
+    async def expire_leases(self, model: str, max_attempts: int) -> int:
+        """Give back every claim on that model's renders whose lease has expired; return how many there were."""
+        expired = and_(
+            renders.c.state == RenderState.PROCESSING, renders.c.lease_expires_at < time(), renders.c.model == model
+        )
+        return await self._lose(expired, model, max_attempts)
 
-    async def _lose(self, condition: ColumnElement[bool], max_attempts: int) -> int:
+    async def running(self) -> int:
+        """Return how many renders, of all models, are claimed now."""
+        running = select(func.count()).select_from(renders).where(renders.c.state == RenderState.PROCESSING)
+        return await self._database.read(lambda connection: connection.execute(running).scalar_one())
+
+    async def _lose(self, condition: ColumnElement[bool], model: str, max_attempts: int) -> int:
         def give_back(connection: Connection) -> int:
             found = transitions.give_back(connection, condition, max_attempts)
             if found:
-                self._database.notify(connection)
+                self._database.notify(connection, [model])
             return found
 
         return await transitions.write_end(self._database, give_back)

@@ -1,11 +1,11 @@
 """Coordination of processes through the job store: leader election by a lease, and notifications (LISTEN/NOTIFY).
 
-leadership = store.leadership(DISPATCHER)
+leadership = store.leadership(dispatcher_of("wan22_14b_t2v"))
 if await leadership.hold(lease_s=5, replicas=2):
     ...  # this process is the leader for the next 5 s; call `hold` again before they are over
 
 queued = asyncio.Event()
-listener = asyncio.create_task(listen(url, queued))  # only if store.notifies
+listener = asyncio.create_task(listen(url, "wan22_14b_t2v", queued))  # only if store.notifies
 """
 
 import asyncio
@@ -22,9 +22,12 @@ from serve_app.jobs.tables import leaders
 
 logger = logging.getLogger("ray.serve")
 
-DISPATCHER = "dispatcher"  # the role of the process that dispatches renders
-
 _RECONNECT_S = 1.0
+
+
+def dispatcher_of(model: str) -> str:
+    """Return the role of the process that dispatches the renders of that model."""
+    return f"dispatcher:{model}"
 
 
 class Leadership:
@@ -62,8 +65,8 @@ class Leadership:
         return await self._database.read(lambda connection: connection.execute(held).first() is not None)
 
 
-async def listen(url: str, heard: asyncio.Event) -> None:
-    """Set `heard` at each notification that renders were queued, until canceled.
+async def listen(url: str, model: str, heard: asyncio.Event) -> None:
+    """Set `heard` at each notification that renders of that model were queued, until canceled.
 
     Also sets it after each connect, because notifications may have been missed before. Reconnects after errors.
     """
@@ -73,8 +76,9 @@ async def listen(url: str, heard: asyncio.Event) -> None:
             async with await psycopg.AsyncConnection.connect(address, autocommit=True) as connection:
                 await connection.execute(f"LISTEN {QUEUE_CHANNEL}")
                 heard.set()
-                async for _ in connection.notifies():
-                    heard.set()
+                async for notification in connection.notifies():
+                    if notification.payload == model:
+                        heard.set()
         except psycopg.OperationalError as error:
             logger.warning("no notifications of new renders until the job store is back: %s", error)
         await asyncio.sleep(_RECONNECT_S)

@@ -7,7 +7,7 @@ await database.write(lambda connection: connection.execute(statement))
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
@@ -143,10 +143,11 @@ class Database:
         if self._on_server:
             connection.execute(select(func.pg_advisory_xact_lock(_SUBMISSION_LOCK)))
 
-    def notify(self, connection: Connection) -> None:
-        """Notify listeners that renders were queued; PostgreSQL delivers it when this transaction commits."""
+    def notify(self, connection: Connection, models: Iterable[str]) -> None:
+        """Tell listeners which models' renders were queued; PostgreSQL delivers it when this transaction commits."""
         if self.notifies:
-            connection.execute(select(func.pg_notify(QUEUE_CHANNEL, "")))
+            for model in models:
+                connection.execute(select(func.pg_notify(QUEUE_CHANNEL, model)))
 
     async def _scrub(self) -> None:
         """Truncate the WAL of SQLite, in which deleted rows stay readable."""

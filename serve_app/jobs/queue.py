@@ -1,14 +1,15 @@
 """The scheduling side of the job store: load, candidates and positions, at a cost that does not grow with the queue.
 
-    load = await store.queue.load()
-    waiting = await store.queue.candidates(list(load.lines), pairs=("pair a",), window=32)
+    queue = store.queue("wan22_14b_t2v")  # each model has its own
+    load = await queue.load()
+    waiting = await queue.candidates(list(load.lines), pairs=("pair a",), window=32)
 
 Sums come from the table `queue_totals`, candidates from partial indexes over queued renders; see docs/queue.md.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import time
 from typing import Any
 
@@ -26,11 +27,13 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    null,
     select,
     tuple_,
     union_all,
 )
 
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.database import Database
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.ownership import Wanted
@@ -51,6 +54,7 @@ _WAITING = (  # as the fields of Waiting
 # Literals, not parameters: a generic plan is made without the values of parameters. PostgreSQL uses a partial index
 # only if the statement itself implies its condition, and prefers an ordered index scan only if it knows a small LIMIT.
 _QUEUED = renders.c.state == literal_column(f"'{RenderState.QUEUED}'")
+_RUNNING = renders.c.state == literal_column(f"'{RenderState.PROCESSING}'")
 _ONE = literal_column("1", Integer())
 
 
@@ -58,7 +62,7 @@ _ONE = literal_column("1", Integer())
 class Place:
     """The place of a render in the queue."""
 
-    load: Load  # of the whole queue
+    load: Load  # of its model's queue
     ahead: Amount  # queued before it in its own line
 
 
@@ -71,14 +75,16 @@ class Standing:
 
 
 class Queue:
-    """Reads of the queued renders in one database."""
+    """Reads of the queued renders of one model."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, model: str) -> None:
         self._database = database
+        self._model = model
 
     async def load(self) -> Load:
         """Return the sums of queued and running renders."""
-        return await self._database.read(read_load)
+        loads = await self._database.read(partial(read_loads, models=[self._model]))
+        return loads[self._model]
 
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
         """Return the oldest `window` renders of each line and the oldest of each pair in each line, by arrival.
@@ -87,7 +93,7 @@ class Queue:
         """
         if not lines:
             return []
-        statement, values = _candidates(len(lines), len(pairs), window), _values(lines, pairs)
+        statement, values = _candidates(len(lines), len(pairs), window), _values(self._model, lines, pairs)
         found = await self._database.read(
             lambda connection: connection.execute(statement, values).all(), generic_plan=True
         )
@@ -98,23 +104,26 @@ class Queue:
 
         Reads the whole index: call it rarely.
         """
-        oldest = await self._database.read(lambda connection: connection.execute(_OLDEST).scalar_one())
+        oldest = await self._database.read(
+            lambda connection: connection.execute(_OLDEST, {"model": self._model}).scalar_one()
+        )
         return None if oldest is None else time() - oldest
 
 
-def read_load(connection: Connection) -> Load:
-    """Return the load, with one statement."""
-    found = connection.execute(_LOAD).all()
-    whole = found[0]
-    return Load(
-        lines={
-            Line(row.tenant, Priority.of_rank(row.priority)): Amount(row.queued, row.cost_s)
-            for row in found
-            if row.tenant is not None
-        },
-        running=Amount(int(whole.running), float(whole.running_s or 0.0)),
-        replicas=whole.replicas or 0,
-    )
+def read_loads(connection: Connection, models: Collection[str]) -> dict[str, Load]:
+    """Return the load of each of these models, with one statement."""
+    roles = {dispatcher_of(model): model for model in models}
+    found = connection.execute(_LOADS, {"models": list(models), "roles": list(roles)}).all()
+    lines: dict[str, dict[Line, Amount]] = {model: {} for model in models}
+    running, replicas = dict.fromkeys(models, Amount()), dict.fromkeys(models, 0)
+    for kind, name, tenant, rank, count, cost_s in found:
+        if kind == _OF_LINE:
+            lines[name][Line(tenant, Priority.of_rank(rank))] = Amount(count, cost_s)
+        elif kind == _OF_RUNNING:
+            running[name] = Amount(count, cost_s)
+        else:
+            replicas[roles[name]] = count
+    return {model: Load(lines[model], running[model], replicas[model]) for model in models}
 
 
 def read_standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
@@ -123,10 +132,10 @@ def read_standings(connection: Connection, wanted: Collection[Wanted]) -> dict[W
     queued = {key: render.id for key, record in records.items() if (render := _first_queued(record))}
     if not queued:
         return {key: Standing(record) for key, record in records.items()}
-    load = read_load(connection)
+    loads = read_loads(connection, {records[key].model for key in queued})
     ahead = read_ahead(connection, queued.values())
     return {
-        key: Standing(record, Place(load, ahead[queued[key]]) if key in queued else None)
+        key: Standing(record, Place(loads[record.model], ahead[queued[key]]) if key in queued else None)
         for key, record in records.items()
     }
 
@@ -148,6 +157,7 @@ def _before(render_ids: Collection[int]) -> CompoundSelect[Any]:
     own = renders.alias("own")
     bucket = own.c.id // BUCKET
     totals = and_(
+        queue_totals.c.model == own.c.model,
         queue_totals.c.tenant == own.c.tenant,
         queue_totals.c.priority == own.c.priority,
         queue_totals.c.bucket > WHOLE_LINE,
@@ -155,6 +165,7 @@ def _before(render_ids: Collection[int]) -> CompoundSelect[Any]:
     )
     neighbours = and_(
         renders.c.state == RenderState.QUEUED,
+        renders.c.model == own.c.model,
         renders.c.tenant == own.c.tenant,
         renders.c.priority == own.c.priority,
         renders.c.id >= bucket * BUCKET,
@@ -175,23 +186,35 @@ def _before(render_ids: Collection[int]) -> CompoundSelect[Any]:
     )
 
 
-def _load() -> Select[Any]:
-    """Return a SELECT of one row for each line (one row without a line if none), each with the sums of what runs."""
-    running = (
-        select(
-            func.count().label("running"),
-            func.sum(renders.c.cost_s * (1 - renders.c.steps_done * 1.0 / renders.c.steps)).label("running_s"),
-            select(func.sum(leaders.c.replicas)).scalar_subquery().label("replicas"),
-        )
-        .where(renders.c.state == RenderState.PROCESSING)
-        .subquery()
+_OF_LINE, _OF_RUNNING, _OF_REPLICAS = range(3)  # what a row of `_LOADS` tells
+
+
+def _loads() -> CompoundSelect[Any]:
+    """Return a SELECT of a row for each line of the models, for what runs of each, and for the replicas of each."""
+    models: BindParameter[str] = bindparam("models", expanding=True)
+    roles: BindParameter[str] = bindparam("roles", expanding=True)
+    left_s = renders.c.cost_s * (1 - renders.c.steps_done * 1.0 / renders.c.steps)
+    totals = (queue_totals.c.tenant, queue_totals.c.priority, queue_totals.c.queued, queue_totals.c.cost_s)
+    return union_all(
+        select(_kind(_OF_LINE), queue_totals.c.model, *totals).where(
+            queue_totals.c.model.in_(models), queue_totals.c.bucket == WHOLE_LINE
+        ),
+        select(_kind(_OF_RUNNING), renders.c.model, null(), null(), func.count(), func.sum(left_s))
+        .where(_RUNNING, renders.c.model.in_(models))
+        .group_by(renders.c.model),
+        select(_kind(_OF_REPLICAS), leaders.c.role, null(), null(), leaders.c.replicas, null()).where(
+            leaders.c.role.in_(roles)
+        ),
     )
-    lines = select(queue_totals).where(queue_totals.c.bucket == WHOLE_LINE).subquery()
-    return select(running, lines).outerjoin_from(running, lines, literal(True))
 
 
-_LOAD = _load()
-_OLDEST = select(func.min(renders.c.created_at)).where(_QUEUED)
+def _kind(kind: int) -> ColumnElement[int]:
+    return literal_column(str(kind), Integer())
+
+
+_LOADS = _loads()
+_MODEL = bindparam("model", type_=String())
+_OLDEST = select(func.min(renders.c.created_at)).where(_QUEUED, renders.c.model == _MODEL)
 
 
 @lru_cache(maxsize=256)
@@ -204,8 +227,8 @@ def _candidates(lines: int, pairs: int, window: int) -> CompoundSelect[Any]:
     return union_all(*heads, _oldest_of_pairs(lines, pairs)) if pairs else union_all(*heads)
 
 
-def _values(lines: Sequence[Line], pairs: Sequence[str]) -> dict[str, str | int]:
-    values: dict[str, str | int] = {f"pair_{number}": pair for number, pair in enumerate(pairs)}
+def _values(model: str, lines: Sequence[Line], pairs: Sequence[str]) -> dict[str, str | int]:
+    values: dict[str, str | int] = {"model": model, **{f"pair_{number}": pair for number, pair in enumerate(pairs)}}
     for number, line in enumerate(lines):
         values[f"tenant_{number}"], values[f"priority_{number}"] = line.tenant, line.priority.rank
     return values
@@ -217,9 +240,9 @@ def _line(number: int) -> tuple[BindParameter[str], BindParameter[int]]:
 
 def _head(number: int, window: int) -> Subquery:
     # A subquery: SQLite allows no LIMIT directly in a part of a UNION.
-    columns = (renders.c.tenant, renders.c.priority)
+    columns = (renders.c.model, renders.c.tenant, renders.c.priority)
     length = literal_column(str(window), Integer())
-    return _queued_first(select(*_WAITING), columns, _line(number)).limit(length).subquery()
+    return _queued_first(select(*_WAITING), columns, (_MODEL, *_line(number))).limit(length).subquery()
 
 
 def _queued_first(
@@ -243,8 +266,8 @@ def _oldest_of_pairs(lines: int, pairs: int) -> Select[Any]:
     ).cte("wanted_lines")
     names = (bindparam(f"pair_{number}", type_=String()) for number in range(pairs))
     wanted_pairs = union_all(*(select(name.label("pair_key")) for name in names)).cte("wanted_pairs")
-    columns = (renders.c.pair_key, renders.c.tenant, renders.c.priority)
-    wanted = (wanted_pairs.c.pair_key, wanted_lines.c.tenant, wanted_lines.c.priority)
+    columns = (renders.c.model, renders.c.pair_key, renders.c.tenant, renders.c.priority)
+    wanted = (_MODEL, wanted_pairs.c.pair_key, wanted_lines.c.tenant, wanted_lines.c.priority)
     first = _queued_first(select(renders.c.id), columns, wanted).limit(_ONE)
     oldest = first.correlate(wanted_pairs, wanted_lines).scalar_subquery()
     ids = select(oldest).select_from(wanted_pairs.join(wanted_lines, literal(True)))

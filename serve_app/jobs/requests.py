@@ -18,7 +18,7 @@ from serve_app.jobs import rows, transitions
 from serve_app.jobs.admission import Limits, admit
 from serve_app.jobs.database import Database, Upsert
 from serve_app.jobs.ownership import Wanted
-from serve_app.jobs.queue import Standing, read_load, read_standings
+from serve_app.jobs.queue import Standing, read_loads, read_standings
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRecord
 from serve_app.jobs.rows import read_request
 from serve_app.jobs.states import FINAL
@@ -57,7 +57,7 @@ class Requests:
             # The limits must count every request that was admitted before.
             self._database.lock_submissions(connection)
             outcomes = insert_all(connection, self._database.insert(requests), batch)
-            self._database.notify(connection)
+            self._database.notify(connection, {request.model for request, _ in batch})
             return outcomes
 
         return await self._database.write(insert_and_notify)
@@ -145,7 +145,7 @@ def insert_all(
         into_requests: an INSERT into `requests`.
         batch: requests with the limits that apply to them.
     """
-    load = read_load(connection)
+    loads = read_loads(connection, {request.model for request, _ in batch})
     outcomes: dict[str, Outcome] = {}
     admitted = []
     for request, limits in batch:
@@ -153,7 +153,7 @@ def insert_all(
             if known := _known(connection, request):
                 outcomes[request.id] = known
                 continue
-            load = admit(request, load, limits)
+            loads[request.model] = admit(request, loads[request.model], limits)
         except ServiceError as refusal:
             outcomes[request.id] = refusal
         else:

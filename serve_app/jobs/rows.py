@@ -14,7 +14,7 @@ from serve_app.jobs.tables import renders, requests
 from serve_app.spec import Priority, RenderSpec
 
 _WHOLE = (
-    select(renders, requests.c.model, requests.c.created_at.label("accepted_at"))
+    select(renders, requests.c.created_at.label("accepted_at"))
     .join(requests)
     .order_by(renders.c.request_id, renders.c.index)
 )
@@ -43,6 +43,7 @@ def of_renders(request: NewRequest) -> list[dict[str, Any]]:
             "pair_key": spec.pair_key,
             "spec": spec.model_dump_json(),
             "created_at": request.created_at,
+            "model": request.model,
             "tenant": request.tenant,
             "priority": request.priority.rank,
             "cost_s": cost_s,

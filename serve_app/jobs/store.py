@@ -2,7 +2,7 @@
 
 >>> store = JobStore("sqlite:///var/jobs.db")  # on the event loop that uses it; `migrate` has made the tables
 >>> await store.requests.submit(request)       # the client side
->>> await store.queue.load()                   # the scheduling side
+>>> await store.queue(model).load()            # the scheduling side
 >>> await store.claims.claim(render_id, replica, lease_s=15)  # the worker side
 """
 
@@ -24,13 +24,16 @@ class JobStore:
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self.requests = Requests(self._database)
-        self.queue = Queue(self._database)
         self.claims = Claims(self._database)
 
     @property
     def notifies(self) -> bool:
         """Return whether the database notifies listeners of new renders; see `serve_app.jobs.coordination.listen`."""
         return self._database.notifies
+
+    def queue(self, model: str) -> Queue:
+        """Return the queue of that model's renders."""
+        return Queue(self._database, model)
 
     def leadership(self, role: str) -> Leadership:
         """Return a new candidate for a role that only one process may have."""

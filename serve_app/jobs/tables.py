@@ -69,7 +69,8 @@ renders = Table(
     Column("output", Text),
     Column("error_code", String(64)),
     Column("error_message", Text),
-    # Copied from the request, so that a line is one range of an index.
+    # Copied from the request, so that a line of a model's queue is one range of an index.
+    Column("model", String(64), nullable=False),
     Column("tenant", String(64), nullable=False, server_default="default"),
     Column("priority", Integer, nullable=False, server_default=text("1")),
     Column("cost_s", Double, nullable=False, server_default=text("0")),  # predicted seconds of one replica
@@ -79,6 +80,7 @@ renders = Table(
     # holds all columns that a scheduling decision reads, so a decision reads a few pages of the index.
     Index(
         "renders_of_line",
+        "model",
         "tenant",
         "priority",
         "id",
@@ -90,6 +92,7 @@ renders = Table(
     ),
     Index(
         "renders_of_pair",
+        "model",
         "pair_key",
         "tenant",
         "priority",
@@ -109,11 +112,12 @@ renders = Table(
 BUCKET = 512  # neighbouring render ids share a row of totals; the triggers in migrations/versions/0001 divide by it too
 WHOLE_LINE = -1  # in the column `bucket`: the totals of the whole line
 
-# Number and predicted cost of queued renders, of each line and of each bucket of it. Triggers keep the rows up to date;
-# docs/queue.md says why.
+# Number and predicted cost of queued renders, of each line of a model and of each bucket of it. Triggers keep the rows
+# up to date; docs/queue.md says why.
 queue_totals = Table(
     "queue_totals",
     metadata,
+    Column("model", String(64), primary_key=True),
     Column("tenant", String(64), primary_key=True),
     Column("priority", Integer, primary_key=True, autoincrement=False),
     Column("bucket", BigInteger, primary_key=True, autoincrement=False),
@@ -125,7 +129,7 @@ queue_totals = Table(
 leaders = Table(
     "leaders",
     metadata,
-    Column("role", String(32), primary_key=True),
+    Column("role", String(128), primary_key=True),
     Column("holder", String(64), nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("replicas", Integer, nullable=False),

@@ -156,7 +156,7 @@ def _running(database_url: str) -> int | None:
     async def count() -> int:
         store = JobStore(database_url)
         try:
-            return (await store.queue.load()).running.renders
+            return await store.claims.running()
         finally:
             await store.close()
 

@@ -35,9 +35,9 @@ from serve_app.jobs.tables import queue_totals
 from serve_app.settings import Settings
 from tests.benchmarks.http_load import milliseconds
 from tests.client import body
-from tests.fixtures.api import LEASE_S, MODEL, Api, api_over, save_pair
+from tests.fixtures.api import LEASE_S, Api, api_over, save_pair
 from tests.fixtures.results import make_output
-from tests.fixtures.specs import make_spec
+from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import KINDS, connect
 from tests.postgres_server import PostgresServer
 
@@ -84,7 +84,7 @@ class Probe:
         fleet = FleetMemory()
         ready = [make_spec(pair=pair).pair_key for pair in PAIRS]
         fleet.saw({REPLICA: ready[:2], "other": ready[2:4], "another": ready[4:6]})
-        self._chooser = Chooser(api.store, fleet, Settings())
+        self._chooser = Chooser(api.store, MODEL, fleet, Settings())
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     async def fill(self) -> None:

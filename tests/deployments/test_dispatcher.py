@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from deployments import dispatcher as dispatching
 from deployments.dispatcher import Dispatcher
-from serve_app.jobs.coordination import DISPATCHER
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import NewRequest
 from serve_app.jobs.states import RenderState
@@ -19,6 +19,7 @@ from serve_app.observers import Observer, Observers
 from tests.deployments.conftest import Bench, store_away, until
 from tests.deployments.local_serve import LocalHandle
 from tests.deployments.small_pipeline import SLOW, waits_after
+from tests.fixtures.specs import MODEL
 from tests.fixtures.store import connect
 
 Dispatch = Callable[[LocalHandle], Dispatcher]
@@ -175,7 +176,7 @@ async def test_only_one_dispatches_and_the_next_takes_over_where_it_closes(bench
     bench.tune(dispatcher_lease_s=60.0)  # nobody waits for its end
     first_handle, second_handle = replicas(bench, 1), replicas(bench, 1)
     first = dispatch(first_handle)
-    await until(bench.store.leadership(DISPATCHER).is_held)
+    await until(bench.store.leadership(dispatcher_of(MODEL)).is_held)
     dispatch(second_handle)
     await reaches(bench, await bench.submit(bench.spec()), RenderState.SUCCEEDED)
     ours, theirs = bench.replicas

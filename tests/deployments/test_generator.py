@@ -13,13 +13,14 @@ from deployments import health, publishing
 from deployments.autoscaling import BUSY
 from deployments.generator import Generator
 from serve_app.errors import ConfigurationInvalid
-from serve_app.jobs.coordination import DISPATCHER
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.records import output_name
 from serve_app.jobs.states import RenderState
 from serve_app.observers import End
 from serve_app.spec import OutputFormat
 from tests.deployments.conftest import Bench, Replica, store_away, until
 from tests.deployments.small_pipeline import BREAKS, FAILS, OUT_OF_MEMORY, SLOW, draw, waits_after
+from tests.fixtures.specs import MODEL
 
 ENDLESS = 3000  # steps that nobody waits for
 SLOW_HEARTBEAT = {"heartbeat_s": 30.0, "lease_s": 90.0}  # it would come far too late for a test
@@ -269,7 +270,7 @@ async def test_a_replica_that_is_passed_by_leaves_at_the_third_check(
     await replica.generator.check_health()  # nothing waits
     await bench.submit(bench.spec())
     await replica.generator.check_health()  # nobody dispatches
-    await bench.store.leadership(DISPATCHER).hold(60, 1)
+    await bench.store.leadership(dispatcher_of(MODEL)).hold(60, 1)
     for _ in range(2):
         await replica.generator.check_health()
     assert replica.left == []
@@ -282,7 +283,7 @@ async def test_a_replica_at_work_is_not_starved(bench: Bench, monkeypatch: pytes
     replica = bench.replica()
     claim = await bench.claim(bench.spec(prompt=waits_after(1)))
     await bench.submit(bench.spec())
-    await bench.store.leadership(DISPATCHER).hold(60, 1)
+    await bench.store.leadership(dispatcher_of(MODEL)).hold(60, 1)
     call = asyncio.create_task(replica.generator.render(claim))
     await waiting(replica)
     for _ in range(4):

@@ -12,7 +12,7 @@ from serve_app.jobs.records import Claim, NewRequest
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
 from serve_app.spec import Priority
-from tests.fixtures.specs import make_spec
+from tests.fixtures.specs import MODEL, make_spec
 
 LEASE_S = 30.0
 
@@ -26,7 +26,7 @@ def fleet() -> FleetMemory:
 
 @pytest.fixture
 def chooser(store: JobStore, fleet: FleetMemory) -> Chooser:
-    return Chooser(store, fleet, Settings(tenant_weights={"paying": 3.0}))
+    return Chooser(store, MODEL, fleet, Settings(tenant_weights={"paying": 3.0}))
 
 
 async def submit(
@@ -34,7 +34,7 @@ async def submit(
 ) -> str:
     new = NewRequest(
         id=str(uuid4()),
-        model="wan22_14b_t2v",
+        model=MODEL,
         created_at=time(),
         specs=tuple(make_spec(pair=pair) for pair in pairs),
         costs=(cost_s,) * len(pairs),

@@ -65,6 +65,7 @@ def lora_file(expert: Expert, file: Path, multiplier: float = 1.0) -> LoraFile:
 
 def make_spec(*loras: LoraFile, **changes: Any) -> RenderSpec:
     values: dict[str, Any] = {
+        "model": "wan22_14b_t2v",
         "recipe": Recipe.REFERENCE,
         "loras": loras,
         "prompt": "a fox runs through fresh snow",

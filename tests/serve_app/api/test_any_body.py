@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from serve_app.api.schemas.bodies import InferenceRequest, LoraItem, PromptItem
 from tests.client import body, pair
-from tests.fixtures.api import MODEL, Api
+from tests.fixtures.api import Api
+from tests.fixtures.specs import MODEL
 
 fuzz = settings(
     max_examples=150,

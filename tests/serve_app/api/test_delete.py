@@ -4,6 +4,7 @@ import httpx
 
 from tests.client import body
 from tests.fixtures.api import LEASE_S, Api, on_both_databases
+from tests.fixtures.specs import MODEL
 
 pytestmark = on_both_databases
 
@@ -29,7 +30,7 @@ async def test_files_of_attempts_that_never_counted_go_too(api: Api) -> None:
     assert leftover is not None
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half a video")
-    await api.store.claims.expire_leases(max_attempts=3)
+    await api.store.claims.expire_leases(MODEL, max_attempts=3)
     await api.finish(await api.claim())
     await api.http.delete(f"/v1/requests/{request_id}")
     assert not leftover.exists()

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.client import body, pair
-from tests.fixtures.api import MODEL, Api
+from tests.fixtures.api import Api
+from tests.fixtures.specs import MODEL
 
 HIGH, _ = pair()
 

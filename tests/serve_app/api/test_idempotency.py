@@ -7,6 +7,7 @@ import pytest
 
 from tests.client import body
 from tests.fixtures.api import Api, Json, ServeApi, on_both_databases
+from tests.fixtures.specs import MODEL
 
 pytestmark = on_both_databases
 
@@ -21,7 +22,7 @@ async def test_the_same_key_and_body_return_the_same_request(api: Api) -> None:
     assert again.json() == first.json()
     assert "idempotency-replayed" not in first.headers
     assert again.headers["idempotency-replayed"] == "true"
-    assert (await api.store.queue.load()).queued.renders == 1
+    assert (await api.store.queue(MODEL).load()).queued.renders == 1
     assert api.announced.count == 1
 
 
@@ -53,7 +54,7 @@ async def test_another_body_under_the_key_is_a_conflict(api: Api) -> None:
     error = other.json()["detail"]["error"]
     assert error["code"] == "IDEMPOTENCY_CONFLICT"
     assert error["details"] == {"request_id": first.json()["request_id"], "idempotency_key": "k"}
-    assert (await api.store.queue.load()).queued.renders == 1
+    assert (await api.store.queue(MODEL).load()).queued.renders == 1
 
 
 async def test_a_renewed_token_does_not_make_another_body(api: Api) -> None:
@@ -64,7 +65,7 @@ async def test_a_renewed_token_does_not_make_another_body(api: Api) -> None:
 async def test_many_at_once_are_one(api: Api) -> None:
     answers = await asyncio.gather(*(post(api, body(), "k") for _ in range(20)))
     assert len({answer.json()["request_id"] for answer in answers}) == 1
-    assert (await api.store.queue.load()).queued.renders == 1
+    assert (await api.store.queue(MODEL).load()).queued.renders == 1
 
 
 async def test_each_tenant_has_keys_of_its_own(serve_api: ServeApi) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.client import body, pair
-from tests.fixtures.api import MODEL, Api
+from tests.fixtures.api import Api
+from tests.fixtures.specs import MODEL
 
 HIGH, LOW = pair()
 

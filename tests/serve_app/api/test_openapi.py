@@ -10,7 +10,8 @@ from serve_app.api.schemas import answers, bodies, errors, inspection, service
 from serve_app.api.schemas.bodies import Body, InferenceRequest
 from serve_app.models.card import load_card
 from tests.client import pair
-from tests.fixtures.api import MODEL, Api, Json
+from tests.fixtures.api import Api, Json
+from tests.fixtures.specs import MODEL
 
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [

@@ -1,6 +1,7 @@
 """What the service tells about itself."""
 
-from tests.fixtures.api import MODEL, Api, ServeApi, on_both_databases
+from tests.fixtures.api import Api, ServeApi, on_both_databases
+from tests.fixtures.specs import MODEL
 
 pytestmark = on_both_databases
 

@@ -18,7 +18,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE, queue_totals, renders
 from serve_app.spec import Priority
 from tests.fixtures.results import make_output
-from tests.fixtures.specs import make_spec
+from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import connect, queued
 
 LEASE_S = 30.0
@@ -29,7 +29,7 @@ def new_request(count: int = 1, *, pair: str = "a", costs: Sequence[float] = (),
     costs = tuple(costs) or (1.0,) * count
     values: dict[str, Any] = {
         "id": str(uuid4()),
-        "model": "wan22_14b_t2v",
+        "model": MODEL,
         "created_at": time(),
         "specs": tuple(make_spec(seed=index, pair=pair) for index in range(len(costs))),
         "costs": costs,
@@ -81,26 +81,28 @@ async def other_stores(url: str, count: int) -> AsyncIterator[list[JobStore]]:
             await store.close()
 
 
-Totals = dict[tuple[Line, int], Amount]
+Totals = dict[tuple[str, Line, int], Amount]
 
 
 def kept_totals(url: str) -> Totals:
-    """What the database keeps: by line and bucket, and for the whole line, what waits."""
+    """What the database keeps: by model, line and bucket, and for the whole line, what waits."""
     with connect(url) as connection:
         rows = connection.execute(select(queue_totals)).all()
     return {
-        (Line(row.tenant, Priority.of_rank(row.priority)), row.bucket): Amount(row.queued, row.cost_s) for row in rows
+        (row.model, Line(row.tenant, Priority.of_rank(row.priority)), row.bucket): Amount(row.queued, row.cost_s)
+        for row in rows
     }
 
 
 def counted_totals(url: str) -> Totals:
     """The same, counted anew."""
-    query = select(renders.c.id, renders.c.tenant, renders.c.priority, renders.c.cost_s)
+    query = select(renders.c.id, renders.c.model, renders.c.tenant, renders.c.priority, renders.c.cost_s)
     with connect(url) as connection:
         rows = connection.execute(query.where(renders.c.state == RenderState.QUEUED)).all()
     totals: Totals = {}
     for row in rows:
         line = Line(row.tenant, Priority.of_rank(row.priority))
         for bucket in (WHOLE_LINE, row.id // BUCKET):
-            totals[line, bucket] = totals.get((line, bucket), Amount()) + Amount(1, row.cost_s)
+            key = (row.model, line, bucket)
+            totals[key] = totals.get(key, Amount()) + Amount(1, row.cost_s)
     return totals

@@ -15,6 +15,7 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import renders
 from serve_app.spec import Priority
+from tests.fixtures.specs import MODEL
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import LEASE_S, counted_totals, kept_totals, new_request, other_stores, output
 
@@ -81,7 +82,7 @@ class Process:
             self.counted.append((claim.render_id, end))
 
     async def _expire(self) -> None:
-        await self._store.claims.expire_leases(MAX_ATTEMPTS)
+        await self._store.claims.expire_leases(MODEL, MAX_ATTEMPTS)
 
     async def _cancel(self) -> None:
         if self._ids:
@@ -112,10 +113,10 @@ async def test_whatever_many_processes_do_at_once_the_sums_stay_right(store: Job
     for request_id in set(ids):
         with suppress(RequestNotFound):
             await store.requests.cancel(request_id)
-    while await store.claims.expire_leases(MAX_ATTEMPTS):
+    while await store.claims.expire_leases(MODEL, MAX_ATTEMPTS):
         pass
     assert kept_totals(database_url) == {}
-    assert (await store.queue.load()).lines == {}
+    assert (await store.queue(MODEL).load()).lines == {}
 
 
 def assert_ends_are_kept(url: str, ends: dict[int, str]) -> None:

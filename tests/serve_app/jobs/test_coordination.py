@@ -2,10 +2,12 @@
 
 import asyncio
 
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.store import JobStore
+from tests.fixtures.specs import MODEL
 from tests.serve_app.jobs.helpers import other_stores
 
-ROLE = "dispatcher"
+ROLE = dispatcher_of(MODEL)
 
 
 async def test_of_many_candidates_one_holds_the_role_and_keeps_it(store: JobStore, database_url: str) -> None:
@@ -50,10 +52,10 @@ async def test_roles_are_held_apart(store: JobStore) -> None:
 
 
 async def test_the_load_knows_the_replicas_that_the_holder_told_of_last(store: JobStore) -> None:
-    assert (await store.queue.load()).replicas == 0
+    assert (await store.queue(MODEL).load()).replicas == 0
     leadership = store.leadership(ROLE)
     for replicas in (3, 5):
         await leadership.hold(60, replicas)
-        assert (await store.queue.load()).replicas == replicas
+        assert (await store.queue(MODEL).load()).replicas == replicas
     assert not await store.leadership(ROLE).hold(60, 100)
-    assert (await store.queue.load()).capacity == 5
+    assert (await store.queue(MODEL).load()).capacity == 5

@@ -13,7 +13,7 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE
 from serve_app.spec import Priority
-from tests.fixtures.specs import make_spec
+from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import queued
 from tests.serve_app.jobs.helpers import (
     LEASE_S,
@@ -39,9 +39,9 @@ def requests_of(waiting: list[Waiting]) -> list[tuple[Line, float]]:
 
 
 async def test_an_empty_queue_has_no_lines(store: JobStore) -> None:
-    load = await store.queue.load()
+    load = await store.queue(MODEL).load()
     assert (load.lines, load.running, load.queued) == ({}, Amount(), Amount())
-    assert await store.queue.oldest_wait_s() is None
+    assert await store.queue(MODEL).oldest_wait_s() is None
 
 
 async def test_what_waits_is_summed_by_line(store: JobStore) -> None:
@@ -49,7 +49,7 @@ async def test_what_waits_is_summed_by_line(store: JobStore) -> None:
     await submit_to(store, A, 4)
     await submit_to(store, A_HIGH, 8)
     await submit_to(store, B, 16, 32)
-    load = await store.queue.load()
+    load = await store.queue(MODEL).load()
     assert load.lines == {A: Amount(3, 7), A_HIGH: Amount(1, 8), B: Amount(2, 48)}
     assert load.of_tenant("a") == Amount(4, 15)
     assert load.queued == Amount(6, 63)
@@ -58,11 +58,11 @@ async def test_what_waits_is_summed_by_line(store: JobStore) -> None:
 async def test_of_what_runs_only_what_is_still_to_come_counts(store: JobStore) -> None:
     await submit_to(store, A, 8, 16)
     early, late = await claim_next(store), await claim_next(store)
-    assert (await store.queue.load()).running == Amount(2, 24)
+    assert (await store.queue(MODEL).load()).running == Amount(2, 24)
     await store.claims.renew(late, steps_done=3, lease_s=LEASE_S)  # of four
-    assert (await store.queue.load()).running == Amount(2, 12)
+    assert (await store.queue(MODEL).load()).running == Amount(2, 12)
     await store.claims.succeed(early, output(early))
-    load = await store.queue.load()
+    load = await store.queue(MODEL).load()
     assert (load.running, load.lines) == (Amount(1, 4), {})
 
 
@@ -87,7 +87,7 @@ async def test_the_sums_follow_every_change(
     await submit_to(store, A, 2, 2, 2, 2)
     claims = [await claim_next(store) for _ in range(3)]
     await change(store, claims[0])
-    load = await store.queue.load()
+    load = await store.queue(MODEL).load()
     assert (load.queued, load.running) == (Amount(waiting, 2 * waiting), Amount(running, 2 * running))
     assert kept_totals(database_url) == counted_totals(database_url)
 
@@ -99,7 +99,7 @@ async def test_a_line_that_has_emptied_leaves_no_row_behind(store: JobStore, dat
         claim = await claim_next(store)
         await store.claims.succeed(claim, output(claim))
     assert kept_totals(database_url) == {}
-    assert (await store.queue.load()).lines == {}
+    assert (await store.queue(MODEL).load()).lines == {}
 
 
 async def test_each_line_shows_its_oldest_renders(store: JobStore) -> None:
@@ -107,11 +107,11 @@ async def test_each_line_shows_its_oldest_renders(store: JobStore) -> None:
         await submit_to(store, A, cost_s)
         await submit_to(store, B, 10 * cost_s)
     await submit_to(store, A_HIGH, 100)
-    seen = await store.queue.candidates([A, A_HIGH, B], [], window=2)
+    seen = await store.queue(MODEL).candidates([A, A_HIGH, B], [], window=2)
     assert requests_of(seen) == [(A, 1), (B, 10), (A, 2), (B, 20), (A_HIGH, 100)]
-    assert requests_of(await store.queue.candidates([B], [], window=1)) == [(B, 10)]
-    assert await store.queue.candidates([], ["any"], window=5) == []
-    assert await store.queue.candidates([Line("nobody", Priority.LOW)], ["any"], window=5) == []
+    assert requests_of(await store.queue(MODEL).candidates([B], [], window=1)) == [(B, 10)]
+    assert await store.queue(MODEL).candidates([], ["any"], window=5) == []
+    assert await store.queue(MODEL).candidates([Line("nobody", Priority.LOW)], ["any"], window=5) == []
 
 
 async def test_each_pair_shows_its_oldest_render_of_each_line(store: JobStore) -> None:
@@ -120,14 +120,14 @@ async def test_each_pair_shows_its_oldest_render_of_each_line(store: JobStore) -
     for line, costs in ((A, (3, 4)), (B, (20, 30)), (A_HIGH, (200, 300))):
         await submit_to(store, line, *costs, pair="y")
     y = make_spec(pair="y").pair_key
-    seen = await store.queue.candidates([A, B], [y, "of-nobody"], window=1)
+    seen = await store.queue(MODEL).candidates([A, B], [y, "of-nobody"], window=1)
     assert requests_of(seen) == [(A, 1), (B, 10), (A, 3), (B, 20)]
     assert [render.pair_key for render in seen[2:]] == [y, y]
 
 
 async def test_a_render_that_is_oldest_of_its_line_and_of_its_pair_is_shown_once(store: JobStore) -> None:
     await submit_to(store, A, 1, 2)
-    seen = await store.queue.candidates([A], [make_spec(pair="a").pair_key], window=1)
+    seen = await store.queue(MODEL).candidates([A], [make_spec(pair="a").pair_key], window=1)
     assert requests_of(seen) == [(A, 1)]
 
 
@@ -143,7 +143,7 @@ async def test_the_place_in_a_line_longer_than_a_bucket_is_exact(store: JobStore
     await submit_to(store, A, *[64.0] * 3)
     await submit_to(store, B, 1000)
     record = await store.requests.get(await submit_to(store, A, *(float(2 ** (n % 8)) for n in range(BUCKET + 100))))
-    assert {bucket for line, bucket in kept_totals(database_url) if line == A} == {WHOLE_LINE, 0, 1}
+    assert {bucket for _, line, bucket in kept_totals(database_url) if line == A} == {WHOLE_LINE, 0, 1}
     assert kept_totals(database_url) == counted_totals(database_url)
     of_bucket_1 = next(n for n, render in enumerate(record.renders) if render.id >= BUCKET)
     places = (0, 1, of_bucket_1 - 1, of_bucket_1, of_bucket_1 + 1, len(record.renders) - 1)
@@ -166,10 +166,10 @@ async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: 
     now = new_request().created_at
     for tenant, age_s in (("a", 10), ("b", 1000), ("b", 5)):
         await store.requests.submit(new_request(tenant=tenant, created_at=now - age_s))
-    assert await store.queue.oldest_wait_s() == pytest.approx(1000, abs=5)
+    assert await store.queue(MODEL).oldest_wait_s() == pytest.approx(1000, abs=5)
     oldest = next(render for render in await queued(store) if render.created_at < now - 100)
     assert await store.claims.claim(oldest.render_id, "replica", LEASE_S)
-    assert await store.queue.oldest_wait_s() == pytest.approx(10, abs=5)
+    assert await store.queue(MODEL).oldest_wait_s() == pytest.approx(10, abs=5)
 
 
 @pytest.mark.slow
@@ -178,12 +178,12 @@ async def test_the_longest_wait_is_found_among_any_number_of_lines(store: JobSto
     # More than 500, which is the most SELECTs that SQLite takes in a UNION.
     waiting = [new_request(tenant=f"tenant{number}", created_at=now - number) for number in range(600)]
     await asyncio.gather(*map(store.requests.submit, waiting))
-    assert await store.queue.oldest_wait_s() == pytest.approx(599, abs=60)
+    assert await store.queue(MODEL).oldest_wait_s() == pytest.approx(599, abs=60)
 
 
 async def test_a_thousand_renders_of_one_request_are_canceled_together(store: JobStore, database_url: str) -> None:
     request_id = await submit(store, 1000)
-    assert (await store.queue.load()).queued == Amount(1000, 1000)
+    assert (await store.queue(MODEL).load()).queued == Amount(1000, 1000)
     record = await store.requests.cancel(request_id)
     assert {render.state for render in record.renders} == {RenderState.CANCELED}
     assert kept_totals(database_url) == {}

@@ -10,11 +10,13 @@ from sqlalchemy import text
 
 from serve_app.errors import AdmissionError, IdempotencyConflict, QueueFull, ServiceError, TenantQueueFull, WaitTooLong
 from serve_app.jobs.admission import Limits
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.load import Amount
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest
 from serve_app.jobs.requests import NO_LIMITS
 from serve_app.jobs.store import JobStore
 from serve_app.spec import Fit, InputImage
+from tests.fixtures.specs import MODEL
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import claim_next, counted_totals, kept_totals, new_request, other_stores, output
 
@@ -156,7 +158,7 @@ async def test_the_queue_takes_so_many_renders_and_no_more(store: JobStore) -> N
         await store.requests.submit(new_request(2, tenant="b"), limits)
     assert refused.value.details == {"queued": 2, "limit": 3, "retry_after_s": 1}
     await store.requests.submit(new_request(1, tenant="b"), limits)
-    assert (await store.queue.load()).queued == Amount(3, 3)
+    assert (await store.queue(MODEL).load()).queued == Amount(3, 3)
 
 
 async def test_many_processes_together_let_in_no_more_than_one(store: JobStore, database_url: str) -> None:
@@ -194,7 +196,7 @@ async def test_nobody_is_let_in_to_wait_too_long(store: JobStore) -> None:
     with pytest.raises(WaitTooLong) as refused:
         await store.requests.submit(new_request(), limits)
     assert refused.value.details == {"expected_wait_s": 150.0, "limit_s": 100, "retry_after_s": 50}
-    await store.leadership("dispatcher").hold(60, replicas=2)
+    await store.leadership(dispatcher_of(MODEL)).hold(60, replicas=2)
     await store.requests.submit(new_request(), limits)
 
 

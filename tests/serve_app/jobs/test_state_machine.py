@@ -29,7 +29,7 @@ from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import queue_totals, renders, request_tokens, requests
 from serve_app.spec import Priority
-from tests.fixtures.specs import make_spec
+from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import output
 
@@ -189,7 +189,7 @@ class Store(RuleBasedStateMachine):
         request_id = str(uuid4())
         new = NewRequest(
             id=request_id,
-            model="wan22_14b_t2v",
+            model=MODEL,
             created_at=time(),
             specs=tuple(make_spec(seed=seed) for seed in range(count)),
             costs=(1.5,) * count,
@@ -278,7 +278,7 @@ class Store(RuleBasedStateMachine):
             request_id: [r for r in request.renders if r.state is RenderState.PROCESSING and (silent or r.lapsed)]
             for request_id, request in self._model.requests.items()
         }
-        assert self._run(self._store.claims.expire_leases(MAX_ATTEMPTS)) == sum(map(len, lost.values()))
+        assert self._run(self._store.claims.expire_leases(MODEL, MAX_ATTEMPTS)) == sum(map(len, lost.values()))
         for request_id, renders_of_it in lost.items():
             self._model.requests[request_id].lose(renders_of_it)
 
@@ -323,7 +323,7 @@ class Store(RuleBasedStateMachine):
             (request.new.tenant, request.new.priority) for request, _ in self._model.of_state(RenderState.QUEUED)
         ]
         assert [waiting.line for waiting in self._run(queued(self._store))] == expected
-        load = self._run(self._store.queue.load())
+        load = self._run(self._store.queue(MODEL).load())
         assert load.queued.renders == len(expected)
         assert load.queued.cost_s == 1.5 * len(expected)
         assert load.running.renders == len(self._model.of_state(RenderState.PROCESSING))

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound, StoreUnavailable
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
-from tests.fixtures.specs import make_spec
+from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import connect, queued
 from tests.postgres_server import PostgresServer
 from tests.serve_app.jobs.helpers import LEASE_S, claim_next, other_stores, output, states, submit
@@ -129,7 +129,7 @@ async def test_cancel_leaves_a_finished_request_as_it_is(store: JobStore) -> Non
 async def test_an_expired_lease_gives_the_render_back_and_fences_its_holder_off(store: JobStore) -> None:
     request_id = await submit(store)
     zombie = await claim_next(store, lease_s=-1)
-    assert await store.claims.expire_leases(max_attempts=3) == 1
+    assert await store.claims.expire_leases(MODEL, max_attempts=3) == 1
     assert await states(store, request_id) == [RenderState.QUEUED]
     newer = await claim_next(store)
     assert (newer.attempt, zombie.attempt) == (2, 1)
@@ -146,7 +146,7 @@ async def test_an_expired_lease_gives_the_render_back_and_fences_its_holder_off(
 async def test_a_live_lease_is_left_alone(store: JobStore) -> None:
     await submit(store)
     await claim_next(store)
-    assert await store.claims.expire_leases(max_attempts=3) == 0
+    assert await store.claims.expire_leases(MODEL, max_attempts=3) == 0
 
 
 async def test_a_render_that_kills_its_replicas_fails_after_the_last_attempt(store: JobStore) -> None:
@@ -163,7 +163,7 @@ async def test_a_lost_render_that_was_canceled_is_not_tried_again(store: JobStor
     request_id = await submit(store)
     await claim_next(store, lease_s=-1)
     await store.requests.cancel(request_id)
-    await store.claims.expire_leases(max_attempts=3)
+    await store.claims.expire_leases(MODEL, max_attempts=3)
     assert (await store.requests.get(request_id)).state is RenderState.CANCELED
 
 
@@ -176,7 +176,7 @@ async def test_what_is_lost_together_with_the_render_that_fails_its_request_is_n
     claims = [await claim_next(store, lease_s=-1), await claim_next(store, lease_s=-1)]
     assert [claim.attempt for claim in claims] == [2, 1]
     if sweep == "expired":
-        assert await store.claims.expire_leases(max_attempts=2) == 2
+        assert await store.claims.expire_leases(MODEL, max_attempts=2) == 2
     else:
         assert all([await store.claims.release(claim, max_attempts=2) for claim in claims])
     assert await states(store, request_id) == [RenderState.FAILED, RenderState.CANCELED]
@@ -214,7 +214,7 @@ async def test_a_database_that_does_not_answer_is_said_so(tmp_path: Path) -> Non
     broken.write_bytes(b"this is no database" * 100)
     store = JobStore(f"sqlite:///{broken}")
     with pytest.raises(StoreUnavailable, match="did not answer"):
-        await store.queue.load()
+        await store.queue(MODEL).load()
     await store.close()
 
 
@@ -283,7 +283,7 @@ async def test_a_spec_that_cannot_be_read_uses_up_its_attempts(store: JobStore, 
     (render,) = await queued(store)
     with pytest.raises(ValidationError):
         await store.claims.claim(render.render_id, "replica", -1)
-    await store.claims.expire_leases(max_attempts=1)
+    await store.claims.expire_leases(MODEL, max_attempts=1)
     with connect(database_url) as connection:
         connection.execute(text("UPDATE renders SET spec = :spec"), {"spec": spec})
     assert await states(store, request_id) == [RenderState.FAILED]

@@ -14,26 +14,27 @@ depends_on = None
 # SQLite numbers rows by itself only where the primary key is a plain INTEGER.
 _ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-# `queue_totals` has one row for each line (bucket -1) and one for each bucket of 512 neighbouring render ids in it.
+# `queue_totals` has one row for each line of a model (bucket -1) and for each bucket of 512 neighbouring ids in it.
 # Lock order: every trigger locks the row of the line before the row of the bucket, so two transactions that change the
 # same line cannot deadlock on these rows.
 _ADD = """
-    INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s)
-    VALUES (NEW.tenant, NEW.priority, -1, 1, NEW.cost_s)
-    ON CONFLICT (tenant, priority, bucket)
+    INSERT INTO queue_totals (model, tenant, priority, bucket, queued, cost_s)
+    VALUES (NEW.model, NEW.tenant, NEW.priority, -1, 1, NEW.cost_s)
+    ON CONFLICT (model, tenant, priority, bucket)
     DO UPDATE SET queued = queue_totals.queued + 1, cost_s = queue_totals.cost_s + NEW.cost_s;
-    INSERT INTO queue_totals (tenant, priority, bucket, queued, cost_s)
-    VALUES (NEW.tenant, NEW.priority, NEW.id / 512, 1, NEW.cost_s)
-    ON CONFLICT (tenant, priority, bucket)
+    INSERT INTO queue_totals (model, tenant, priority, bucket, queued, cost_s)
+    VALUES (NEW.model, NEW.tenant, NEW.priority, NEW.id / 512, 1, NEW.cost_s)
+    ON CONFLICT (model, tenant, priority, bucket)
     DO UPDATE SET queued = queue_totals.queued + 1, cost_s = queue_totals.cost_s + NEW.cost_s;
 """
 _SUBTRACT = """
     UPDATE queue_totals SET queued = queued - 1, cost_s = cost_s - OLD.cost_s
-    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = -1;
+    WHERE model = OLD.model AND tenant = OLD.tenant AND priority = OLD.priority AND bucket = -1;
     UPDATE queue_totals SET queued = queued - 1, cost_s = cost_s - OLD.cost_s
-    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket = OLD.id / 512;
+    WHERE model = OLD.model AND tenant = OLD.tenant AND priority = OLD.priority AND bucket = OLD.id / 512;
     DELETE FROM queue_totals
-    WHERE tenant = OLD.tenant AND priority = OLD.priority AND bucket IN (-1, OLD.id / 512) AND queued = 0;
+    WHERE model = OLD.model AND tenant = OLD.tenant AND priority = OLD.priority AND bucket IN (-1, OLD.id / 512)
+    AND queued = 0;
 """
 _TRIGGERS = {  # name: event, condition, statements
     "renders_queued_by_insert": ("INSERT", "NEW.state = 'queued'", _ADD),
@@ -93,6 +94,7 @@ def _create_renders() -> None:
         sa.Column("output", sa.Text),
         sa.Column("error_code", sa.String(64)),
         sa.Column("error_message", sa.Text),
+        sa.Column("model", sa.String(64), nullable=False),
         sa.Column("tenant", sa.String(64), nullable=False, server_default="default"),
         sa.Column("priority", sa.Integer, nullable=False, server_default=sa.text("1")),
         sa.Column("cost_s", sa.Double, nullable=False, server_default=sa.text("0")),
@@ -101,8 +103,8 @@ def _create_renders() -> None:
     )
     op.create_index("renders_of_request", "renders", ["request_id", "index"], unique=True)
     line = ("tenant", "priority", "id")
-    _partial_index("renders_of_line", "renders", "state = 'queued'", *line, "pair_key", "created_at", "cost_s")
-    _partial_index("renders_of_pair", "renders", "state = 'queued'", "pair_key", *line)
+    _partial_index("renders_of_line", "renders", "state = 'queued'", "model", *line, "pair_key", "created_at", "cost_s")
+    _partial_index("renders_of_pair", "renders", "state = 'queued'", "model", "pair_key", *line)
     _partial_index("renders_leased", "renders", "state = 'processing'", "lease_expires_at")
 
 
@@ -114,6 +116,7 @@ def _partial_index(name: str, table: str, condition: str, *columns: str, unique:
 def _create_queue_totals() -> None:
     op.create_table(
         "queue_totals",
+        sa.Column("model", sa.String(64), primary_key=True),
         sa.Column("tenant", sa.String(64), primary_key=True),
         sa.Column("priority", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -134,7 +137,7 @@ def _create_queue_totals() -> None:
 def _create_leaders() -> None:
     op.create_table(
         "leaders",
-        sa.Column("role", sa.String(32), primary_key=True),
+        sa.Column("role", sa.String(128), primary_key=True),
         sa.Column("holder", sa.String(64), nullable=False),
         sa.Column("expires_at", sa.Double, nullable=False),
         sa.Column("replicas", sa.Integer, nullable=False),
