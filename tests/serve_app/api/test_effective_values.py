@@ -15,6 +15,7 @@ HIGH, _ = pair()
 async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitted: dict[str, None]) -> None:
     (spec,) = await api.specs({"model": MODEL, "loras": [HIGH], "prompts": [{"prompt": "a fox", **omitted}]})
     assert spec.model_dump(mode="json", exclude={"loras"}) == {
+        "model": MODEL,
         "recipe": "reference",
         "sampler": "unipc",
         "shift": None,
@@ -25,6 +26,7 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
         "prompt": "a fox",
         "trigger_word": None,
         "negative_prompt": "",
+        "image": None,
         "width": 1024,
         "height": 1024,
         "num_frames": 41,
