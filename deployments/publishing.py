@@ -130,6 +130,7 @@ def render_metadata(claim: Claim, made_with: MadeWith, timings: Timings) -> Rend
         sampler=made_with.sampler,
         shift=made_with.shift,
         boundary_step=made_with.boundary_step,
+        acceleration=made_with.acceleration,
         sampler_assumed=spec.sampler_assumed,
         sample_steps=spec.sample_steps,
         guidance_scale=spec.guidance_scale,

@@ -13,7 +13,7 @@ from typing import Self
 
 from serve_app.models.card import ModelCard
 from serve_app.settings import Profile
-from serve_app.spec import Recipe, RenderSpec
+from serve_app.spec import Recipe, RenderSpec, Speed
 
 _SIZE_STEP = 1.05  # sizes whose token counts differ by less than this share what was measured
 
@@ -25,12 +25,13 @@ class CostKey:
     recipe: Recipe
     guided: bool  # with guidance, a step runs the expert twice
     size_class: int  # logarithm of the token count
+    speed: Speed = Speed.EXACT
 
     @classmethod
     def of(cls, spec: RenderSpec, card: ModelCard) -> Self:
         """Return the key of a render of that model."""
         tokens = card.token_count(width=spec.width, height=spec.height, num_frames=spec.num_frames)
-        return cls(spec.recipe, spec.guidance_scale > 1, round(math.log(tokens, _SIZE_STEP)))
+        return cls(spec.recipe, spec.guidance_scale > 1, round(math.log(tokens, _SIZE_STEP)), spec.speed)
 
     @property
     def tokens(self) -> float:
@@ -88,11 +89,12 @@ class CostModel:
 
 
 def most_similar(key: CostKey, known: Iterable[CostKey]) -> CostKey | None:
-    """Return the nearest in size, of the same recipe and guidance if possible; None where nothing is known."""
+    """Return the nearest in size, of the same speed, recipe and guidance if possible; None where nothing is known."""
 
-    def distance(other: CostKey) -> tuple[bool, bool, int, int]:
+    def distance(other: CostKey) -> tuple[bool, bool, bool, int, int]:
         return (
             other.guided is not key.guided,
+            other.speed is not key.speed,
             other.recipe is not key.recipe,
             abs(other.size_class - key.size_class),
             other.size_class,

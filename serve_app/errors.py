@@ -133,6 +133,10 @@ class ControlImageNotSupported(RequestError):
     """A control image was sent to a model that takes none."""
 
 
+class SpeedNotAllowed(RequestError):
+    """The request names a speed profile that this server does not allow."""
+
+
 class PromptFlagRefused(RequestError):
     """A flag at the end of a trainer's sample prompt is unknown, wrong, or contradicts a field."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.spec import Expert, Recipe, Sampler
+from serve_app.spec import Expert, Recipe, Sampler, Speed
 
 
 class _Value(BaseModel):
@@ -48,6 +48,22 @@ class ResidentLora(_Value):
     memory: Literal["gpu", "host"] = Field(description="Where it is kept.")
 
 
+class Attention(StrEnum):
+    """The kernel that computes attention."""
+
+    NATIVE = "native"  # what PyTorch chooses
+    CUDNN = "cudnn"
+    FLASH_3 = "flash_attention_3"  # Hopper cards, with the extra `hopper`
+
+
+class Acceleration(_Value):
+    """How a speed profile was carried out on its device."""
+
+    speed: Speed = Field(Speed.EXACT, description="`exact`: the recipe's own numerics; `fast`: rounded otherwise.")
+    attention: Attention = Field(Attention.NATIVE, description="The kernel that computed attention.")
+    compiled: bool = Field(False, description="Whether the transformer's blocks were compiled.")
+
+
 class Runtime(_Value):
     """What the render ran on."""
 
@@ -66,6 +82,7 @@ class MadeWith(_Value):
     sampler: Sampler
     shift: float = Field(description="Flow shift in effect.")
     boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
+    acceleration: Acceleration = Acceleration()
     loras: tuple[AppliedLora, ...]
     runtime: Runtime
     warnings: tuple[str, ...] = Field((), description="What showed only while it was made.")
@@ -96,6 +113,7 @@ class RenderMetadata(_Value):
     sampler: Sampler = Field(description="The scheduler in effect.")
     shift: float = Field(description="Flow shift in effect.")
     boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
+    acceleration: Acceleration = Field(description="The speed profile, and what carried it out.")
     sampler_assumed: bool = Field(description="Whether no metadata told which sampler the previews had.")
     sample_steps: int = Field(description="Denoising steps.")
     guidance_scale: float = Field(description="Classifier-free guidance.")

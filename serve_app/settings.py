@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from serve_app.errors import ConfigurationInvalid
+from serve_app.spec import Speed
 
 STATE_DIRECTORY = Path("var")
 DEFAULT_MODEL = "wan22_14b_t2v"
@@ -102,6 +103,9 @@ class Settings(BaseModel):
     base_url: str = ""  # of links in answers; empty: the address that the client called
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     offload: OffloadMode = OffloadMode.AUTO
+    # Speed profiles: what a request gets that names none, and which a request may name.
+    speed: Speed = Speed.EXACT
+    speeds: tuple[Speed, ...] = tuple(Speed)
     max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
     # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
     lora_hosts: tuple[str, ...] = ("*",)
@@ -178,6 +182,12 @@ class Settings(BaseModel):
     def _beats_within_the_lease(self) -> Self:
         if self.heartbeat_s > self.lease_s / 3:
             raise ValueError("heartbeat_s must be at most a third of lease_s, or one late beat loses the lease")
+        return self
+
+    @model_validator(mode="after")
+    def _allows_its_own_speed(self) -> Self:
+        if self.speed not in self.speeds:
+            raise ValueError(f"speed: '{self.speed.value}' is not among speeds, which requests may name; add it there")
         return self
 
     @field_validator("lora_root", "lora_cache_dir", mode="after")

@@ -37,6 +37,13 @@ class Sampler(StrEnum):
     EULER = "euler"  # Euler flow matching
 
 
+class Speed(StrEnum):
+    """What a render may trade for time. The weights and the steps are the same in each."""
+
+    EXACT = "exact"  # the recipe's own numerics
+    FAST = "fast"  # the best kernels of the GPU, compiled blocks, merged LoRAs: rounds otherwise
+
+
 class Priority(StrEnum):
     """How urgent a request is, beside the other requests of its tenant."""
 
@@ -126,6 +133,7 @@ class RenderSpec(_Frozen):
 
     model: str  # the id of its card
     recipe: Recipe
+    speed: Speed = Speed.EXACT
     sampler: Sampler = Sampler.UNIPC
     shift: float | None = None
     sampler_assumed: bool = False  # no metadata told which scheduler the previews had

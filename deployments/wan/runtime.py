@@ -24,9 +24,11 @@ from deployments.wan.memory.offload import free_memory, out_of_memory, place, si
 from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
+from deployments.wan.speed import Accelerator
 from serve_app.loras.files import LoraOnDisk
 from serve_app.models.card import ModelCard
-from serve_app.results import MadeWith, PipelineSeconds, Runtime
+from serve_app.results import Acceleration, MadeWith, PipelineSeconds, Runtime
+from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec
 
 logger = logging.getLogger("ray.serve")
@@ -63,6 +65,7 @@ class WanRuntime:
             without_hooks=lambda: without_hooks(pipe, self._plan.offload, device),
         )
         self._prompts = PromptEmbeddings(pipe, device)
+        self._accelerator = Accelerator((getattr(pipe, COMPONENTS[side]) for side in card.experts), device)
         self._sampler = VideoSampler(pipe, device, card)
 
     @classmethod
@@ -155,23 +158,25 @@ class WanRuntime:
             watch.lap("lora")
             embeddings = self._prompts.arguments(spec)
             watch.lap("text")
-            sampled = self._sampler.sample(spec, embeddings, on_step, watch)
+            with self._accelerator.running(spec.speed, hooked=self._layers_are_hooked) as acceleration:
+                sampled = self._sampler.sample(spec, embeddings, on_step, watch)
         except BaseException as error:
             self._recover(error)
             raise
         return Rendered(
             frames=sampled.frames,
-            made_with=self._made_with(spec, sampled),
+            made_with=self._made_with(spec, sampled, acceleration),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
         )
 
-    def _made_with(self, spec: RenderSpec, sampled: Sampled) -> MadeWith:
+    def _made_with(self, spec: RenderSpec, sampled: Sampled, acceleration: Acceleration) -> MadeWith:
         return MadeWith(
             recipe=spec.recipe,
             sampler=spec.sampler,
             shift=sampled.shift,
             boundary_step=sampled.boundary_step,
+            acceleration=acceleration,
             loras=self._loras.applied,
             runtime=self.runtime,
             warnings=(*self._loras.warnings, *self._prompts.warnings(spec)),
@@ -209,6 +214,10 @@ class WanRuntime:
     def _empty_cache(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+    @property
+    def _layers_are_hooked(self) -> bool:
+        return self._plan.offload is OffloadMode.SEQUENTIAL
 
     @property
     def _device_name(self) -> str:

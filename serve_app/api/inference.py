@@ -21,7 +21,7 @@ from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
 from serve_app.api.schemas.errors import Responses, refusal
-from serve_app.errors import ControlImageNotSupported, ModelNotFound, PromptFlagRefused
+from serve_app.errors import ControlImageNotSupported, ModelNotFound, PromptFlagRefused, SpeedNotAllowed
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Idempotency, NewRequest
@@ -29,7 +29,8 @@ from serve_app.jobs.states import RenderState
 from serve_app.loras.warnings import of_file, of_pair
 from serve_app.models.card import ModelCard
 from serve_app.models.limits import RANDOM_SEED
-from serve_app.spec import LoraFile, Recipe, RenderSpec
+from serve_app.settings import Settings
+from serve_app.spec import LoraFile, Recipe, RenderSpec, Speed
 
 _REFUSALS: Responses = {
     **refusal(400, "The model, a LoRA file or a header stands against the request."),
@@ -95,6 +96,7 @@ class _Shared:
     body: InferenceRequest
     card: ModelCard
     recipe: RecipeChoice
+    speed: Speed
     loras: tuple[LoraFile, ...]
     warnings: tuple[str, ...]
 
@@ -110,6 +112,7 @@ async def _accept(
     """
     card = services.plan.card
     _check_model(body, card)
+    speed = _allowed_speed(body, services.plan.settings)
     combined = await check_loras(body, services)
     _check_control_images(body.prompts, card)
     chosen = await choose_loras(body, combined, services)
@@ -117,6 +120,7 @@ async def _accept(
         body=body,
         card=card,
         recipe=choose_recipe(body.recipe, chosen, card),
+        speed=speed,
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
         warnings=tuple(_warnings(chosen)),
     )
@@ -159,6 +163,17 @@ def _check_model(body: InferenceRequest, card: ModelCard) -> None:
         )
 
 
+def _allowed_speed(body: InferenceRequest, settings: Settings) -> Speed:
+    speed = settings.speed if body.speed is None else body.speed
+    if speed not in settings.speeds:
+        allowed = [each.value for each in settings.speeds]
+        raise SpeedNotAllowed(
+            f"speed '{speed.value}' is not allowed on this server; use {' or '.join(allowed)}, or leave it out",
+            {"field": "speed", "allowed": allowed},
+        )
+    return speed
+
+
 def _check_control_images(prompts: Sequence[PromptItem], card: ModelCard) -> None:
     for index, prompt in enumerate(prompts):
         if fields := prompt.control_images():
@@ -176,6 +191,7 @@ def _spec(item: PromptItem, index: int, shared: _Shared) -> RenderSpec:
     return RenderSpec(
         model=card.id,
         recipe=recipe.recipe,
+        speed=shared.speed,
         sampler=recipe.sampler,
         shift=recipe.shift,
         sampler_assumed=recipe.assumed,

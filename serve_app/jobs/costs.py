@@ -8,7 +8,7 @@ from sqlalchemy import Connection, case, select
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Upsert
 from serve_app.jobs.tables import render_costs
-from serve_app.spec import Recipe
+from serve_app.spec import Recipe, Speed
 
 _LONG_MEMORY = 10  # renders; the weight of older ones fades, so the average follows a change of hardware
 
@@ -26,7 +26,7 @@ def read_costs(connection: Connection, deployment: str) -> Mapping[CostKey, Meas
     """Return the averages of that deployment."""
     found = connection.execute(select(render_costs).where(render_costs.c.deployment == deployment))
     return {
-        CostKey(Recipe(row.recipe), row.guided, row.size_class): MeasuredCost(row.step_s, row.other_s)
+        CostKey(Recipe(row.recipe), row.guided, row.size_class, Speed(row.speed)): MeasuredCost(row.step_s, row.other_s)
         for row in found.all()
     }
 
@@ -38,6 +38,7 @@ def add_cost(connection: Connection, insert: Upsert, measurement: Measurement) -
     row = insert.values(
         deployment=measurement.deployment,
         recipe=key.recipe.value,
+        speed=key.speed.value,
         guided=key.guided,
         size_class=key.size_class,
         step_s=cost.step_s,
@@ -46,7 +47,7 @@ def add_cost(connection: Connection, insert: Upsert, measurement: Measurement) -
     )
     connection.execute(
         row.on_conflict_do_update(
-            index_elements=["deployment", "recipe", "guided", "size_class"],
+            index_elements=["deployment", "recipe", "speed", "guided", "size_class"],
             set_={
                 "step_s": now.step_s + (cost.step_s - now.step_s) * weight,
                 "other_s": now.other_s + (cost.other_s - now.other_s) * weight,

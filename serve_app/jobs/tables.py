@@ -141,6 +141,7 @@ render_costs = Table(
     metadata,
     Column("deployment", String(128), primary_key=True),
     Column("recipe", String(16), primary_key=True),
+    Column("speed", String(16), primary_key=True),
     Column("guided", Boolean, primary_key=True),
     Column("size_class", Integer, primary_key=True, autoincrement=False),
     Column("step_s", Double, nullable=False),

@@ -40,6 +40,26 @@ def merge(pristine: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
     return merged
 
 
+def merge_fused(pristine: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
+    """Return what `merge` returns, but in the dtype of `pristine`, which makes a switch several times as fast.
+
+    A plain LoRA takes one fused product, W + c * (up @ down): the factors are cast to that dtype, and the kernel adds in
+    float32 and rounds once. What is not plain LoRA is merged as `merge` does it.
+    """
+    if not all(isinstance(part.change, LowRank) and part.change.magnitude is None for part in parts):
+        return merge(pristine, parts).to(pristine.dtype)
+    merged = pristine.flatten(1)
+    for part in parts:
+        if isinstance(part.change, LowRank):
+            up, down = (
+                part.tensors[key].to(pristine.device, non_blocking=True).to(pristine.dtype).flatten(1)
+                for key in (part.change.up, part.change.down)
+            )
+            factor = part.multiplier * scale(part.change, part.tensors)
+            merged = torch.addmm(merged, up, down, alpha=factor)
+    return merged.reshape(pristine.shape)
+
+
 def _added(base: torch.Tensor, part: Part) -> torch.Tensor:
     """Return what `part` adds, in a new tensor that the caller may write to."""
     match part.change:

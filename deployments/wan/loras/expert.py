@@ -1,10 +1,11 @@
 """State machine of one expert's LoRAs: an exact transition from any state to any other.
 
-A LoRA acts as an adapter (PEFT, beside the weights) where the recipe and its changes allow it, else merged.
+A LoRA acts as an adapter (PEFT, beside the weights) where its manner and its changes allow it, else merged.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -15,6 +16,14 @@ from deployments.wan.loras.weights import ExpertWeights
 from serve_app.loras.warnings import without_effect
 from serve_app.results import Application
 from serve_app.spec import Expert, LoraFile
+
+
+class Manner(Enum):
+    """How the LoRAs of an expert act."""
+
+    ADAPTED = auto()  # as adapters where they can express every LoRA that acts, else merged
+    MERGED = auto()  # always in the weights, which keep their dtypes
+    WHOLE = auto()  # always in the weights, all in the compute dtype, also what diffusers keeps in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +40,15 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an expert is. Its weights and adapters depend on this alone, not on the states before.
+    """What an expert is. Its weights and adapters depend on this alone, not on the states before."""
 
-    `whole`: all of it in the compute dtype, also what diffusers keeps in float32.
-    """
-
-    whole: bool = False
+    manner: Manner = Manner.ADAPTED
     uses: tuple[Use, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Return whether all weights are in the compute dtype."""
+        return self.manner is Manner.WHOLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +80,13 @@ class ExpertLoras:
         """Return the LoRAs of the state, in their order."""
         return self._state.uses if self._state else ()
 
-    def without_tensors(self, files: Sequence[LoraFile], *, strict: bool, whole: bool) -> Target | None:
+    def without_tensors(self, files: Sequence[LoraFile], *, strict: bool, manner: Manner) -> Target | None:
         """Return the target for these LoRAs if it takes no tensors to get there: nothing changes, or only multipliers.
 
         None otherwise. A merged LoRA needs its tensors for another multiplier, and so does one that starts or stops
         acting (multiplier 0).
         """
-        if self._state is None or whole != self._state.whole:
+        if self._state is None or manner is not self._state.manner:
             return None
         wanted = [(LoraKey(file.content, strict), file.multiplier) for file in files]
         now = [(use.key, use.multiplier) for use in self._state.uses]
@@ -87,12 +98,12 @@ class ExpertLoras:
             return None
         uses = zip(self._state.uses, wanted, strict=True)
         rescaled = (replace(use, multiplier=factor) for use, (_, factor) in uses)
-        return Target(State(whole, tuple(rescaled)))
+        return Target(State(manner, tuple(rescaled)))
 
-    def target(self, files: Sequence[LoraFile], loras: Sequence[LoadedLora], *, whole: bool) -> Target:
+    def target(self, files: Sequence[LoraFile], loras: Sequence[LoadedLora], *, manner: Manner) -> Target:
         """Return the target for these LoRAs; `loras` are those of `files`. Nothing changes yet.
 
-        All act as adapters where `whole` is false and adapters can express every LoRA that acts; else all are merged.
+        Under ADAPTED all act as adapters where adapters can express every LoRA that acts; else all are merged.
 
         Raises:
             LoraNotLoaded: a change does not fit the expert.
@@ -101,7 +112,7 @@ class ExpertLoras:
             self._check_fit(file, lora)
         acting = [lora for file, lora in zip(files, loras, strict=True) if file.multiplier]
         plain = all(adapters.takes(lora.contents.changes_for(self._side), self._weights.linear) for lora in acting)
-        applied = Application.ADAPTER if plain and not whole else Application.MERGED
+        applied = Application.ADAPTER if plain and manner is Manner.ADAPTED else Application.MERGED
         uses = tuple(
             Use(
                 key=lora.key,
@@ -113,7 +124,7 @@ class ExpertLoras:
             )
             for file, lora in zip(files, loras, strict=True)
         )
-        return Target(State(whole, uses), tuple(loras))
+        return Target(State(manner, uses), tuple(loras))
 
     def _check_fit(self, file: LoraFile, lora: LoadedLora) -> None:
         changes, shapes = lora.contents.changes_for(self._side), self._weights.shapes
@@ -139,7 +150,8 @@ class ExpertLoras:
             else:
                 self._forms = []
                 adapters.remove_all(self._expert)
-                self._weights.become(self._merges(target), whole=target.state.whole)
+                fused = target.state.manner is Manner.MERGED
+                self._weights.become(self._merges(target), whole=target.state.whole, fused=fused)
                 self._fill(adapters.add, target, names)
                 self._forms = self._forms_of(target)
         scales = {
@@ -156,7 +168,7 @@ class ExpertLoras:
         applications = [use.application for use in target.state.uses]
         return (
             before is not None
-            and before.whole == target.state.whole
+            and before.manner is target.state.manner
             and Application.ADAPTER in applications
             and applications == [use.application for use in before.uses]
             and self._forms == self._forms_of(target)

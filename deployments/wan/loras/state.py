@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from deployments.wan.loras.expert import ExpertLoras, Target, Use
+from deployments.wan.loras.expert import ExpertLoras, Manner, Target, Use
 from deployments.wan.loras.pristine import Pristine
 from deployments.wan.loras.resident import LoadedLora, ResidentLoras
 from deployments.wan.loras.weights import ExpertWeights
@@ -25,7 +25,7 @@ from deployments.wan.memory.planner import MemoryPlan, originals_off_gpu
 from serve_app.loras.files import LoraOnDisk
 from serve_app.results import AppliedLora
 from serve_app.settings import PristineMode
-from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, pair_key
+from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Speed, pair_key
 
 
 class LoraState:
@@ -123,14 +123,14 @@ class LoraState:
         return tuple(lora for lora in spec.loras if self._known(lora.expert, spec) is None)
 
     def _known(self, side: Expert, spec: RenderSpec) -> Target | None:
-        return self._experts[side].without_tensors(spec.loras_for(side), strict=spec.strict, whole=_is_whole(spec))
+        return self._experts[side].without_tensors(spec.loras_for(side), strict=spec.strict, manner=_manner(spec))
 
     def _target(self, side: Expert, spec: RenderSpec, loaded: Mapping[str, LoadedLora]) -> Target:
         known = self._known(side, spec)
         if known is not None:
             return known
         files = spec.loras_for(side)
-        return self._experts[side].target(files, [loaded[file.content] for file in files], whole=_is_whole(spec))
+        return self._experts[side].target(files, [loaded[file.content] for file in files], manner=_manner(spec))
 
     def _change(self, changes: Mapping[Expert, Target]) -> None:
         with self._without_hooks():
@@ -144,9 +144,11 @@ class LoraState:
                 raise
 
 
-def _is_whole(spec: RenderSpec) -> bool:
-    """Return whether all weights are in the compute dtype, also those that diffusers keeps in float32."""
-    return spec.recipe is Recipe.PREVIEW
+def _manner(spec: RenderSpec) -> Manner:
+    """Return how LoRAs act in this render: the recipe says it, and a fast render runs no adapters."""
+    if spec.recipe is Recipe.PREVIEW:
+        return Manner.WHOLE
+    return Manner.ADAPTED if spec.speed is Speed.EXACT else Manner.MERGED
 
 
 def _applied(file: LoraFile, use: Use) -> AppliedLora:

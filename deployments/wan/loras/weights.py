@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from deployments.wan.loras.deltas import Part, Shape, merge
+from deployments.wan.loras.deltas import Part, Shape, merge, merge_fused
 from deployments.wan.loras.pristine import Pristine
 
 Merges = Mapping[str, Sequence[Part]]  # by parameter
@@ -37,11 +37,11 @@ class ExpertWeights:
             if value.is_floating_point() and value.dtype is not dtype
         }
 
-    def become(self, merges: Merges, *, whole: bool) -> None:
+    def become(self, merges: Merges, *, whole: bool, fused: bool = False) -> None:
         """Set every tensor to its original with `merges` added; a tensor without a merge becomes its original.
 
         `whole`: everything in the compute dtype, also what diffusers keeps in float32. A merge then starts from the
-        original in that dtype.
+        original in that dtype. `fused`: merge in the dtype of the weights, see `merge_fused`.
 
         The expert must have no adapters and no hooks. After an error, call it again with the values that are wanted.
 
@@ -61,7 +61,8 @@ class ExpertWeights:
             dtype = self._dtype if whole else self._finer.get(name, self._dtype)
             original = self._before_change(name, tensors[name])
             start = original.to(self._compute, non_blocking=True).to(dtype)
-            _write(tensors[name], merge(start, parts).to(dtype))
+            merged = merge_fused(start, parts) if fused else merge(start, parts)
+            _write(tensors[name], merged.to(dtype))
 
     def _before_change(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return the original of a tensor, and mark the tensor as changed from now on."""

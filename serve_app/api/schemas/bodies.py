@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from serve_app.models import limits
-from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler
+from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler, Speed
 
 CONTROL_IMAGES = ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3")
 
@@ -139,6 +139,13 @@ class InferenceRequest(Body):
         description=(
             "Whose frames the video must equal: `reference`, the reference server's, or `preview`, those of AI "
             "Toolkit's previews during training."
+        ),
+    )
+    speed: Speed | None = Field(
+        None,
+        description=(
+            "`exact`: the recipe's own numerics; `fast`: the same weights and steps with faster kernels, which round "
+            "otherwise. The server's default when omitted; the server may allow only some."
         ),
     )
     priority: Priority = Field(

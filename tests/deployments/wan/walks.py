@@ -4,13 +4,13 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from serve_app.spec import PAIR, Recipe, RenderSpec
+from serve_app.spec import PAIR, Recipe, RenderSpec, Speed
 from tests.deployments.wan.conftest import lora_file, make_spec
 
 
 def next_spec(choice: random.Random, files: Mapping[str, Path], last: RenderSpec) -> RenderSpec:
-    """Anything made of `files`, or the last with other multipliers, in another order or under another recipe."""
-    match choice.randrange(6):
+    """Return anything made of `files`, or the last with other multipliers, order, recipe or speed."""
+    match choice.randrange(7):
         case 0:
             loras = tuple(
                 lora.model_copy(update={"multiplier": choice.choice([0.0, 0.25, 1.0])}) for lora in last.loras
@@ -20,6 +20,8 @@ def next_spec(choice: random.Random, files: Mapping[str, Path], last: RenderSpec
             return last.model_copy(update={"loras": last.loras[::-1]})
         case 2:
             return last.model_copy(update={"recipe": choice.choice(list(Recipe))})
+        case 3:
+            return last.model_copy(update={"speed": choice.choice(list(Speed))})
         case _:
             return _any_spec(choice, files)
 
@@ -31,4 +33,4 @@ def _any_spec(choice: random.Random, files: Mapping[str, Path]) -> RenderSpec:
         for _ in range(choice.choice([0, 1, 1, 1, 2]))
     ]
     choice.shuffle(loras)
-    return make_spec(*loras, recipe=choice.choice(list(Recipe)))
+    return make_spec(*loras, recipe=choice.choice(list(Recipe)), speed=choice.choice(list(Speed)))

@@ -149,6 +149,7 @@ def _create_render_costs() -> None:
         "render_costs",
         sa.Column("deployment", sa.String(128), primary_key=True),
         sa.Column("recipe", sa.String(16), primary_key=True),
+        sa.Column("speed", sa.String(16), primary_key=True),
         sa.Column("guided", sa.Boolean, primary_key=True),
         sa.Column("size_class", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("step_s", sa.Double, nullable=False),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from serve_app.spec import PAIR, Expert, Recipe
+from serve_app.spec import PAIR, Expert, Recipe, Speed
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.experts import Experts, Weights, same
 from tests.loras.layouts import LAYOUTS, Written, write
@@ -32,10 +32,10 @@ def bf16(tiny_experts: Path) -> Experts:
     return Experts(tiny_experts, torch.bfloat16)
 
 
-def _apply(experts: Experts, written: Written, recipe: Recipe) -> list[str]:
+def _apply(experts: Experts, written: Written, recipe: Recipe, speed: Speed = Speed.EXACT) -> list[str]:
     """How each side was applied."""
     loras = [lora_file(side, written.path, _MULTIPLIER) for side in PAIR]
-    experts.apply(make_spec(*loras, recipe=recipe))
+    experts.apply(make_spec(*loras, recipe=recipe, speed=speed))
     return [lora.application for lora in experts.state.applied]
 
 
@@ -109,6 +109,15 @@ def test_the_reference_recipe_has_adapters_where_they_can_be_exact(
         for side in PAIR:
             assert same(experts.weights(side), experts.loaded[side])
             _check_effect(experts, side, _expected(experts.loaded[side], written, side), tolerance)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_fast_render_has_every_layout_merged(fp32: Experts, bf16: Experts, tmp_path: Path, name: str) -> None:
+    written = write(name, tmp_path, seed=5, dtype="BF16")
+    for experts in (fp32, bf16):
+        assert set(_apply(experts, written, Recipe.REFERENCE, Speed.FAST)) == {"merged"}
+        for side in PAIR:
+            _check_merged(experts, written, side, experts.loaded[side])
 
 
 def _check_effect(experts: Experts, side: Expert, expected: dict[str, F64], tolerance: float) -> None:
