@@ -232,4 +232,5 @@ def _options(plan: ServicePlan) -> PipelineOptions:
         device="cpu" if plan.profile is Profile.CPU else "cuda",
         pristine=settings.pristine,
         lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
+        compile_cache=settings.compile_cache_dir,
     )

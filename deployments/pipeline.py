@@ -10,6 +10,7 @@ A Generator uses it so:
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Protocol, Self
 
@@ -40,6 +41,7 @@ class PipelineOptions:
     device: str  # "cpu" or "cuda"
     pristine: PristineMode  # where weights that LoRAs change are kept as they were
     lora_memory_bytes: int  # host memory for LoRAs that stay ready
+    compile_cache: Path  # directory of compiled kernels; replicas may share it
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ class Settings(BaseModel):
     # Speed profiles: what a request gets that names none, and which a request may name.
     speed: Speed = Speed.EXACT
     speeds: tuple[Speed, ...] = tuple(Speed)
+    compile_cache_dir: Path = STATE_DIRECTORY / "compile-cache"  # what `fast` compiled; replicas may share it
     max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
     # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
     lora_hosts: tuple[str, ...] = ("*",)
@@ -190,7 +191,7 @@ class Settings(BaseModel):
             raise ValueError(f"speed: '{self.speed.value}' is not among speeds, which requests may name; add it there")
         return self
 
-    @field_validator("lora_root", "lora_cache_dir", mode="after")
+    @field_validator("lora_root", "lora_cache_dir", "compile_cache_dir", mode="after")
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.absolute()

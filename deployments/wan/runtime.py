@@ -24,7 +24,7 @@ from deployments.wan.memory.offload import free_memory, out_of_memory, place, si
 from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
-from deployments.wan.speed import Accelerator
+from deployments.wan.speed import Accelerator, keep_compiled_in
 from serve_app.loras.files import LoraOnDisk
 from serve_app.models.card import ModelCard
 from serve_app.results import Acceleration, MadeWith, PipelineSeconds, Runtime
@@ -83,6 +83,7 @@ class WanRuntime:
         dtype = compute_dtype(options.dtype, device)
         if device.type == "cpu":
             settle_cpu()
+        keep_compiled_in(options.compile_cache)
         pipe = load_pipeline(options, dtype)
         plan = make_plan(
             offload=options.offload,

@@ -10,9 +10,11 @@ blocks run eagerly. Figures for every choice here are in docs/performance.md.
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,6 +95,15 @@ class Accelerator:
                 if isinstance(module, WanAttention):
                     # Not `set_attention_backend`: that also changes a global of diffusers, which never goes back.
                     module.processor._attention_backend = backend
+
+
+def keep_compiled_in(directory: Path) -> None:
+    """Have this process keep, and look for, what torch.compile makes in `directory`, unless its environment says where.
+
+    PyTorch reads the variables when it compiles for the first time.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(directory / "triton"))
 
 
 def best_attention(device: torch.device) -> Attention:

@@ -6,8 +6,8 @@
 The expert has the sizes of Wan A14B (with `--device cpu`, tiny ones) and random weights, so these are times and not
 pictures. A denoising step with guidance is two passes. The ceiling is a plain matrix product in the compute dtype,
 measured in the same run; `share` is a pass's FLOP/s of it. `drift` is the relative L2 distance of a pass's output from
-that of the first way. `switch` and `scale` are seconds to go to another resident LoRA, and to another multiplier, on this
-expert. Prints a table and, last, one line of JSON.
+that of the first way. `switch` and `scale` are seconds to go to another resident LoRA, and to another multiplier, on
+this expert. Prints a table and, last, one line of JSON.
 """
 
 import argparse

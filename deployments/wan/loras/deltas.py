@@ -43,8 +43,8 @@ def merge(pristine: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
 def merge_fused(pristine: torch.Tensor, parts: Sequence[Part]) -> torch.Tensor:
     """Return what `merge` returns, but in the dtype of `pristine`, which makes a switch several times as fast.
 
-    A plain LoRA takes one fused product, W + c * (up @ down): the factors are cast to that dtype, and the kernel adds in
-    float32 and rounds once. What is not plain LoRA is merged as `merge` does it.
+    A plain LoRA takes one fused product, W + c * (up @ down): the factors are cast to that dtype, and the kernel adds
+    in float32 and rounds once. What is not plain LoRA is merged as `merge` does it.
     """
     if not all(isinstance(part.change, LowRank) and part.change.magnitude is None for part in parts):
         return merge(pristine, parts).to(pristine.dtype)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ def options_for(checkpoint: DemoCheckpoint, **changes: Any) -> PipelineOptions:
         device="cpu",
         pristine=PristineMode.AUTO,
         lora_memory_bytes=2**30,
+        compile_cache=Path(tempfile.gettempdir(), "compile-cache"),
     )
     return dataclasses.replace(options, **changes)
 
