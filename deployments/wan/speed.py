@@ -72,7 +72,8 @@ class Accelerator:
         self._use(attention)
         stance = torch.compiler.set_stance("default" if compiled else "force_eager")
         # Else a first video that is square is compiled for square videos only.
-        with stance, shape_config.patch(use_duck_shape=False):
+        any_shape = shape_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]  # torch adds it at import
+        with stance, any_shape:
             yield Acceleration(speed=speed, attention=attention, compiled=compiled)
 
     @property

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -110,11 +111,9 @@ class Bench:
             inputs = self._inputs(size)
             self._reset_peak()
             with accelerator.running(way.speed, hooked=not way.compiled):
-                first = self._timed(lambda inputs=inputs: self._forward(inputs))
+                first = self._timed(partial(self._forward, inputs))
                 output = self._forward(inputs)
-                taken = statistics.median(
-                    self._timed(lambda inputs=inputs: self._forward(inputs)) for _ in range(self.repeat)
-                )
+                taken = statistics.median(self._timed(partial(self._forward, inputs)) for _ in range(self.repeat))
             base = self.reference.setdefault(size, output.float())
             drift = ((output.float() - base).norm() / base.norm()).item()
             flops = self.architecture.forward_flops(tokens_of(size))
@@ -125,8 +124,8 @@ class Bench:
         one, other, scaled = specs
         for spec in (one, other):  # reads the files, and copies originals
             self._apply(state, spec)
-        switch = [self._timed(lambda spec=spec: self._apply(state, spec)) for spec in [one, other] * self.repeat]
-        scale = [self._timed(lambda spec=spec: self._apply(state, spec)) for spec in [scaled, other] * self.repeat]
+        switch = [self._timed(partial(self._apply, state, spec)) for spec in [one, other] * self.repeat]
+        scale = [self._timed(partial(self._apply, state, spec)) for spec in [scaled, other] * self.repeat]
         return statistics.median(switch), statistics.median(scale)
 
     def _apply(self, state: LoraState, spec: RenderSpec) -> None:

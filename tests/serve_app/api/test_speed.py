@@ -30,7 +30,7 @@ async def test_an_unknown_speed_is_refused_with_those_there_are(api: Api) -> Non
 
 async def test_a_speed_that_the_server_does_not_allow_is_refused_by_name(tmp_path: Path) -> None:
     async with api_over(tmp_path, f"sqlite:///{tmp_path}/jobs.db", speeds=["exact"]) as api:
-        response = await api.submit(body(speed="fast"))
+        response = await api.post(body(speed="fast"))
         assert response.status_code == 400
         assert response.json()["detail"]["error"]["code"] == "SPEED_NOT_ALLOWED"
         assert "use exact" in response.text
