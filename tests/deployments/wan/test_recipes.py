@@ -93,6 +93,7 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
         "sampler": "euler",
         "shift": 5.0,
         "boundary_step": 1,
+        "acceleration": {"speed": "exact", "attention": "native", "compiled": False},
         "loras": [
             {
                 "transformer": "low",
