@@ -13,13 +13,22 @@
     │   ├── LoraInvalid
     │   ├── ControlImageNotSupported
     │   ├── PromptFlagRefused
-    │   └── HeaderInvalid
+    │   ├── PromptTooLong
+    │   ├── HeaderInvalid
+    │   └── BodyDamaged
     ├── NotFoundError           the thing named in the URL does not exist (404)
+    │   ├── PathNotFound
     │   ├── RequestNotFound
     │   └── OutputNotFound
+    ├── MethodNotAllowed        the path has no such method (405)
     ├── ConflictError           the request stands against something that exists (409)
     │   ├── IdempotencyConflict
     │   └── RequestNotEnded
+    ├── BodyTooLarge            the request's body is longer than the service reads (413)
+    ├── UnsupportedBody         the request's body is in a form that the service does not read (415)
+    │   ├── MediaTypeNotSupported
+    │   └── EncodingNotSupported
+    ├── RangeNotSatisfiable     the range lies beyond the end of the file (416)
     ├── AdmissionError          the queue takes no more just now (429)
     │   ├── QueueFull
     │   ├── TenantQueueFull
@@ -52,6 +61,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from serve_app.echo import MESSAGE_LENGTH, bounded, cut
+
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -80,8 +91,9 @@ class ServiceError(Exception):
         return dict(self.args[1])
 
     def body(self) -> dict[str, Any]:
-        """Return the error in the reference server's form, to be placed under `detail`."""
-        return {"error": {"code": self.code, "message": self.message, "details": self.details}}
+        """Return the error in the reference server's form, for the key `detail`; long texts and lists are cut."""
+        message = cut(self.message, MESSAGE_LENGTH)
+        return {"error": {"code": self.code, "message": message, "details": bounded(self.details)}}
 
     def __str__(self) -> str:
         return self.message
@@ -141,8 +153,16 @@ class PromptFlagRefused(RequestError):
     """A flag at the end of a trainer's sample prompt is unknown, wrong, or contradicts a field."""
 
 
+class PromptTooLong(RequestError):
+    """A prompt is longer than is read, once its trigger word stands in it."""
+
+
 class HeaderInvalid(RequestError):
     """A header has a form that is not accepted."""
+
+
+class BodyDamaged(RequestError):
+    """The body is compressed, and cannot be decompressed."""
 
 
 class NotFoundError(ServiceError):
@@ -151,12 +171,48 @@ class NotFoundError(ServiceError):
     status = 404
 
 
+class PathNotFound(NotFoundError):
+    """The service has nothing at that path."""
+
+
 class RequestNotFound(NotFoundError):
     """No request with that id."""
 
 
 class OutputNotFound(NotFoundError):
     """The request has no output at that index (yet)."""
+
+
+class MethodNotAllowed(ServiceError):
+    """The path is there, and has no such method; the header Allow lists those that it has."""
+
+    status = 405
+
+
+class BodyTooLarge(ServiceError):
+    """The body, as sent or once decompressed, is longer than the service reads; nothing beyond that was read."""
+
+    status = 413
+
+
+class UnsupportedBody(ServiceError):
+    """The body is in a form that the service does not read."""
+
+    status = 415
+
+
+class MediaTypeNotSupported(UnsupportedBody):
+    """The Content-Type is not that of JSON."""
+
+
+class EncodingNotSupported(UnsupportedBody):
+    """The body is not UTF-8, or is compressed in another way than with gzip."""
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The range lies beyond the end of the file."""
+
+    status = 416
 
 
 class ConflictError(ServiceError):

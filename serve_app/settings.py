@@ -80,6 +80,8 @@ class Settings(BaseModel):
     TUNABLE: ClassVar[frozenset[str]] = frozenset(
         {
             "base_url",
+            "allowed_hosts",
+            "max_body_bytes",
             "render_timeout_s",
             "max_attempts",
             "tenant_weights",
@@ -101,6 +103,10 @@ class Settings(BaseModel):
     output_url: str = f"{STATE_DIRECTORY}/outputs"
     database_url: str = f"sqlite:///{STATE_DIRECTORY}/jobs.db"
     base_url: str = ""  # of links in answers; empty: the address that the client called
+    # Hosts that may be named in links where base_url is empty: patterns with *. Silent: names that only this network
+    # has; see api/links.py.
+    allowed_hosts: tuple[str, ...] | None = None
+    max_body_bytes: int = Field(4 * 1024**2, ge=1024)  # of a request, as sent and once decompressed
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     offload: OffloadMode = OffloadMode.AUTO
     # Speed profiles: what a request gets that names none, and which a request may name.

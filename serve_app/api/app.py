@@ -1,4 +1,4 @@
-"""The FastAPI application: its routers, and how errors become responses.
+"""The FastAPI application: its routers, and what surrounds them.
 
 The Ingress serves it, and tests call it in their own process:
 
@@ -7,17 +7,14 @@ The Ingress serves it, and tests call it in their own process:
 
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
 from serve_app.api import inference, loras, requests, service
+from serve_app.api.access_log import AccessLog
 from serve_app.api.dependencies import Services
+from serve_app.api.methods import answer_all_methods
 from serve_app.api.openapi import DocumentedApi
-from serve_app.errors import AdmissionError, LoraSourceUnavailable, ServiceError, StoreUnavailable
-
-_RETRY_AFTER_S = 5  # where the error does not say itself
-_TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
+from serve_app.api.refusals import add_refusals
 
 _DESCRIPTION = """\
 Videos from **LoRAs trained with AI Toolkit for %s**.
@@ -38,26 +35,10 @@ def create_app(services: Services) -> FastAPI:
         description=_DESCRIPTION % card.title,
     )
     app.state.services = services
-    for room in (inference, requests, loras, service):
-        app.include_router(room.router)
-    app.exception_handler(ServiceError)(_service_error)
-    app.exception_handler(RequestValidationError)(_validation_error)
+    routers = [room.router for room in (inference, requests, loras, service)]
+    for router in routers:
+        app.include_router(router)
+    answer_all_methods(app, [route for router in routers for route in router.routes])
+    app.add_middleware(AccessLog)
+    add_refusals(app)
     return app
-
-
-async def _service_error(_request: Request, error: ServiceError) -> JSONResponse:
-    retry_after_s = _retry_after_s(error)
-    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-    return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
-
-
-def _retry_after_s(error: ServiceError) -> int | None:
-    if isinstance(error, AdmissionError):
-        return error.retry_after_s
-    return _RETRY_AFTER_S if isinstance(error, _TEMPORARY) else None
-
-
-async def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
-    """Return FastAPI's own 422 body without the input, which may hold a token."""
-    detail = [{"loc": item["loc"], "msg": item["msg"], "type": item["type"]} for item in error.errors()]
-    return JSONResponse({"detail": detail}, status_code=422)

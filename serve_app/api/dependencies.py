@@ -13,6 +13,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Header, Request
 
+from serve_app.api.access_log import entry_of
 from serve_app.api.forecast import Forecaster
 from serve_app.errors import HeaderInvalid
 from serve_app.jobs.admission import Limits
@@ -49,6 +50,11 @@ class Services:
     forecaster: Forecaster
 
     @property
+    def max_body_bytes(self) -> int:
+        """Return how much of a request's body is read."""
+        return self.plan.settings.max_body_bytes
+
+    @property
     def limits(self) -> Limits:
         """Return the limits of the queue, as the args set them."""
         settings = self.plan.settings
@@ -69,6 +75,7 @@ ServicesDep = Annotated[Services, Depends(_services)]
 
 
 async def _sender(
+    request: Request,
     services: ServicesDep,
     x_tenant: Annotated[
         str | None,
@@ -86,7 +93,9 @@ async def _sender(
     Raises:
         HeaderInvalid: the header counts, and has a value that it cannot have.
     """
-    return sender_of(x_tenant, trusted=services.plan.settings.trust_tenant_header)
+    sender = sender_of(x_tenant, trusted=services.plan.settings.trust_tenant_header)
+    entry_of(request.scope).tenant = sender.tenant
+    return sender
 
 
 SenderDep = Annotated[Sender, Depends(_sender)]
@@ -115,11 +124,3 @@ async def _idempotency_key(
 
 
 IdempotencyKeyDep = Annotated[str | None, Depends(_idempotency_key)]
-
-
-async def _public_root(request: Request, services: ServicesDep) -> str:
-    """Return what comes before a path in links: the arg `base_url`, else the address that the client called."""
-    return services.plan.settings.base_url or str(request.base_url).rstrip("/")
-
-
-PublicRootDep = Annotated[str, Depends(_public_root)]

@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from time import time
 from uuid import uuid4
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
-from serve_app.api.dependencies import IdempotencyKeyDep, PublicRootDep, SenderDep, Services, ServicesDep
+from serve_app.api.access_log import entry_of
+from serve_app.api.dependencies import IdempotencyKeyDep, SenderDep, Services, ServicesDep
+from serve_app.api.json_body import JsonRoute
+from serve_app.api.links import PublicRootDep
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
 from serve_app.api.prompt_flags import placed, read_flags, unplaced
 from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
-from serve_app.api.schemas.errors import Responses, refusal
+from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
 from serve_app.errors import ControlImageNotSupported, ModelNotFound, PromptFlagRefused, SpeedNotAllowed
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
@@ -34,17 +37,19 @@ from serve_app.spec import LoraFile, Recipe, RenderSpec, Speed
 
 _REFUSALS: Responses = {
     **refusal(400, "The model, a LoRA file or a header stands against the request."),
+    **UNREADABLE_BODY,
     **refusal(409, "The Idempotency-Key was used with another body."),
     **refusal(429, "The queue takes no more just now; Retry-After says when it will."),
     **refusal(503, "The job store or a LoRA's server does not answer; nothing was accepted."),
 }
 
-router = APIRouter(tags=["inference"])
+router = APIRouter(tags=["inference"], route_class=JsonRoute)
 
 
 @router.post("/v1/inference", responses=_REFUSALS)
 async def submit(
     body: InferenceRequest,
+    request: Request,
     response: Response,
     *,
     services: ServicesDep,
@@ -61,6 +66,7 @@ async def submit(
         durable = await services.store.requests.submit(new, services.limits)
         if not durable.replayed:
             services.observers.accepted(new)
+    entry_of(request.scope).request_id = durable.request_id
     if not durable.replayed:
         services.announcer.queued()
         return _answer(durable, RenderState.QUEUED, root)
@@ -199,7 +205,7 @@ def _spec(item: PromptItem, index: int, shared: _Shared) -> RenderSpec:
         strict=shared.body.strict,
         warnings=(*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe)),
         loras=shared.loras if multiplier is None else _scaled(shared, multiplier, index),
-        prompt=placed(prompt.prompt, trigger_word, recipe.recipe),
+        prompt=placed(prompt.prompt, trigger_word, recipe.recipe, index),
         trigger_word=trigger_word or None,
         negative_prompt=prompt.neg or "",
         width=card.snap(_or(prompt.width, defaults.width), recipe.recipe),

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from serve_app.api.dependencies import Services, ServicesDep
+from serve_app.api.json_body import JsonRoute
 from serve_app.api.schemas.bodies import LoraItem
-from serve_app.api.schemas.errors import ErrorBody
+from serve_app.api.schemas.errors import UNREADABLE_BODY, ErrorBody, refusal
 from serve_app.api.schemas.inspection import InspectedFile, Inspection, InspectionRequest
+from serve_app.echo import cut
 from serve_app.errors import ServiceError
 from serve_app.loras.report import warnings_of_pair
 from serve_app.loras.resolver import InspectedLora
@@ -16,10 +18,10 @@ from serve_app.loras.sources import shown
 from serve_app.loras.warnings import of_pair
 from serve_app.spec import PAIR, Expert
 
-router = APIRouter(tags=["loras"])
+router = APIRouter(tags=["loras"], route_class=JsonRoute)
 
 
-@router.post("/v1/loras/inspect")
+@router.post("/v1/loras/inspect", responses=refusal(400, "The body is damaged.") | UNREADABLE_BODY)
 async def inspect_loras(body: InspectionRequest, services: ServicesDep) -> Inspection:
     """Return what LoRA files hold, their likely expert, the recipe that shows them as their previews did, warnings.
 
@@ -42,8 +44,8 @@ async def _inspect(item: LoraItem, body: InspectionRequest, services: Services) 
 def _file(item: LoraItem, result: InspectedLora | ServiceError) -> InspectedFile:
     if isinstance(result, InspectedLora):
         return InspectedFile(path=result.reference, transformer=item.transformer, report=result.report)
-    error = ErrorBody(code=result.code, message=result.message, details=result.details)
-    return InspectedFile(path=shown(item.path), transformer=item.transformer, error=error)
+    error = ErrorBody.model_validate(result.body()["error"])
+    return InspectedFile(path=cut(shown(item.path)), transformer=item.transformer, error=error)
 
 
 def _warnings(found: Sequence[InspectedLora]) -> list[str]:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from serve_app.api.schemas.bodies import CONTROL_IMAGES
 from serve_app.models.card import ModelCard
+from serve_app.models.limits import SEED
 from serve_app.spec import Recipe, Sampler
 
 _LORA_EXAMPLE = "my_lora_job/my_{}.safetensors"
@@ -69,6 +70,8 @@ def _with_model(document: dict[str, Any], card: ModelCard) -> dict[str, Any]:
         for field, note in notes.items():
             described = schemas[schema]["properties"][field]
             described["description"] = f"{described['description']} {note}"
+    # FastAPI writes limits as floats, of which 2^64 - 1 is none.
+    schemas["PromptItem"]["properties"]["seed"]["anyOf"][0] |= {"minimum": SEED.least, "maximum": SEED.most}
     schemas["InferenceRequest"]["examples"] = [request_example(card)]
     return document
 

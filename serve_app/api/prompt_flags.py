@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from serve_app.api.schemas.bodies import Multiplier, PromptItem
-from serve_app.errors import PromptFlagRefused
+from serve_app.errors import PromptFlagRefused, PromptTooLong
+from serve_app.models import limits
 from serve_app.spec import Recipe
 
 _FLAG = re.compile(r"(?<!\S)--([A-Za-z]\w*)(?!\S)")
@@ -70,10 +71,23 @@ def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None
     return prompt.model_copy(update=values), multiplier
 
 
-def placed(prompt: str, trigger_word: str | None, recipe: Recipe) -> str:
-    """Replace the placeholders of a prompt by the trigger word; an empty or absent one leaves the text alone."""
-    for placeholder in _PLACEHOLDERS[recipe] if trigger_word else ():
-        prompt = prompt.replace(placeholder, trigger_word or "")
+def placed(prompt: str, trigger_word: str | None, recipe: Recipe, index: int) -> str:
+    """Replace the placeholders of a prompt by the trigger word; an empty or absent one leaves the text alone.
+
+    Raises:
+        PromptTooLong: the text would grow beyond what a prompt may have. `index` is the prompt's in the error.
+    """
+    if not trigger_word:
+        return prompt
+    for placeholder in _PLACEHOLDERS[recipe]:
+        length = len(prompt) + prompt.count(placeholder) * (len(trigger_word) - len(placeholder))
+        if length > limits.PROMPT_LENGTH:
+            raise PromptTooLong(
+                f"prompts[{index}] would have {length} characters with its trigger word in place; at most "
+                f"{limits.PROMPT_LENGTH} are read",
+                {"prompt_index": index, "length": length, "most": limits.PROMPT_LENGTH},
+            )
+        prompt = prompt.replace(placeholder, trigger_word)
     return prompt
 
 

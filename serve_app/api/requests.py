@@ -4,14 +4,18 @@ An id that another tenant owns is answered exactly as one that was never given o
 """
 
 import asyncio
+import re
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
 from fastapi.responses import FileResponse, RedirectResponse
+from pydantic import BeforeValidator
+from pydantic_core import PydanticKnownError
 
-from serve_app.api.dependencies import PublicRootDep, SenderDep, Services, ServicesDep
+from serve_app.api.dependencies import SenderDep, Services, ServicesDep
 from serve_app.api.forecast import Forecast, forecast
+from serve_app.api.links import PublicRootDep
 from serve_app.api.schemas.answers import (
     API_STATUS,
     Deleted,
@@ -36,7 +40,17 @@ _LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right af
 router = APIRouter(tags=["requests"])
 
 RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
-Index = Annotated[int, Path(description="Index of the prompt in the request, from 0.")]
+_INDEX = re.compile(r"-?[1-9][0-9]{0,3999}|0")  # no longer: Python reads no number of more than 4,300 digits
+
+
+def _index(text: str) -> int:
+    """Read an index in the one spelling that links have; `+0` is none."""
+    if not _INDEX.fullmatch(text):
+        raise PydanticKnownError("int_parsing")
+    return int(text)
+
+
+Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the prompt in the request, from 0.")]
 
 
 @router.get("/v1/requests/{request_id}/status", responses=NO_SUCH_REQUEST | WRONG_HEADER)
@@ -86,7 +100,6 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
         **WRONG_HEADER,
     },
 )
-@router.head("/v1/requests/{request_id}/outputs/{index}", include_in_schema=False)
 async def output(request_id: RequestId, index: Index, services: ServicesDep, sender: SenderDep) -> Response:
     """Return the video of one prompt; ranges are supported."""
     record = await services.store.requests.get(_known_form(request_id), owner=sender.owner)

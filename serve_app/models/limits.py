@@ -1,4 +1,4 @@
-"""Limits of a request's values: the reference server's, which has the same ones for every model.
+"""Limits of a request's values: of numbers the reference server's, the same ones for every model; of texts ours.
 
 They bound what the API accepts at all. What one model does with an accepted value (snapping a size, rounding a frame
 count) stands in its card.
@@ -24,3 +24,11 @@ PROMPTS = Limits(1, 1000)
 RANDOM_SEED = -1  # as a seed: draw one
 SEED = Limits(RANDOM_SEED, 2**64 - 1)  # torch.Generator.manual_seed takes 64 bits
 MOST_SHIFT = 100  # ours: the reference has no flow shift; above 0
+
+# Ours, of texts in characters and of lists in items: what is longer serves nobody, and costs everyone.
+PROMPT_LENGTH = 10_000  # Wan reads 512 tokens, of at most 16 characters each in UMT5's vocabulary
+TRIGGER_LENGTH = 1_000
+PATH_LENGTH = 4_096  # PATH_MAX of Linux; presigned addresses have some 2,000
+TOKEN_LENGTH = 4_096
+NAME_LENGTH = 255  # of a model
+LORAS = 16

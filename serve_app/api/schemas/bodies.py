@@ -1,16 +1,26 @@
 """Request bodies: names and limits are the reference server's; fields that it ignores are refused here."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
+from serve_app.api.schemas.scalars import WHOLE, Flag, Number
+from serve_app.echo import ITEMS
 from serve_app.models import limits
 from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler, Speed
 
 CONTROL_IMAGES = ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3")
 
-Multiplier = Annotated[float, Field(ge=limits.MULTIPLIER.least, le=limits.MULTIPLIER.most, allow_inf_nan=False)]
+Multiplier = Annotated[Number, Field(ge=limits.MULTIPLIER.least, le=limits.MULTIPLIER.most, allow_inf_nan=False)]
+
+Pixels = Annotated[int, Field(ge=limits.SIZE.least, le=limits.SIZE.most), WHOLE]
+Seed = Annotated[int, Field(ge=limits.SEED.least, le=limits.SEED.most), WHOLE]
+Steps = Annotated[int, Field(ge=limits.SAMPLE_STEPS.least, le=limits.SAMPLE_STEPS.most), WHOLE]
+Frames = Annotated[int, Field(ge=limits.NUM_FRAMES.least, le=limits.NUM_FRAMES.most), WHOLE]
+FramesPerSecond = Annotated[int, Field(ge=limits.FPS.least, le=limits.FPS.most), WHOLE]
+TriggerWord = Annotated[str, Field(max_length=limits.TRIGGER_LENGTH)]
 
 
 def _printable(token: SecretStr) -> SecretStr:
@@ -20,7 +30,7 @@ def _printable(token: SecretStr) -> SecretStr:
     return token
 
 
-Token = Annotated[SecretStr, AfterValidator(_printable)]
+Token = Annotated[SecretStr, Field(max_length=limits.TOKEN_LENGTH), AfterValidator(_printable)]
 
 
 class Body(BaseModel):
@@ -29,6 +39,15 @@ class Body(BaseModel):
     # A limit on length, even of 0, has pydantic look into each text: an unpaired surrogate, which JSON can spell and
     # UTF-8 cannot, is then refused by its field's name instead of failing wherever the text is written.
     model_config = ConfigDict(extra="forbid", str_min_length=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        """Refuse an object of a hundred thousand fields in one piece: a problem for each takes a second to write."""
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + ITEMS:
+            counts = {"found": len(value), "known": len(cls.model_fields)}
+            raise PydanticCustomError("too_many_fields", "Input has {found} fields; it can have {known}", counts)
+        return value
 
 
 class Side(StrEnum):
@@ -42,6 +61,7 @@ class LoraItem(Body):
     """One LoRA file and the expert it is for."""
 
     path: str = Field(
+        max_length=limits.PATH_LENGTH,
         description=(
             "The .safetensors file: a path inside the server's `lora_root`, `https://...`, "
             "`hf://org/repo/file[@revision]`, `s3://bucket/key`, `gs://...` or `az://...`."
@@ -65,31 +85,27 @@ class LoraItem(Body):
 class PromptItem(Body):
     """One video to render. What is omitted takes the model's default; see `GET /v1/models`."""
 
-    prompt: str = Field(description="What to show. `[trigger]` is replaced by the trigger word.")
-    trigger_word: str | None = Field(None, description="Replaces `[trigger]` in this prompt; overrides the request's.")
-    width: int | None = Field(None, ge=limits.SIZE.least, le=limits.SIZE.most, description="Pixels.")
-    height: int | None = Field(None, ge=limits.SIZE.least, le=limits.SIZE.most, description="Pixels.")
-    seed: int | None = Field(
-        None,
-        ge=limits.SEED.least,
-        le=limits.SEED.most,
-        description="-1 draws a random one; the result tells which.",
+    prompt: str = Field(
+        max_length=limits.PROMPT_LENGTH,
+        description="What to show. `[trigger]` is replaced by the trigger word; the limit holds after that too.",
     )
-    sample_steps: int | None = Field(
-        None, ge=limits.SAMPLE_STEPS.least, le=limits.SAMPLE_STEPS.most, description="Denoising steps."
+    trigger_word: TriggerWord | None = Field(
+        None, description="Replaces `[trigger]` in this prompt; overrides the request's."
     )
-    guidance_scale: float | None = Field(
+    width: Pixels | None = Field(None, description="Pixels.")
+    height: Pixels | None = Field(None, description="Pixels.")
+    seed: Seed | None = Field(None, description="-1 draws a random one; the result tells which.")
+    sample_steps: Steps | None = Field(None, description="Denoising steps.")
+    guidance_scale: Number | None = Field(
         None,
         ge=limits.GUIDANCE_SCALE.least,
         le=limits.GUIDANCE_SCALE.most,
         allow_inf_nan=False,
         description="Classifier-free guidance; 1.0 = none.",
     )
-    neg: str | None = Field(None, description="Negative prompt; empty when omitted.")
-    num_frames: int | None = Field(
-        None, ge=limits.NUM_FRAMES.least, le=limits.NUM_FRAMES.most, description="Frames of the video."
-    )
-    fps: int | None = Field(None, ge=limits.FPS.least, le=limits.FPS.most, description="Frames per second of the file.")
+    neg: str | None = Field(None, max_length=limits.PROMPT_LENGTH, description="Negative prompt; empty when omitted.")
+    num_frames: Frames | None = Field(None, description="Frames of the video.")
+    fps: FramesPerSecond | None = Field(None, description="Frames per second of the file.")
     sampler: Sampler | None = Field(
         None,
         description=(
@@ -97,7 +113,7 @@ class PromptItem(Body):
             "takes unipc, `preview` what AI Toolkit's previews used when the LoRA was trained."
         ),
     )
-    shift: float | None = Field(
+    shift: Number | None = Field(
         None,
         gt=0,
         le=limits.MOST_SHIFT,
@@ -121,12 +137,12 @@ class PromptItem(Body):
 class InferenceRequest(Body):
     """Body of `POST /v1/inference`."""
 
-    model: str = Field(description="Model id, as listed by `GET /v1/models`.")
-    loras: list[LoraItem] = Field(description=("The LoRA files."))
+    model: str = Field(max_length=limits.NAME_LENGTH, description="Model id, as listed by `GET /v1/models`.")
+    loras: list[LoraItem] = Field(max_length=limits.LORAS, description=("The LoRA files."))
     prompts: list[PromptItem] = Field(
         min_length=limits.PROMPTS.least, max_length=limits.PROMPTS.most, description="One video each."
     )
-    trigger_word: str | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
+    trigger_word: TriggerWord | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
     hf_token: Token | None = Field(
         None,
         description=(
@@ -155,7 +171,7 @@ class InferenceRequest(Body):
             "others."
         ),
     )
-    strict: bool = Field(
+    strict: Flag = Field(
         True,
         description=(
             "Refuse a LoRA file with tensors that this model has no place for. `false` leaves them out, and the result "

@@ -4,9 +4,9 @@ from pydantic import BaseModel, Field
 
 from serve_app.api.schemas.bodies import Body, LoraItem, Side, Token
 from serve_app.api.schemas.errors import ErrorBody
+from serve_app.api.schemas.scalars import Flag
 from serve_app.loras.report import FileReport
-
-_MOST_FILES = 16
+from serve_app.models import limits
 
 
 class InspectionRequest(Body):
@@ -14,11 +14,11 @@ class InspectionRequest(Body):
 
     loras: list[LoraItem] = Field(
         min_length=1,
-        max_length=_MOST_FILES,
+        max_length=limits.LORAS,
         description="The files, written as in a request for videos; `network_multiplier` plays no part.",
     )
     hf_token: Token | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
-    norms: bool = Field(
+    norms: Flag = Field(
         False,
         description="Also how strongly each layer is changed. Reads the whole file; only for files in `lora_root`.",
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from serve_app.models.limits import PROMPT_LENGTH
 from tests.client import body, pair
 from tests.fixtures.api import Api
 
@@ -102,7 +103,7 @@ async def test_text_that_is_not_unicode_is_refused_by_the_name_of_its_field(
 
 @pytest.mark.parametrize(
     "text",
-    ["狐狸 🦊", "a\0b", "", "e\u0301", "x" * 100_000],
+    ["狐狸 🦊", "a\0b", "", "e\u0301", "x" * PROMPT_LENGTH],
     ids=["emoji", "nul", "empty", "combining", "long"],
 )
 async def test_any_unicode_text_is_a_prompt(api: Api, text: str) -> None:

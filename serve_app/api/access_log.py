@@ -1,0 +1,88 @@
+"""Access log (audit trail): one line for each request that may change something, with who, what, which id, verdict.
+
+    POST /v1/inference from 10.0.0.7 (team-a): b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11, 200
+    POST /v1/inference from 10.0.0.7 (team-a): -, 400 LORA_NOT_FOUND
+    DELETE /v1/requests/{request_id} from 10.0.0.7 (team-a): b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11, 409 REQUEST_NOT_ENDED
+
+No line holds anything of a body or a query, where prompts, tokens and signatures are.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.echo import cut
+
+logger = logging.getLogger("ray.serve")
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_KEY = "wan_lora.entry"
+_LONGEST = 80  # of a value that a client chose
+_UNKNOWN = "-"
+_FAILED = 500
+
+
+@dataclass(slots=True)
+class Entry:
+    """What the line of a request will say, as far as it is known."""
+
+    tenant: str = _UNKNOWN
+    request_id: str = _UNKNOWN
+    code: str = ""  # of the error
+    status: int = _FAILED
+
+
+def entry_of(scope: Scope) -> Entry:
+    """Return the entry of the request with that scope, to be completed."""
+    state = scope.setdefault("state", {})
+    entry: Entry = state.setdefault(_KEY, Entry())
+    return entry
+
+
+class AccessLog:
+    """ASGI middleware that writes the line when the answer has been sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] in _READING:
+            await self._app(scope, receive, send)
+            return
+        entry = entry_of(scope)
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                entry.status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            _write(scope, entry)
+
+
+def _write(scope: Scope, entry: Entry) -> None:
+    client, _port = scope.get("client") or (_UNKNOWN, None)
+    logger.info(
+        "%s %s from %s (%s): %s, %d%s",
+        _harmless(scope["method"]),
+        _path(scope),
+        client,
+        entry.tenant,
+        _harmless(scope.get("path_params", {}).get("request_id", entry.request_id)),
+        entry.status,
+        f" {entry.code}" if entry.code else "",
+    )
+
+
+def _path(scope: Scope) -> str:
+    """Return the path of the route; that of the request where there is no route."""
+    return getattr(scope.get("route"), "path", "") or _harmless(scope["path"])
+
+
+def _harmless(text: str) -> str:
+    """Return text of a client's as it may stand in a line: cut, and with no character that could begin another."""
+    return ascii(cut(text, _LONGEST))[1:-1]

@@ -1,0 +1,185 @@
+"""Request bodies as JSON: their media type, charset, compression and length are checked before anything is parsed.
+
+    router = APIRouter(route_class=JsonRoute)
+
+FastAPI reads a body of any length, of any type and as any encoding that it can guess, and says little of why it could
+not. A `JsonRoute` stops reading at the arg `max_body_bytes`, also where a chunked body does not say how long it is, and
+stops inflating gzip there.
+"""
+
+import json
+import zlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from email.message import Message
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+
+from serve_app.api.dependencies import Services
+from serve_app.echo import cut
+from serve_app.errors import BodyDamaged, BodyTooLarge, EncodingNotSupported, MediaTypeNotSupported
+
+_SHOWN = 100  # characters of a header that is repeated
+_GZIP = ("gzip", "x-gzip")
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # has zlib read gzip's header and check sum
+_CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
+_NUL = b"\0"  # in the first characters of JSON only where each has 2 or 4 bytes
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is JSON, with errors that say what to do.
+
+    Raises, before the endpoint is called:
+        MediaTypeNotSupported, EncodingNotSupported: the headers, or the bytes themselves, are not those of JSON.
+        BodyTooLarge: there is more of it than the service reads.
+        BodyDamaged: it is compressed, and cannot be decompressed.
+        RequestValidationError: it is no JSON.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler behind one that reads and parses the body."""
+        handle = super().get_route_handler()
+
+        async def read_and_handle(request: Request) -> Response:
+            services: Services = request.app.state.services
+            body = await read_body(request, services.max_body_bytes)
+            return await handle(_Parsed(request, body, parse(body)) if body else request)
+
+        return read_and_handle
+
+
+class _Parsed(Request):
+    """A request whose body was read and parsed; FastAPI takes both from here."""
+
+    def __init__(self, request: Request, body: bytes, content: Any) -> None:
+        super().__init__(request.scope, request.receive)
+        self._read, self._content = body, content
+
+    async def body(self) -> bytes:
+        """Return the body, decompressed."""
+        return self._read
+
+    async def json(self) -> Any:
+        """Return what the body says."""
+        return self._content
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """Return the body, decompressed; at most `most` bytes of it are read, and at most `most` are inflated.
+
+    Raises:
+        MediaTypeNotSupported, EncodingNotSupported, BodyTooLarge, BodyDamaged: see `JsonRoute`.
+    """
+    length = request.headers.get("content-length")
+    if length == "0":
+        return b""
+    compressed = _is_gzip(request.headers.get("content-encoding", ""))
+    if length is not None and int(length) > most:
+        raise _too_large(most)
+    chunks = _within(request.stream(), most)
+    body = b"".join([chunk async for chunk in (_within(_inflated(chunks, most), most) if compressed else chunks)])
+    if body:
+        _check_type(request.headers.get("content-type"))
+    return body
+
+
+def parse(body: bytes) -> Any:
+    """Return what the JSON in `body` says; a byte order mark in front is left out.
+
+    Raises:
+        EncodingNotSupported: it is not UTF-8.
+        RequestValidationError: it is no JSON, with its byte offset.
+    """
+    if len(body) > 1 and _NUL in body[:2]:
+        raise _not_utf8("it looks like UTF-16 or UTF-32")
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{body[error.start]:02x} at position {error.start} is none of UTF-8"
+        raise _not_utf8(f"{found}; it may be Latin-1 or Windows-1252") from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        _not_json(error.pos, "JSON decode error")
+    except RecursionError:
+        _not_json(0, "JSON is nested too deeply")
+    except ValueError:  # Python reads no integer of more than 4,300 digits
+        _not_json(0, "JSON has a number of too many digits")
+
+
+async def _within(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    total = 0
+    async for chunk in chunks:
+        total += len(chunk)
+        if total > most:
+            raise _too_large(most)
+        yield chunk
+
+
+async def _inflated(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """Decompress, each time no more than one byte too much: a bomb never unfolds."""
+    inflate = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        async for chunk in chunks:
+            yield inflate.decompress(chunk, most + 1)
+            if inflate.unused_data:
+                raise BodyDamaged("the gzip body goes on behind its end; send one member")
+    except zlib.error as error:
+        raise BodyDamaged(f"the body is said to be gzip and is not, or is damaged: {error}") from None
+    if not inflate.eof and not inflate.unconsumed_tail:
+        raise BodyDamaged("the gzip body ends too early")
+
+
+def _is_gzip(content_encoding: str) -> bool:
+    """Return whether the body is compressed; raise EncodingNotSupported for any way but gzip, and for gzip twice."""
+    encodings = [part.strip().lower() for part in content_encoding.split(",")]
+    applied = [encoding for encoding in encodings if encoding not in ("", "identity")]
+    if not applied:
+        return False
+    if len(applied) > 1 or applied[0] not in _GZIP:
+        shown = cut(content_encoding, _SHOWN)
+        raise EncodingNotSupported(
+            f"Content-Encoding {shown!r} is not read; send the body as it is, or compressed once with gzip",
+            {"header": "Content-Encoding", "value": shown, "supported": ["gzip", "identity"]},
+        )
+    return True
+
+
+def _check_type(content_type: str | None) -> None:
+    if content_type is None:
+        raise _wrong_type("The body has no Content-Type", None)
+    header = Message()
+    header["content-type"] = content_type
+    subtype = header.get_content_subtype()
+    if header.get_content_maintype() != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        raise _wrong_type(f"Content-Type {cut(content_type, _SHOWN)!r} is not read", cut(content_type, _SHOWN))
+    charset = cut(str(header.get_param("charset", "utf-8")), _SHOWN)
+    if charset.lower() not in _CHARSETS:
+        raise EncodingNotSupported(
+            f"The body's charset {charset!r} is not read; JSON is sent as UTF-8",
+            {"header": "Content-Type", "value": charset, "supported": ["utf-8"]},
+        )
+
+
+def _wrong_type(what: str, value: str | None) -> MediaTypeNotSupported:
+    return MediaTypeNotSupported(
+        f"{what}; send JSON, with the header Content-Type: application/json",
+        {"header": "Content-Type", "value": value, "supported": ["application/json"]},
+    )
+
+
+def _not_utf8(why: str) -> EncodingNotSupported:
+    return EncodingNotSupported(f"The body is not UTF-8, as JSON must be: {why}", {"supported": ["utf-8"]})
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The body has more than {most} bytes; send fewer prompts in one request, or raise the arg max_body_bytes",
+        {"max_body_bytes": most},
+    )
+
+
+def _not_json(position: int, message: str) -> NoReturn:
+    raise RequestValidationError([{"type": "json_invalid", "loc": ("body", position), "msg": message, "input": {}}])

@@ -1,0 +1,79 @@
+"""Error responses: every refusal in one of two documented shapes, and bounded, whatever was sent.
+
+`{"detail": {"error": {...}}}` as in the reference server, and FastAPI's list of problems for a body or a parameter that
+does not fit its schema (422).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serve_app.api.access_log import entry_of
+from serve_app.echo import ITEMS, cut, remainder
+from serve_app.errors import (
+    AdmissionError,
+    LoraSourceUnavailable,
+    MethodNotAllowed,
+    PathNotFound,
+    ServiceError,
+    StoreUnavailable,
+)
+
+_RETRY_AFTER_S = 5  # where the error does not say itself
+_TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
+_NAME_LENGTH = 100  # of a field, which may be one that the client made up
+_TOO_MANY = "too_many_problems"
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Have `app` answer every error in its documented shape."""
+    app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_no_route)
+
+
+def response_of(error: ServiceError) -> JSONResponse:
+    """Return the response that tells of `error`."""
+    retry_after_s = _retry_after_s(error)
+    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
+
+
+async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
+    entry_of(request.scope).code = error.code
+    return response_of(error)
+
+
+def _retry_after_s(error: ServiceError) -> int | None:
+    if isinstance(error, AdmissionError):
+        return error.retry_after_s
+    return _RETRY_AFTER_S if isinstance(error, _TEMPORARY) else None
+
+
+async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Return FastAPI's own 422 body without the input, which may hold a token; the first 20 problems of all."""
+    problems = error.errors()
+    entry_of(request.scope).code = str(problems[0]["type"]) if problems else ""
+    detail = [{"loc": _where(item["loc"]), "msg": cut(item["msg"]), "type": item["type"]} for item in problems[:ITEMS]]
+    detail += [{"loc": ["body"], "msg": more, "type": _TOO_MANY} for more in remainder(len(problems))]
+    return JSONResponse({"detail": detail}, status_code=422)
+
+
+def _where(location: Sequence[Any]) -> list[Any]:
+    return [cut(step, _NAME_LENGTH) if isinstance(step, str) else step for step in location]
+
+
+async def _no_route(request: Request, error: HTTPException) -> JSONResponse:
+    """Return the error of the router itself: there is no such path, or it has no such method."""
+    path, method = cut(request.url.path), request.method
+    if error.status_code == MethodNotAllowed.status:
+        refused: ServiceError = MethodNotAllowed(f"{path} has no method {cut(method)}", {"path": path})
+    else:
+        refused = PathNotFound(f"There is nothing at {path}; see /docs for what there is", {"path": path})
+    response = await _service_error(request, refused)
+    response.headers.update(error.headers or {})
+    return response
