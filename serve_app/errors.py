@@ -12,6 +12,7 @@
     │   ├── LoraPathRefused
     │   ├── LoraInvalid
     │   ├── ControlImageNotSupported
+    │   ├── SpeedNotAllowed
     │   ├── PromptFlagRefused
     │   ├── PromptTooLong
     │   ├── HeaderInvalid

@@ -27,7 +27,9 @@ async def _public_root(request: Request, services: ServicesDep) -> str:
     url = request.base_url
     host = _plain(url.hostname)
     known = _is_private(host, request) if settings.allowed_hosts is None else _matches(host, settings.allowed_hosts)
-    return str(url).rstrip("/") if known and not url.username else url.path.rstrip("/")
+    # Where the header is no host at all, Starlette takes the address that the server listens at.
+    readable = url.netloc == request.headers.get("host")
+    return str(url).rstrip("/") if known and readable else url.path.rstrip("/")
 
 
 PublicRootDep = Annotated[str, Depends(_public_root)]

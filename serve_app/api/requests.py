@@ -16,6 +16,7 @@ from pydantic_core import PydanticKnownError
 from serve_app.api.dependencies import SenderDep, Services, ServicesDep
 from serve_app.api.forecast import Forecast, forecast
 from serve_app.api.links import PublicRootDep
+from serve_app.api.ranges import RangedFile
 from serve_app.api.schemas.answers import (
     API_STATUS,
     Deleted,
@@ -95,7 +96,7 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
         200: {"content": {"video/mp4": {}, "image/webp": {}, "application/zip": {}}, "description": "The file."},
         206: {"description": "The range that was asked for."},
         307: {"description": "Where the file lies, when outputs are kept in an object store."},
-        416: {"description": "The range lies beyond the end of the file."},
+        **refusal(416, "The range lies beyond the end of the file."),
         **refusal(404, "No such request, or no finished output at that index."),
         **WRONG_HEADER,
     },
@@ -114,7 +115,7 @@ async def output(request_id: RequestId, index: Index, services: ServicesDep, sen
             f"output {index} of request {record.id} was removed from the server; render it again",
             {"request_id": record.id, "index": index},
         ) from None
-    return FileResponse(
+    return RangedFile(
         path,
         stat_result=stat,
         media_type=found.format.media_type,
