@@ -2,6 +2,7 @@
 # make test  run every test
 # make quick run the unit tests: no server, no cluster, no pipeline
 # make check format, lint, types, import rules
+# make contract try what /openapi.json says on every endpoint
 # make chaos kill every part of a service under load, and count what became of the renders
 # Each target makes what it needs: a virtual environment in .venv and the packages pinned in constraints.txt.
 
@@ -14,7 +15,7 @@ NICENESS := 0
 # Two are enough for a minute's work, and leave other cores to other work.
 WORKERS := 2
 
-.PHONY: install run test quick check format bench chaos
+.PHONY: install run test quick check format contract bench chaos
 
 install: $(VENV)/installed
 
@@ -40,6 +41,10 @@ check: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+contract: $(VENV)/installed-dev
+	@echo "==> trying what the API's description says, with 300 examples an endpoint"
+	$(BIN)/python -m tests.contract
 
 chaos: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos

@@ -28,7 +28,7 @@ from serve_app.api.schemas.answers import (
     Video,
     timestamp,
 )
-from serve_app.api.schemas.errors import NO_SUCH_REQUEST, WRONG_HEADER, refusal
+from serve_app.api.schemas.errors import NO_SUCH_REQUEST, UNAVAILABLE, WRONG_HEADER, refusal
 from serve_app.errors import OutputNotFound
 from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Output, RequestRecord
@@ -38,7 +38,7 @@ from serve_app.jobs.states import FINAL, RenderState
 
 _LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right after they ask for it
 
-router = APIRouter(tags=["requests"])
+router = APIRouter(tags=["requests"], responses=UNAVAILABLE | WRONG_HEADER)
 
 RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
 _INDEX = re.compile(r"-?[1-9][0-9]{0,3999}|0")  # no longer: Python reads no number of more than 4,300 digits
@@ -54,19 +54,19 @@ def _index(text: str) -> int:
 Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the prompt in the request, from 0.")]
 
 
-@router.get("/v1/requests/{request_id}/status", responses=NO_SUCH_REQUEST | WRONG_HEADER)
+@router.get("/v1/requests/{request_id}/status", responses=NO_SUCH_REQUEST)
 async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """Return where the request is, and how far."""
     return _status(await services.store.requests.standing(_known_form(request_id), owner=sender.owner), services)
 
 
-@router.get("/v1/requests/{request_id}/result", responses=NO_SUCH_REQUEST | WRONG_HEADER)
+@router.get("/v1/requests/{request_id}/result", responses=NO_SUCH_REQUEST)
 async def result(request_id: RequestId, services: ServicesDep, sender: SenderDep, root: PublicRootDep) -> RequestResult:
     """Return the finished videos; before the end, those that are finished so far."""
     return _result(await services.store.requests.get(_known_form(request_id), owner=sender.owner), root, services)
 
 
-@router.post("/v1/requests/{request_id}/cancel", responses=NO_SUCH_REQUEST | WRONG_HEADER)
+@router.post("/v1/requests/{request_id}/cancel", responses=NO_SUCH_REQUEST)
 async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """End the request: queued renders now, running ones at the next step or before storing. Idempotent."""
     record = await services.store.requests.cancel(_known_form(request_id), owner=sender.owner)
@@ -77,7 +77,7 @@ async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep
 
 @router.delete(
     "/v1/requests/{request_id}",
-    responses=NO_SUCH_REQUEST | WRONG_HEADER | refusal(409, "The request has not ended; cancel it first."),
+    responses=NO_SUCH_REQUEST | refusal(409, "The request has not ended; cancel it first."),
 )
 async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> Deleted:
     """Remove a request that has ended: its renders and its files. Its idempotency key is free again."""
@@ -98,7 +98,6 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
         307: {"description": "Where the file lies, when outputs are kept in an object store."},
         **refusal(416, "The range lies beyond the end of the file."),
         **refusal(404, "No such request, or no finished output at that index."),
-        **WRONG_HEADER,
     },
 )
 async def output(request_id: RequestId, index: Index, services: ServicesDep, sender: SenderDep) -> Response:

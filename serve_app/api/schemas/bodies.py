@@ -30,7 +30,11 @@ def _printable(token: SecretStr) -> SecretStr:
     return token
 
 
-Token = Annotated[SecretStr, Field(max_length=limits.TOKEN_LENGTH), AfterValidator(_printable)]
+Token = Annotated[
+    SecretStr,
+    Field(max_length=limits.TOKEN_LENGTH, json_schema_extra={"pattern": "^[ -~]*$"}),
+    AfterValidator(_printable),
+]
 
 
 class Body(BaseModel):

@@ -1,0 +1,19 @@
+"""Whatever is sent to an endpoint, the answer is one that `/openapi.json` lists; `make contract` tries far more."""
+
+import re
+
+import pytest
+
+from tests.contract import listening, requests_in_every_state, try_contract
+from tests.fixtures.api import Api
+
+
+@pytest.mark.slow
+async def test_the_api_keeps_to_its_description(api: Api) -> None:
+    known = await requests_in_every_state(api, count=5)
+    async with listening(api) as url:
+        kept, printed = await try_contract(url, examples=5, known=known)
+    assert kept, printed
+    selected = re.search(r"Operations: +(\d+) selected / (\d+) total", printed)
+    assert selected, printed
+    assert selected[1] == selected[2] != "0"
