@@ -43,6 +43,7 @@ class OffloadMode(StrEnum):
 
     AUTO = "auto"  # the fastest of the others that fits into the GPU's free memory
     NONE = "none"  # everything on the GPU
+    TEXT = "text"  # all on the GPU but the text encoder, which is streamed from host memory for each new prompt
     MODEL = "model"  # one component at a time on the GPU, the others in host memory
     SEQUENTIAL = "sequential"  # one layer at a time on the GPU; slow, fits almost anywhere
 

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from accelerate import cpu_offload
 
 from deployments.wan.memory.host import available_bytes
-from deployments.wan.memory.planner import FreeMemory, WeightBytes
+from deployments.wan.memory.planner import TEXT_ENCODER, FreeMemory, WeightBytes
 from serve_app.errors import OutOfMemory
 from serve_app.settings import OffloadMode
 from serve_app.spec import RenderSpec
@@ -33,12 +34,27 @@ def place(pipe: Any, mode: OffloadMode, device: torch.device) -> None:
     weights to the host first. LoRA adapters are weights of their expert and move with it.
     """
     match mode:
+        case OffloadMode.TEXT:
+            _stream_text_encoder(pipe, device)
         case OffloadMode.MODEL:
             pipe.enable_model_cpu_offload(device=device)
         case OffloadMode.SEQUENTIAL:
             pipe.enable_sequential_cpu_offload(device=device)
         case _:
             pipe.to(device)
+
+
+def _stream_text_encoder(pipe: Any, device: torch.device) -> None:
+    """Move all but the text encoder to `device`; its layers come one after the other while it runs.
+
+    Nothing is copied back, because the weights stay in host memory.
+    """
+    pipe.remove_all_hooks()
+    pipe.to("cpu")
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module) and name != TEXT_ENCODER:
+            part.to(device)
+    cpu_offload(getattr(pipe, TEXT_ENCODER), device)
 
 
 @contextmanager
@@ -48,7 +64,7 @@ def without_hooks(pipe: Any, mode: OffloadMode, device: torch.device) -> Iterato
     Under sequential offload the modules hold placeholders without data, and adapters cannot be put around a module
     that has a hook.
     """
-    if mode is OffloadMode.NONE:
+    if mode in (OffloadMode.NONE, OffloadMode.TEXT):  # the experts have none
         yield
         return
     pipe.remove_all_hooks()

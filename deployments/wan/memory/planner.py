@@ -29,7 +29,9 @@ ACTIVATION_BYTES = 16 * _GIB
 # On the GPU a LoRA saves its 6 ms over the bus at each switch; six rank 32 LoRAs of Wan A14B are worth no more.
 _GPU_LORA_BYTES = 2 * _GIB
 
-_FROM_FASTEST = (OffloadMode.NONE, OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
+_FROM_FASTEST = (OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
+
+TEXT_ENCODER = "text_encoder"  # works once a prompt, for a fraction of a second
 
 _HOST_SHARE = 0.8  # of the free host memory; encoding and the page cache need some, too
 
@@ -58,6 +60,11 @@ class WeightBytes:
     def largest(self) -> tuple[str, int]:
         """Return the largest component and its bytes."""
         return max(self.components.items(), key=lambda item: item[1])
+
+    @property
+    def without_text_encoder(self) -> int:
+        """Return the bytes of all components that work at every step or frame."""
+        return self.total - self.components.get(TEXT_ENCODER, 0)
 
     @property
     def of_experts(self) -> int:
@@ -145,6 +152,8 @@ def _plan_offload(
     if weights.total + activations <= free.gpu:
         return OffloadMode.NONE, f"all weights fit: {_gib(weights.total)} and {room}"
     not_all = f"all weights do not fit ({_gib(weights.total)} and {room})"
+    if weights.without_text_encoder + activations <= free.gpu:
+        return OffloadMode.TEXT, f"{not_all}, those without the text encoder do ({_gib(weights.without_text_encoder)})"
     if largest + activations <= free.gpu:
         return OffloadMode.MODEL, f"{not_all}, the largest component, {name}, does ({_gib(largest)})"
     return OffloadMode.SEQUENTIAL, f"{not_all}, nor does {name} alone ({_gib(largest)})"
@@ -154,8 +163,12 @@ def _spare_gpu_bytes(mode: OffloadMode, weights: WeightBytes, free: FreeMemory, 
     """Return the GPU memory that neither weights nor a render need; 0 where not even one component stays there."""
     if free.gpu is None or mode is OffloadMode.SEQUENTIAL:
         return 0
-    placed = weights.total if mode is OffloadMode.NONE else weights.largest[1]
-    return max(0, free.gpu - placed - activations)
+    placed = {
+        OffloadMode.NONE: weights.total,
+        OffloadMode.TEXT: weights.without_text_encoder,
+        OffloadMode.MODEL: weights.largest[1],
+    }
+    return max(0, free.gpu - placed[mode] - activations)
 
 
 def _plan_originals(mode: PristineMode, *, needed: int, gpu: int, host: int, has_gpu: bool) -> PristineMode:

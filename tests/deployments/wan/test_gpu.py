@@ -4,12 +4,22 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from deployments.wan.demo.untrained import DemoCheckpoint
+from deployments.wan.runtime import WanRuntime
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import PAIR, Recipe
-from tests.deployments.wan.conftest import lora_file, make_spec
+from serve_app.spec import PAIR, Recipe, Speed
+from tests.deployments.wan.conftest import (
+    difference,
+    frames_of,
+    lora_file,
+    make_spec,
+    options_for,
+    render_with,
+)
 from tests.deployments.wan.experts import Experts, forward, same
 from tests.deployments.wan.walks import next_spec
 
@@ -51,3 +61,24 @@ def test_memory_on_the_gpu_is_given_back_and_nothing_else_changes(tiny_experts: 
     assert all(same(experts.weights(side), before[side]) for side in PAIR)
     experts.clear(spec)
     assert all(same(experts.weights(side), experts.loaded[side]) for side in PAIR)
+
+
+def test_every_offload_plan_gives_the_same_frames(demo_checkpoint: DemoCheckpoint) -> None:
+    prompts = ("a fox runs through fresh snow", "a red kite over the sea")
+    frames = {}
+    for offload in (OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
+        runtime = WanRuntime.load(options_for(demo_checkpoint, device="cuda", dtype="float32", offload=offload))
+        frames[offload] = [frames_of(runtime, make_spec(prompt=prompt)) for prompt in prompts]
+        text_encoder_waits = next(runtime._pipe.text_encoder.parameters()).device.type != "cuda"
+        assert text_encoder_waits == (offload is not OffloadMode.NONE)
+    for other in frames.values():
+        np.testing.assert_array_equal(other, frames[OffloadMode.NONE])
+
+
+def test_a_fast_render_is_compiled_and_exact_ones_stay_exact(demo_checkpoint: DemoCheckpoint) -> None:
+    runtime = WanRuntime.load(options_for(demo_checkpoint, device="cuda", dtype="bfloat16"))
+    exact = frames_of(runtime, make_spec())
+    fast = render_with(runtime, make_spec(speed=Speed.FAST))
+    assert fast.made_with.acceleration.compiled
+    assert 0 < difference(fast.frames, exact) < 10
+    np.testing.assert_array_equal(frames_of(runtime, make_spec()), exact)

@@ -46,7 +46,9 @@ def _plan(
         (133, 512, OffloadMode.NONE, PristineMode.HOST, 2 * _GIB),
         (133, 66, OffloadMode.NONE, PristineMode.CHECKPOINT, 2 * _GIB),
         (81, 512, OffloadMode.NONE, PristineMode.HOST, 81 * _GIB - _WAN.total - 16 * _GIB),
-        (79, 512, OffloadMode.MODEL, PristineMode.HOST, 2 * _GIB),  # an H100
+        (79, 512, OffloadMode.TEXT, PristineMode.HOST, 2 * _GIB),  # an H100
+        (70, 512, OffloadMode.TEXT, PristineMode.HOST, 70 * _GIB - _WAN.without_text_encoder - 16 * _GIB),
+        (69, 512, OffloadMode.MODEL, PristineMode.HOST, 2 * _GIB),
         (47, 512, OffloadMode.MODEL, PristineMode.HOST, 2 * _GIB),
         (43, 512, OffloadMode.MODEL, PristineMode.HOST, 43 * _GIB - _EXPERT - 16 * _GIB),
         (23, 512, OffloadMode.SEQUENTIAL, PristineMode.HOST, 0),
@@ -69,7 +71,8 @@ def test_memory_is_given_to_weights_then_originals_then_loras(
     ("free_gib", "mode", "reason"),
     [
         (139, OffloadMode.NONE, "all weights fit: 64.0 GiB and 16.0 GiB for a render, 139.0 GiB free"),
-        (79, OffloadMode.MODEL, "the largest component, transformer, does (26.6 GiB)"),
+        (79, OffloadMode.TEXT, "those without the text encoder do (53.4 GiB)"),
+        (60, OffloadMode.MODEL, "the largest component, transformer, does (26.6 GiB)"),
         (47, OffloadMode.MODEL, "all weights do not fit (64.0 GiB and 16.0 GiB for a render, 47.0 GiB free)"),
         (23, OffloadMode.SEQUENTIAL, "nor does transformer alone (26.6 GiB)"),
     ],
@@ -80,7 +83,7 @@ def test_auto_picks_the_fastest_offload_that_fits_and_says_why(free_gib: int, mo
     assert reason in plan.reason
 
 
-@pytest.mark.parametrize("mode", [OffloadMode.NONE, OffloadMode.MODEL, OffloadMode.SEQUENTIAL])
+@pytest.mark.parametrize("mode", [OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL])
 def test_the_operator_s_offload_is_obeyed(mode: OffloadMode) -> None:
     plan = _plan(0, offload=mode)
     assert (plan.offload, plan.reason, plan.lora_gpu_bytes) == (mode, "set by the operator", 0)
@@ -91,7 +94,7 @@ def test_a_cpu_needs_no_offload(mode: OffloadMode) -> None:
     assert _plan(None, offload=mode).offload is OffloadMode.NONE
 
 
-@pytest.mark.parametrize("mode", [OffloadMode.MODEL, OffloadMode.SEQUENTIAL])
+@pytest.mark.parametrize("mode", [OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL])
 def test_a_cpu_cannot_offload(mode: OffloadMode) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"offload: .* needs a GPU"):
         _plan(None, offload=mode)
@@ -142,7 +145,11 @@ def test_host_memory_given_to_loras_is_not_given_to_originals() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "following"),
-    [(OffloadMode.NONE, OffloadMode.MODEL), (OffloadMode.MODEL, OffloadMode.SEQUENTIAL)],
+    [
+        (OffloadMode.NONE, OffloadMode.TEXT),
+        (OffloadMode.TEXT, OffloadMode.MODEL),
+        (OffloadMode.MODEL, OffloadMode.SEQUENTIAL),
+    ],
 )
 def test_when_memory_ran_out_the_next_plan_is_leaner_and_says_why(mode: OffloadMode, following: OffloadMode) -> None:
     plan = replace(_plan(0, offload=mode), reason="all weights fit")
@@ -182,13 +189,15 @@ def test_what_auto_plans_for_the_gpu_never_exceeds_it(free: int, host: int, lora
     if plan.offload is OffloadMode.SEQUENTIAL:
         assert (plan.originals is PristineMode.GPU, plan.lora_gpu_bytes) == (False, 0)
         return
-    weights = _WAN.total if plan.offload is OffloadMode.NONE else _EXPERT
+    all_but_text = _WAN.without_text_encoder
+    placed = {OffloadMode.NONE: _WAN.total, OffloadMode.TEXT: all_but_text, OffloadMode.MODEL: _EXPERT}
+    weights = placed[plan.offload]
     originals = _WAN.of_experts if plan.originals is PristineMode.GPU else 0
     assert weights + originals + plan.lora_gpu_bytes + 16 * _GIB <= free
 
 
 @given(less=_sizes, more=_sizes)
 def test_more_memory_never_makes_it_slower(less: int, more: int) -> None:
-    speed = [OffloadMode.SEQUENTIAL, OffloadMode.MODEL, OffloadMode.NONE]
+    speed = [OffloadMode.SEQUENTIAL, OffloadMode.MODEL, OffloadMode.TEXT, OffloadMode.NONE]
     less, more = sorted((less, more))
     assert speed.index(_plan(less).offload) <= speed.index(_plan(more).offload)
