@@ -120,7 +120,7 @@ def _render(runtime: WanRuntime, size: str, speed: Speed, steps: int, cap_gib: i
         num_frames=frames,
         sample_steps=steps,
         speed=speed,
-        prompt="a" * (width + frames),  # another one for each size, so that it is encoded
+        prompt=f"{size} {speed}",  # another one each time, so that it is encoded
     )
     cuda = runtime._device.type == "cuda"
     if cuda:

@@ -17,6 +17,7 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
     assert spec.model_dump(mode="json", exclude={"loras"}) == {
         "model": MODEL,
         "recipe": "reference",
+        "speed": "exact",
         "sampler": "unipc",
         "shift": None,
         "sampler_assumed": False,
