@@ -83,7 +83,7 @@ class Publisher:
             )
             encoded = monotonic()
             attempt.check()
-            await self._outputs.put(name, path, spec.output_format.media_type)
+            kept = await self._outputs.put(name, path, spec.output_format.media_type)
         timings = generated.timings(encode_s=encoded - started, store_s=monotonic() - encoded)
         count, height, width, _ = frames.shape
         return Output(
@@ -95,6 +95,8 @@ class Publisher:
             fps=spec.fps,
             seed=spec.seed,
             metadata=render_metadata(claim, generated.rendered.made_with, timings),
+            size=kept.size,
+            sha256=kept.sha256,
         )
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement) -> bool:

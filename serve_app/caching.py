@@ -4,6 +4,7 @@ digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(512)
 sha256 = digests.get(FileSignature.of(path), lambda: hash_of(path))
 """
 
+import os
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -89,7 +90,11 @@ class FileSignature:
     @classmethod
     def of(cls, path: Path) -> Self:
         """Return the signature of the file at `path`. Raises OSError."""
-        found = path.stat()
+        return cls.of_status(path.stat())
+
+    @classmethod
+    def of_status(cls, found: os.stat_result) -> Self:
+        """Return the signature of the file that has this status."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
     @property

@@ -34,7 +34,9 @@
     │   ├── QueueFull
     │   ├── TenantQueueFull
     │   └── WaitTooLong
+    ├── OutputGone              the video of a finished render is not what was stored (410)
     ├── StoreUnavailable        the job store cannot be reached (503)
+    ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
@@ -60,7 +62,7 @@ reference server's.
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from serve_app.echo import MESSAGE_LENGTH, bounded, cut
 
@@ -259,6 +261,24 @@ class StoreUnavailable(ServiceError):
     """The job store did not answer; nothing was written."""
 
     status = 503
+
+
+class OutputGone(ServiceError):
+    """What lies where a finished video was stored is something else: damaged, overwritten, or no regular file."""
+
+    status = 410
+
+
+class OutputStorageUnavailable(ServiceError):
+    """The place where outputs are kept cannot be reached, read or changed; the same request may succeed later."""
+
+    status = 503
+
+    @classmethod
+    def of(cls, verb: str, error: OSError) -> Self:
+        """Return the error for an output that cannot be `verb` (read, removed) now."""
+        reason = error.strerror or str(error)
+        return cls(f"the output cannot be {verb} now: {reason}; try again later", {"reason": reason})
 
 
 class LoraSourceUnavailable(ServiceError):

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, loras, requests, service
+from serve_app.api import inference, loras, outputs, requests, service
 from serve_app.api.access_log import AccessLog
 from serve_app.api.dependencies import Services
 from serve_app.api.methods import answer_all_methods
@@ -35,7 +35,7 @@ def create_app(services: Services) -> FastAPI:
         description=_DESCRIPTION % card.title,
     )
     app.state.services = services
-    routers = [room.router for room in (inference, requests, loras, service)]
+    routers = [room.router for room in (inference, requests, outputs, loras, service)]
     for router in routers:
         app.include_router(router)
     answer_all_methods(app, [route for router in routers for route in router.routes])

@@ -18,13 +18,14 @@ from serve_app.errors import (
     AdmissionError,
     LoraSourceUnavailable,
     MethodNotAllowed,
+    OutputStorageUnavailable,
     PathNotFound,
     ServiceError,
     StoreUnavailable,
 )
 
 _RETRY_AFTER_S = 5  # where the error does not say itself
-_TEMPORARY = (StoreUnavailable, LoraSourceUnavailable)
+_TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable)
 _NAME_LENGTH = 100  # of a field, which may be one that the client made up
 _TOO_MANY = "too_many_problems"
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from serve_app.files import Fingerprint
 from serve_app.jobs.ownership import DEFAULT_TENANT
 from serve_app.jobs.states import RenderState, request_state
 from serve_app.results import RenderMetadata
@@ -24,6 +25,13 @@ class Output(BaseModel):
     fps: int
     seed: int
     metadata: RenderMetadata  # what was used to make it
+    size: int | None = None  # bytes; None where it was published before this was kept
+    sha256: str | None = None  # of the bytes, hex; likewise
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Return what identifies the bytes that were stored; None where that was not kept."""
+        return None if self.size is None or self.sha256 is None else Fingerprint(self.size, self.sha256)
 
 
 class Line(NamedTuple):

@@ -83,6 +83,10 @@ class Video(BaseModel):
         examples=[f"http://localhost:8000/v1/requests/{_ID}/outputs/0"],
     )
     index: int = Field(description="Index of the prompt in the request.", examples=[0])
+    size: int | None = Field(None, description="Bytes of the file.", examples=[581234])
+    sha256: str | None = Field(
+        None, description="Of the file, hex; the file is served only while it is the same. Also its ETag."
+    )
 
 
 class Deleted(BaseModel):

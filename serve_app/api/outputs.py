@@ -1,0 +1,131 @@
+"""Downloads: `GET /v1/requests/{id}/outputs/{index}`, the video of one prompt, checked before it is served.
+
+What is served holds the bytes that were published: a regular file below the outputs' root, reached without following
+links, of the size and SHA-256 that were kept with the render. The SHA-256 is the ETag.
+"""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import FileResponse, RedirectResponse
+from pydantic import BeforeValidator
+from pydantic_core import PydanticKnownError
+from starlette.types import Receive, Scope, Send
+
+from serve_app.api.dependencies import SenderDep, Services, ServicesDep
+from serve_app.api.ranges import RangedFile
+from serve_app.api.requests import RequestId, known_form
+from serve_app.api.schemas.errors import UNAVAILABLE, WRONG_HEADER, refusal
+from serve_app.errors import OutputGone, OutputNotFound, OutputStorageUnavailable
+from serve_app.jobs.records import Output, RequestRecord
+from serve_app.jobs.states import RenderState
+from serve_app.outputs import NotAsStored, OpenOutput
+
+_LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right after they ask for it
+
+router = APIRouter(tags=["requests"], responses=UNAVAILABLE | WRONG_HEADER)
+
+_INDEX = re.compile(r"-?[1-9][0-9]{0,3999}|0")  # no longer: Python reads no number of more than 4,300 digits
+
+
+def _index(text: str) -> int:
+    """Read an index in the one spelling that links have; `+0` is none."""
+    if not _INDEX.fullmatch(text):
+        raise PydanticKnownError("int_parsing")
+    return int(text)
+
+
+Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the prompt in the request, from 0.")]
+
+
+@router.get(
+    "/v1/requests/{request_id}/outputs/{index}",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"video/mp4": {}, "image/webp": {}, "application/zip": {}}, "description": "The file."},
+        206: {"description": "The range that was asked for."},
+        304: {"description": "The file is the one whose ETag If-None-Match names."},
+        307: {"description": "Where the file lies, when outputs are kept in an object store."},
+        **refusal(416, "The range lies beyond the end of the file."),
+        **refusal(404, "No such request, or no finished output at that index."),
+        **refusal(410, "What lies where the video was stored is not that video; render it again."),
+        **refusal(503, "The job store or the place for outputs does not answer; Retry-After says when to try again."),
+    },
+)
+async def output(
+    request_id: RequestId, index: Index, request: Request, services: ServicesDep, sender: SenderDep
+) -> Response:
+    """Return the video of one prompt; ranges and conditional requests are supported."""
+    record = await services.store.requests.get(known_form(request_id), owner=sender.owner)
+    found = _finished_output(record, index)
+    opened = await _opened(found, record, index, services)
+    etag = None if found.sha256 is None else f'"{found.sha256}"'
+    if etag is not None and _names(request.headers.getlist("If-None-Match"), etag):
+        if opened is not None:
+            opened.stream.close()
+        return Response(status_code=304, headers={"ETag": etag})
+    if opened is None:
+        return await _redirect(found, record, index, services)
+    return _OpenFile(
+        opened,
+        headers=None if etag is None else {"ETag": etag},
+        media_type=found.format.media_type,
+        filename=f"{record.id}_{index}.{found.format.extension}",
+        content_disposition_type="inline",
+    )
+
+
+async def _opened(found: Output, record: RequestRecord, index: int, services: Services) -> OpenOutput | None:
+    details = {"request_id": record.id, "index": index}
+    try:
+        return await services.outputs.open(found.name, found.fingerprint)
+    except FileNotFoundError:
+        raise OutputNotFound(
+            f"output {index} of request {record.id} was removed from the server; render it again", details
+        ) from None
+    except NotAsStored as error:
+        raise OutputGone(
+            f"output {index} of request {record.id} is no longer the video that was stored: {error}; render it again",
+            details | {"reason": str(error)},
+        ) from error
+    except OSError as error:
+        raise OutputStorageUnavailable.of("read", error) from error
+
+
+async def _redirect(found: Output, record: RequestRecord, index: int, services: Services) -> Response:
+    try:
+        return RedirectResponse(await services.outputs.signed_url(found.name, _LINK_LIFETIME_S))
+    except OSError as error:
+        raise OutputStorageUnavailable.of("read", error) from error
+
+
+def _finished_output(record: RequestRecord, index: int) -> Output:
+    finished = {render.index: render.output for render in record.renders if render.state is RenderState.SUCCEEDED}
+    found = finished.get(index)
+    if found is None:
+        raise OutputNotFound(
+            f"request {record.id} has no finished output {index}; it has: {sorted(finished)}",
+            {"request_id": record.id, "index": index, "finished": sorted(finished)},
+        )
+    return found
+
+
+def _names(if_none_match: list[str], etag: str) -> bool:
+    """Return whether an If-None-Match names the ETag, by weak comparison (RFC 9110, section 13.1.2)."""
+    tags = [tag.strip().removeprefix("W/") for line in if_none_match for tag in line.split(",")]
+    return etag in tags or "*" in tags
+
+
+class _OpenFile(RangedFile):
+    """Serves a file that is open already, so that nothing can take its place between the check and the answer."""
+
+    def __init__(self, opened: OpenOutput, **settings: Any) -> None:
+        super().__init__(f"/dev/fd/{opened.stream.fileno()}", stat_result=opened.status, **settings)
+        self._stream = opened.stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, and close it."""
+        with self._stream:
+            self._stream.seek(0)  # some systems share the offset with what is opened through /dev/fd
+            await super().__call__(scope, receive, send)
