@@ -21,7 +21,7 @@ WRONG: dict[str, Any] = {
     "thousand prompts": {**body(), "prompts": [{"width": "wide", "seed": "s", "fps": []}] * 1000},
     "fields": body(**FIELDS),
     "fields of a prompt": body(FIELDS),
-    "fields of prompts": body(*[{f"made_up_{index}": 1 for index in range(35)}] * 1000),
+    "fields of prompts": body(*[{f"made_up_{index}": 1 for index in range(20)}] * 1000),
     "fields of a lora": body(loras=[{**pair()[0], **FIELDS}]),
     "name of a field": body(**{"y" * 1_000_000: 1}),
     "names of fields": body(**{f"{index}{LONG}": 1 for index in range(30)}),

@@ -7,10 +7,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from pydantic_core import PydanticCustomError
 
 from serve_app.api.schemas.scalars import WHOLE, Flag, Number
-from serve_app.echo import ITEMS
 from serve_app.models import limits
 from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler, Speed
 
+_SPARE = 5  # fields more than there are, of which each is named
 CONTROL_IMAGES = ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3")
 
 Multiplier = Annotated[Number, Field(ge=limits.MULTIPLIER.least, le=limits.MULTIPLIER.most, allow_inf_nan=False)]
@@ -48,7 +48,7 @@ class Body(BaseModel):
     @classmethod
     def _few_fields(cls, value: Any) -> Any:
         """Refuse an object of a hundred thousand fields in one piece: a problem for each takes a second to write."""
-        if isinstance(value, dict) and len(value) > len(cls.model_fields) + ITEMS:
+        if isinstance(value, dict) and len(value) > len(cls.model_fields) + _SPARE:
             counts = {"found": len(value), "known": len(cls.model_fields)}
             raise PydanticCustomError("too_many_fields", "Input has {found} fields; it can have {known}", counts)
         return value
