@@ -60,7 +60,7 @@ def _plan(settings: Settings) -> ServicePlan:
         takes = f"{card.title} takes an image (image_input: {card.image_input})"
         raise ConfigurationInvalid(f"model: {takes}; this service takes none")
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    profile = _profile(settings.profile, gpus)
+    profile = _profile(settings, gpus)
     _check_modes(settings, profile)
     demo = card.demo if profile is Profile.CPU and settings.base_model is None else None
     base_model, transformer_model = _demo(demo, settings) if demo else _checkpoint(card, settings)
@@ -75,14 +75,16 @@ def _plan(settings: Settings) -> ServicePlan:
     )
 
 
-def _profile(wanted: Profile, gpus: int) -> Profile:
-    if wanted is Profile.GPU and not gpus:
+def _profile(settings: Settings, gpus: int) -> Profile:
+    """Return what to run on. A cluster whose GPU nodes come with the work has none now, and says how many may come."""
+    if settings.profile is Profile.GPU and not gpus and settings.max_generators is None:
         raise ConfigurationInvalid(
-            "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, or use profile: auto or cpu"
+            "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, set max_generators where GPU "
+            "nodes come and go, or use profile: auto or cpu"
         )
-    if wanted is Profile.AUTO:
+    if settings.profile is Profile.AUTO:
         return Profile.GPU if gpus else Profile.CPU
-    return wanted
+    return settings.profile
 
 
 def _check_modes(settings: Settings, profile: Profile) -> None:

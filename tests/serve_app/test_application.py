@@ -31,12 +31,16 @@ def test_a_wrong_arg_is_named(args: dict[str, object], named: str) -> None:
 
 def test_the_gpu_profile_needs_a_gpu() -> None:
     with pytest.raises(ConfigurationInvalid, match="profile: gpu"):
-        application._profile(Profile.GPU, gpus=0)
+        application._profile(Settings(profile=Profile.GPU), gpus=0)
+
+
+def test_gpu_nodes_may_come_with_the_work() -> None:
+    assert application._profile(Settings(profile=Profile.GPU, max_generators=8), gpus=0) is Profile.GPU
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0, Profile.CPU), (1, Profile.GPU), (8, Profile.GPU)])
 def test_auto_takes_the_gpu_where_there_is_one(gpus: int, expected: Profile) -> None:
-    assert application._profile(Profile.AUTO, gpus) is expected
+    assert application._profile(Settings(profile=Profile.AUTO), gpus) is expected
 
 
 def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: DemoCheckpoint) -> None:
