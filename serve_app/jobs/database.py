@@ -7,6 +7,7 @@ await database.write(lambda connection: connection.execute(statement))
 """
 
 import asyncio
+import errno
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -22,8 +23,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from serve_app.errors import StoreUnavailable
+from serve_app.jobs.sqlite_file import FileGuard, FileReplaced, Opened
 
 # An INSERT with ON CONFLICT; the syntax is the same in both dialects.
 Upsert = postgresql.Insert | sqlite.Insert
@@ -40,6 +43,7 @@ _SUBMISSION_LOCK = 0x57414F
 _DEADLOCK = "40P01"  # SQLSTATE deadlock_detected: the server rolled this transaction back
 _DEADLOCK_TRIES = 5
 
+_OPENED = "opened"  # the key of a connection's files in SQLAlchemy's own notes about it
 _THREADS = 4  # SQLite has one writer; the other threads read
 
 # A generic plan is kept for all later queues, so it must not be the one that suits the empty table of the first call.
@@ -60,7 +64,10 @@ def alembic_config(url: str) -> Config:
     """Return the Alembic configuration for that database; create the directory of an SQLite file."""
     driver_url = _with_driver(url)
     if driver_url.get_backend_name() == "sqlite" and driver_url.database:
-        Path(driver_url.database).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(driver_url.database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # SQLite would wait at a FIFO
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
     config = Config()
     config.set_main_option("script_location", str(resources.files("serve_app.jobs") / "migrations"))
     config.attributes["url"] = driver_url
@@ -168,6 +175,11 @@ def _translated() -> Iterator[None]:
     """Raise StoreUnavailable for errors of the connection; let errors of a statement (bugs) pass."""
     try:
         yield
+    except FileReplaced as error:
+        raise StoreUnavailable(
+            "the file of the job store was deleted or replaced while the service runs; nothing was written. Whoever "
+            "runs the service must put it back or start the service again"
+        ) from error
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
         raise StoreUnavailable(f"the job store did not answer ({type(error).__name__}); try again shortly") from error
     except DatabaseError as error:
@@ -238,7 +250,10 @@ class _InThreads:
 
     def __init__(self, url: URL) -> None:
         self._engine = create_engine(url)
+        self._guard = FileGuard(Path(url.database or ""))
+        event.listen(self._engine, "do_connect", self._before_connect)
         event.listen(self._engine, "connect", _prepare_sqlite)
+        event.listen(self._engine, "connect", self._connected)
         event.listen(self._engine, "begin", _begin_sqlite)
         self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         # Not the default executor, in which LoRA files are read: those must not delay the queue.
@@ -269,9 +284,21 @@ class _InThreads:
     ) -> Result:
         def run() -> Result:
             with connect() as connection:
-                return work(connection)
+                opened: Opened = connection.info[_OPENED]
+                self._guard.check(opened)
+                result = work(connection)
+            # What was committed into a file without a name is as good as not written.
+            self._guard.check(opened)
+            return result
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def _before_connect(self, *_connecting: object) -> None:
+        """Raise FileReplaced where SQLite would make a new, empty file or open another one."""
+        self._guard.opened()
+
+    def _connected(self, _dbapi_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info[_OPENED] = self._guard.opened()
 
 
 def _server_engine(url: URL, **connect_args: str) -> AsyncEngine:
@@ -294,6 +321,7 @@ def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     # Overwrite deleted rows with zeros: the tokens of ended requests must not stay readable in the file.
     cursor.execute("PRAGMA secure_delete = ON")
+    cursor.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # opens the WAL file, whose identity is kept
     cursor.close()
 
 

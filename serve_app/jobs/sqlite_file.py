@@ -1,0 +1,95 @@
+"""The identity of an SQLite database file: finds out that it was deleted or replaced while connections to it are open.
+
+SQLite goes on reading and writing a file that has no name any more, so that everything it confirms is lost. The same is
+true of the WAL file beside it, which SQLite removes only when the last connection of all processes closes.
+
+    guard = FileGuard(Path("var/jobs.db"))
+    opened = guard.opened()  # with each new connection
+    guard.check(opened)      # before and after each transaction on it
+"""
+
+import logging
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+logger = logging.getLogger("ray.serve")
+
+
+class FileReplaced(OSError):
+    """The file of the database, or its WAL file, is not the one that was opened."""
+
+
+class _Identity(NamedTuple):
+    device: int
+    inode: int
+
+
+@dataclass(slots=True)
+class Opened:
+    """The files that a connection has open. SQLite opens the WAL file with the first statement."""
+
+    database: _Identity | None
+    wal: _Identity | None = None
+
+
+class FileGuard:
+    """Compares what connections have open with what has the names now. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wal = path.with_name(f"{path.name}-wal")
+        self._first: _Identity | None = None
+        self._lock = Lock()
+        self._reported = False
+
+    def opened(self) -> Opened:
+        """Return the identity of the file that a new connection is about to open.
+
+        Raises:
+            FileReplaced: it is no regular file, or another one than this process had open before.
+        """
+        found = _identity(self._path)
+        with self._lock:
+            if self._first is None:
+                self._first = found
+        opened = Opened(self._first)
+        self.check(opened)
+        return opened
+
+    def check(self, opened: Opened) -> None:
+        """Raise FileReplaced unless the names still stand for the files that are open. Two calls of `stat`."""
+        wal = _identity(self._wal)
+        opened.wal = opened.wal or wal
+        problem = None
+        if opened.database is None or _identity(self._path) != opened.database:
+            problem = f"{self._path} was deleted or replaced while the service runs"
+        elif wal != opened.wal:
+            problem = f"{self._wal} was deleted or replaced while the service runs"
+        self._report(problem)
+        if problem is not None:
+            raise FileReplaced(f"{problem}; put it back, or stop the service and start it again")
+
+    def _report(self, problem: str | None) -> None:
+        """Log once that something is wrong, and once that it is right again."""
+        with self._lock:
+            changed, self._reported = self._reported != (problem is not None), problem is not None
+        if changed and problem is not None:
+            logger.critical(
+                "%s: nothing is accepted and nothing is written until it is back. Put the file back, or stop the "
+                "service and start it again, which begins with the file that is there then",
+                problem,
+            )
+        elif changed:
+            logger.warning("%s is back", self._path)
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Return which file has the name; None where there is none, or it is no regular file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return _Identity(found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
