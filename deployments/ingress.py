@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.announcer import DispatcherAnnouncer
+from deployments.image_access import image_resolver
 from deployments.lora_access import lora_resolver
 from deployments.metrics import service_observers
 from serve_app.api.app import create_app
@@ -34,6 +35,7 @@ class Ingress:
             plan=plan,
             store=store,
             loras=lora_resolver(plan),
+            images=image_resolver(plan),
             outputs=OutputStore.from_url(plan.settings.output_url),
             announcer=DispatcherAnnouncer(dispatcher, of_renders=not store.notifies),
             observers=service_observers(),

@@ -11,7 +11,12 @@
     │   ├── LoraNotFound
     │   ├── LoraPathRefused
     │   ├── LoraInvalid
+    │   ├── ControlImageRequired
     │   ├── ControlImageNotSupported
+    │   ├── SingleControlImageOnly
+    │   ├── ControlImageNotFound
+    │   ├── ControlImageRefused
+    │   ├── ControlImageInvalid
     │   ├── SpeedNotAllowed
     │   ├── PromptFlagRefused
     │   ├── PromptTooLong
@@ -38,11 +43,13 @@
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
+    ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
     │   ├── LoraNotFetched
     │   ├── LoraChanged
     │   ├── LoraNotLoaded
+    │   ├── ControlImageLost
     │   ├── OutOfMemory
     │   ├── DeadlineExceeded
     │   ├── AttemptsExhausted
@@ -56,8 +63,8 @@ Each class carries its HTTP `status` and its `code`, which programs read and whi
 
 Each instance carries a message that says what to do, and `details` with the names and values that caused it. Codes are
 part of the HTTP API, so renaming a class changes the API. MODEL_NOT_FOUND, LORA_FILE_REQUIRED, MOE_FORMAT_REQUIRED,
-SINGLE_MOE_CONFIG_ONLY, MOE_FORMAT_NOT_SUPPORTED, SINGLE_LORA_ONLY, LORA_NOT_FOUND and REQUEST_NOT_FOUND are the
-reference server's.
+SINGLE_MOE_CONFIG_ONLY, MOE_FORMAT_NOT_SUPPORTED, SINGLE_LORA_ONLY, LORA_NOT_FOUND, CONTROL_IMAGE_REQUIRED and
+REQUEST_NOT_FOUND are the reference server's.
 """
 
 import re
@@ -144,8 +151,28 @@ class LoraInvalid(RequestError):
     """The file is not a LoRA that would be applied completely to this model."""
 
 
+class ControlImageRequired(RequestError):
+    """A prompt has no control image, and the model cannot do without."""
+
+
 class ControlImageNotSupported(RequestError):
-    """A control image was sent to a model that takes none."""
+    """A control image, or how to fit one, was sent where none is used."""
+
+
+class SingleControlImageOnly(RequestError):
+    """A prompt has several control images, and the model takes one."""
+
+
+class ControlImageNotFound(RequestError):
+    """No image at that path inside `image_root`, or at that address."""
+
+
+class ControlImageRefused(RequestError):
+    """The image lies where this service does not read."""
+
+
+class ControlImageInvalid(RequestError):
+    """The bytes are no image of an accepted format, are damaged, or exceed a limit."""
 
 
 class SpeedNotAllowed(RequestError):
@@ -287,6 +314,12 @@ class LoraSourceUnavailable(ServiceError):
     status = 503
 
 
+class ImageSourceUnavailable(ServiceError):
+    """The server that a control image comes from did not deliver it, after retries; it may do so later."""
+
+    status = 503
+
+
 class RenderError(ServiceError):
     """An accepted render ended without a video."""
 
@@ -305,6 +338,10 @@ class LoraChanged(RenderError):
 
 class LoraNotLoaded(RenderError):
     """The pipeline did not take every weight of a LoRA that had passed inspection."""
+
+
+class ControlImageLost(RenderError):
+    """The control image that was kept with the request is gone, or no longer the one that was accepted."""
 
 
 class OutOfMemory(RenderError):

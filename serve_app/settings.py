@@ -124,6 +124,15 @@ class Settings(BaseModel):
     lora_cache_dir: Path = STATE_DIRECTORY / "lora-cache"  # downloads, shared by the replicas of a node
     lora_cache_gib: float = Field(50, gt=0)
     hub_endpoint: str | None = None  # silent: huggingface.co, or what HF_ENDPOINT says
+    # Control images: where they may come from besides the request itself, and how large they may be.
+    image_root: Path | None = None  # silent: no paths
+    image_hosts: tuple[str, ...] = ("*",)
+    image_private_hosts: tuple[str, ...] = ()  # as lora_private_hosts
+    image_allow_http: bool = True  # as the reference server
+    image_max_mib: float = Field(20, gt=0, le=256)  # of one file
+    image_max_megapixels: float = Field(40, gt=0, le=89)  # beyond that Pillow itself warns of a decompression bomb
+    image_max_frames: int = Field(1000, ge=1)  # of an animation, of which the first is used
+    image_timeout_s: float = Field(30, gt=0)  # for all images of a request
     # Of each Generator: LoRAs kept ready, and where the untouched weights that merging starts from are kept.
     lora_memory_gib: float = Field(8, ge=0)
     pristine: PristineMode = PristineMode.AUTO
@@ -198,10 +207,10 @@ class Settings(BaseModel):
             raise ValueError(f"speed: '{self.speed.value}' is not among speeds, which requests may name; add it there")
         return self
 
-    @field_validator("lora_root", "lora_cache_dir", "compile_cache_dir", mode="after")
+    @field_validator("lora_root", "lora_cache_dir", "compile_cache_dir", "image_root", mode="after")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        return path.absolute()
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.absolute()
 
     @field_validator("output_url", mode="after")
     @classmethod

@@ -16,10 +16,12 @@ from fastapi import Depends, Header, Request
 from serve_app.api.access_log import entry_of
 from serve_app.api.forecast import Forecaster
 from serve_app.errors import HeaderInvalid
+from serve_app.images.resolver import ImageResolver
 from serve_app.jobs.admission import Limits
 from serve_app.jobs.ownership import TENANT_HEADER, Sender, sender_of
 from serve_app.jobs.store import JobStore
 from serve_app.loras.resolver import LoraResolver
+from serve_app.models.card import ImageInput
 from serve_app.observers import Observers
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
@@ -44,6 +46,7 @@ class Services:
     plan: ServicePlan
     store: JobStore
     loras: LoraResolver
+    images: ImageResolver
     outputs: OutputStore
     announcer: Announcer
     observers: Observers
@@ -51,8 +54,9 @@ class Services:
 
     @property
     def max_body_bytes(self) -> int:
-        """Return how much of a request's body is read."""
-        return self.plan.settings.max_body_bytes
+        """Return how much of a request's body is read: `max_body_bytes` for text, and one image within it."""
+        image = 0 if self.plan.card.image_input is ImageInput.NONE else self.images.most_characters
+        return self.plan.settings.max_body_bytes + image
 
     @property
     def limits(self) -> Limits:

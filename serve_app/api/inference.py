@@ -3,6 +3,7 @@
 Everything that can be wrong with a request is found here, before it is stored and before any GPU works on it.
 """
 
+import asyncio
 import hashlib
 import json
 import secrets
@@ -15,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
 from serve_app.api.access_log import entry_of
+from serve_app.api.control_images import PromptImage, refuse_unsupported, require_images, resolve_images
 from serve_app.api.dependencies import IdempotencyKeyDep, SenderDep, Services, ServicesDep
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.links import PublicRootDep
@@ -24,7 +26,8 @@ from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
 from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
-from serve_app.errors import ControlImageNotSupported, ModelNotFound, PromptFlagRefused, SpeedNotAllowed
+from serve_app.errors import ModelNotFound, PromptFlagRefused, ServiceError, SpeedNotAllowed, StoreUnavailable
+from serve_app.images.kept import RequestInputs
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import Idempotency, NewRequest
@@ -34,13 +37,14 @@ from serve_app.models.card import ModelCard
 from serve_app.models.limits import RANDOM_SEED
 from serve_app.settings import Settings
 from serve_app.spec import LoraFile, Recipe, RenderSpec, Speed
+from serve_app.tasks import detached
 
 _REFUSALS: Responses = {
-    **refusal(400, "The model, a LoRA file or a header stands against the request."),
+    **refusal(400, "The model, a LoRA file, a control image or a header stands against the request."),
     **UNREADABLE_BODY,
     **refusal(409, "The Idempotency-Key was used with another body."),
     **refusal(429, "The queue takes no more just now; Retry-After says when it will."),
-    **refusal(503, "The job store or a LoRA's server does not answer; nothing was accepted."),
+    **refusal(503, "The job store, or the server of a LoRA or an image, does not answer; nothing was accepted."),
 }
 
 router = APIRouter(tags=["inference"], route_class=JsonRoute)
@@ -62,8 +66,14 @@ async def submit(
     # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
     durable = idempotency and await services.store.requests.known(sender.tenant, idempotency)
     if not durable:
-        new = await _accept(body, sender, idempotency, services)
-        durable = await services.store.requests.submit(new, services.limits)
+        inputs = RequestInputs(services.outputs, str(uuid4()))
+        try:
+            new = await _accept(body, sender, idempotency, services, inputs)
+        except BaseException:
+            await inputs.discard()
+            raise
+        # Whoever hangs up now must not leave images without their request, or a request without its images.
+        durable = await asyncio.shield(detached(_store(new, inputs, services)))
         if not durable.replayed:
             services.observers.accepted(new)
     entry_of(request.scope).request_id = durable.request_id
@@ -81,6 +91,26 @@ def _idempotency(key: str | None, body: InferenceRequest) -> Idempotency | None:
         return None
     content = json.dumps(body.model_dump(mode="json", exclude={"hf_token"}), sort_keys=True)
     return Idempotency(key=key, digest=hashlib.sha256(content.encode()).hexdigest())
+
+
+async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> DurableRequest:
+    """Store the request, and keep its images only if it is stored.
+
+    Raises:
+        StoreUnavailable: it may have been stored all the same, so its images stay.
+        ServiceError: it was not stored.
+    """
+    try:
+        durable = await services.store.requests.submit(new, services.limits)
+    except StoreUnavailable:
+        inputs.leave()
+        raise
+    except ServiceError:
+        await inputs.discard()
+        raise
+    if durable.request_id != new.id:  # another try with the same key was faster
+        await inputs.discard()
+    return durable
 
 
 def _answer(durable: DurableRequest, state: RenderState, root: str) -> Accepted:
@@ -108,20 +138,26 @@ class _Shared:
 
 
 async def _accept(
-    body: InferenceRequest, sender: Sender, idempotency: Idempotency | None, services: Services
+    body: InferenceRequest,
+    sender: Sender,
+    idempotency: Idempotency | None,
+    services: Services,
+    inputs: RequestInputs,
 ) -> NewRequest:
-    """Check a request completely and resolve it; nothing is stored yet.
+    """Check a request completely and resolve it; nothing is stored yet but its images, in `inputs`.
 
     Raises:
-        RequestError: a rule of the model, or a LoRA file, stands against it.
-        LoraSourceUnavailable: the server that a LoRA comes from does not answer as it should.
+        RequestError: a rule of the model, a LoRA file or an image stands against it.
+        LoraSourceUnavailable, ImageSourceUnavailable: the server of a LoRA or an image does not answer as it should.
+        OutputStorageUnavailable: there is no place for an image.
     """
     card = services.plan.card
     _check_model(body, card)
     speed = _allowed_speed(body, services.plan.settings)
     combined = await check_loras(body, services)
-    _check_control_images(body.prompts, card)
+    refuse_unsupported(body.prompts, card)
     chosen = await choose_loras(body, combined, services)
+    require_images(body.prompts, card)
     shared = _Shared(
         body=body,
         card=card,
@@ -130,10 +166,14 @@ async def _accept(
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
         warnings=tuple(_warnings(chosen)),
     )
-    specs = tuple(_spec(prompt, index, shared) for index, prompt in enumerate(body.prompts))
+    images = await resolve_images(body, services, inputs)
+    specs = tuple(
+        _spec(prompt, index, shared, image)
+        for index, (prompt, image) in enumerate(zip(body.prompts, images, strict=True))
+    )
     costs = await services.forecaster.costs()
     return NewRequest(
-        id=str(uuid4()),
+        id=inputs.request_id,
         model=card.id,
         created_at=time(),
         specs=specs,
@@ -180,20 +220,13 @@ def _allowed_speed(body: InferenceRequest, settings: Settings) -> Speed:
     return speed
 
 
-def _check_control_images(prompts: Sequence[PromptItem], card: ModelCard) -> None:
-    for index, prompt in enumerate(prompts):
-        if fields := prompt.control_images():
-            raise ControlImageNotSupported(
-                f"Model '{card.id}' is text-to-video and takes no control image; remove {', '.join(fields)} from "
-                f"prompts[{index}]",
-                {"prompt_index": index, "fields": fields},
-            )
-
-
-def _spec(item: PromptItem, index: int, shared: _Shared) -> RenderSpec:
+def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | None) -> RenderSpec:
     card, defaults, recipe = shared.card, shared.card.defaults, shared.recipe.for_prompt(item)
     prompt, multiplier = read_flags(item, index) if recipe.recipe is Recipe.PREVIEW else (item, None)
     trigger_word = prompt.trigger_word or shared.body.trigger_word
+    width = card.snap(_or(prompt.width, defaults.width), recipe.recipe)
+    height = card.snap(_or(prompt.height, defaults.height), recipe.recipe)
+    warnings = (*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe))
     return RenderSpec(
         model=card.id,
         recipe=recipe.recipe,
@@ -203,13 +236,14 @@ def _spec(item: PromptItem, index: int, shared: _Shared) -> RenderSpec:
         sampler_assumed=recipe.assumed,
         trained_with=recipe.trained_with,
         strict=shared.body.strict,
-        warnings=(*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe)),
+        warnings=warnings if image is None else (*warnings, *image.warnings(width, height)),
         loras=shared.loras if multiplier is None else _scaled(shared, multiplier, index),
         prompt=placed(prompt.prompt, trigger_word, recipe.recipe, index),
         trigger_word=trigger_word or None,
         negative_prompt=prompt.neg or "",
-        width=card.snap(_or(prompt.width, defaults.width), recipe.recipe),
-        height=card.snap(_or(prompt.height, defaults.height), recipe.recipe),
+        image=None if image is None else image.image,
+        width=width,
+        height=height,
         num_frames=card.round_frames(_or(prompt.num_frames, defaults.num_frames)),
         fps=_or(prompt.fps, defaults.fps),
         sample_steps=_or(prompt.sample_steps, defaults.sample_steps),

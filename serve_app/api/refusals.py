@@ -16,6 +16,7 @@ from serve_app.api.access_log import entry_of
 from serve_app.echo import ITEMS, cut, remainder
 from serve_app.errors import (
     AdmissionError,
+    ImageSourceUnavailable,
     LoraSourceUnavailable,
     MethodNotAllowed,
     OutputStorageUnavailable,
@@ -25,7 +26,7 @@ from serve_app.errors import (
 )
 
 _RETRY_AFTER_S = 5  # where the error does not say itself
-_TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable)
+_TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable, ImageSourceUnavailable)
 _NAME_LENGTH = 100  # of a field, which may be one that the client made up
 _TOO_MANY = "too_many_problems"
 

@@ -31,4 +31,5 @@ TRIGGER_LENGTH = 1_000
 PATH_LENGTH = 4_096  # PATH_MAX of Linux; presigned addresses have some 2,000
 TOKEN_LENGTH = 4_096
 NAME_LENGTH = 255  # of a model
+IMAGE_LENGTH = 400_000_000  # base64 of the largest `image_max_mib`; the length of the whole body comes first
 LORAS = 16

@@ -97,6 +97,16 @@ class OutputStore(ABC):
         """
 
     @abstractmethod
+    async def read(self, name: str) -> bytes:
+        """Return the bytes of a file that is small enough to be held in memory. They are compared with nothing.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            NotAsStored: something that is no regular file has that name.
+            OSError: the place cannot be reached or read.
+        """
+
+    @abstractmethod
     def local_path(self, name: str) -> Path | None:
         """Return the path of the file, whether or not it exists; None where files are reached by `signed_url`."""
 

@@ -61,6 +61,17 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
         if stored is not None:
             check_stored(Fingerprint(found.meta["size"], str(found.attributes.get(_SHA256))), stored)
 
+    async def read(self, name: str) -> bytes:
+        """See `OutputStore.read`."""
+        key = checked(name)
+        try:
+            found = await obstore.get_async(self._objects, key)
+            return bytes(await found.bytes_async())
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{key} is not in the bucket") from None
+        except (BaseError, OSError) as error:
+            raise OSError(f"{key} could not be read: {_redacted(error)}") from None
+
     def local_path(self, name: str) -> None:
         """Return None."""
         checked(name)

@@ -57,6 +57,12 @@ class Directory(OutputStore, schemes=("file",)):
         *folders, leaf = checked(name).split("/")
         return await asyncio.to_thread(self._open, tuple(folders), leaf, stored)
 
+    async def read(self, name: str) -> bytes:
+        """See `OutputStore.read`."""
+        found = await self.open(name, None)
+        with found.stream as stream:
+            return await asyncio.to_thread(stream.read)
+
     def local_path(self, name: str) -> Path:
         """See `OutputStore.local_path`."""
         return self._root / checked(name)

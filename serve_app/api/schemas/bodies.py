@@ -8,9 +8,10 @@ from pydantic_core import PydanticCustomError
 
 from serve_app.api.schemas.scalars import WHOLE, Flag, Number
 from serve_app.models import limits
-from serve_app.spec import Expert, OutputFormat, Priority, Recipe, Sampler, Speed
+from serve_app.spec import Expert, Fit, OutputFormat, Priority, Recipe, Sampler, Speed
 
 _SPARE = 5  # fields more than there are, of which each is named
+_ONE_OF_FOUR = "The same as `ctrl_img`; one of the four may be set."
 CONTROL_IMAGES = ("ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3")
 
 Multiplier = Annotated[Number, Field(ge=limits.MULTIPLIER.least, le=limits.MULTIPLIER.most, allow_inf_nan=False)]
@@ -128,10 +129,25 @@ class PromptItem(Body):
         OutputFormat.MP4,
         description="`mp4` (H.264), `webp` (animated) or `png` (a ZIP of lossless frames).",
     )
-    ctrl_img: str | None = Field(None, description="An image that the video starts from.")
-    ctrl_img_1: str | None = Field(None, description="An image that the video starts from.")
-    ctrl_img_2: str | None = Field(None, description="An image that the video starts from.")
-    ctrl_img_3: str | None = Field(None, description="An image that the video starts from.")
+    ctrl_img: str | None = Field(
+        None,
+        max_length=limits.IMAGE_LENGTH,
+        description=(
+            "The image that the video starts from, for a model that takes one: base64, a data URL, `https://...`, "
+            "`hf://org/repo/file[@revision]`, `s3://bucket/key`, `gs://...`, `az://...`, or a path inside the server's "
+            "`image_root`. PNG, JPEG, WebP, GIF or BMP."
+        ),
+    )
+    ctrl_img_1: str | None = Field(None, max_length=limits.IMAGE_LENGTH, description=_ONE_OF_FOUR)
+    ctrl_img_2: str | None = Field(None, max_length=limits.IMAGE_LENGTH, description=_ONE_OF_FOUR)
+    ctrl_img_3: str | None = Field(None, max_length=limits.IMAGE_LENGTH, description=_ONE_OF_FOUR)
+    fit: Fit | None = Field(
+        None,
+        description=(
+            "How the image gets the video's size: `stretch` (when omitted, and as the reference server does), `crop` "
+            "(covers it, cut evenly), `pad` (lies within it, on black)."
+        ),
+    )
 
     def control_images(self) -> list[str]:
         """Return the names of the control-image fields that carry a value."""

@@ -1,0 +1,100 @@
+"""Control images in the output store, beside the outputs of their request: kept once for each content.
+
+inputs = RequestInputs(outputs, request_id)
+await inputs.keep(image)        # before the request is stored
+await inputs.discard()          # where it was not stored after all
+first, facts = await read_pixels(outputs, request_id, spec)   # on the Generator
+"""
+
+import asyncio
+import hashlib
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from serve_app.errors import ControlImageLost, OutputNotWritten, OutputStorageUnavailable
+from serve_app.images.decoding import ImageFacts, Pixels, pixels
+from serve_app.images.header import ImageLimits, ImageUnusable
+from serve_app.images.resolver import ResolvedImage
+from serve_app.jobs.records import input_name
+from serve_app.outputs import NotAsStored, OutputStore
+from serve_app.spec import InputImage, RenderSpec
+
+logger = logging.getLogger("ray.serve")
+
+_MEDIA_TYPE = "application/octet-stream"  # nobody is served these files, so nobody needs to know
+# An accepted image was within the limits of its time, and is known by its hash; the args may be stricter by now.
+_ACCEPTED = ImageLimits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
+
+
+class RequestInputs:
+    """The images of one request that is about to be stored."""
+
+    def __init__(self, outputs: OutputStore, request_id: str) -> None:
+        self._outputs = outputs
+        self.request_id = request_id
+        self._names: set[str] = set()
+
+    async def keep(self, image: ResolvedImage) -> None:
+        """Store the bytes of an image under the request, unless they are there already.
+
+        Raises:
+            OutputStorageUnavailable: it cannot be stored now.
+        """
+        name = input_name(self.request_id, image.sha256)
+        if name in self._names:
+            return
+        self._names.add(name)
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                path = Path(directory, "image")
+                await asyncio.to_thread(path.write_bytes, image.data)
+                await self._outputs.put(name, path, _MEDIA_TYPE)
+        except (OutputNotWritten, OSError) as error:
+            raise OutputStorageUnavailable("the control image cannot be stored now; try again later") from error
+
+    def leave(self) -> None:
+        """Say that what was stored stays, because nobody knows whether the request was stored."""
+        if self._names:
+            logger.warning("images of a request that may not have been stored stay behind: %s", sorted(self._names))
+
+    async def discard(self) -> None:
+        """Remove what was stored; what cannot be removed is logged."""
+        try:
+            await self._outputs.delete(sorted(self._names))
+        except OSError as error:
+            logger.warning("images that no request refers to stay behind: %s: %s", sorted(self._names), error)
+
+
+async def read_pixels(
+    outputs: OutputStore, request_id: str, image: InputImage, spec: RenderSpec
+) -> tuple[Pixels, ImageFacts]:
+    """Return the accepted image in the size of its video, and what it is. Decoding does not block the event loop.
+
+    Raises:
+        ControlImageLost: its file is gone, or holds other bytes than those that were accepted.
+        OSError: the output store cannot be read.
+    """
+    try:
+        data = await outputs.read(input_name(request_id, image.sha256))
+    except FileNotFoundError:
+        raise _lost(image, "is gone") from None
+    except NotAsStored as error:
+        raise _lost(image, f"was replaced: {error}") from error
+    return await asyncio.to_thread(_pixels, data, image, spec)
+
+
+def _pixels(data: bytes, image: InputImage, spec: RenderSpec) -> tuple[Pixels, ImageFacts]:
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        raise _lost(image, "was replaced by other bytes")
+    try:
+        return pixels(data, image.fit, spec.width, spec.height, _ACCEPTED)
+    except ImageUnusable as error:
+        raise _lost(image, f"can no longer be read: {error}") from error
+
+
+def _lost(image: InputImage, what: str) -> ControlImageLost:
+    return ControlImageLost(
+        f"the control image that was kept with the request {what}; send the request again", {"sha256": image.sha256}
+    )

@@ -1,0 +1,1 @@
+"""Where control images come from: the request itself, `image_root`, web servers, the Hub, object stores."""
