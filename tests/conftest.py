@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.specs",
     "tests.fixtures.store",
     "tests.fixtures.api",
+    "tests.fixtures.images",
     "tests.fixtures.demo",
     "tests.fixtures.service",
 ]

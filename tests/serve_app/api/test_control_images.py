@@ -1,0 +1,379 @@
+"""Control images over HTTP: which codes in which order, what is pinned, what is said, what is kept and removed."""
+
+import asyncio
+import base64
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from serve_app.errors import OutputNotWritten, StoreUnavailable
+from serve_app.spec import Fit, InputImage
+from tests.fixtures.api import Api, Json
+from tests.fixtures.images import LORA, ServeImages, kept, request
+from tests.fixtures.web_server import File, WebServer, redirect, web_server
+from tests.serve_app.images.files import animation, file
+
+PNG = file("PNG")  # 90 x 60
+
+
+def text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def pinned(data: bytes, fit: Fit = Fit.STRETCH) -> InputImage:
+    return InputImage(sha256=hashlib.sha256(data).hexdigest(), fit=fit)
+
+
+@pytest.fixture
+def image_root(tmp_path: Path) -> Path:
+    """Holds an image in a folder, a link that leaves, and what is none."""
+    root = tmp_path / "images"
+    (root / "folder").mkdir(parents=True)
+    (root / "folder" / "fox.png").write_bytes(PNG)
+    (root / "notes.txt").write_text("not an image")
+    (tmp_path / "secret.png").write_bytes(PNG)
+    (root / "leaves.png").symlink_to("../secret.png")
+    return root
+
+
+@pytest.mark.parametrize("field", ["ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3"])
+async def test_an_image_is_pinned_by_its_bytes_and_kept_with_the_request(serve_images: ServeImages, field: str) -> None:
+    async with serve_images() as api:
+        (spec,) = await api.specs(request({field: text(PNG)}))
+        assert spec.image == pinned(PNG)
+        assert kept(api) == [f"inputs/{pinned(PNG).sha256}"]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        text(PNG),
+        f"data:image/png;base64,{text(PNG)}",
+        f"DATA:;base64,{text(PNG)}",
+        f"data:image/jpeg;charset=utf-8;base64,{text(PNG)}",
+        "\n".join(text(PNG)[at : at + 76] for at in range(0, len(text(PNG)), 76)),
+        "folder/fox.png",
+        "./folder//fox.png",
+    ],
+)
+async def test_all_ways_to_send_it_name_one_image(serve_images: ServeImages, image_root: Path, spelled: str) -> None:
+    async with serve_images(image_root=image_root) as api:
+        (spec,) = await api.specs(request({"ctrl_img": spelled}))
+        assert spec.image == pinned(PNG)
+
+
+@pytest.mark.parametrize("fit", list(Fit))
+async def test_fit_is_part_of_the_spec(serve_images: ServeImages, fit: Fit) -> None:
+    async with serve_images("required") as api:
+        (spec,) = await api.specs(request({"ctrl_img": text(PNG), "fit": fit.value}))
+        assert spec.image == pinned(PNG, fit)
+
+
+async def test_a_model_that_may_do_without_does_without(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        specs = await api.specs(request({}, {"ctrl_img": ""}, {"ctrl_img": None, "ctrl_img_1": ""}))
+        assert [spec.image for spec in specs] == [None] * 3
+        assert kept(api) == []
+
+
+@pytest.mark.parametrize("without", [{}, {"ctrl_img": ""}, {"ctrl_img": None, "ctrl_img_2": ""}])
+async def test_a_required_image_that_is_missing_is_named_by_its_prompt(
+    serve_images: ServeImages, without: Json
+) -> None:
+    async with serve_images("required") as api:
+        error = await api.refused(request({"ctrl_img": "not base64"}, without, {}), "CONTROL_IMAGE_REQUIRED")
+        assert error["details"] == {"model": "lantern_1b", "prompt_index": 1}
+        assert "prompts[1]" in error["message"]
+        assert kept(api) == []
+
+
+async def test_what_is_wrong_with_the_loras_comes_first(serve_images: ServeImages) -> None:
+    async with serve_images("required") as api:
+        await api.refused(request({}, model="other"), "MODEL_NOT_FOUND")
+        await api.refused(request({}, loras=[]), "LORA_FILE_REQUIRED")
+        await api.refused(request({}, loras=[{**LORA, "transformer": "low"}]), "MOE_FORMAT_NOT_SUPPORTED")
+        await api.refused(request({}, loras=[{"path": "none.safetensors"}]), "LORA_NOT_FOUND")
+
+
+async def test_several_images_of_a_prompt_are_refused_by_name(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        several = {"ctrl_img": text(PNG), "ctrl_img_3": text(PNG)}
+        error = await api.refused(request({}, several), "SINGLE_CONTROL_IMAGE_ONLY")
+        assert error["details"] == {"prompt_index": 1, "fields": ["ctrl_img", "ctrl_img_3"]}
+
+
+async def test_fit_without_an_image_is_refused(serve_images: ServeImages, api: Api) -> None:
+    async with serve_images() as imaged:
+        error = await imaged.refused(request({"fit": "crop"}), "CONTROL_IMAGE_NOT_SUPPORTED")
+        assert error["details"] == {"prompt_index": 0, "fields": ["fit"]}
+
+
+@pytest.mark.parametrize(
+    ("reference", "code"),
+    [
+        ("not base64", "CONTROL_IMAGE_INVALID"),
+        (text(b"not an image"), "CONTROL_IMAGE_INVALID"),
+        (text(PNG)[:-7], "CONTROL_IMAGE_INVALID"),
+        (text(PNG[: len(PNG) // 2]), "CONTROL_IMAGE_INVALID"),
+        (f"data:image/png,{text(PNG)}", "CONTROL_IMAGE_INVALID"),
+        ("data:image/png;base64,", "CONTROL_IMAGE_INVALID"),
+        ("notes.txt", "CONTROL_IMAGE_INVALID"),
+        ("folder/none.png", "CONTROL_IMAGE_NOT_FOUND"),
+        ("../secret.png", "CONTROL_IMAGE_REFUSED"),
+        ("leaves.png", "CONTROL_IMAGE_REFUSED"),
+        ("/etc/fox.png", "CONTROL_IMAGE_REFUSED"),
+        ("folder/.", "CONTROL_IMAGE_REFUSED"),
+        ("file:///etc/passwd", "CONTROL_IMAGE_REFUSED"),
+        ("ftp://example.com/fox.png", "CONTROL_IMAGE_REFUSED"),
+        ("http://127.0.0.1:9/fox.png", "CONTROL_IMAGE_REFUSED"),
+        ("https://[::1]/fox.png", "CONTROL_IMAGE_REFUSED"),
+        ("http://169.254.169.254/latest/meta-data/", "CONTROL_IMAGE_REFUSED"),
+        ("https://me:secret@example.com/fox.png", "CONTROL_IMAGE_REFUSED"),
+        ("s3://", "CONTROL_IMAGE_REFUSED"),
+        ("hf://org/repository", "CONTROL_IMAGE_REFUSED"),
+        ("hf://org", "CONTROL_IMAGE_REFUSED"),
+    ],
+)
+async def test_a_bad_image_is_refused_at_once_by_prompt_and_field(
+    serve_images: ServeImages, image_root: Path, reference: str, code: str
+) -> None:
+    async with serve_images(image_root=image_root) as api:
+        body = request({"ctrl_img": text(PNG)}, {"ctrl_img_2": reference})
+        error = await api.refused(body, code)
+        assert error["details"] == {"prompt_index": 1, "field": "ctrl_img_2"}
+        assert error["message"].startswith("prompts[1].ctrl_img_2")
+        assert "secret" not in error["message"]
+        assert str(image_root) not in error["message"]
+        assert kept(api) == []
+
+
+async def test_paths_are_off_without_an_image_root(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        error = await api.refused(request({"ctrl_img": "folder/fox.png"}), "CONTROL_IMAGE_REFUSED")
+        assert "image_root" in error["message"]
+
+
+async def test_limits_are_args(serve_images: ServeImages) -> None:
+    async with serve_images(image_max_megapixels=0.005) as api:
+        error = await api.refused(request({"ctrl_img": text(PNG)}), "CONTROL_IMAGE_INVALID")
+        assert "90 x 60 pixels" in error["message"]
+    async with serve_images(image_max_mib=0.001) as api:
+        error = await api.refused(request({"ctrl_img": text(PNG)}), "CONTROL_IMAGE_INVALID")
+        assert "1048 bytes" in error["message"]
+    async with serve_images(image_max_frames=3) as api:
+        error = await api.refused(request({"ctrl_img": text(animation("GIF", 4))}), "CONTROL_IMAGE_INVALID")
+        assert "more than 3 frames" in error["message"]
+
+
+async def test_what_happens_to_an_image_is_said(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        images = [
+            PNG,
+            file("PNG", "RGBA", 50, 50),
+            file("JPEG", width=50, height=50, orientation=6),
+            animation("GIF", 3, 40, 40),
+            file("PNG", "I;16", 10, 10),
+        ]
+        specs = await api.specs(request(*({"ctrl_img": text(image)} for image in images)))
+        said = ["stretched from 90 x 60 to 96 x 96", "transparent", "EXIF orientation 6", "animation of 3", "8 bits"]
+        for spec, words in zip(specs, said, strict=True):
+            (warning,) = spec.warnings
+            assert words in warning
+        (spec,) = await api.specs(request({"ctrl_img": text(PNG), "fit": "pad"}))
+        assert spec.warnings == ()
+
+
+async def test_one_image_of_several_prompts_is_kept_once(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        body = request({"ctrl_img": text(PNG)}, {"ctrl_img": f"data:;base64,{text(PNG)}", "fit": "crop"}, {})
+        specs = await api.specs(body)
+        assert [spec.image for spec in specs] == [pinned(PNG), pinned(PNG, Fit.CROP), None]
+        assert len(kept(api)) == 1
+
+
+async def test_more_different_images_than_a_request_may_have_are_refused(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        prompts = [{"ctrl_img": text(file("PNG", width=number))} for number in range(1, 34)]
+        error = await api.refused(request(*prompts), "CONTROL_IMAGE_REFUSED")
+        assert error["details"]["prompt_index"] == 32
+        assert kept(api) == []
+
+
+async def test_delete_takes_the_image_along(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        request_id = await api.submit(request({"ctrl_img": text(PNG)}, {}))
+        for _ in range(2):
+            await api.finish(await api.claim())
+        assert len(kept(api)) == 3
+        assert (await api.http.delete(f"/v1/requests/{request_id}")).status_code == httpx.codes.OK
+        assert list((api.directory / "outputs").iterdir()) == []
+
+
+async def post(api: Api, body: Json, key: str) -> httpx.Response:
+    return await api.http.post("/v1/inference", json=body, headers={"Idempotency-Key": key})
+
+
+async def test_a_retry_is_the_same_request_and_keeps_nothing_twice(serve_images: ServeImages, image_root: Path) -> None:
+    async with serve_images(image_root=image_root) as api:
+        body = request({"ctrl_img": "folder/fox.png"})
+        answers = await asyncio.gather(*(post(api, body, "k") for _ in range(4)))
+        (image_root / "folder" / "fox.png").unlink()
+        answers.append(await post(api, body, "k"))
+        assert {answer.status_code for answer in answers} == {200}
+        (request_id,) = {answer.json()["request_id"] for answer in answers}
+        assert [path.name for path in (api.directory / "outputs").iterdir()] == [request_id]
+        assert kept(api) == [f"inputs/{pinned(PNG).sha256}"]
+
+
+@pytest.mark.parametrize("other", [{"ctrl_img": text(file("PNG", seed=1))}, {"ctrl_img": text(PNG), "fit": "crop"}])
+async def test_another_image_or_fit_is_another_body(serve_images: ServeImages, other: Json) -> None:
+    async with serve_images() as api:
+        assert (await post(api, request({"ctrl_img": text(PNG)}), "k")).status_code == httpx.codes.OK
+        answer = await post(api, request(other), "k")
+        assert answer.json()["detail"]["error"]["code"] == "IDEMPOTENCY_CONFLICT"
+        assert len(kept(api)) == 1
+
+
+async def test_a_request_that_is_not_admitted_leaves_no_image(serve_images: ServeImages) -> None:
+    async with serve_images(max_queued=1) as api:
+        await api.submit(request({}))
+        answer = await api.post(request({"ctrl_img": text(PNG)}))
+        assert answer.json()["detail"]["error"]["code"] == "QUEUE_FULL"
+        assert list((api.directory / "outputs").rglob("*")) == []
+
+
+async def test_a_place_that_cannot_be_written_is_a_503_and_nothing_is_accepted(
+    serve_images: ServeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_args: Any) -> None:
+        raise OutputNotWritten("the finished file could not be stored: No space left on device")
+
+    async with serve_images() as api:
+        monkeypatch.setattr(api.outputs, "put", full)
+        answer = await api.post(request({"ctrl_img": text(PNG)}))
+        assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert answer.json()["detail"]["error"]["code"] == "IMAGE_NOT_STORED"
+        assert int(answer.headers["retry-after"]) > 0
+        api.must_be_untouched()
+
+
+async def test_an_image_stays_where_nobody_knows_whether_its_request_was_stored(
+    serve_images: ServeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_args: Any) -> None:
+        raise StoreUnavailable("the connection broke while it was committing")
+
+    async with serve_images() as api:
+        monkeypatch.setattr(api.store.requests, "submit", lost)
+        answer = await api.post(request({"ctrl_img": text(PNG)}))
+        assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert len(kept(api)) == 1
+
+
+def files(server: WebServer) -> dict[str, Any]:
+    return {"image_private_hosts": [server.host], "image_timeout_s": 5}
+
+
+async def test_an_image_from_the_web_is_fetched_once_and_follows_redirects(serve_images: ServeImages) -> None:
+    with web_server() as server:
+        server.pages["/fox.png"] = File(PNG)
+        server.pages["/moved"] = redirect("/fox.png")
+        async with serve_images(**files(server)) as api:
+            specs = await api.specs(request(*[{"ctrl_img": f"{server.url}/moved?signature=secret"}] * 3))
+            assert {spec.image for spec in specs} == {pinned(PNG)}
+            assert server.count("/fox.png") == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "code", "status"),
+    [
+        (File(PNG, extra={"Content_Length": str(1 << 40)}), "CONTROL_IMAGE_INVALID", 400),
+        (File(b"<html>sign in</html>"), "CONTROL_IMAGE_INVALID", 400),
+        (redirect("http://169.254.169.254/latest/meta-data/"), "CONTROL_IMAGE_REFUSED", 400),
+        (redirect("file:///etc/passwd"), "CONTROL_IMAGE_REFUSED", 400),
+        (redirect("/image"), "CONTROL_IMAGE_REFUSED", 400),
+        (lambda exchange, _: exchange.answer(404), "CONTROL_IMAGE_NOT_FOUND", 400),
+        (lambda exchange, _: exchange.answer(403), "CONTROL_IMAGE_REFUSED", 400),
+        (lambda exchange, _: exchange.answer(418), "CONTROL_IMAGE_REFUSED", 400),
+        (lambda exchange, _: exchange.answer(500), "IMAGE_SOURCE_UNAVAILABLE", 503),
+        (lambda exchange, _: exchange.answer(200, PNG, Content_Length="9" * 5000), "IMAGE_SOURCE_UNAVAILABLE", 503),
+        (File(PNG, breaks=[10] * 9), "IMAGE_SOURCE_UNAVAILABLE", 503),
+        (File(PNG, breaks=[10], stalls=True), "IMAGE_SOURCE_UNAVAILABLE", 503),
+    ],
+)
+async def test_what_a_web_server_answers_is_a_documented_error(
+    serve_images: ServeImages, page: Any, code: str, status: int
+) -> None:
+    with web_server() as server:
+        server.pages["/image"] = page
+        async with serve_images(**files(server) | {"image_timeout_s": 1.5}) as api:
+            answer = await api.post(request({"ctrl_img": f"{server.url}/image?signature=secret"}))
+            server.pages.clear()
+        error = answer.json()["detail"]["error"]
+        assert (answer.status_code, error["code"]) == (status, code), error
+        assert "secret" not in answer.text
+        assert error["details"] == {"prompt_index": 0, "field": "ctrl_img"}
+
+
+async def test_an_image_is_not_read_beyond_the_limit(serve_images: ServeImages) -> None:
+    with web_server() as server:
+        server.pages["/endless"] = lambda exchange, _: _endless(exchange)
+        async with serve_images(**files(server), image_max_mib=0.1) as api:
+            error = await api.refused(request({"ctrl_img": f"{server.url}/endless"}), "CONTROL_IMAGE_INVALID")
+            assert "more than the 104857 bytes" in error["message"]
+
+
+def _endless(exchange: Any) -> None:
+    exchange.start(200)
+    for _ in range(1000):
+        exchange.body(bytes(1 << 16))
+
+
+async def test_hosts_are_those_of_the_args(serve_images: ServeImages) -> None:
+    async with serve_images(image_hosts=["*.example.com"]) as api:
+        for address in ("https://example.org/fox.png", "s3://other/fox.png", "hf://org/repository/fox.png"):
+            error = await api.refused(request({"ctrl_img": address}), "CONTROL_IMAGE_REFUSED")
+            assert "image_hosts" in error["message"]
+    async with serve_images(image_allow_http=False) as api:
+        error = await api.refused(request({"ctrl_img": "http://example.com/fox.png"}), "CONTROL_IMAGE_REFUSED")
+        assert "use https://" in error["message"]
+
+
+async def test_the_hub_gets_the_token_and_no_other_server_does(serve_images: ServeImages) -> None:
+    with web_server() as server, web_server() as elsewhere:
+        elsewhere.pages["/fox.png"] = File(PNG)
+        page = redirect(f"{elsewhere.url}/fox.png")
+        server.pages["/org/repository/resolve/main/a/fox.png"] = page
+        server.pages["/datasets/org/repository/resolve/v1/fox.png"] = page
+        args = {"image_private_hosts": [server.host, elsewhere.host], "hub_endpoint": server.url}
+        async with serve_images(**args) as api:
+            references = [
+                "hf://org/repository/a/fox.png",
+                "hf://datasets/org/repository/fox.png@v1",
+                f"{server.url}/org/repository/blob/main/a/fox.png",
+            ]
+            body = request(*({"ctrl_img": reference} for reference in references), hf_token="hf_mine")
+            assert {spec.image for spec in await api.specs(body)} == {pinned(PNG)}
+        assert [asked.headers.get("authorization") for asked in server.requests] == ["Bearer hf_mine"] * 3
+        assert [asked.headers.get("authorization") for asked in elsewhere.requests] == [None] * 3
+
+
+async def test_bodies_may_be_as_long_as_an_image_needs(serve_images: ServeImages) -> None:
+    async with serve_images(max_body_bytes=1024, image_max_mib=0.25) as api:
+        large = _photo(170_000)
+        (spec,) = await api.specs(request({"ctrl_img": text(large)}))
+        assert spec.image == pinned(large)
+        answer = await api.post(request({"prompt": "x" * 9000}, {"ctrl_img": "A" * 400_000}))
+        assert answer.json()["detail"]["error"]["code"] == "BODY_TOO_LARGE"
+
+
+def _photo(at_least: int) -> bytes:
+    """A BMP of that many bytes or a little more."""
+    stream = io.BytesIO()
+    Image.new("RGB", (at_least // 300 + 1, 100)).save(stream, "BMP")
+    return stream.getvalue()
