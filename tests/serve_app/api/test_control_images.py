@@ -257,7 +257,7 @@ async def test_a_place_that_cannot_be_written_is_a_503_and_nothing_is_accepted(
         monkeypatch.setattr(api.outputs, "put", full)
         answer = await api.post(request({"ctrl_img": text(PNG)}))
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
-        assert answer.json()["detail"]["error"]["code"] == "IMAGE_NOT_STORED"
+        assert answer.json()["detail"]["error"]["code"] == "OUTPUT_STORAGE_UNAVAILABLE"
         assert int(answer.headers["retry-after"]) > 0
         api.must_be_untouched()
 
