@@ -24,6 +24,7 @@ from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.database import migrate
 from serve_app.models.card import ImageInput, ModelCard, load_card
 from serve_app.plan import ServicePlan
+from serve_app.secret_args import refuse_secrets
 from serve_app.settings import STATE_DIRECTORY, OffloadMode, PristineMode, Profile, Settings
 
 logger = logging.getLogger("ray.serve")
@@ -47,6 +48,7 @@ def application(args: dict[str, Any]) -> Application:
     Raises:
         ConfigurationInvalid: an arg is unknown or has a wrong value; the message names it.
     """
+    refuse_secrets(args)
     plan = _plan(Settings.from_args(args))
     plan.settings.lora_root.mkdir(parents=True, exist_ok=True)
     migrate(plan.settings.database_url)

@@ -57,13 +57,14 @@ class PristineMode(StrEnum):
     CHECKPOINT = "checkpoint"  # nowhere: read again from the checkpoint's files
 
 
-# The reference server's environment variables, each honoured where the args are silent.
+# Environment variables, each honoured where the args are silent: the reference server's, and one for each secret.
 ENVIRONMENT = {
     "lora_root": "WORKFLOWS_BASE_PATH",
     "output_url": "OUTPUT_BASE_PATH",
     "lora_cache_dir": "LORA_DOWNLOAD_CACHE_DIR",
     "base_url": "BASE_URL",
     "hf_token": "HF_TOKEN",
+    "database_url": "DATABASE_URL",
     "offload": "OFFLOAD_MODE",
     "render_timeout_s": "INFERENCE_TIMEOUT",
 }
@@ -102,7 +103,8 @@ class Settings(BaseModel):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on GPU, float32 on CPU
     lora_root: Path = Path("loras")
     output_url: str = f"{STATE_DIRECTORY}/outputs"
-    database_url: str = f"sqlite:///{STATE_DIRECTORY}/jobs.db"
+    # May hold a password, so it is not shown with the other settings.
+    database_url: str = Field(f"sqlite:///{STATE_DIRECTORY}/jobs.db", repr=False)
     base_url: str = ""  # of links in answers; empty: the address that the client called
     # Hosts that may be named in links where base_url is empty: patterns with *. Silent: names that only this network
     # has; see api/links.py.
@@ -226,6 +228,7 @@ class Settings(BaseModel):
             # SQLAlchemy's form: three slashes and a path relative to the working directory, or four and absolute.
             return f"sqlite:///{Path(rest.removeprefix('/')).absolute()}"
         if scheme in ("postgresql", "postgres"):
+            _check_port(url)
             return f"postgresql://{rest}"
         raise ValueError("must start with sqlite:/// (embedded) or postgresql:// (clusters)")
 
@@ -234,6 +237,7 @@ class Settings(BaseModel):
     def _hub_endpoint(cls, url: str | None) -> str | None:
         if url is not None and urlsplit(url).scheme not in ("http", "https"):
             raise ValueError("must be the http(s) address of a Hugging Face Hub")
+        _refuse_credentials(url)
         return url
 
     @field_validator("base_url", mode="after")
@@ -241,4 +245,20 @@ class Settings(BaseModel):
     def _base_url(cls, url: str) -> str:
         if url and urlsplit(url).scheme not in ("http", "https"):
             raise ValueError("must be the public http(s) address of this service, or empty for rooted links")
+        _refuse_credentials(url)
         return url.rstrip("/")
+
+
+def _check_port(url: str) -> None:
+    """Raise ValueError, without a part of the URL, where the port of a database URL is no number."""
+    try:
+        urlsplit(url).port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ValueError(
+            "must name its port as a number; in a password, write / : @ # ? % as %2F %3A %40 %23 %3F %25"
+        ) from None
+
+
+def _refuse_credentials(url: str | None) -> None:
+    if url and "@" in urlsplit(url).netloc:
+        raise ValueError("must hold no user and no password")

@@ -54,7 +54,7 @@ def read_config(path: Path) -> ServeConfig:
             arg is unknown or has a wrong value.
     """
     try:
-        schema = ServeDeploySchema.model_validate(_document(path))
+        schema = ServeDeploySchema.model_validate(read_document(path))
     except ValidationError as error:
         raise ConfigurationInvalid(f"{path} is no Serve config: {wrong_values(error)}") from None
     own = [app for app in schema.applications if app.import_path == IMPORT_PATH]
@@ -91,13 +91,21 @@ def check(config: ServeConfig) -> None:
             check_checkpoint("transformer_model", Path(settings.transformer_model), experts=len(card.experts))
 
 
-def _document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML or JSON file. Raise ConfigurationInvalid, which quotes nothing of it."""
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigurationInvalid(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationInvalid(f"{path} is no YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationInvalid(f"{path} is no YAML: {error.reason}") from None
+    except yaml.YAMLError as error:
+        # Its own text quotes the line, which may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" at line {mark.line + 1}"
+        raise ConfigurationInvalid(
+            f"{path} is no YAML: {getattr(error, 'problem', None) or 'unreadable'}{where}"
+        ) from None
     if not isinstance(document, dict):
         raise ConfigurationInvalid(f"{path} is no Serve config: it must be a mapping with `applications`")
     return document

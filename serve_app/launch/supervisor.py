@@ -19,6 +19,7 @@ from ray.serve.scripts import cli
 from serve_app.errors import ConfigurationInvalid, ServiceError
 from serve_app.jobs.store import JobStore
 from serve_app.launch.preflight import ServeConfig, check, read_config
+from serve_app.launch.secrets import MaskedConfig, without_secrets
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -35,16 +36,19 @@ def serve(path: Path) -> int:
     try:
         config = read_config(path)
         check(config)
+        with without_secrets(path) as masked:
+            return _Supervisor(config, masked).run()
     except ConfigurationInvalid as error:
         return _ended(f"the service cannot start: {error}")
-    return _Supervisor(config).run()
 
 
 class _Supervisor:
     """One `serve run` in this process, watched from a thread."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, masked: MaskedConfig) -> None:
+        """`masked` is what Ray gets to see of the config."""
         self._config = config
+        self._masked = masked
         self._failure: str | None = None
         self._interrupts = 0
         self._main = threading.get_ident()
@@ -54,12 +58,13 @@ class _Supervisor:
         """Run until the service ends; return the exit status."""
         # As `serve run` does, but before it: Ray takes SIGTERM for itself when it starts.
         ray.init(namespace=_SERVE_NAMESPACE)
+        self._masked.check_workers()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
         threading.Thread(target=self._watch, name="start-watch", daemon=True).start()
         try:
             with suppress(SystemExit):
-                cli.main(["run", str(self._config.path)], standalone_mode=False)
+                cli.main(["run", str(self._masked.path)], standalone_mode=False)
         except (KeyboardInterrupt, click.Abort):
             at_once = True
         else:

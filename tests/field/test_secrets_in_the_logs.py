@@ -1,0 +1,147 @@
+"""No secret that a service is given stands in a log: Ray's, the terminal's, or those of its proxies and replicas."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import httpx
+import pytest
+import yaml
+from moto.server import ThreadedMotoServer
+
+from serve_app.application import application
+from serve_app.errors import ConfigurationInvalid
+from serve_app.launch.preflight import read_config
+from serve_app.settings import Settings
+from tests.client import Client, body
+from tests.postgres_server import PostgresServer
+from tests.service_process import ServiceProcess
+
+PLANTED = {
+    "the database's password": "plantedDatabasePassword",
+    "the service's token": "hf_plantedTokenOfTheService",
+    "a request's token": "hf_plantedTokenOfARequest",
+    "the storage's secret": "plantedStorageSecretKey",
+}
+
+
+@pytest.fixture
+def ray_directory() -> Iterator[Path]:
+    """Where Ray keeps its session; short, because the paths of its sockets have at most a hundred characters."""
+    directory = Path(mkdtemp(prefix="ray-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The environment of a service that keeps outputs in a bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    httpx.put(f"http://{host}:{port}/videos").raise_for_status()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "planted",
+        "AWS_SECRET_ACCESS_KEY": PLANTED["the storage's secret"],
+    }
+    server.stop()
+
+
+@pytest.mark.slow
+def test_no_log_of_a_service_holds_a_secret(
+    tmp_path: Path, ray_directory: Path, storage: dict[str, str], postgres: PostgresServer
+) -> None:
+    password = PLANTED["the database's password"]
+    address = postgres.create_database("secrets").replace("://postgres@", f"://postgres:{password}@")
+    assert password in address
+    service = ServiceProcess(
+        tmp_path,
+        {**storage, "RAY_TMPDIR": str(ray_directory)},
+        database_url=address,
+        hf_token=PLANTED["the service's token"],
+        output_url="s3://videos/outputs",
+    )
+    service.start()
+    try:
+        with Client(service.url) as client:
+            ended = client.wait(client.submit({**body(), "hf_token": PLANTED["a request's token"]}))
+            refused = client.http.post("/v1/inference", json={"hf_token": PLANTED["a request's token"], "loras": 1})
+        assert ended["status"] == "succeeded"
+        assert refused.is_client_error
+    finally:
+        service.stop()
+    logs = [path for path in ray_directory.rglob("*") if "logs" in path.parts and path.is_file()]
+    assert any("replica" in path.name for path in logs)  # these are the logs, and not nothing
+    for path in [service.log, *logs]:
+        content = path.read_bytes()
+        assert [what for what, secret in PLANTED.items() if secret.encode() in content] == [], path
+
+
+@pytest.mark.parametrize(
+    ("args", "variable"),
+    [
+        ({"database_url": "postgresql://wan:PLANTED@db.internal/wan"}, "DATABASE_URL"),
+        ({"database_url": "postgresql://db.internal/wan?user=wan&password=PLANTED"}, "DATABASE_URL"),
+        ({"database_url": "postgresql://db.internal/wan?sslpassword=PLANTED"}, "DATABASE_URL"),
+        ({"hf_token": "PLANTED"}, "HF_TOKEN"),
+    ],
+)
+def test_an_application_whose_args_hold_a_secret_is_not_built(args: dict[str, str], variable: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=variable) as caught:
+        application(args)
+    assert "PLANTED" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"database_url": "postgresql://wan:PLAN/TED@db.internal/wan"},
+        {"database_url": "postgresql://wan:PLANTED@db.internal:port/wan"},
+        {"database_url": "mysql://wan:PLANTED@db.internal/wan"},
+        {"output_url": "s3://key:PLANTED@bucket/prefix"},
+        {"hub_endpoint": "https://me:PLANTED@hub.internal"},
+        {"base_url": "https://me:PLANTED@videos.example"},
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_before_ray_starts_and_not_repeated(
+    args: dict[str, str], tmp_path: Path
+) -> None:
+    config = tmp_path / "serve_config.yaml"
+    app = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": {"profile": "cpu", **args}}
+    config.write_text(yaml.safe_dump({"applications": [app]}))
+    ended = subprocess.run(
+        [Path(sys.executable).with_name("wan-lora"), "serve", config],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1, said
+    assert next(iter(args)) in ended.stderr.splitlines()[-1]
+    assert "PLAN" not in said
+    assert "TED" not in said
+
+
+def test_a_config_that_is_no_yaml_is_not_quoted(tmp_path: Path) -> None:
+    config = tmp_path / "serve_config.yaml"
+    config.write_text("applications:\n- args:\n    hf_token: 'PLANTED\n  x: [")
+    with pytest.raises(ConfigurationInvalid, match="is no YAML") as caught:
+        read_config(config)
+    assert "PLANTED" not in str(caught.value)
+
+
+def test_every_secret_arg_has_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://wan:PLANTED@db.internal/wan")
+    monkeypatch.setenv("HF_TOKEN", "PLANTED")
+    settings = Settings.from_args({})
+    assert settings.database_url == "postgresql://wan:PLANTED@db.internal/wan"
+    assert settings.hf_token is not None
+    assert settings.hf_token.get_secret_value() == "PLANTED"
+    assert "PLANTED" not in repr(settings)
