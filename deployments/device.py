@@ -3,18 +3,17 @@
 Example of its use:
 
     device = Device(partial(pipeline_class(card.pipeline).load, options), worker_thread("device", yielding=False))
-    rendered = await device.render(spec, files, on_step)  # the files of device.lacking(spec)
+    rendered = await device.render(spec, RenderInputs(files), on_step)  # files: of device.lacking(spec)
     await device.works()  # False: replace the process
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from deployments.pipeline import Pipeline, Rendered
-from serve_app.loras.files import LoraOnDisk
+from deployments.pipeline import Pipeline, Rendered, RenderInputs
 from serve_app.results import Runtime
 from serve_app.spec import LoraFile, RenderSpec
 
@@ -47,12 +46,10 @@ class Device:
         """Return the LoRAs of `spec` that are not ready, so that `render` needs their files."""
         return self._pipeline.lacking(spec)
 
-    async def render(
-        self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]
-    ) -> Rendered:
+    async def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         """Render in the thread, with the files of the LoRAs that were lacking; raise what the pipeline raises."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._pipeline.render, spec, files, on_step)
+        return await loop.run_in_executor(self._thread, self._pipeline.render, spec, inputs, on_step)
 
     async def works(self) -> bool:
         """Probe the device; a failure is logged."""

@@ -20,11 +20,12 @@ from deployments.device import Device, worker_thread
 from deployments.health import STARVED_S, Starvation, leave_process
 from deployments.lora_access import lora_files
 from deployments.metrics import service_observers
-from deployments.pipeline import PipelineOptions, pipeline_class
+from deployments.pipeline import PipelineOptions, RenderInputs, pipeline_class
 from deployments.publishing import Generated, Publisher
 from deployments.scheduling.residency import ResidentPairs
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RenderFailed
+from serve_app.images.kept import read_fitted
 from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
@@ -62,8 +63,8 @@ class Generator:
         # The pipeline comes last, since it takes minutes: what is wrong with the rest shows before.
         self._loras = lora_files(plan)
         self._store = JobStore(plan.settings.database_url)
-        outputs = OutputStore.from_url(plan.settings.output_url)
-        self._publisher = Publisher(self._store, outputs, worker_thread("encoding", yielding=yielding))
+        self._outputs = OutputStore.from_url(plan.settings.output_url)
+        self._publisher = Publisher(self._store, self._outputs, worker_thread("encoding", yielding=yielding))
         load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
         self._device = Device(load, worker_thread("device", yielding=yielding))
         self._publishing = asyncio.Lock()
@@ -157,7 +158,7 @@ class Generator:
         return Outcome(End.SUCCEEDED if published else End.FENCED, replica_s=generated.replica_s)
 
     async def _generate(self, attempt: Attempt) -> Generated:
-        """Fetch the attempt's LoRAs and run the pipeline."""
+        """Fetch the attempt's image and LoRAs, and run the pipeline."""
         claim, loop = attempt.claim, asyncio.get_running_loop()
 
         def on_step(steps_done: int) -> None:  # in the device's thread
@@ -166,11 +167,14 @@ class Generator:
 
         with self._starvation.at_work():
             started = monotonic()
+            image = await read_fitted(self._outputs, claim.request_id, claim.spec)
             async with self._lora_files(claim) as files:
                 fetched = monotonic()
-                rendered = await self._device.render(claim.spec, files, on_step)
+                inputs = RenderInputs(files, None if image is None else image.pixels)
+                rendered = await self._device.render(claim.spec, inputs, on_step)
             self._pairs.rendered(claim.spec, rendered.resident)
-            return Generated(rendered, fetch_s=fetched - started, generate_s=monotonic() - fetched)
+            use = None if image is None else image.use
+            return Generated(rendered, use, fetch_s=fetched - started, generate_s=monotonic() - fetched)
 
     @asynccontextmanager
     async def _lora_files(self, claim: Claim) -> AsyncIterator[dict[str, LoraOnDisk]]:

@@ -3,8 +3,8 @@
 A Generator uses it so:
 
     pipeline = pipeline_class("deployments.wan.runtime:WanRuntime").load(options)
-    files = {lora.content: ... for lora in pipeline.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
-    rendered = pipeline.render(spec, files, on_step=print)
+    loras = {lora.content: ... for lora in pipeline.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
+    rendered = pipeline.render(spec, RenderInputs(loras), on_step=print)
     rendered.frames.shape  # (41, 1024, 1024, 3)
 """
 
@@ -44,6 +44,17 @@ class PipelineOptions:
     compile_cache: Path  # directory of compiled kernels; replicas may share it
 
 
+Image = npt.NDArray[np.uint8]  # [height, width, 3], RGB, full range 0..255
+
+
+@dataclass(frozen=True, slots=True)
+class RenderInputs:
+    """What a render needs beside its spec: LoRA files by `LoraFile.content`, and the image in the spec's size."""
+
+    loras: Mapping[str, LoraOnDisk]
+    image: Image | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Rendered:
     """One finished video, how it was made, and the LoRAs (`LoraFile.content`) that are ready for the next render."""
@@ -71,10 +82,11 @@ class Pipeline(Protocol):
         Takes microseconds and touches no file. Valid until the next `render`.
         """
 
-    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
+    def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         """Make the LoRA state right for `spec` and generate its frames. Blocking.
 
-        `files`, by `LoraFile.content`, has the LoRAs that `lacking` names; what is resident is not read again.
+        `inputs.loras` has the LoRAs that `lacking` names; what is resident is not read again. `inputs.image` is there
+        exactly where the spec has an image, which only a card with `image_input` allows.
         `on_step` gets the count of finished denoising steps after each; what it raises ends the render and leaves
         the pipeline ready for the next.
 

@@ -24,7 +24,7 @@ from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
-from serve_app.results import LoraUse, MadeWith, RenderMetadata, Timings
+from serve_app.results import ImageUse, LoraUse, RenderMetadata, Timings
 
 logger = logging.getLogger("ray.serve")
 
@@ -36,7 +36,8 @@ class Generated:
     """What the device made of an attempt, and the seconds that this took the replica."""
 
     rendered: Rendered
-    fetch_s: float  # getting LoRA files
+    image: ImageUse | None
+    fetch_s: float  # getting the image and LoRA files
     generate_s: float  # the pipeline as a whole
 
     @property
@@ -94,7 +95,7 @@ class Publisher:
             num_frames=count,
             fps=spec.fps,
             seed=spec.seed,
-            metadata=render_metadata(claim, generated.rendered.made_with, timings),
+            metadata=render_metadata(claim, generated, timings),
             size=kept.size,
             sha256=kept.sha256,
         )
@@ -124,9 +125,9 @@ class Publisher:
         return await _write(lambda: self._store.claims.release(claim, max_attempts))
 
 
-def render_metadata(claim: Claim, made_with: MadeWith, timings: Timings) -> RenderMetadata:
+def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> RenderMetadata:
     """Join what the request asked for, what its pipeline did, and how long each part took in this attempt."""
-    spec = claim.spec
+    spec, made_with = claim.spec, generated.rendered.made_with
     return RenderMetadata(
         recipe=made_with.recipe,
         sampler=made_with.sampler,
@@ -144,6 +145,7 @@ def render_metadata(claim: Claim, made_with: MadeWith, timings: Timings) -> Rend
             LoraUse(path=lora.reference, **applied.model_dump())
             for lora, applied in zip(spec.loras, made_with.loras, strict=True)
         ),
+        image=generated.image,
         pair_key=spec.pair_key,
         warnings=tuple(dict.fromkeys((*spec.warnings, *made_with.warnings))),
         attempt=claim.attempt,

@@ -22,7 +22,7 @@ from deployments.generator import Generator
 from deployments.ingress import Ingress
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.database import migrate
-from serve_app.models.card import ImageInput, ModelCard, load_card
+from serve_app.models.card import ModelCard, load_card
 from serve_app.plan import ServicePlan
 from serve_app.secret_args import refuse_secrets
 from serve_app.settings import STATE_DIRECTORY, OffloadMode, PristineMode, Profile, Settings
@@ -58,9 +58,6 @@ def application(args: dict[str, Any]) -> Application:
 
 def _plan(settings: Settings) -> ServicePlan:
     card = load_card(settings.model)
-    if card.image_input is not ImageInput.NONE:
-        takes = f"{card.title} takes an image (image_input: {card.image_input})"
-        raise ConfigurationInvalid(f"model: {takes}; this service takes none")
     gpus = int(ray.cluster_resources().get("GPU", 0))
     profile = _profile(settings, gpus)
     _check_modes(settings, profile)

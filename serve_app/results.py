@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serve_app.spec import Expert, Recipe, Sampler, Speed
+from serve_app.spec import Expert, Fit, Recipe, Sampler, Speed
 
 
 class _Value(BaseModel):
@@ -75,6 +75,19 @@ class Runtime(_Value):
     resident_loras: tuple[ResidentLora, ...] = Field((), description="LoRAs ready on the replica afterwards.")
 
 
+class ImageUse(_Value):
+    """The control image of a render, and what was done to it."""
+
+    sha256: str = Field(description="Of the file's bytes, hex.")
+    fit: Fit = Field(description="How it got the video's size.")
+    format: str = Field(description="png, jpeg, gif, webp or bmp.")
+    width: int = Field(description="Pixels, as stored.")
+    height: int = Field(description="Pixels, as stored.")
+    frames: int = Field(description="Above 1 for an animation, of which the first frame was used.")
+    alpha_dropped: bool = Field(description="Whether it had transparent parts, which were ignored.")
+    orientation_ignored: int | None = Field(description="An EXIF orientation by which it was not turned.")
+
+
 class MadeWith(_Value):
     """How a pipeline made its frames: what the recipe left open, and what acted."""
 
@@ -122,6 +135,7 @@ class RenderMetadata(_Value):
     num_frames: int = Field(description="After rounding.")
     trained_with: str | None = Field(description="Version of AI Toolkit, from the files' metadata.")
     loras: tuple[LoraUse, ...] = Field(description="In the request's order.")
+    image: ImageUse | None = Field(None, description="The control image, where there was one.")
     pair_key: str = Field(description="Hash of the LoRA files' contents and sides.")
     warnings: tuple[str, ...] = Field(description="What the client should look at.")
     attempt: int = Field(description="From 1; above 1 where replicas were lost.")

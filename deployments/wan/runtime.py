@@ -4,7 +4,7 @@ It puts loading, memory, LoRAs, prompts and sampling together, and implements `d
 
     runtime = WanRuntime.load(options)
     files = {lora.content: ... for lora in runtime.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
-    rendered = runtime.render(spec, files, on_step=lambda done: print(f"step {done}"))
+    rendered = runtime.render(spec, RenderInputs(files), on_step=lambda done: print(f"step {done}"))
     rendered.frames.shape  # (41, 1024, 1024, 3)
 """
 
@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 
-from deployments.pipeline import PipelineOptions, Rendered
+from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.offload import free_memory, out_of_memory, place, size_of, weight_bytes, without_hooks
@@ -25,8 +25,8 @@ from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed import Accelerator, keep_compiled_in
-from serve_app.loras.files import LoraOnDisk
-from serve_app.models.card import ModelCard
+from serve_app.errors import ConfigurationInvalid
+from serve_app.models.card import ImageInput, ModelCard
 from serve_app.results import Acceleration, MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec
@@ -77,8 +77,11 @@ class WanRuntime:
 
         Raises:
             ConfigurationInvalid: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
-                with the device.
+                with the device; or the card takes images.
         """
+        if options.card.image_input is not ImageInput.NONE:
+            takes = f"{options.card.title} takes an image (image_input: {options.card.image_input})"
+            raise ConfigurationInvalid(f"model: {takes}; this pipeline takes none")
         device = torch.device(options.device)
         dtype = compute_dtype(options.dtype, device)
         if device.type == "cpu":
@@ -111,8 +114,8 @@ class WanRuntime:
         """Return the LoRAs of `spec` that are not resident, each content once: their files are needed."""
         return self._loras.lacking(spec)
 
-    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
-        """Generate the frames of `spec`. `files`, by `LoraFile.content`, has the LoRAs that `lacking` names.
+    def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
+        """Generate the frames of `spec`. `inputs.loras` has the LoRAs that `lacking` names.
 
         `on_step` gets the count of finished denoising steps after each one. What it raises ends the render and comes
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
@@ -130,7 +133,7 @@ class WanRuntime:
         tried = [self._plan.offload]
         while True:
             try:
-                return self._attempt(spec, files, on_step)
+                return self._attempt(spec, inputs, on_step)
             except torch.OutOfMemoryError as error:
                 if self._leave_gpu():
                     continue
@@ -152,10 +155,10 @@ class WanRuntime:
         if ones.sum().item() != _PROBE_SIZE:  # item() waits for the device
             raise RuntimeError(f"{self._device_name} computes wrong sums")
 
-    def _attempt(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
+    def _attempt(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         watch = Stopwatch()
         try:
-            self._loras.apply(spec, files)
+            self._loras.apply(spec, inputs.loras)
             watch.lap("lora")
             embeddings = self._prompts.arguments(spec)
             watch.lap("text")

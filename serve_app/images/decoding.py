@@ -30,7 +30,7 @@ _READERS = {
     ImageFormat.WEBP: webp,
     ImageFormat.BMP: bmp,
 }
-_UPRIGHT = 1
+UPRIGHT = 1  # the EXIF orientation of an image that need not be turned
 _ORIENTATIONS = range(1, 9)
 _DEEP = ("I", "F")  # how the names of modes with more than 8 bits begin
 
@@ -122,7 +122,7 @@ def _facts(image: Image.Image, header: Header) -> ImageFacts:
 
 def _orientation(image: Image.Image) -> int:
     try:
-        found = image.getexif().get(Base.Orientation, _UPRIGHT)
+        found = image.getexif().get(Base.Orientation, UPRIGHT)
     except Exception:
-        return _UPRIGHT  # a damaged EXIF block says nothing, and the picture does not depend on it
-    return found if found in _ORIENTATIONS else _UPRIGHT
+        return UPRIGHT  # a damaged EXIF block says nothing, and the picture does not depend on it
+    return found if found in _ORIENTATIONS else UPRIGHT

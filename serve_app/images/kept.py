@@ -3,7 +3,7 @@
 inputs = RequestInputs(outputs, request_id)
 await inputs.keep(image)        # before the request is stored
 await inputs.discard()          # where it was not stored after all
-first, facts = await read_pixels(outputs, request_id, spec)   # on the Generator
+fitted = await read_fitted(outputs, request_id, spec)   # on the Generator
 """
 
 import asyncio
@@ -11,14 +11,16 @@ import hashlib
 import logging
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.errors import ControlImageLost, OutputNotWritten, OutputStorageUnavailable
-from serve_app.images.decoding import ImageFacts, Pixels, pixels
+from serve_app.images.decoding import UPRIGHT, ImageFacts, Pixels, pixels
 from serve_app.images.header import ImageLimits, ImageUnusable
 from serve_app.images.resolver import ResolvedImage
 from serve_app.jobs.records import input_name
 from serve_app.outputs import NotAsStored, OutputStore
+from serve_app.results import ImageUse
 from serve_app.spec import InputImage, RenderSpec
 
 logger = logging.getLogger("ray.serve")
@@ -67,31 +69,54 @@ class RequestInputs:
             logger.warning("images that no request refers to stay behind: %s: %s", sorted(self._names), error)
 
 
-async def read_pixels(
-    outputs: OutputStore, request_id: str, image: InputImage, spec: RenderSpec
-) -> tuple[Pixels, ImageFacts]:
-    """Return the accepted image in the size of its video, and what it is. Decoding does not block the event loop.
+@dataclass(frozen=True, slots=True)
+class FittedImage:
+    """An image in the size of its video, and what was done to it."""
+
+    pixels: Pixels
+    use: ImageUse
+
+
+async def read_fitted(outputs: OutputStore, request_id: str, spec: RenderSpec) -> FittedImage | None:
+    """Return the accepted image of `spec`; None where it has none. Decoding does not block the event loop.
 
     Raises:
         ControlImageLost: its file is gone, or holds other bytes than those that were accepted.
         OSError: the output store cannot be read.
     """
+    image = spec.image
+    if image is None:
+        return None
     try:
         data = await outputs.read(input_name(request_id, image.sha256))
     except FileNotFoundError:
         raise _lost(image, "is gone") from None
     except NotAsStored as error:
         raise _lost(image, f"was replaced: {error}") from error
-    return await asyncio.to_thread(_pixels, data, image, spec)
+    return await asyncio.to_thread(_fitted, data, image, spec)
 
 
-def _pixels(data: bytes, image: InputImage, spec: RenderSpec) -> tuple[Pixels, ImageFacts]:
+def _fitted(data: bytes, image: InputImage, spec: RenderSpec) -> FittedImage:
     if hashlib.sha256(data).hexdigest() != image.sha256:
         raise _lost(image, "was replaced by other bytes")
     try:
-        return pixels(data, image.fit, spec.width, spec.height, _ACCEPTED)
+        found, facts = pixels(data, image.fit, spec.width, spec.height, _ACCEPTED)
     except ImageUnusable as error:
         raise _lost(image, f"can no longer be read: {error}") from error
+    return FittedImage(found, _use(image, facts))
+
+
+def _use(image: InputImage, facts: ImageFacts) -> ImageUse:
+    return ImageUse(
+        sha256=image.sha256,
+        fit=image.fit,
+        format=facts.format,
+        width=facts.width,
+        height=facts.height,
+        frames=facts.frames,
+        alpha_dropped=facts.has_alpha,
+        orientation_ignored=None if facts.orientation == UPRIGHT else facts.orientation,
+    )
 
 
 def _lost(image: InputImage, what: str) -> ControlImageLost:

@@ -1,9 +1,7 @@
 """What a video does not show of its control image: the warnings that its result repeats."""
 
-from serve_app.images.decoding import ImageFacts
+from serve_app.images.decoding import UPRIGHT, ImageFacts
 from serve_app.spec import Fit
-
-_UPRIGHT = 1
 
 
 def of_image(facts: ImageFacts, fit: Fit, width: int, height: int) -> list[str]:
@@ -17,7 +15,7 @@ def of_image(facts: ImageFacts, fit: Fit, width: int, height: int) -> list[str]:
             facts.has_alpha
         ),
         f"the control image says it is to be turned (EXIF orientation {facts.orientation}), and is not turned": (
-            facts.orientation != _UPRIGHT
+            facts.orientation != UPRIGHT
         ),
         f"the control image is an animation of {facts.frames} frames, and its first one is used": facts.frames > 1,
         "the control image has more than 8 bits of grey: what is brighter than 255 of them is white; send 8 bits": (

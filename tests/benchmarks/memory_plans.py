@@ -19,6 +19,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 from transformers import UMT5Config, UMT5EncoderModel
 
+from deployments.pipeline import RenderInputs
 from deployments.wan.loading import COMPONENTS
 from deployments.wan.memory.offload import free_memory, weight_bytes
 from deployments.wan.memory.planner import FreeMemory, make_plan
@@ -132,7 +133,7 @@ def _render(runtime: WanRuntime, size: str, speed: Speed, steps: int, cap_gib: i
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
 
-    rendered = runtime.render(spec, {}, on_step)
+    rendered = runtime.render(spec, RenderInputs({}), on_step)
     # The last step: the first ones load experts, and compile.
     return Row(
         cap_gib,

@@ -4,14 +4,13 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from deployments.pipeline import Frames, PipelineOptions, Rendered
+from deployments.pipeline import Frames, Image, PipelineOptions, Rendered, RenderInputs
 from serve_app.errors import OutOfMemory
-from serve_app.loras.files import LoraOnDisk
 from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime
 from serve_app.spec import LoraFile, RenderSpec
 
@@ -36,6 +35,7 @@ class SmallPipeline:
         self.waiting = threading.Event()  # set: a render waits
         self.go = threading.Event()
         self.rendered: list[RenderSpec] = []
+        self.images: list[Image | None] = []  # of each, in the same order
         self._resident: frozenset[str] = frozenset()
 
     @classmethod
@@ -47,8 +47,8 @@ class SmallPipeline:
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
         return tuple(lora for lora in spec.loras if lora.content not in self._resident)
 
-    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
-        assert {lora.content for lora in self.lacking(spec)} == files.keys()
+    def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
+        assert {lora.content for lora in self.lacking(spec)} == inputs.loras.keys()
         self._misfortune(spec.prompt)
         for step in range(1, spec.sample_steps + 1):
             if spec.prompt == SLOW:
@@ -59,6 +59,7 @@ class SmallPipeline:
                 assert self.go.wait(timeout=30)
         self._resident = frozenset(lora.content for lora in spec.loras)
         self.rendered.append(spec)
+        self.images.append(inputs.image)
         return Rendered(draw(spec), _made_with(spec), _SECONDS, self._resident)
 
     def probe(self) -> None:

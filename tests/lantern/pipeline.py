@@ -1,14 +1,13 @@
 """The pipeline class of the made-up model: draws coloured noise, dimmed or lit by its LoRAs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import perf_counter
 from typing import Self
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from deployments.pipeline import Frames, PipelineOptions, Rendered
-from serve_app.loras.files import LoraOnDisk
+from deployments.pipeline import Frames, Image, PipelineOptions, Rendered, RenderInputs
 from serve_app.models.card import ModelCard
 from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime
 from serve_app.spec import LoraFile, RenderSpec
@@ -32,26 +31,28 @@ class LanternPipeline:
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
         return tuple({lora.content: lora for lora in spec.loras if lora.content not in self._light}.values())
 
-    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
+    def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         started = perf_counter()
-        for content, on_disk in files.items():
+        for content, on_disk in inputs.loras.items():
             self._light[content] = float(np.mean([tensor.mean() for tensor in load_file(on_disk.path).values()]))
             on_disk.check_unchanged()
         loaded = perf_counter()
         for step in range(spec.sample_steps):
             on_step(step + 1)
-        frames = self._draw(spec)
+        frames = self._draw(spec, inputs.image)
         seconds = PipelineSeconds(lora=loaded - started, text=0, denoise=perf_counter() - loaded, decode=0)
         return Rendered(frames, self._made_with(spec), seconds, frozenset(self._light))
 
     def probe(self) -> None:
         pass
 
-    def _draw(self, spec: RenderSpec) -> Frames:
+    def _draw(self, spec: RenderSpec, image: Image | None) -> Frames:
         light = sum(self._light[lora.content] * lora.multiplier for lora in spec.loras)
         noise = np.random.default_rng([spec.seed, *spec.prompt.encode()])
         picture = noise.integers(0, 128, (spec.height, spec.width, 3)) + 100 * light
         first: Frames = np.clip(picture, 0, 255).astype(np.uint8)
+        if image is not None:  # the video starts from it, as it is
+            first = image
         return np.stack([np.roll(first, number, axis=1) for number in range(spec.num_frames)])
 
     def _made_with(self, spec: RenderSpec) -> MadeWith:

@@ -67,13 +67,6 @@ def test_the_client_side_runs_without_the_model_stack() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_model_that_takes_images_is_not_served_without_them(tmp_path: Path) -> None:
-    card = tmp_path / "card.yaml"
-    card.write_text(CARD.read_text().replace("image_input: none", "image_input: required"))
-    with pytest.raises(ConfigurationInvalid, match=r"Lantern 1B takes an image \(image_input: required\)"):
-        application._plan(Settings(model=str(card)))
-
-
 def test_a_model_of_one_checkpoint_has_its_expert_there() -> None:
     card = load_card(str(CARD))
     assert application._checkpoint(card, Settings()) == ("lantern/base", "lantern/base")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.pipeline import Frames, PipelineOptions, Rendered
+from deployments.pipeline import Frames, PipelineOptions, Rendered, RenderInputs
 from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.runtime import WanRuntime
 from serve_app.models.card import load_card
@@ -92,7 +92,7 @@ def frames_of(runtime: WanRuntime, spec: RenderSpec, on_step: Callable[[int], No
 def render_with(runtime: WanRuntime, spec: RenderSpec, on_step: Callable[[int], None] = lambda _: None) -> Rendered:
     """Render as a Generator does: with the files of the LoRAs that the runtime lacks."""
     with held(runtime.lacking(spec), runtime._pipe.transformer.config, strict=spec.strict) as files:
-        return runtime.render(spec, files, on_step)
+        return runtime.render(spec, RenderInputs(files), on_step)
 
 
 def difference(one: Frames, other: Frames) -> float:

@@ -14,7 +14,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 
 import deployments.wan.memory.offload as offload_module
 import deployments.wan.runtime as runtime_module
-from deployments.pipeline import Frames
+from deployments.pipeline import Frames, RenderInputs
 from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.planner import MemoryPlan, make_plan
@@ -281,7 +281,7 @@ def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(
     with held(runtime.lacking(spec), runtime._pipe.transformer.config, strict=True) as files:
         path.unlink()
         with pytest.raises(LoraChanged):
-            runtime.render(spec, files, lambda _: None)
+            runtime.render(spec, RenderInputs(files), lambda _: None)
     assert set(applied) == {OffloadMode.MODEL}
 
 

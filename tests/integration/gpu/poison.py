@@ -1,6 +1,6 @@
 """The service as it is, but for a prompt that breaks the CUDA context of the Generator that renders it, once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,9 @@ import torch
 from ray.serve import Application
 
 from deployments.generator import Generator
-from deployments.pipeline import Rendered
+from deployments.pipeline import Rendered, RenderInputs
 from deployments.wan.runtime import WanRuntime
 from serve_app import application
-from serve_app.loras.files import LoraOnDisk
 from serve_app.plan import ServicePlan
 from serve_app.spec import RenderSpec
 
@@ -22,12 +21,12 @@ _TAKEN = Path("var/poison-taken")  # in the working directory, which all replica
 class PoisonableRuntime(WanRuntime):
     """Renders as ever; the poison is an index out of bounds, which a kernel finds."""
 
-    def render(self, spec: RenderSpec, files: Mapping[str, LoraOnDisk], on_step: Callable[[int], None]) -> Rendered:
+    def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         """Render, or break the context."""
         if spec.prompt == PROMPT and not _TAKEN.exists():
             _TAKEN.touch()
             torch.zeros(1, device="cuda")[torch.tensor([1], device="cuda")].item()
-        return super().render(spec, files, on_step)
+        return super().render(spec, inputs, on_step)
 
 
 class PoisonableGenerator(Generator):
