@@ -30,7 +30,7 @@ from serve_app.jobs.coordination import dispatcher_of, listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.observers import Observers
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 from serve_app.tasks import detached, happened
 
 logger = logging.getLogger("ray.serve")
@@ -92,7 +92,7 @@ class Dispatcher:
 
     _opened = False  # whether there is something to close
 
-    def __init__(self, plan: ServicePlan, generators: DeploymentHandle, *, observers: Observers | None = None) -> None:
+    def __init__(self, plan: ModelPlan, generators: DeploymentHandle, *, observers: Observers | None = None) -> None:
         self._built = plan  # by the args alone
         self._plan = plan
         self._observers = service_observers() if observers is None else observers
@@ -184,7 +184,7 @@ class Dispatcher:
 
     async def _open_slots(self) -> None:
         load = await self._queue.load()
-        self._observers.load(load)
+        self._observers.load(self._plan.card.id, load)
         wanted = wanted_slots(
             busy=sum(slot.has_replica for slot in self._slots),
             queued=load.queued.renders,

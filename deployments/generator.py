@@ -32,7 +32,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.loras.files import LoraOnDisk
 from serve_app.observers import End, Observers, Outcome
 from serve_app.outputs import OutputStore
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 from serve_app.settings import Profile
 from serve_app.tasks import detached
 
@@ -49,7 +49,7 @@ class Generator:
 
     def __init__(
         self,
-        plan: ServicePlan,
+        plan: ModelPlan,
         *,
         observers: Observers | None = None,
         leave: Callable[[str], None] = leave_process,
@@ -224,7 +224,7 @@ class Generator:
         self._leave("the device failed its probe")
 
 
-def _options(plan: ServicePlan) -> PipelineOptions:
+def _options(plan: ModelPlan) -> PipelineOptions:
     settings = plan.settings
     return PipelineOptions(
         card=plan.card,

@@ -1,6 +1,7 @@
 """The Ingress actor: the HTTP API on any number of stateless replicas."""
 
 import gc
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.announcer import DispatcherAnnouncer
 from deployments.image_access import image_resolver
-from deployments.lora_access import lora_resolver
+from deployments.lora_access import lora_resolvers
 from deployments.metrics import service_observers
 from serve_app.api.app import create_app
 from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecaster
+from serve_app.api.served import ServedModel
 from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
@@ -28,27 +30,41 @@ _GC_THRESHOLD = 10_000
 class Ingress:
     """Validates requests, makes them durable, answers from the store. It keeps no state of its own."""
 
-    def __init__(self, plan: ServicePlan, dispatcher: DeploymentHandle) -> None:
+    def __init__(self, plan: ServicePlan, *dispatchers: DeploymentHandle) -> None:
+        """`dispatchers` are those of the plan's models, in their order."""
         self._built = plan  # by the args alone
         store = JobStore(plan.settings.database_url)
         self._services = Services(
             plan=plan,
+            models=_models(plan, store, dispatchers),
             store=store,
-            loras=lora_resolver(plan),
             images=image_resolver(plan),
             outputs=OutputStore.from_url(plan.settings.output_url),
-            announcer=DispatcherAnnouncer(dispatcher, of_renders=not store.notifies),
             observers=service_observers(),
-            forecaster=Forecaster(plan, store),
         )
         self._app = create_app(self._services)
         gc.set_threshold(_GC_THRESHOLD)
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Take over what `user_config` changes, from the next request on."""
-        self._services = replace(self._services, plan=self._built.retuned(user_config))
+        plan, models = self._built.retuned(user_config), self._services.models
+        retuned = {model.card.id: replace(models[model.card.id], plan=model) for model in plan.models}
+        self._services = replace(self._services, plan=plan, models=retuned)
         self._app.state.services = self._services
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the application; Serve calls this by name once this replica is constructed."""
         return self._app
+
+
+def _models(plan: ServicePlan, store: JobStore, dispatchers: Sequence[DeploymentHandle]) -> dict[str, ServedModel]:
+    loras = lora_resolvers(plan)
+    return {
+        model.card.id: ServedModel(
+            plan=model,
+            loras=loras[model.card.id],
+            announcer=DispatcherAnnouncer(dispatcher, of_renders=not store.notifies),
+            forecaster=Forecaster(model, store),
+        )
+        for model, dispatcher in zip(plan.models, dispatchers, strict=True)
+    }

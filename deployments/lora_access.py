@@ -1,31 +1,32 @@
-"""Composition of the LoRA parts from a plan: the resolver of the Ingress, the files of the Generators."""
+"""Composition of the LoRA parts from a plan: the resolvers of the Ingress, the files of the Generators."""
 
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.files import LoraFiles
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.resolver import LoraResolver
 from serve_app.loras.sources import LoraSources, SourcePolicy
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan, ServicePlan
+from serve_app.settings import Settings
 
 _GIB = 2**30
 
 
-def lora_resolver(plan: ServicePlan) -> LoraResolver:
-    """Return what the Ingress asks about the LoRAs of a request."""
-    return LoraResolver(_library(plan), _sources(plan), plan.card)
+def lora_resolvers(plan: ServicePlan) -> dict[str, LoraResolver]:
+    """Return what the Ingress asks about the LoRAs of a request, by the model that it is for."""
+    sources = _sources(plan.settings)
+    return {model.card.id: LoraResolver(_library(model), sources, model.card) for model in plan.models}
 
 
-def lora_files(plan: ServicePlan) -> LoraFiles:
+def lora_files(plan: ModelPlan) -> LoraFiles:
     """Return what a Generator asks for the files of the LoRAs that its pipeline lacks."""
-    return LoraFiles(_sources(plan), _library(plan))
+    return LoraFiles(_sources(plan.settings), _library(plan))
 
 
-def _library(plan: ServicePlan) -> LoraLibrary:
+def _library(plan: ModelPlan) -> LoraLibrary:
     return LoraLibrary(plan.settings.lora_root, plan.card.architecture)
 
 
-def _sources(plan: ServicePlan) -> LoraSources:
-    settings = plan.settings
+def _sources(settings: Settings) -> LoraSources:
     policy = SourcePolicy(
         hosts=settings.lora_hosts,
         private_hosts=settings.lora_private_hosts,

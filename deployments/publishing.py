@@ -129,6 +129,7 @@ def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> Ren
     """Join what the request asked for, what its pipeline did, and how long each part took in this attempt."""
     spec, made_with = claim.spec, generated.rendered.made_with
     return RenderMetadata(
+        model=spec.model,
         recipe=made_with.recipe,
         sampler=made_with.sampler,
         shift=made_with.shift,

@@ -22,8 +22,9 @@ from deployments.generator import Generator
 from deployments.ingress import Ingress
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.database import migrate
-from serve_app.models.card import ModelCard, load_card
-from serve_app.plan import ServicePlan
+from serve_app.models.card import ModelCard
+from serve_app.models.served import Served, served_models
+from serve_app.plan import ModelPlan, ServicePlan
 from serve_app.secret_args import refuse_secrets
 from serve_app.settings import STATE_DIRECTORY, OffloadMode, PristineMode, Profile, Settings
 
@@ -57,13 +58,23 @@ def application(args: dict[str, Any]) -> Application:
 
 
 def _plan(settings: Settings) -> ServicePlan:
-    card = load_card(settings.model)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     profile = _profile(settings, gpus)
+    models = []
+    for served in served_models(settings):
+        with served.named():
+            models.append(_model_plan(served, profile, gpus))
+    plan = ServicePlan(settings=settings, models=tuple(models))
+    _check_room(plan, gpus)
+    return plan
+
+
+def _model_plan(served: Served, profile: Profile, gpus: int) -> ModelPlan:
+    settings, card = served.settings, served.card
     _check_modes(settings, profile)
     demo = card.demo if profile is Profile.CPU and settings.base_model is None else None
-    base_model, transformer_model = _demo(demo, settings) if demo else _checkpoint(card, settings)
-    return ServicePlan(
+    base_model, transformer_model = _demo(demo, card, settings) if demo else _checkpoint(card, settings)
+    return ModelPlan(
         settings=settings,
         card=card.of_checkpoint(transformer_model),
         profile=profile,
@@ -74,9 +85,20 @@ def _plan(settings: Settings) -> ServicePlan:
     )
 
 
+def _check_room(plan: ServicePlan, gpus: int) -> None:
+    """Refuse models that would wait for ever for a GPU that the others keep."""
+    kept = sum(model.least_generators for model in plan.models)
+    on_gpu = plan.models[0].profile is Profile.GPU
+    if len(plan.models) > 1 and on_gpu and kept > gpus and not _grows(plan.settings):
+        raise ConfigurationInvalid(
+            f"models: they keep {kept} Generators when idle, and the Ray cluster has {gpus} GPUs; set min_generators: "
+            "0 for those that may give their GPU to another, or max_generators where nodes come later"
+        )
+
+
 def _profile(settings: Settings, gpus: int) -> Profile:
     """Return what to run on. A cluster whose GPU nodes come with the work has none now, and says how many may come."""
-    if settings.profile is Profile.GPU and not gpus and settings.max_generators is None:
+    if settings.profile is Profile.GPU and not gpus and not _grows(settings):
         raise ConfigurationInvalid(
             "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, set max_generators where GPU "
             "nodes come and go, or use profile: auto or cpu"
@@ -84,6 +106,11 @@ def _profile(settings: Settings, gpus: int) -> Profile:
     if settings.profile is Profile.AUTO:
         return Profile.GPU if gpus else Profile.CPU
     return settings.profile
+
+
+def _grows(settings: Settings) -> bool:
+    """Return whether GPU nodes come and go, so that the args say for how many Generators."""
+    return any(model.max_generators is not None for model in settings.each_model())
 
 
 def _check_modes(settings: Settings, profile: Profile) -> None:
@@ -101,41 +128,52 @@ def _checkpoint(card: ModelCard, settings: Settings) -> tuple[str, str]:
     return base_model, settings.transformer_model or card.transformer_model or base_model
 
 
-def _demo(function: str, settings: Settings) -> tuple[str, str]:
+def _demo(function: str, card: ModelCard, settings: Settings) -> tuple[str, str]:
     """Build the demo checkpoint, and LoRAs for it, by the function that the card names.
 
     It is resolved here and not imported above: it needs the model stack, which takes seconds to import.
     """
     build: DemoBuilder = resolve_name(function)
-    return build(STATE_DIRECTORY.absolute() / "demo", settings.lora_root)
+    return build(STATE_DIRECTORY.absolute() / "demo" / card.id, settings.lora_root)
 
 
 def _banner(plan: ServicePlan) -> str:
-    lines = [
-        f"{plan.card.title} ({plan.card.id}) on {plan.profile.value}",
-        f"base model    {plan.base_model}",
-        f"experts       {plan.transformer_model}",
-        f"LoRA root     {plan.settings.lora_root}",
-        *textwrap.wrap(plan.notice or "", _BANNER_COLUMNS),
-    ]
     rule = "=" * _BANNER_COLUMNS
-    return "\n".join(["", rule, *lines, rule])
+    models = [line for model in plan.models for line in [*_lines(model), rule]]
+    return "\n".join(["", rule, *models[:-1], f"LoRA root     {plan.settings.lora_root}", rule])
+
+
+def _lines(model: ModelPlan) -> list[str]:
+    return [
+        f"{model.card.title} ({model.card.id}) on {model.profile.value}",
+        f"base model    {model.base_model}",
+        f"experts       {model.transformer_model}",
+        *textwrap.wrap(model.notice or "", _BANNER_COLUMNS),
+    ]
 
 
 def bind(plan: ServicePlan) -> Application:
-    """Return Ingress -> Dispatcher -> Generator, sized by the plan. Fractions of CPUs let all three share one core."""
-    generator, dispatcher, ingress = _generator(plan), _dispatcher(), _ingress(plan)
-    app: Application = ingress.bind(plan, dispatcher.bind(plan, generator.bind(plan)))
+    """Return the Ingress, and for each model Dispatcher -> Generator, sized by the plan.
+
+    Fractions of CPUs let all of them share one core. With several models, a name of theirs ends with the model's id.
+    """
+    dispatchers = [
+        _dispatcher(f"Dispatcher{suffix}").bind(model, _generator(f"Generator{suffix}", model).bind(model))
+        for model in plan.models
+        for suffix in [f"-{model.card.id}" if len(plan.models) > 1 else ""]
+    ]
+    app: Application = _ingress(plan).bind(plan, *dispatchers)
     return app
 
 
-def _generator(plan: ServicePlan) -> Deployment:
+def _generator(name: str, plan: ModelPlan) -> Deployment:
     settings = plan.settings
+    device = {"num_cpus": 0.5} if plan.profile is Profile.CPU else {"num_cpus": 1, "num_gpus": 1}
     return serve.deployment(
         Generator,
-        name="Generator",
+        name=name,
         max_ongoing_requests=1,
-        ray_actor_options={"num_cpus": 0.5} if plan.profile is Profile.CPU else {"num_cpus": 1, "num_gpus": 1},
+        ray_actor_options={**device, "resources": settings.generator_resources},
         # Scale-in must outwait a running render, else Serve kills it half-way.
         graceful_shutdown_timeout_s=settings.render_timeout_s + _DRAIN_MARGIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
@@ -145,7 +183,7 @@ def _generator(plan: ServicePlan) -> Deployment:
             request_routing_stats_period_s=_HEALTH_PERIOD_S,
         ),
         autoscaling_config=AutoscalingConfig(
-            min_replicas=min(settings.min_generators, plan.max_generators),
+            min_replicas=plan.least_generators,
             max_replicas=plan.max_generators,
             policy=AutoscalingPolicy(policy_function="deployments.autoscaling:BacklogPolicy"),
             # Short: slots already are what the work needs, and the delays smooth enough.
@@ -157,10 +195,10 @@ def _generator(plan: ServicePlan) -> Deployment:
     )
 
 
-def _dispatcher() -> Deployment:
+def _dispatcher(name: str) -> Deployment:
     return serve.deployment(
         Dispatcher,
-        name="Dispatcher",
+        name=name,
         num_replicas=1,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0.1},

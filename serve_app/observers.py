@@ -64,8 +64,8 @@ class Observer:
     def accepted(self, request: NewRequest) -> None:
         """Hear that a request became durable."""
 
-    def load(self, load: Load) -> None:
-        """Hear what waits and what runs."""
+    def load(self, model: str, load: Load) -> None:
+        """Hear what waits and what runs of a model."""
 
     def started(self, claim: Claim) -> None:
         """Hear that an attempt begins."""
@@ -90,9 +90,9 @@ class Observers(Observer):
         """Send that a request became durable."""
         self._send("accepted", lambda observer: observer.accepted(request))
 
-    def load(self, load: Load) -> None:
-        """Send what waits and what runs."""
-        self._send("load", lambda observer: observer.load(load))
+    def load(self, model: str, load: Load) -> None:
+        """Send what waits and what runs of a model."""
+        self._send("load", lambda observer: observer.load(model, load))
 
     def started(self, claim: Claim) -> None:
         """Send that an attempt begins."""

@@ -1,4 +1,4 @@
-"""The service plan: what `build` decided once for every part of the service."""
+"""Plans: what `build` decided once for every part of the service, and for each of its models."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from serve_app.models.card import ModelCard
 from serve_app.settings import Profile, Settings
 
 
-class ServicePlan(BaseModel):
-    """Settings with nothing left open: the profile is resolved, the model is found."""
+class ModelPlan(BaseModel):
+    """One model of the service with nothing left open: the profile is resolved, the card is found."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    settings: Settings
+    settings: Settings  # the model's own
     card: ModelCard  # with the architecture of the experts in `transformer_model`
     profile: Profile  # cpu or gpu
     base_model: str  # hub id or directory
@@ -24,13 +24,18 @@ class ServicePlan(BaseModel):
     demo: bool
 
     @property
+    def least_generators(self) -> int:
+        """Return how many Generators there are when the model is idle."""
+        return min(self.settings.min_generators, self.max_generators)
+
+    @property
     def cost_name(self) -> str:
         """Return the name of replicas whose renders cost alike: model, weights and kind of device."""
         weights = hashlib.sha256(f"{self.base_model}|{self.transformer_model}|{self.settings.dtype}".encode())
         return f"{self.card.id}@{self.profile.value}-{weights.hexdigest()[:12]}"
 
     def retuned(self, changes: Mapping[str, Any] | None) -> Self:
-        """Return the plan with the `user_config` of a deployment; see `Settings.retuned`."""
+        """Return the plan with the `user_config` of one of its deployments; see `Settings.retuned`."""
         return self.model_copy(update={"settings": self.settings.retuned(changes or {})})
 
     @property
@@ -43,3 +48,21 @@ class ServicePlan(BaseModel):
             f"colours in motion. Its videos show that everything works, not what {self.card.title} looks like. Start "
             "it where Ray has a GPU to serve the real model."
         )
+
+
+class ServicePlan(BaseModel):
+    """What the whole service does: its settings, and a plan for each of its models."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: Settings
+    models: tuple[ModelPlan, ...]  # in the order of the arg `models`
+
+    def retuned(self, changes: Mapping[str, Any] | None) -> Self:
+        """Return the plan with the `user_config` of the Ingress; what an entry of `models` sets stays its own."""
+        settings = self.settings.retuned(changes or {})
+        models = (
+            plan.model_copy(update={"settings": own})
+            for plan, own in zip(self.models, settings.each_model(), strict=True)
+        )
+        return self.model_copy(update={"settings": settings, "models": tuple(models)})

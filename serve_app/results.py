@@ -122,6 +122,7 @@ class Timings(PipelineSeconds):
 class RenderMetadata(_Value):
     """What a user needs to make the same video again, and how long each part took."""
 
+    model: str = Field(description="Id of the model that made it.")
     recipe: Recipe = Field(description="Whose frames it equals.")
     sampler: Sampler = Field(description="The scheduler in effect.")
     shift: float = Field(description="Flow shift in effect.")

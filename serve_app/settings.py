@@ -27,7 +27,12 @@ def wrong_values(error: ValidationError, whole: str = "args") -> str:
 
     `whole` stands for the key where something is wrong with several together.
     """
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or whole}: {e['msg']}" for e in error.errors())
+    return "; ".join(f"{_key(e['loc']) or whole}: {e['msg']}" for e in error.errors())
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """Return a key as a person writes it: "models[1].max_generators"."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
 class Profile(StrEnum):
@@ -57,6 +62,9 @@ class PristineMode(StrEnum):
     CHECKPOINT = "checkpoint"  # nowhere: read again from the checkpoint's files
 
 
+# Args that mean the one model of a service; with several, each entry of `models` has its own.
+_OF_ONE_MODEL = frozenset({"model", "base_model", "transformer_model"})
+
 # Environment variables, each honoured where the args are silent: the reference server's, and one for each secret.
 ENVIRONMENT = {
     "lora_root": "WORKFLOWS_BASE_PATH",
@@ -70,13 +78,53 @@ ENVIRONMENT = {
 }
 
 
-class Settings(BaseModel):
+class ModelArgs(BaseModel):
+    """What may differ between the models of one service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    model: str  # an id under configs/models, or the path of a card file
+    base_model: str | None = None  # from the card
+    transformer_model: str | None = None  # from the card
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on GPU, float32 on CPU
+    offload: OffloadMode = OffloadMode.AUTO
+    # Speed profiles: what a request gets that names none, and which a request may name.
+    speed: Speed = Speed.EXACT
+    speeds: tuple[Speed, ...] = tuple(Speed)
+    # Of each Generator: LoRAs kept ready, and where the untouched weights that merging starts from are kept.
+    lora_memory_gib: float = Field(8, ge=0)
+    pristine: PristineMode = PristineMode.AUTO
+    render_timeout_s: float = Field(3600, gt=0)
+    # Who may still join the model's queue. A silent limit is none.
+    max_queued: int | None = Field(100_000, ge=1)
+    max_queued_per_tenant: int | None = Field(None, ge=1)
+    max_wait_s: float | None = Field(None, gt=0)  # predicted
+    # Custom Ray resources that each Generator takes beside its GPU, so that it goes to the nodes that have them.
+    generator_resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    min_generators: int = Field(1, ge=0)
+    max_generators: int | None = Field(None, ge=1)  # silent: one per GPU of the cluster now, one on the CPU
+    # Generators are added until everything accepted would be done in this time; idle ones go after the delay. Shorter
+    # delays than these would act on counts of Serve's that are seconds old, for which a Generator too many comes.
+    target_wait_s: float = Field(60, gt=0)
+    upscale_delay_s: float = Field(2, ge=2)
+    downscale_delay_s: float = Field(600, ge=5)
+
+    @model_validator(mode="after")
+    def _allows_its_own_speed(self) -> Self:
+        if self.speed not in self.speeds:
+            raise ValueError(f"speed: '{self.speed.value}' is not among speeds, which requests may name; add it there")
+        return self
+
+
+class ModelEntry(ModelArgs):
+    """One entry of the arg `models`."""
+
+
+class Settings(ModelArgs):
     """Args of the application. Unknown keys are refused; relative paths count from the working directory.
 
     Precedence: args, then the reference server's environment variables, then the default. Seconds are wall-clock.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     # What `user_config` of a deployment may change while it runs; every other arg means a rolling restart.
     TUNABLE: ClassVar[frozenset[str]] = frozenset(
@@ -97,10 +145,8 @@ class Settings(BaseModel):
     )
 
     profile: Profile = Profile.AUTO
-    model: str = DEFAULT_MODEL  # an id under configs/models, or the path of a card file
-    base_model: str | None = None  # from the card
-    transformer_model: str | None = None  # from the card
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on GPU, float32 on CPU
+    model: str = DEFAULT_MODEL
+    models: tuple[ModelEntry, ...] = ()  # several; what an entry leaves out is what the args say
     lora_root: Path = Path("loras")
     output_url: str = f"{STATE_DIRECTORY}/outputs"
     # May hold a password, so it is not shown with the other settings.
@@ -111,10 +157,6 @@ class Settings(BaseModel):
     allowed_hosts: tuple[str, ...] | None = None
     max_body_bytes: int = Field(4 * 1024**2, ge=1024)  # of a request, as sent and once decompressed
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
-    offload: OffloadMode = OffloadMode.AUTO
-    # Speed profiles: what a request gets that names none, and which a request may name.
-    speed: Speed = Speed.EXACT
-    speeds: tuple[Speed, ...] = tuple(Speed)
     compile_cache_dir: Path = STATE_DIRECTORY / "compile-cache"  # what `fast` compiled; replicas may share it
     max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
     # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
@@ -135,10 +177,6 @@ class Settings(BaseModel):
     image_max_megapixels: float = Field(40, gt=0, le=89)  # beyond that Pillow itself warns of a decompression bomb
     image_max_frames: int = Field(1000, ge=1)  # of an animation, of which the first is used
     image_timeout_s: float = Field(30, gt=0)  # for all images of a request
-    # Of each Generator: LoRAs kept ready, and where the untouched weights that merging starts from are kept.
-    lora_memory_gib: float = Field(8, ge=0)
-    pristine: PristineMode = PristineMode.AUTO
-    render_timeout_s: float = Field(3600, gt=0)
     max_attempts: int = Field(3, ge=1)
     lease_s: float = Field(15, gt=0)
     heartbeat_s: float = Field(0.5, gt=0)
@@ -148,18 +186,7 @@ class Settings(BaseModel):
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # shares; 1 if not named
     affinity_patience_s: float = Field(120, ge=0)  # how long a render may be passed for one whose pair is loaded
     age_bound_s: float = Field(900, gt=0)  # then a render goes before higher priorities of its tenant
-    # Who may still join the queue. A silent limit is none.
-    max_queued: int | None = Field(100_000, ge=1)
-    max_queued_per_tenant: int | None = Field(None, ge=1)
-    max_wait_s: float | None = Field(None, gt=0)  # predicted
     ingress_replicas: int = Field(1, ge=1)
-    min_generators: int = Field(1, ge=0)
-    max_generators: int | None = Field(None, ge=1)  # silent: one per GPU of the cluster now, one on the CPU
-    # Generators are added until everything accepted would be done in this time; idle ones go after the delay. Shorter
-    # delays than these would act on counts of Serve's that are seconds old, for which a Generator too many comes.
-    target_wait_s: float = Field(60, gt=0)
-    upscale_delay_s: float = Field(2, ge=2)
-    downscale_delay_s: float = Field(600, ge=5)
     dispatcher_lease_s: float = Field(5, gt=0)  # after a Dispatcher died without a word, another waits that long
 
     @classmethod
@@ -186,9 +213,32 @@ class Settings(BaseModel):
                 f"{', '.join(sorted(self.TUNABLE))}"
             )
         try:
-            return type(self).model_validate({**self.model_dump(), **changes})
+            return type(self).model_validate({**self._given(), **changes})
         except ValidationError as error:
             raise ConfigurationInvalid(f"user_config: {wrong_values(error)}") from None
+
+    def _given(self) -> dict[str, Any]:
+        """Return the values as args; entries of `models` as they are, since only they know what they leave out."""
+        if not self.models:
+            return self.model_dump()
+        return {**self.model_dump(exclude={"models", *_OF_ONE_MODEL}), "models": self.models}
+
+    def each_model(self) -> tuple[Self, ...]:
+        """Return the settings of each model: its entry of `models`, and for the rest what the args say.
+
+        Raises:
+            ConfigurationInvalid: an entry and the args do not go together; names the entry.
+        """
+        if not self.models:
+            return (self,)
+        return tuple(self._of(entry, index) for index, entry in enumerate(self.models))
+
+    def _of(self, entry: ModelEntry, index: int) -> Self:
+        own = {key: getattr(entry, key) for key in entry.model_fields_set}
+        try:
+            return type(self).model_validate({**self.model_dump(exclude={"models"}), **own})
+        except ValidationError as error:
+            raise ConfigurationInvalid(f"models[{index}]: {wrong_values(error, 'args')}") from None
 
     @model_validator(mode="before")
     @classmethod
@@ -197,16 +247,17 @@ class Settings(BaseModel):
             return args
         return {field: os.environ[name] for field, name in ENVIRONMENT.items() if os.environ.get(name)} | args
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_several(cls, args: Any) -> Any:
+        if isinstance(args, dict) and args.get("models") and (beside := sorted(_OF_ONE_MODEL & args.keys())):
+            raise ValueError(f"models: {', '.join(beside)} cannot stand beside it; put each into an entry of models")
+        return args
+
     @model_validator(mode="after")
     def _beats_within_the_lease(self) -> Self:
         if self.heartbeat_s > self.lease_s / 3:
             raise ValueError("heartbeat_s must be at most a third of lease_s, or one late beat loses the lease")
-        return self
-
-    @model_validator(mode="after")
-    def _allows_its_own_speed(self) -> Self:
-        if self.speed not in self.speeds:
-            raise ValueError(f"speed: '{self.speed.value}' is not among speeds, which requests may name; add it there")
         return self
 
     @field_validator("lora_root", "lora_cache_dir", "compile_cache_dir", "image_root", mode="after")

@@ -27,12 +27,13 @@ Videos from **LoRAs trained with AI Toolkit for %s**.
 
 def create_app(services: Services) -> FastAPI:
     """Return the HTTP API over these parts."""
-    card = services.plan.card
+    cards = [served.card for served in services.models.values()]
+    titles = " and ".join(card.title for card in cards)
     app = DocumentedApi(
-        card,
-        title=f"LoRA videos: {card.title}",
+        cards,
+        title=f"LoRA videos: {titles}",
         version=version("wan-lora-serve"),
-        description=_DESCRIPTION % card.title,
+        description=_DESCRIPTION % titles,
     )
     app.state.services = services
     routers = [room.router for room in (inference, requests, outputs, loras, service)]

@@ -8,19 +8,18 @@ All of them are coroutines: FastAPI runs plain functions in a thread, which take
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
 from serve_app.api.access_log import entry_of
-from serve_app.api.forecast import Forecaster
-from serve_app.errors import HeaderInvalid
+from serve_app.api.served import ServedModel
+from serve_app.errors import HeaderInvalid, ModelNotFound
 from serve_app.images.resolver import ImageResolver
-from serve_app.jobs.admission import Limits
 from serve_app.jobs.ownership import TENANT_HEADER, Sender, sender_of
 from serve_app.jobs.store import JobStore
-from serve_app.loras.resolver import LoraResolver
 from serve_app.models.card import ImageInput
 from serve_app.observers import Observers
 from serve_app.outputs import OutputStore
@@ -29,45 +28,36 @@ from serve_app.plan import ServicePlan
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-class Announcer(Protocol):
-    """Tells the Dispatcher what it would otherwise find at its next sweep. Neither method waits or fails."""
-
-    def queued(self) -> None:
-        """Renders were queued."""
-
-    def canceled(self, request_id: str) -> None:
-        """A request was canceled: what runs of it should stop."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """The parts that the HTTP API works with: one instance per process, made by the Ingress."""
 
     plan: ServicePlan
+    models: Mapping[str, ServedModel]  # by the ids of their cards, in the order of the args
     store: JobStore
-    loras: LoraResolver
     images: ImageResolver
     outputs: OutputStore
-    announcer: Announcer
     observers: Observers
-    forecaster: Forecaster
 
     @property
     def max_body_bytes(self) -> int:
         """Return how much of a request's body is read: `max_body_bytes` for text, and one image within it."""
-        image = 0 if self.plan.card.image_input is ImageInput.NONE else self.images.most_characters
-        return self.plan.settings.max_body_bytes + image
+        takes_images = any(served.card.image_input is not ImageInput.NONE for served in self.models.values())
+        return self.plan.settings.max_body_bytes + (self.images.most_characters if takes_images else 0)
 
-    @property
-    def limits(self) -> Limits:
-        """Return the limits of the queue, as the args set them."""
-        settings = self.plan.settings
-        return Limits(
-            max_queued=settings.max_queued,
-            max_queued_per_tenant=settings.max_queued_per_tenant,
-            max_wait_s=settings.max_wait_s,
-            weights=settings.tenant_weights,
-        )
+    def served(self, model: str) -> ServedModel:
+        """Return the model of that id.
+
+        Raises:
+            ModelNotFound: this service runs no such model; names those it runs.
+        """
+        found = self.models.get(model)
+        if found is None:
+            runs = ", ".join(f"'{name}'" for name in self.models)
+            raise ModelNotFound(
+                f"Model '{model}' is not supported; this service runs {runs}", {"supported_models": list(self.models)}
+            )
+        return found
 
 
 async def _services(request: Request) -> Services:

@@ -18,7 +18,7 @@ from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import RenderRecord
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 
 _MODEL_AGE_S = 5.0  # measurements move slowly
 
@@ -34,7 +34,7 @@ class Forecast:
 class Forecaster:
     """Reads the measurements of all Generators from the store, and keeps the cost model for a few seconds."""
 
-    def __init__(self, plan: ServicePlan, store: JobStore) -> None:
+    def __init__(self, plan: ModelPlan, store: JobStore) -> None:
         self._plan = plan
         self._store = store
         self._model: CostModel | None = None

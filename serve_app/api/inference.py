@@ -26,7 +26,7 @@ from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
 from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
-from serve_app.errors import ModelNotFound, PromptFlagRefused, ServiceError, SpeedNotAllowed, StoreUnavailable
+from serve_app.errors import PromptFlagRefused, ServiceError, SpeedNotAllowed, StoreUnavailable
 from serve_app.images.kept import RequestInputs
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
@@ -78,7 +78,7 @@ async def submit(
             services.observers.accepted(new)
     entry_of(request.scope).request_id = durable.request_id
     if not durable.replayed:
-        services.announcer.queued()
+        services.served(body.model).announcer.queued()
         return _answer(durable, RenderState.QUEUED, root)
     response.headers["Idempotency-Replayed"] = "true"
     record = await services.store.requests.get(durable.request_id)
@@ -101,7 +101,7 @@ async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> 
         ServiceError: it was not stored.
     """
     try:
-        durable = await services.store.requests.submit(new, services.limits)
+        durable = await services.store.requests.submit(new, services.served(new.model).limits)
     except StoreUnavailable:
         inputs.leave()
         raise
@@ -151,12 +151,12 @@ async def _accept(
         LoraSourceUnavailable, ImageSourceUnavailable: the server of a LoRA or an image does not answer as it should.
         OutputStorageUnavailable: there is no place for an image.
     """
-    card = services.plan.card
-    _check_model(body, card)
-    speed = _allowed_speed(body, services.plan.settings)
-    combined = await check_loras(body, services)
+    served = services.served(body.model)
+    card = served.card
+    speed = _allowed_speed(body, served.plan.settings)
+    combined = await check_loras(body, served)
     refuse_unsupported(body.prompts, card)
-    chosen = await choose_loras(body, combined, services)
+    chosen = await choose_loras(body, combined, served)
     require_images(body.prompts, card)
     shared = _Shared(
         body=body,
@@ -171,7 +171,7 @@ async def _accept(
         _spec(prompt, index, shared, image)
         for index, (prompt, image) in enumerate(zip(body.prompts, images, strict=True))
     )
-    costs = await services.forecaster.costs()
+    costs = await served.forecaster.costs()
     return NewRequest(
         id=inputs.request_id,
         model=card.id,
@@ -199,14 +199,6 @@ def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
     ]
     separate = [(lora.expert, lora.file.content) for lora in chosen if not lora.file.contents.combined]
     return list(dict.fromkeys([*by_file, *of_pair(separate)]))
-
-
-def _check_model(body: InferenceRequest, card: ModelCard) -> None:
-    if body.model != card.id:
-        raise ModelNotFound(
-            f"Model '{body.model}' is not supported; this service runs '{card.id}'",
-            {"supported_models": [card.id]},
-        )
 
 
 def _allowed_speed(body: InferenceRequest, settings: Settings) -> Speed:

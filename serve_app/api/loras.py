@@ -1,15 +1,16 @@
 """LoRA inspection: what files hold, told without rendering anything."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
-from serve_app.api.dependencies import Services, ServicesDep
+from serve_app.api.dependencies import ServicesDep
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.schemas.bodies import LoraItem
 from serve_app.api.schemas.errors import UNREADABLE_BODY, ErrorBody, refusal
 from serve_app.api.schemas.inspection import InspectedFile, Inspection, InspectionRequest
+from serve_app.api.served import ServedModel
 from serve_app.echo import cut
 from serve_app.errors import ServiceError
 from serve_app.loras.report import warnings_of_pair
@@ -21,31 +22,51 @@ from serve_app.spec import PAIR, Expert
 router = APIRouter(tags=["loras"], route_class=JsonRoute)
 
 
-@router.post("/v1/loras/inspect", responses=refusal(400, "The body is damaged.") | UNREADABLE_BODY)
+@router.post(
+    "/v1/loras/inspect",
+    responses=refusal(400, "The body is damaged, or names a model that is not served.") | UNREADABLE_BODY,
+)
 async def inspect_loras(body: InspectionRequest, services: ServicesDep) -> Inspection:
     """Return what LoRA files hold, their likely expert, the recipe that shows them as their previews did, warnings.
 
     A file that cannot be used has an error in its place, and does not hide the others.
     """
-    found = await asyncio.gather(*(_inspect(item, body, services) for item in body.loras))
+    models = list(services.models.values()) if body.model is None else [services.served(body.model)]
+    found = await asyncio.gather(*(_inspect(item, body, models) for item in body.loras))
     return Inspection(
-        files=[_file(item, result) for item, result in zip(body.loras, found, strict=True)],
-        warnings=_warnings([result for result in found if isinstance(result, InspectedLora)]),
+        files=[_file(item, results) for item, results in zip(body.loras, found, strict=True)],
+        warnings=_warnings([result for results in found if isinstance(result := _best(results), InspectedLora)]),
     )
 
 
-async def _inspect(item: LoraItem, body: InspectionRequest, services: Services) -> InspectedLora | ServiceError:
+Results = Mapping[str, InspectedLora | ServiceError]
+"""What one file is to each model, by the model's id."""
+
+
+async def _inspect(item: LoraItem, body: InspectionRequest, models: Sequence[ServedModel]) -> Results:
+    return {served.card.id: await _inspect_for(served, item, body) for served in models}
+
+
+async def _inspect_for(served: ServedModel, item: LoraItem, body: InspectionRequest) -> InspectedLora | ServiceError:
     try:
-        return await services.loras.inspect(item.path, token=body.hf_token, expert=item.expert, norms=body.norms)
+        return await served.loras.inspect(item.path, token=body.hf_token, expert=item.expert, norms=body.norms)
     except ServiceError as error:
         return error
 
 
-def _file(item: LoraItem, result: InspectedLora | ServiceError) -> InspectedFile:
-    if isinstance(result, InspectedLora):
-        return InspectedFile(path=result.reference, transformer=item.transformer, report=result.report)
-    error = ErrorBody.model_validate(result.body()["error"])
-    return InspectedFile(path=cut(shown(item.path)), transformer=item.transformer, error=error)
+def _best(results: Results) -> InspectedLora | ServiceError:
+    """Return the report for the first model that can use the file, or else why the first of all cannot."""
+    first = next(iter(results.values()))
+    return next((result for result in results.values() if isinstance(result, InspectedLora)), first)
+
+
+def _file(item: LoraItem, results: Results) -> InspectedFile:
+    best = _best(results)
+    fits = [model for model, result in results.items() if isinstance(result, InspectedLora)]
+    if isinstance(best, InspectedLora):
+        return InspectedFile(path=best.reference, transformer=item.transformer, models=fits, report=best.report)
+    error = ErrorBody.model_validate(best.body()["error"])
+    return InspectedFile(path=cut(shown(item.path)), transformer=item.transformer, models=fits, error=error)
 
 
 def _warnings(found: Sequence[InspectedLora]) -> list[str]:

@@ -1,9 +1,10 @@
-"""The OpenAPI document: the schemas as they are declared, with what the served model's card says of each field.
+"""The OpenAPI document: the schemas as they are declared, with what the served models' cards say of each field.
 
 The schemas hold what is true of every model. Defaults, divisors and the form of `loras` differ between models, so they
-are added here, from the card, to the descriptions.
+are added here, from the cards, to the descriptions.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,20 +18,20 @@ _LORA_EXAMPLE = "my_lora_job/my_{}.safetensors"
 
 
 class DocumentedApi(FastAPI):
-    """A FastAPI application whose OpenAPI document speaks of one model.
+    """A FastAPI application whose OpenAPI document speaks of the models that are served.
 
-    >>> DocumentedApi(card, title="Videos").openapi()["components"]["schemas"]["PromptItem"]["properties"]["fps"]
+    >>> DocumentedApi([card], title="Videos").openapi()["components"]["schemas"]["PromptItem"]["properties"]["fps"]
     {"description": "Frames per second of the file. 16 when omitted.", ...}
     """
 
-    def __init__(self, card: ModelCard, **settings: Any) -> None:
+    def __init__(self, cards: Sequence[ModelCard], **settings: Any) -> None:
         super().__init__(**settings)
-        self._card = card
+        self._cards = cards
 
     def openapi(self) -> dict[str, Any]:
         """Return the document; it is made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = _with_model(super().openapi(), self._card)
+            self.openapi_schema = _with_models(super().openapi(), self._cards)
         return self.openapi_schema
 
 
@@ -64,22 +65,39 @@ def _pair_example() -> list[dict[str, Any]]:
     ]
 
 
-def _with_model(document: dict[str, Any], card: ModelCard) -> dict[str, Any]:
+def _with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
-    for schema, notes in _notes(card).items():
+    for schema, notes in _notes(cards).items():
         for field, note in notes.items():
             described = schemas[schema]["properties"][field]
             described["description"] = f"{described['description']} {note}"
     # FastAPI writes limits as floats, of which 2^64 - 1 is none.
     schemas["PromptItem"]["properties"]["seed"]["anyOf"][0] |= {"minimum": SEED.least, "maximum": SEED.most}
-    schemas["InferenceRequest"]["examples"] = [request_example(card)]
+    schemas["InferenceRequest"]["examples"] = [request_example(card) for card in cards]
     return document
 
 
-def _notes(card: ModelCard) -> dict[str, dict[str, str]]:
-    """What the card adds to the description of a field, by schema and field."""
+def _notes(cards: Sequence[ModelCard]) -> dict[str, dict[str, str]]:
+    """What the cards add to the description of a field, by schema and field."""
+    by_model = {card.id: _notes_of(card) for card in cards}
+    first = by_model[cards[0].id]
+    notes = {
+        schema: {field: _joined({model: of[schema][field] for model, of in by_model.items()}) for field in fields}
+        for schema, fields in first.items()
+    }
+    runs = " and ".join(f"`{model}`" for model in by_model)
+    return notes | {"InferenceRequest": {"model": f"This service runs {runs}."} | notes["InferenceRequest"]}
+
+
+def _joined(notes: Mapping[str, str]) -> str:
+    """Return the note of all models, or where they differ, each with its model."""
+    said = set(notes.values())
+    return said.pop() if len(said) == 1 else " ".join(f"`{model}`: {note}" for model, note in notes.items())
+
+
+def _notes_of(card: ModelCard) -> dict[str, dict[str, str]]:
     return {
-        "InferenceRequest": {"model": f"This service runs `{card.id}`.", "loras": _loras(card)},
+        "InferenceRequest": {"loras": _loras(card)},
         "LoraItem": {"transformer": _transformer(card)},
         "PromptItem": _prompt(card),
     }

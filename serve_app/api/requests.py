@@ -54,8 +54,9 @@ async def result(request_id: RequestId, services: ServicesDep, sender: SenderDep
 async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """End the request: queued renders now, running ones at the next step or before storing. Idempotent."""
     record = await services.store.requests.cancel(known_form(request_id), owner=sender.owner)
-    if record.state not in FINAL:
-        services.announcer.canceled(record.id)
+    served = services.models.get(record.model)  # None where it is no longer served, and has no Generator at work
+    if served is not None and record.state not in FINAL:
+        served.announcer.canceled(record.id)
     return _status(Standing(record), services)  # without a place: nothing of it waits any more
 
 
@@ -94,6 +95,7 @@ def _status(standing: Standing, services: Services) -> RequestStatus:
     predicted = forecast(standing, services.plan.settings.tenant_weights)
     return RequestStatus(
         request_id=record.id,
+        model=record.model,
         status=API_STATUS[record.state],
         progress=record.progress,
         queue_position=predicted.queue_position,
@@ -120,6 +122,7 @@ def _result(record: RequestRecord, root: str, services: Services) -> RequestResu
     prompts = [PromptMetadata(index=index, **dict(made.metadata)) for index, made in finished]
     return RequestResult(
         request_id=record.id,
+        model=record.model,
         status=API_STATUS[record.state],
         outputs=Outputs(videos=videos) if finished or record.state in FINAL else None,
         error=failure.error_message if failure else None,

@@ -1,11 +1,11 @@
-"""The service itself: which model it runs, and whether it is healthy."""
+"""The service itself: which models it runs, and whether it is healthy."""
 
 from fastapi import APIRouter
 
 from serve_app.api.dependencies import ServicesDep
-from serve_app.api.schemas.service import Health, Model, Models
+from serve_app.api.schemas.service import Health, Model, ModelHealth, Models
 from serve_app.models.card import ImageInput
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 from serve_app.spec import Recipe
 
 router = APIRouter(tags=["service"])
@@ -13,18 +13,24 @@ router = APIRouter(tags=["service"])
 
 @router.get("/v1/models")
 async def models(services: ServicesDep) -> Models:
-    """The model that this service runs, with its defaults."""
-    return Models(models=[_model(services.plan)])
+    """The models that this service runs, with their defaults."""
+    return Models(models=[_model(plan) for plan in services.plan.models])
 
 
 @router.get("/health")
 async def health(services: ServicesDep) -> Health:
     """The API is up; renders are accepted."""
-    plan = services.plan
-    return Health(model=plan.card.id, profile=plan.profile.value, demo=plan.demo, notice=plan.notice)
+    first, *_ = models = services.plan.models
+    return Health(
+        model=first.card.id,
+        profile=first.profile.value,
+        demo=first.demo,
+        notice=first.notice,
+        models=[ModelHealth(model=plan.card.id, demo=plan.demo, notice=plan.notice) for plan in models],
+    )
 
 
-def _model(plan: ServicePlan) -> Model:
+def _model(plan: ModelPlan) -> Model:
     card, defaults = plan.card, plan.card.defaults
     return Model(
         id=card.id,

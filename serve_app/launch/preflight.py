@@ -20,8 +20,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 from serve_app.jobs.database import migrate
-from serve_app.models.card import load_card
 from serve_app.models.checkpoint import check_checkpoint
+from serve_app.models.served import Served, served_models
 from serve_app.outputs import OutputStore
 from serve_app.settings import Settings, wrong_values
 
@@ -72,7 +72,7 @@ def read_config(path: Path) -> ServeConfig:
 def check(config: ServeConfig) -> None:
     """Check that the service could start here.
 
-    The port is free, the model has a card, the database answers and has the newest schema, outputs can be written, the
+    The port is free, each model has a card, the database answers and has the newest schema, outputs can be written, the
     LoRA folders can be made, and checkpoints that lie on this machine's disks are whole.
 
     Raises:
@@ -80,15 +80,14 @@ def check(config: ServeConfig) -> None:
     """
     _check_port(config.host, config.port)
     for settings in config.settings:
-        card = load_card(settings.model)
+        models = served_models(settings)
         _check_database(settings.database_url)
         _check_folder("lora_root", settings.lora_root)
         _check_folder("lora_cache_dir", settings.lora_cache_dir)
         asyncio.run(_check_outputs(settings.output_url))
-        if settings.base_model:
-            check_checkpoint("base_model", Path(settings.base_model))
-        if settings.transformer_model:
-            check_checkpoint("transformer_model", Path(settings.transformer_model), experts=len(card.experts))
+        for model in models:
+            with model.named():
+                _check_checkpoints(model)
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -109,6 +108,14 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ConfigurationInvalid(f"{path} is no Serve config: it must be a mapping with `applications`")
     return document
+
+
+def _check_checkpoints(model: Served) -> None:
+    settings = model.settings
+    if settings.base_model:
+        check_checkpoint("base_model", Path(settings.base_model))
+    if settings.transformer_model:
+        check_checkpoint("transformer_model", Path(settings.transformer_model), experts=len(model.card.experts))
 
 
 def _check_port(host: str, port: int) -> None:

@@ -31,7 +31,7 @@ from serve_app.jobs.database import migrate
 from serve_app.jobs.records import Claim, NewRequest, RequestRecord
 from serve_app.jobs.store import JobStore
 from serve_app.models.card import load_card
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 from serve_app.settings import Profile, Settings
 from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
@@ -84,7 +84,7 @@ def workloads(scale: float) -> list[Workload]:
 class Sleeper:
     """Stands in for the Generator: it keeps pairs, writes how each render ended, and sleeps in between."""
 
-    def __init__(self, plan: ServicePlan, workload: Workload) -> None:
+    def __init__(self, plan: ModelPlan, workload: Workload) -> None:
         self._store = JobStore(plan.settings.database_url)
         self._workload = workload
         self._pairs: OrderedDict[str, None] = OrderedDict()  # the most recently rendered last
@@ -134,8 +134,8 @@ def multiplexed(workload: Workload) -> type:
     return Multiplexed
 
 
-def plan_for(directory: Path) -> ServicePlan:
-    return ServicePlan(
+def plan_for(directory: Path) -> ModelPlan:
+    return ModelPlan(
         settings=Settings(
             database_url=f"sqlite:///{directory}/jobs.db",
             output_url=f"{directory}/outputs",
@@ -173,7 +173,7 @@ def through_dispatcher(workload: Workload) -> Outcome:
     return Outcome.of(workload, "dispatcher", cold, record.finished_at - record.created_at)
 
 
-async def _render_all(plan: ServicePlan, dispatcher: DeploymentHandle, workload: Workload) -> RequestRecord:
+async def _render_all(plan: ModelPlan, dispatcher: DeploymentHandle, workload: Workload) -> RequestRecord:
     """The request with its renders once all have ended, and when it was submitted."""
     store = JobStore(plan.settings.database_url)
     specs = tuple(make_spec(pair=pair) for pair in workload.pairs)

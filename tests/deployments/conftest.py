@@ -17,7 +17,7 @@ from deployments.generator import Generator
 from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord
 from serve_app.jobs.store import JobStore
 from serve_app.observers import Observer, Observers, Outcome
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 from serve_app.settings import Profile, Settings
 from serve_app.spec import PAIR, LoraFile, OutputFormat, RenderSpec
 from tests.deployments.small_pipeline import SmallPipeline
@@ -67,7 +67,7 @@ class Bench:
     """The service without its API and its Dispatcher: tests submit and claim."""
 
     directory: Path
-    plan: ServicePlan
+    plan: ModelPlan
     store: JobStore
     replicas: list[Replica] = field(default_factory=list)
 
@@ -155,9 +155,9 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], wit
 
 
 @pytest.fixture
-def plan(tmp_path: Path, new_database: NewDatabase) -> ServicePlan:
+def plan(tmp_path: Path, new_database: NewDatabase) -> ModelPlan:
     """A plan for SmallPipelines, with short times."""
-    return ServicePlan(
+    return ModelPlan(
         settings=Settings(
             lora_root=tmp_path / "loras",
             lora_cache_dir=tmp_path / "lora-cache",
@@ -179,7 +179,7 @@ def plan(tmp_path: Path, new_database: NewDatabase) -> ServicePlan:
 
 
 @pytest_asyncio.fixture
-async def bench(tmp_path: Path, plan: ServicePlan) -> AsyncIterator[Bench]:
+async def bench(tmp_path: Path, plan: ModelPlan) -> AsyncIterator[Bench]:
     """Everything, and no replica yet; those that a test starts are closed."""
     bench = Bench(tmp_path, plan, JobStore(plan.settings.database_url))
     yield bench

@@ -31,7 +31,7 @@ class Gauges(Observer):
     def __init__(self) -> None:
         self.seen: list[Load] = []
 
-    def load(self, load: Load) -> None:
+    def load(self, _model: str, load: Load) -> None:
         self.seen.append(load)
 
 

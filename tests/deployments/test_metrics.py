@@ -17,7 +17,7 @@ CLAIM = Claim(render_id=1, request_id="r", index=0, attempt=1, token="t", spec=m
 def test_they_take_what_the_actors_send(caplog: pytest.LogCaptureFixture) -> None:
     observers = service_observers()
     with caplog.at_level(logging.ERROR, "ray.serve"):
-        observers.load(Load(lines={Line("a", Priority.HIGH): Amount(3, 4.5)}, running=Amount(1, 2.0)))
+        observers.load("wan22_14b_t2v", Load(lines={Line("a", Priority.HIGH): Amount(3, 4.5)}, running=Amount(1, 2.0)))
         observers.ended(CLAIM, Outcome(End.SUCCEEDED, replica_s=1.5))
         observers.ended(CLAIM, Outcome(End.CANCELED))  # made no frames: there is nothing to compare
     assert caplog.text == ""

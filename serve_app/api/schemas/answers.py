@@ -49,6 +49,7 @@ class RequestStatus(BaseModel):
     """How far a request is."""
 
     request_id: str = Field(examples=[_ID])
+    model: str = Field(examples=["wan22_14b_t2v"], description="Id of the model.")
     status: Status = Field(examples=["in_progress"])
     progress: float = Field(ge=0, le=1, examples=[0.4], description="Denoising steps done of all.")
     queue_position: int | None = Field(
@@ -121,6 +122,7 @@ class RequestResult(BaseModel):
     """The outputs so far; complete once `status` is succeeded, failed or canceled."""
 
     request_id: str = Field(examples=[_ID])
+    model: str = Field(examples=["wan22_14b_t2v"], description="Id of the model.")
     status: Status = Field(examples=["succeeded"])
     outputs: Outputs | None = Field(description="Null until a video is finished or the request has ended.")
     error: str | None = Field(None, description="What went wrong and what to do; only when failed.")

@@ -17,6 +17,9 @@ class InspectionRequest(Body):
         max_length=limits.LORAS,
         description="The files, written as in a request for videos; `network_multiplier` plays no part.",
     )
+    model: str | None = Field(
+        None, description="The model that the files are for; when omitted, each file is tried with every served model."
+    )
     hf_token: Token | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
     norms: Flag = Field(
         False,
@@ -29,6 +32,7 @@ class InspectedFile(BaseModel):
 
     path: str = Field(description="As it was sent, without secrets.")
     transformer: Side | None = Field(description="As it was sent.")
+    models: list[str] = Field(description="Served models that could use the file; the report is on the first.")
     report: FileReport | None = Field(None, description="What the file holds; null where it cannot be used.")
     error: ErrorBody | None = Field(None, description="Why the file cannot be used.")
 

@@ -33,11 +33,20 @@ class Models(BaseModel):
     models: list[Model] = Field(description="One for each model.")
 
 
+class ModelHealth(BaseModel):
+    """One model of the service, as it was started."""
+
+    model: str = Field(description="Id of the model.")
+    demo: bool = Field(examples=[False])
+    notice: str | None = Field(None, description=_NOTICE)
+
+
 class Health(BaseModel):
     """The API answers."""
 
     status: Literal["healthy"] = Field("healthy", examples=["healthy"])
-    model: str = Field(description="Id of the model that is served.")
+    model: str = Field(description="Id of the model that is served; of several, of the first.")
     profile: str = Field(examples=["gpu"])
     demo: bool = Field(examples=[False])
     notice: str | None = Field(None, description=_NOTICE)
+    models: list[ModelHealth] = Field(description="One for each model that is served.")

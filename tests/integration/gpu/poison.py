@@ -11,7 +11,7 @@ from deployments.generator import Generator
 from deployments.pipeline import Rendered, RenderInputs
 from deployments.wan.runtime import WanRuntime
 from serve_app import application
-from serve_app.plan import ServicePlan
+from serve_app.plan import ModelPlan
 from serve_app.spec import RenderSpec
 
 PROMPT = "poison"
@@ -32,7 +32,7 @@ class PoisonableRuntime(WanRuntime):
 class PoisonableGenerator(Generator):
     """A Generator of such a runtime, whatever the card says."""
 
-    def __init__(self, plan: ServicePlan) -> None:
+    def __init__(self, plan: ModelPlan) -> None:
         """Take the plan with another pipeline class."""
         card = plan.card.model_copy(update={"pipeline": f"{__name__}:PoisonableRuntime"})
         super().__init__(plan.model_copy(update={"card": card}))

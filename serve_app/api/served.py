@@ -1,0 +1,46 @@
+"""A model as the HTTP API works with it: its plan, its LoRAs, the forecast of its queue, the way to its Dispatcher."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve_app.api.forecast import Forecaster
+from serve_app.jobs.admission import Limits
+from serve_app.loras.resolver import LoraResolver
+from serve_app.models.card import ModelCard
+from serve_app.plan import ModelPlan
+
+
+class Announcer(Protocol):
+    """Tells a Dispatcher what it would otherwise find at its next sweep. Neither method waits or fails."""
+
+    def queued(self) -> None:
+        """Renders were queued."""
+
+    def canceled(self, request_id: str) -> None:
+        """A request was canceled: what runs of it should stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """One model that requests may name: one instance per process, made by the Ingress."""
+
+    plan: ModelPlan
+    loras: LoraResolver
+    announcer: Announcer
+    forecaster: Forecaster
+
+    @property
+    def card(self) -> ModelCard:
+        """Return its card."""
+        return self.plan.card
+
+    @property
+    def limits(self) -> Limits:
+        """Return the limits of its queue, as the args set them."""
+        settings = self.plan.settings
+        return Limits(
+            max_queued=settings.max_queued,
+            max_queued_per_tenant=settings.max_queued_per_tenant,
+            max_wait_s=settings.max_wait_s,
+            weights=settings.tenant_weights,
+        )
