@@ -16,7 +16,7 @@ from tests.serve_app.jobs.helpers import new_request
 CLAIM = Claim(render_id=1, request_id="r", index=0, attempt=1, token="t", spec=make_spec())
 SIGNALS: dict[str, tuple[Any, ...]] = {
     "accepted": (new_request(),),
-    "load": (Load(),),
+    "load": ("wan22_14b_t2v", Load()),
     "started": (CLAIM,),
     "step": (CLAIM, 3),
     "published": (CLAIM, make_output(CLAIM)),

@@ -8,6 +8,7 @@ import pytest
 from serve_app.errors import OutOfMemory
 from tests.client import body
 from tests.fixtures.api import LEASE_S, UNKNOWN, Api, Json, on_both_databases
+from tests.fixtures.specs import MODEL
 
 pytestmark = on_both_databases
 
@@ -25,7 +26,13 @@ async def test_a_request_is_in_queue_until_its_first_render_starts(api: Api) -> 
     status = await api.status(request_id)
     assert moment(status.pop("created_at")) <= datetime.now(UTC)
     assert status.pop("eta_seconds") > 0
-    expected: Json = {"request_id": request_id, "status": "in_queue", "progress": 0, "queue_position": 0}
+    expected: Json = {
+        "request_id": request_id,
+        "model": MODEL,
+        "status": "in_queue",
+        "progress": 0,
+        "queue_position": 0,
+    }
     unknown = dict.fromkeys(("started_at", "finished_at", "error", "error_code"))
     assert {key: value for key, value in status.items() if value is not None} == expected
     assert unknown.items() <= status.items()
