@@ -59,9 +59,6 @@ def application(args: dict[str, Any]) -> Application:
 
 def _plan(settings: Settings) -> ServicePlan:
     found = served_models(settings)
-    for served in found:
-        with served.named():
-            _check_input(served.card)
     gpus = int(ray.cluster_resources().get("GPU", 0))
     profile = _profile(settings, gpus)
     models = []
@@ -87,12 +84,6 @@ def _model_plan(served: Served, profile: Profile, gpus: int) -> ModelPlan:
         max_generators=settings.max_generators or (max(1, gpus) if profile is Profile.GPU else 1),
         demo=demo is not None,
     )
-
-
-def _check_input(card: ModelCard) -> None:
-    if card.image_input is not ImageInput.NONE:
-        takes = f"{card.title} takes an image (image_input: {card.image_input})"
-        raise ConfigurationInvalid(f"model: {takes}; this service takes none")
 
 
 def _check_room(plan: ServicePlan, gpus: int) -> None:
