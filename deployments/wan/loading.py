@@ -8,13 +8,15 @@ from typing import Any
 
 import ftfy  # noqa: F401 - WanPipeline cleans prompts with it and silently does not where it is missing
 import torch
-from diffusers import WanPipeline, WanTransformer3DModel
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
+from transformers import T5TokenizerFast, UMT5EncoderModel
 
 from deployments.pipeline import PipelineOptions
 from serve_app.errors import ConfigurationInvalid
+from serve_app.models.card import ModelCard, Parts
 from serve_app.spec import Expert
 
 # The pipeline component that each expert is; also the name of its folder in a checkpoint.
@@ -43,8 +45,9 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 def load_pipeline(options: PipelineOptions, dtype: torch.dtype) -> Any:
     """Load a WanPipeline into host memory: the experts from `transformer_model`, everything else from `base_model`.
 
-    All components get `dtype`, also the VAE and the text encoder, but for the modules that diffusers keeps in float32.
-    The scheduler stays as the base checkpoint ships it.
+    Where `base_model` is the card's own, and that is no whole checkpoint, its parts come from where the card says. All
+    components get `dtype`, also the VAE and the text encoder, but for the modules that diffusers keeps in float32. The
+    scheduler is as the base checkpoint ships it, or as the card describes it.
 
     Raises:
         ConfigurationInvalid: a checkpoint is missing, incomplete or cannot be downloaded.
@@ -52,8 +55,13 @@ def load_pipeline(options: PipelineOptions, dtype: torch.dtype) -> Any:
     token = None if options.hf_token is None else options.hf_token.get_secret_value()
     arguments = {"dtype": dtype, "token": token}
     # A component given as None is not downloaded from the base checkpoint: 57 GB that would be thrown away.
-    absent = dict.fromkeys(COMPONENTS.values())
-    pipe = _from_pretrained(WanPipeline, "base_model", options.base_model, **absent, **arguments)
+    absent: dict[str, Any] = dict.fromkeys(COMPONENTS.values())
+    card = options.card
+    made = {} if card.ships_scheduler else {"scheduler": _scheduler(card)}
+    if card.parts is not None and options.base_model == card.base_model:
+        pipe = WanPipeline(**_load_parts(card.parts, dtype, token), **made, **absent)
+    else:
+        pipe = _from_pretrained(WanPipeline, "base_model", options.base_model, **made, **absent, **arguments)
     for name in (COMPONENTS[expert] for expert in options.card.experts):
         expert = _from_pretrained(
             WanTransformer3DModel, "transformer_model", options.transformer_model, subfolder=name, **arguments
@@ -61,6 +69,26 @@ def load_pipeline(options: PipelineOptions, dtype: torch.dtype) -> Any:
         pipe.register_modules(**{name: expert})
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _load_parts(parts: Parts, dtype: torch.dtype, token: str | None) -> dict[str, Any]:
+    classes = {"text_encoder": UMT5EncoderModel, "tokenizer": T5TokenizerFast, "vae": AutoencoderKLWan}
+    loaded = {}
+    for name, cls in classes.items():
+        part = getattr(parts, name)
+        typed = {} if name == "tokenizer" else {"dtype": dtype}
+        loaded[name] = _from_pretrained(cls, name, part.checkpoint, subfolder=part.folder, token=token, **typed)
+    return loaded
+
+
+def _scheduler(card: ModelCard) -> UniPCMultistepScheduler:
+    """Make the scheduler that the reference server and ai-toolkit's `get_train_scheduler` write down in code."""
+    return UniPCMultistepScheduler(
+        num_train_timesteps=card.train_timesteps,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        flow_shift=card.checkpoint_shift,
+    )
 
 
 def expert_files(transformer_model: str, expert: Expert) -> dict[str, Path]:

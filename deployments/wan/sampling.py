@@ -14,6 +14,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from deployments.pipeline import Frames
+from deployments.wan.conditioning import acting_on, check_conditioning, condition
+from deployments.wan.loading import COMPONENTS
 from serve_app.errors import RenderFailed
 from serve_app.models.card import ModelCard
 from serve_app.spec import RenderSpec, Sampler
@@ -50,49 +52,60 @@ class VideoSampler:
         self._pipe = pipe
         self._device = device
         self._card = card
+        check_conditioning(card)
+        self._experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
         self._shipped_scheduler = pipe.scheduler
 
     def sample(
         self,
         spec: RenderSpec,
         embeddings: Mapping[str, torch.Tensor],
+        image: npt.NDArray[np.uint8] | None,
         on_step: Callable[[int], None],
         watch: Stopwatch,
     ) -> Sampled:
         """Generate the frames of `spec`; time the parts "denoise" and "decode".
 
-        `embeddings` are arguments of the pipeline in place of prompts. `on_step` gets the count of finished denoising
+        `embeddings` are arguments of the pipeline in place of prompts; `image` is what the video starts from, RGB at the
+        spec's size. `on_step` gets the count of finished denoising
         steps after each one.
 
         Raises:
             RenderFailed: see `to_pixels`.
         """
 
-        def after_step(_pipe: Any, step: int, _timestep: Any, _tensors: dict[str, Any]) -> dict[str, Any]:
+        conditioning = None if image is None else condition(self._pipe, self._card, spec, image, self._device)
+        watch.lap("text")
+
+        def after_step(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if step + 1 == spec.sample_steps:
                 self._wait_for_device()  # else the last step would count as decoding
             watch.lap("denoise")
             on_step(step + 1)
-            return {}
+            return {} if conditioning is None else {"latents": conditioning.after_step(tensors["latents"])}
 
+        boundary = self._card.boundary_ratio(spec.recipe)
         scheduler = make_scheduler(spec, self._shipped_scheduler, self._card)
         self._pipe.scheduler = scheduler
-        result = self._pipe(
-            **embeddings,
-            width=spec.width,
-            height=spec.height,
-            num_frames=spec.num_frames,
-            num_inference_steps=spec.sample_steps,
-            # Only this one: the pipeline then uses it for both experts, and 1.0 turns guidance off for both.
-            guidance_scale=spec.guidance_scale,
-            # On the CPU whatever the device, so that a seed means the same noise everywhere.
-            generator=torch.Generator("cpu").manual_seed(spec.seed),
-            callback_on_step_end=after_step,
-            output_type="np",
-        )
+        self._pipe.register_to_config(boundary_ratio=boundary, expand_timesteps=self._card.token_timesteps)
+        with acting_on(self._experts, conditioning):
+            result = self._pipe(
+                **embeddings,
+                width=spec.width,
+                height=spec.height,
+                num_frames=spec.num_frames,
+                num_inference_steps=spec.sample_steps,
+                # Only this one: the pipeline then uses it for both experts, and 1.0 turns guidance off for both.
+                guidance_scale=spec.guidance_scale,
+                # On the CPU whatever the device, so that a seed means the same noise everywhere.
+                generator=torch.Generator("cpu").manual_seed(spec.seed),
+                latents=None if conditioning is None else conditioning.latents,
+                callback_on_step_end=after_step,
+                output_type="np",
+            )
         frames = to_pixels(result.frames[0], spec)
         watch.lap("decode")
-        return Sampled(frames, shift_of(scheduler), boundary_step(scheduler, self._pipe.config.boundary_ratio))
+        return Sampled(frames, shift_of(scheduler), boundary_step(scheduler, boundary))
 
     def _wait_for_device(self) -> None:
         if self._device.type == "cuda":

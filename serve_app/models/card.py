@@ -38,6 +38,13 @@ class ImageInput(StrEnum):
     REQUIRED = "required"
 
 
+class ImageConditioning(StrEnum):
+    """How the image that a video starts from enters a Wan model."""
+
+    CHANNELS = "channels"  # mask and encoded image as further input channels of the experts
+    FIRST_LATENT_FRAME = "first_latent_frame"  # the encoded image is the first latent frame, with timestep 0
+
+
 class FrameRule(StrEnum):
     """How a frame count is rounded to whole latent frames. n: frames asked for, s: the latents' stride in frames."""
 
@@ -73,6 +80,21 @@ class Latents(_Frozen):
     stride: Stride
 
 
+class Part(_Frozen):
+    """Where one component of a checkpoint lies: a directory or Hugging Face repository, and a folder in it."""
+
+    checkpoint: str
+    folder: str = ""  # "": at the root
+
+
+class Parts(_Frozen):
+    """Components that lie in checkpoints of their own."""
+
+    text_encoder: Part
+    tokenizer: Part
+    vae: Part
+
+
 class Defaults(_Frozen):
     """Values of a prompt that leaves them out. Sizes are pixels, before snapping."""
 
@@ -91,17 +113,22 @@ class ModelCard(_Frozen):
     id: str  # as clients name the model
     title: str  # as people do
     pipeline: str = Field(pattern=_DOTTED_NAME)  # module:Class, see deployments.pipeline.Pipeline
-    base_model: str  # scheduler, text encoder, tokenizer, VAE
+    base_model: str  # text encoder, tokenizer, VAE, and the scheduler that it ships
     transformer_model: str | None = None  # the experts; None: in the base model
+    parts: Parts | None = None  # where the base model's components lie instead, if it is not one whole checkpoint
     demo: str | None = Field(None, pattern=_DOTTED_NAME)  # module:function, a serve_app.application.DemoBuilder
     experts: tuple[Expert, ...]  # PAIR, or the only one
     image_input: ImageInput
+    image_conditioning: ImageConditioning | None = None  # of a Wan model that takes an image
     latents: Latents
     frame_rule: FrameRule
     size_divisors: dict[Recipe, int]  # width and height are floored to a multiple
     defaults: Defaults
     train_timesteps: int = Field(ge=1)  # of the noise schedule
-    checkpoint_shift: float = Field(gt=0)  # flow shift of the base checkpoint's own scheduler (UniPC)
+    boundary: dict[Recipe, float] | None = None  # of a pair: from this share of the noise on, the high noise expert
+    token_timesteps: bool = False  # each token has its own timestep (`expand_timesteps` of diffusers)
+    ships_scheduler: bool = True  # whether the UniPC scheduler is the base checkpoint's, or made with checkpoint_shift
+    checkpoint_shift: float = Field(gt=0)  # flow shift of the reference server's scheduler (UniPC)
     preview_shift: float = Field(gt=0)  # flow shift of the Euler scheduler of AI Toolkit's previews
     architecture: WanArchitecture  # of each expert
 
@@ -120,6 +147,8 @@ class ModelCard(_Frozen):
     def _consistent(self) -> Self:
         if self.experts not in (PAIR, (Expert.ONLY,)):
             raise ValueError("experts must be [high, low] or [only]")
+        if self.is_pair and not (self.boundary and set(self.boundary) == set(Recipe)):
+            raise ValueError("boundary must give a share of the noise for each recipe, as the model has two experts")
         if self.latents.channels != self.architecture.out_channels:
             raise ValueError("latents.channels must be the architecture's out_channels")
         _, rows, columns = self._token
@@ -150,10 +179,15 @@ class ModelCard(_Frozen):
         """Return the flow shift of a render that gives none."""
         return self.checkpoint_shift if sampler is Sampler.UNIPC else self.preview_shift
 
+    def boundary_ratio(self, recipe: Recipe) -> float | None:
+        """Return the share of the noise from which on the high noise expert acts; None for one expert."""
+        return self.boundary[recipe] if self.is_pair and self.boundary else None
+
     def token_count(self, *, width: int, height: int, num_frames: int) -> int:
         """Return the tokens of a video, of this size in pixels and frames, that each expert works on.
 
-        Wan 2.2 A14B: latent frames x height/16 x width/16, as 8 pixels are one latent and 2x2 latents one token.
+        Wan 2.2 A14B: latent frames x height/16 x width/16, as 8 pixels are one latent and 2x2 latents one token. TI2V
+        5B: latent frames x height/32 x width/32.
         """
         frames, rows, columns = self._token
         latent_frames = (num_frames - 1) // self.latents.stride.frames + 1
