@@ -18,6 +18,7 @@ from typing import Any, Self
 import torch
 
 from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
+from deployments.wan.conditioning import check_conditioning
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.offload import free_memory, out_of_memory, place, size_of, weight_bytes, without_hooks
@@ -25,8 +26,7 @@ from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed import Accelerator, keep_compiled_in
-from serve_app.errors import ConfigurationInvalid
-from serve_app.models.card import ImageInput, ModelCard
+from serve_app.models.card import ModelCard
 from serve_app.results import Acceleration, MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec
@@ -77,11 +77,9 @@ class WanRuntime:
 
         Raises:
             ConfigurationInvalid: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
-                with the device; or the card takes images.
+                with the device; or the card does not say how an image enters the model.
         """
-        if options.card.image_input is not ImageInput.NONE:
-            takes = f"{options.card.title} takes an image (image_input: {options.card.image_input})"
-            raise ConfigurationInvalid(f"model: {takes}; this pipeline takes none")
+        check_conditioning(options.card)
         device = torch.device(options.device)
         dtype = compute_dtype(options.dtype, device)
         if device.type == "cpu":
@@ -163,7 +161,7 @@ class WanRuntime:
             embeddings = self._prompts.arguments(spec)
             watch.lap("text")
             with self._accelerator.running(spec.speed, hooked=self._layers_are_hooked) as acceleration:
-                sampled = self._sampler.sample(spec, embeddings, on_step, watch)
+                sampled = self._sampler.sample(spec, embeddings, inputs.image, on_step, watch)
         except BaseException as error:
             self._recover(error)
             raise

@@ -14,7 +14,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from deployments.pipeline import Frames
-from deployments.wan.conditioning import acting_on, check_conditioning, condition
+from deployments.wan.conditioning import acting_on, condition
 from deployments.wan.loading import COMPONENTS
 from serve_app.errors import RenderFailed
 from serve_app.models.card import ModelCard
@@ -52,7 +52,6 @@ class VideoSampler:
         self._pipe = pipe
         self._device = device
         self._card = card
-        check_conditioning(card)
         self._experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
         self._shipped_scheduler = pipe.scheduler
 
@@ -66,9 +65,8 @@ class VideoSampler:
     ) -> Sampled:
         """Generate the frames of `spec`; time the parts "denoise" and "decode".
 
-        `embeddings` are arguments of the pipeline in place of prompts; `image` is what the video starts from, RGB at the
-        spec's size. `on_step` gets the count of finished denoising
-        steps after each one.
+        `embeddings` are arguments of the pipeline in place of prompts. `image`, RGB at the spec's size, is what the
+        video starts from. `on_step` gets the count of finished denoising steps after each one.
 
         Raises:
             RenderFailed: see `to_pixels`.
