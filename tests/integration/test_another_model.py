@@ -1,5 +1,7 @@
 """A model that the service does not know, served by a card and a pipeline class alone: `tests.lantern`."""
 
+import base64
+import hashlib
 import os
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from PIL import Image
 from tests.client import Client
 from tests.lantern import CARD
 from tests.lantern.loras import save_lora
+from tests.serve_app.images.files import file
 from tests.serve_app.loras.files import full, save
 from tests.service_process import ServiceProcess
 
@@ -118,3 +121,17 @@ def test_the_documentation_speaks_of_this_model(lamplighter: Client) -> None:
     assert "multiple of 48" in fields["width"]["description"]
     assert "(n - 1) // 8 * 8 + 1; 24 when omitted" in fields["num_frames"]["description"]
     assert schemas["InferenceRequest"]["examples"][0]["model"] == "lantern_1b"
+
+
+def test_a_video_starts_from_its_control_image(lamplighter: Client) -> None:
+    data = file("PNG", "RGBA", 90, 60)
+    image = base64.b64encode(data).decode()
+    video, metadata, (first, *_) = rendered(lamplighter, request(ctrl_img=image, width=96, height=96))
+    stored = Image.open(BytesIO(data)).convert("RGB").resize((96, 96), Image.Resampling.LANCZOS)
+    assert (video["width"], video["height"]) == (96, 96)
+    assert np.array_equal(first, np.asarray(stored))
+    assert metadata["image"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert (metadata["image"]["fit"], metadata["image"]["alpha_dropped"]) == ("stretch", True)
+    transparent, stretched = metadata["warnings"]
+    assert "transparent parts, which are ignored" in transparent
+    assert "stretched from 90 x 60 to 96 x 96 pixels" in stretched

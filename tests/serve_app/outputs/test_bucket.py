@@ -146,3 +146,10 @@ async def test_names_cannot_leave_the_prefix(store: OutputStore, source: Path) -
         await store.put("../x", source, "video/mp4")
     with pytest.raises(ValueError, match="not a name"):
         await store.signed_url("../x", 60)
+
+
+async def test_a_small_file_is_read_whole(store: OutputStore, source: Path) -> None:
+    await store.put(NAME, source, "video/mp4")
+    assert await store.read(NAME) == CONTENT
+    with pytest.raises(FileNotFoundError, match="is not in the bucket"):
+        await store.read("request/none")

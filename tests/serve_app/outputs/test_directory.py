@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import OutputNotWritten
-from serve_app.outputs import OutputStore
+from serve_app.outputs import NotAsStored, OutputStore
 
 NAME = "request/0-1.mp4"
 
@@ -105,3 +105,12 @@ async def test_names_cannot_leave_the_directory(store: OutputStore, root: Path, 
 async def test_a_directory_signs_nothing(store: OutputStore) -> None:
     with pytest.raises(NotImplementedError):
         await store.signed_url(NAME, 60)
+
+
+async def test_a_small_file_is_read_whole_and_only_where_it_is_a_regular_one(store: OutputStore, source: Path) -> None:
+    await store.put(NAME, source, "video/mp4")
+    assert await store.read(NAME) == b"video" * 1000
+    with pytest.raises(FileNotFoundError):
+        await store.read("request/none")
+    with pytest.raises(NotAsStored):
+        await store.read("request")
