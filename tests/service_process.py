@@ -50,8 +50,8 @@ class ServiceProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "serve.log"
-        self._args = {"profile": "cpu", "model": str(self._card()), **args}
-        self._own_model = "model" in args
+        self._own_model = bool(args.keys() & {"model", "models"})
+        self._args = {"profile": "cpu", **({} if self._own_model else {"model": str(self._card())}), **args}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
@@ -101,7 +101,7 @@ class ServiceProcess:
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """The processes of one deployment's replicas."""
-        return [process for process in self.processes() if f":{deployment}" in " ".join(process.cmdline())]
+        return [process for process in self.processes() if f":{deployment}" in _command_line(process)]
 
     @property
     def dashboard(self) -> str:
@@ -146,3 +146,11 @@ class ServiceProcess:
             return httpx.get(f"{self.url}/health", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+
+def _command_line(process: psutil.Process) -> str:
+    """The command line of a process; empty once it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""

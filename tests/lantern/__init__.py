@@ -3,3 +3,9 @@
 from pathlib import Path
 
 CARD = Path(__file__).with_name("card.yaml")
+
+
+def write_card(path: Path, model: str) -> Path:
+    """Write a card of the same model under another id."""
+    path.write_text(CARD.read_text().replace("id: lantern_1b", f"id: {model}"))
+    return path
