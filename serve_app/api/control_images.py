@@ -10,6 +10,7 @@ by the prompt's index and the field's name.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from serve_app.api.dependencies import Services
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
@@ -26,7 +27,6 @@ from serve_app.errors import (
 from serve_app.images.decoding import ImageFacts
 from serve_app.images.header import ImageUnusable
 from serve_app.images.kept import RequestInputs
-from serve_app.images.resolver import ResolvedImage
 from serve_app.images.sources.policy import ImageMissing
 from serve_app.images.warnings import of_image
 from serve_app.models.card import ImageInput, ModelCard
@@ -49,6 +49,11 @@ class PromptImage:
     def warnings(self, width: int, height: int) -> list[str]:
         """Return what a video of that size in pixels does not show of it."""
         return of_image(self.facts, self.image.fit, width, height)
+
+
+class _Known(NamedTuple):
+    sha256: str
+    facts: ImageFacts
 
 
 def refuse_unsupported(prompts: Sequence[PromptItem], card: ModelCard) -> None:
@@ -106,7 +111,7 @@ async def resolve_images(body: InferenceRequest, services: Services, inputs: Req
         ImageSourceUnavailable: the server that one comes from does not deliver it.
         OutputStorageUnavailable: there is no place for one.
     """
-    known: dict[str, ResolvedImage] = {}
+    known: dict[str, _Known] = {}  # without the bytes: those of one image at a time are in memory
     deadline = services.images.deadline()
     found: list[PromptImage | None] = []
     for index, prompt in enumerate(body.prompts):
@@ -121,9 +126,9 @@ async def resolve_images(body: InferenceRequest, services: Services, inputs: Req
             except _FAULTS as fault:
                 raise _worded(fault, index, fields[0]) from None  # a cause may quote signed URLs
             await inputs.keep(image)
-            known[reference] = image
-        image = known[reference]
-        found.append(PromptImage(InputImage(sha256=image.sha256, fit=prompt.fit or Fit.STRETCH), image.facts))
+            known[reference] = _Known(image.sha256, image.facts)
+        sha256, facts = known[reference]
+        found.append(PromptImage(InputImage(sha256=sha256, fit=prompt.fit or Fit.STRETCH), facts))
     return found
 
 

@@ -62,7 +62,8 @@ async def submit(
     root: PublicRootDep,
 ) -> Accepted:
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
-    idempotency = _idempotency(idempotency_key, body)
+    # In a thread, because an image has megabytes.
+    idempotency = None if idempotency_key is None else await asyncio.to_thread(_idempotency, idempotency_key, body)
     # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
     durable = idempotency and await services.store.requests.known(sender.tenant, idempotency)
     if not durable:
@@ -85,10 +86,8 @@ async def submit(
     return _answer(durable, record.state, root)
 
 
-def _idempotency(key: str | None, body: InferenceRequest) -> Idempotency | None:
+def _idempotency(key: str, body: InferenceRequest) -> Idempotency:
     """Return the key with a digest of the body. A token may be renewed between two tries, so it is not part of that."""
-    if key is None:
-        return None
     content = json.dumps(body.model_dump(mode="json", exclude={"hf_token"}), sort_keys=True)
     return Idempotency(key=key, digest=hashlib.sha256(content.encode()).hexdigest())
 

@@ -84,6 +84,8 @@ def check(config: ServeConfig) -> None:
         _check_database(settings.database_url)
         _check_folder("lora_root", settings.lora_root)
         _check_folder("lora_cache_dir", settings.lora_cache_dir)
+        if settings.image_root is not None:
+            _check_folder("image_root", settings.image_root)
         asyncio.run(_check_outputs(settings.output_url))
         for model in models:
             with model.named():

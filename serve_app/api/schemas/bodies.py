@@ -166,8 +166,8 @@ class InferenceRequest(Body):
     hf_token: Token | None = Field(
         None,
         description=(
-            "For LoRAs in private or gated Hugging Face repositories. Never logged or returned, and forgotten when the "
-            "request ends."
+            "For LoRAs and images in private or gated Hugging Face repositories. Never logged or returned, and "
+            "forgotten when the request ends."
         ),
     )
     recipe: Recipe = Field(
