@@ -192,7 +192,7 @@ class HeaderInvalid(RequestError):
 
 
 class BodyDamaged(RequestError):
-    """The body is compressed, and cannot be decompressed."""
+    """The body ended too early, or is compressed and cannot be decompressed."""
 
 
 class NotFoundError(ServiceError):

@@ -14,7 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.echo import cut
 
-logger = logging.getLogger("ray.serve")
+# The Ingress logs from WARNING on, as Serve's own line for each call would hide every other one. This logger has a
+# level of its own, and the handlers of its parent.
+logger = logging.getLogger("ray.serve.requests")
+logger.setLevel(logging.INFO)
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _KEY = "wan_lora.entry"
@@ -30,7 +33,7 @@ class Entry:
     tenant: str = _UNKNOWN
     request_id: str = _UNKNOWN
     code: str = ""  # of the error
-    status: int = _FAILED
+    status: int | None = None  # nothing was answered: the client has gone
 
 
 def entry_of(scope: Scope) -> Entry:
@@ -60,6 +63,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noting)
+        except Exception:
+            entry.status = entry.status or _FAILED
+            raise
         finally:
             _write(scope, entry)
 
@@ -67,13 +73,13 @@ class AccessLog:
 def _write(scope: Scope, entry: Entry) -> None:
     client, _port = scope.get("client") or (_UNKNOWN, None)
     logger.info(
-        "%s %s from %s (%s): %s, %d%s",
+        "%s %s from %s (%s): %s, %s%s",
         _harmless(scope["method"]),
         _path(scope),
         client,
         entry.tenant,
         _harmless(scope.get("path_params", {}).get("request_id", entry.request_id)),
-        entry.status,
+        entry.status or "no answer",
         f" {entry.code}" if entry.code else "",
     )
 

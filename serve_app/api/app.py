@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from serve_app.api import inference, loras, outputs, requests, service
 from serve_app.api.access_log import AccessLog
 from serve_app.api.dependencies import Services
+from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
 from serve_app.api.openapi import DocumentedApi
 from serve_app.api.refusals import add_refusals
@@ -40,6 +41,7 @@ def create_app(services: Services) -> FastAPI:
     for router in routers:
         app.include_router(router)
     answer_all_methods(app, [route for router in routers for route in router.routes])
+    app.add_middleware(RootedRedirects)
     app.add_middleware(AccessLog)
     add_refusals(app)
     return app

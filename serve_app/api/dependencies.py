@@ -100,6 +100,7 @@ async def _idempotency_key(
         str | None,
         Header(
             alias="Idempotency-Key",
+            json_schema_extra={"minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
             description="Requests with the same key and body are one, however often sent; another body is a 409.",
         ),
     ] = None,

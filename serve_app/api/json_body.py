@@ -18,11 +18,13 @@ from typing import Any, NoReturn
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from serve_app.api.dependencies import Services
 from serve_app.echo import cut
 from serve_app.errors import BodyDamaged, BodyTooLarge, EncodingNotSupported, MediaTypeNotSupported
 
+_LONGEST_LENGTH = 30  # digits of a Content-Length that are read; what is longer is too large in any case
 _SHOWN = 100  # characters of a header that is repeated
 _GZIP = ("gzip", "x-gzip")
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # has zlib read gzip's header and check sum
@@ -47,7 +49,7 @@ class JsonRoute(APIRoute):
         async def read_and_handle(request: Request) -> Response:
             services: Services = request.app.state.services
             body = await read_body(request, services.max_body_bytes)
-            return await handle(_Parsed(request, body, parse(body)) if body else request)
+            return await handle(_Parsed(request, body, parse(body) if body else None))
 
         return read_and_handle
 
@@ -74,14 +76,15 @@ async def read_body(request: Request, most: int) -> bytes:
     Raises:
         MediaTypeNotSupported, EncodingNotSupported, BodyTooLarge, BodyDamaged: see `JsonRoute`.
     """
-    length = request.headers.get("content-length")
-    if length == "0":
-        return b""
     compressed = _is_gzip(request.headers.get("content-encoding", ""))
-    if length is not None and int(length) > most:
+    if _announced(request.headers.get("content-length", "")) > most:
         raise _too_large(most)
     chunks = _within(request.stream(), most)
-    body = b"".join([chunk async for chunk in (_within(_inflated(chunks, most), most) if compressed else chunks)])
+    pieces = _within(_inflated(chunks, most), most) if compressed else chunks
+    try:
+        body = b"".join([piece async for piece in pieces])
+    except ClientDisconnect:
+        raise BodyDamaged("the connection ended before the body did") from None
     if body:
         _check_type(request.headers.get("content-type"))
     return body
@@ -145,6 +148,11 @@ async def _inflated(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[by
         raise BodyDamaged(f"the body is said to be gzip and is not, or is damaged: {error}") from None
     if not inflate.eof and not inflate.unconsumed_tail:
         raise BodyDamaged("the gzip body ends too early")
+
+
+def _announced(length: str) -> int:
+    """Return the length that a header says; 0 where it says none, and the body itself will tell."""
+    return int(length[:_LONGEST_LENGTH]) if length.isascii() and length.isdecimal() else 0
 
 
 def _is_gzip(content_encoding: str) -> bool:

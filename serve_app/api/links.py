@@ -7,10 +7,14 @@ else none, and is rooted (`/v1/requests/...`).
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from starlette.datastructures import URL, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.dependencies import ServicesDep
 
@@ -33,6 +37,26 @@ async def _public_root(request: Request, services: ServicesDep) -> str:
 
 
 PublicRootDep = Annotated[str, Depends(_public_root)]
+
+
+class RootedRedirects:
+    """ASGI middleware that has Starlette's redirects from `/v1/models/` to `/v1/models` name no host."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def rooted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.TEMPORARY_REDIRECT:
+                headers = MutableHeaders(scope=message)
+                target = urlsplit(headers["location"])
+                if target.netloc == URL(scope=scope).netloc:  # not the address of an output in a bucket
+                    headers["location"] = target._replace(scheme="", netloc="").geturl()
+            await send(message)
+
+        await self._app(scope, receive, rooted if scope["type"] == "http" else send)
 
 
 def _plain(host: str | None) -> str:

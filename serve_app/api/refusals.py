@@ -7,7 +7,8 @@ does not fit its schema (422).
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -69,11 +70,14 @@ def _where(location: Sequence[Any]) -> list[Any]:
     return [cut(step, _NAME_LENGTH) if isinstance(step, str) else step for step in location]
 
 
-async def _no_route(request: Request, error: HTTPException) -> JSONResponse:
+async def _no_route(request: Request, error: HTTPException) -> Response:
     """Return the error of the router itself: there is no such path, or it has no such method."""
     path, method = cut(request.url.path), request.method
+    refused: ServiceError
     if error.status_code == MethodNotAllowed.status:
-        refused: ServiceError = MethodNotAllowed(f"{path} has no method {cut(method)}", {"path": path})
+        refused = MethodNotAllowed(f"{path} has no method {cut(method)}", {"path": path})
+    elif error.status_code != PathNotFound.status:
+        return await http_exception_handler(request, error)
     else:
         refused = PathNotFound(f"There is nothing at {path}; see /docs for what there is", {"path": path})
     response = await _service_error(request, refused)

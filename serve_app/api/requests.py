@@ -4,8 +4,8 @@ An id that another tenant owns is answered exactly as one that was never given o
 """
 
 import logging
+import re
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Path
 
@@ -35,6 +35,7 @@ logger = logging.getLogger("ray.serve")
 
 router = APIRouter(tags=["requests"], responses=UNAVAILABLE | WRONG_HEADER)
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
 RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
 
 
@@ -83,11 +84,10 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
 
 
 def known_form(request_id: str) -> str:
-    """Return the id in the form in which ids are given out; anything else names no request."""
-    try:
-        return str(UUID(request_id))
-    except ValueError:
-        raise not_found(request_id) from None
+    """Return the id in the form in which ids are given out; in any other but in capitals, it names no request."""
+    if not _ID.fullmatch(request_id):
+        raise not_found(request_id)
+    return request_id.lower()
 
 
 def _status(standing: Standing, services: Services) -> RequestStatus:

@@ -177,3 +177,27 @@ async def test_no_body_at_all_is_a_missing_field(path: str, api: Api) -> None:
     answer = await api.http.post(path)
     assert answer.status_code == 422
     assert answer.json()["detail"] == [{"loc": ["body"], "msg": "Field required", "type": "missing"}]
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "+5", "5 5", "", "\u0664", "1_0", "0x5"])
+async def test_a_length_that_is_no_number_does_no_harm(length: str, api: Api) -> None:
+    headers = [(b"Content-Type", JSON.encode()), (b"Content-Length", length.encode())]
+    assert (await api.http.post("/v1/inference", content=PLAIN, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(path: str, api: Api) -> None:
+    messages = iter([{"type": "http.request", "body": PLAIN[:20], "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", JSON.encode()), (b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    await api.app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    api.must_be_untouched()

@@ -112,3 +112,21 @@ async def test_an_index_that_is_none_is_not_found(index: str, api: Api) -> None:
     answer = await api.http.get(f"/v1/requests/{request_id}/outputs/{index}")
     assert answer.status_code == 404
     assert answer.json()["detail"]["error"]["code"] == "OUTPUT_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda i: i.replace("-", ""),
+        "{{{}}}".format,
+        "urn:uuid:{}".format,
+        "{}%20".format,
+        "{}%0A".format,
+        lambda i: i.replace("-", "%2D-", 1),
+    ],
+)
+async def test_an_id_in_another_spelling_is_none(spell: Any, api: Api) -> None:
+    request_id = await api.submit(body())
+    answer = await api.http.get(f"/v1/requests/{spell(request_id)}/status")
+    assert answer.status_code == 404
+    assert answer.json()["detail"]["error"]["code"] == "REQUEST_NOT_FOUND"

@@ -77,6 +77,15 @@ async def test_a_stranger_is_not_named(host: str, api: Api) -> None:
         assert link.startswith("/v1/requests/")
 
 
+@pytest.mark.parametrize("host", [*OURS, *THEIRS])
+@pytest.mark.parametrize("path", ["/v1/models/", "/v1/inference/", "/health/?a=http://evil.example/"])
+async def test_a_redirect_names_nobody(path: str, host: str, api: Api) -> None:
+    for method in ("GET", "POST", "HEAD"):
+        answer = await api.http.request(method, path, headers={"Host": host})
+        assert answer.status_code == 307
+        assert answer.headers["location"] == path.replace("/?", "?").removesuffix("/") + ("/" if "?" in path else "")
+
+
 @pytest.mark.parametrize(
     ("patterns", "host", "named"),
     [
