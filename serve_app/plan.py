@@ -44,10 +44,14 @@ class ModelPlan(BaseModel):
         if not self.demo:
             return None
         return (
-            "DEMO: this service runs a tiny checkpoint on the CPU, which knows circles, squares and triangles of six "
-            f"colours in motion. Its videos show that everything works, not what {self.card.title} looks like. Start "
-            "it where Ray has a GPU to serve the real model."
+            f"DEMO: this service runs a tiny checkpoint on the CPU{self._what_it_knows}. Its videos show that "
+            f"everything works, not what {self.card.title} looks like. Start it where Ray has a GPU to serve the real "
+            "model."
         )
+
+    @property
+    def _what_it_knows(self) -> str:
+        return f", which {self.card.demo_knows}" if self.card.demo_knows else ""
 
 
 class ServicePlan(BaseModel):

@@ -117,6 +117,7 @@ class ModelCard(_Frozen):
     transformer_model: str | None = None  # the experts; None: in the base model
     parts: Parts | None = None  # where the base model's components lie instead, if it is not one whole checkpoint
     demo: str | None = Field(None, pattern=_DOTTED_NAME)  # module:function, a serve_app.application.DemoBuilder
+    demo_knows: str | None = None  # goes on after "a checkpoint, which"
     experts: tuple[Expert, ...]  # PAIR, or the only one
     image_input: ImageInput
     image_conditioning: ImageConditioning | None = None  # of a Wan model that takes an image

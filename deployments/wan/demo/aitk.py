@@ -10,15 +10,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PairName:
-    """What a pair is called, what it is, and after how many steps it was saved as AI Toolkit counts them."""
+    """What a LoRA is called, what it is, and after how many steps it was saved as AI Toolkit counts them."""
 
     name: str
     note: str
     step: int = 500
+    base_version: str = "wan_2.2_14b"
 
     def file(self, side: str) -> str:
-        """Return the name of the file for the side `high_noise` or `low_noise`; nothing inside it says which it is."""
-        return f"{self.name}_{self.step:09d}_{side}.safetensors"
+        """Return the name of the file for the side `high_noise` or `low_noise`, or "" where there is one expert.
+
+        Nothing inside a file says which side it is.
+        """
+        return "_".join([self.name, f"{self.step:09d}", *filter(None, [side])]) + ".safetensors"
 
     def content(self, tensors: Mapping[str, Tensor]) -> bytes:
         """Return the file with `tensors`; the same bytes each time."""
@@ -32,7 +36,7 @@ class PairName:
             "name": self.name,
             "note": self.note,
             "software": json.dumps(software),
-            "ss_base_model_version": "wan_2.2_14b",
+            "ss_base_model_version": self.base_version,
             "ss_output_name": self.name,
             "training_info": json.dumps({"step": self.step, "epoch": 0}),
             "version": "1.0",

@@ -14,7 +14,7 @@ import torch
 from deployments.pipeline import Frames, PipelineOptions, Rendered, RenderInputs
 from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.runtime import WanRuntime
-from serve_app.models.card import load_card
+from serve_app.models.card import ModelCard, load_card
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
 from tests.deployments.wan.experts import save_experts
@@ -37,10 +37,16 @@ def load_demo(
 
 def options_for(checkpoint: DemoCheckpoint, **changes: Any) -> PipelineOptions:
     """Options of a runtime on the CPU."""
-    options = PipelineOptions(
-        card=load_card("wan22_14b_t2v"),
-        base_model=str(checkpoint.base),
-        transformer_model=str(checkpoint.transformers),
+    options = options_of(load_card("wan22_14b_t2v"), str(checkpoint.base), str(checkpoint.transformers))
+    return dataclasses.replace(options, **changes)
+
+
+def options_of(card: ModelCard, base_model: str, transformer_model: str) -> PipelineOptions:
+    """Options of a runtime of any model on the CPU."""
+    return PipelineOptions(
+        card=card,
+        base_model=base_model,
+        transformer_model=transformer_model,
         dtype="auto",
         offload=OffloadMode.AUTO,
         hf_token=None,
@@ -49,7 +55,6 @@ def options_for(checkpoint: DemoCheckpoint, **changes: Any) -> PipelineOptions:
         lora_memory_bytes=2**30,
         compile_cache=Path(tempfile.gettempdir(), "compile-cache"),
     )
-    return dataclasses.replace(options, **changes)
 
 
 def lora_file(expert: Expert, file: Path, multiplier: float = 1.0) -> LoraFile:

@@ -1,9 +1,10 @@
-"""The demo checkpoint: the real classes of Wan 2.2 T2V A14B, tiny, with random weights, built without a download."""
+"""The demo checkpoints: the real classes of Wan 2.2, tiny, with random weights, built without a download."""
 
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +13,19 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from transformers import UMT5Config, UMT5EncoderModel
 
 from deployments.wan.demo.tokenizer import demo_tokenizer
+from deployments.wan.demo.untrained.models import T2V, TEXT_WIDTH, DemoModel
 from deployments.wan.demo.untrained.weights import shape_expert, shape_vae
-from deployments.wan.demo.wan22 import BOUNDARY_RATIO, SCHEDULER_CONFIG
+from deployments.wan.demo.wan22 import SCHEDULER_CONFIG
 
 _NOTICE_FILE = "DEMO.txt"  # also the sign that the directory is complete
 _NOTICE = """\
 DEMO - random weights, no model.
 
-This directory holds a checkpoint with the architecture of Wan 2.2 T2V A14B, made tiny, with random weights that were
+This directory holds a checkpoint with the architecture of {title}, made tiny, with random weights that were
 computed on this machine. Its videos are colour fields; they say nothing about the quality of Wan 2.2. It exists so
 that the service can be tried, developed and tested without a GPU or a download. Delete it whenever you like: it is
 built again when it is needed.
 """
-
-TEXT_WIDTH = 32
-
-EXPERT_CONFIG: dict[str, Any] = {
-    "num_layers": 2,
-    "num_attention_heads": 4,
-    "attention_head_dim": 24,
-    "ffn_dim": 192,
-    "text_dim": TEXT_WIDTH,
-    "freq_dim": 256,
-    "in_channels": 16,
-    "out_channels": 16,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-}
-
-# Latent statistics stay the class's defaults, which are Wan's.
-_VAE_CONFIG: dict[str, Any] = {
-    "base_dim": 4,
-    "z_dim": 16,
-    "dim_mult": [1, 2, 4, 4],
-    "num_res_blocks": 1,
-    "temperal_downsample": [False, True, True],
-}
 
 # The experts of the base directory differ from those that are served, as a mistake in loading must show.
 _BASE_EXPERT_SEEDS = {"transformer": 3, "transformer_2": 4}
@@ -61,11 +39,11 @@ class DemoCheckpoint:
     """Where the demo lies, in the two parts that Wan 2.2 is served from."""
 
     base: Path  # a complete WanPipeline
-    transformers: Path  # the two experts to use, in `transformer` and `transformer_2`
+    transformers: Path  # the experts to use, in `transformer` and, of a pair, `transformer_2`
 
 
-def ensure_demo_checkpoint(directory: Path) -> DemoCheckpoint:
-    """The demo checkpoint in `directory`, built first if it is not there; takes a few seconds then.
+def ensure_demo_checkpoint(directory: Path, model: DemoModel = T2V) -> DemoCheckpoint:
+    """The demo checkpoint of `model` in `directory`, built first if it is not there; takes a few seconds then.
 
     The same bytes come out every time with the same library versions. Processes may call it at the same time.
 
@@ -74,7 +52,7 @@ def ensure_demo_checkpoint(directory: Path) -> DemoCheckpoint:
     """
     checkpoint = DemoCheckpoint(directory / "base", directory / "aitk")
     if not (directory / _NOTICE_FILE).is_file():
-        _publish(directory, _build)
+        _publish(directory, partial(_build, model))
     return checkpoint
 
 
@@ -92,32 +70,32 @@ def _publish(directory: Path, build: Callable[[Path], None]) -> None:
             # Another process was faster; what it built is the same.
 
 
-def _build(directory: Path) -> None:
+def _build(model: DemoModel, directory: Path) -> None:
     tokenizer = demo_tokenizer()
     pipe = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=_text_encoder(len(tokenizer)),
-        vae=_vae(),
-        scheduler=UniPCMultistepScheduler(**SCHEDULER_CONFIG),
-        boundary_ratio=BOUNDARY_RATIO,
-        **{name: _expert(seed) for name, seed in _BASE_EXPERT_SEEDS.items()},
+        vae=_vae(model),
+        scheduler=UniPCMultistepScheduler(**SCHEDULER_CONFIG | {"flow_shift": model.shift}),
+        **model.pipeline,
+        **{name: _expert(model, _BASE_EXPERT_SEEDS[name]) for name in model.experts},
     )
     pipe.save_pretrained(directory / "base")
-    for name, seed in _EXPERT_SEEDS.items():
-        _expert(seed).save_pretrained(directory / "aitk" / name)
-    (directory / _NOTICE_FILE).write_text(_NOTICE)
+    for name in model.experts:
+        _expert(model, _EXPERT_SEEDS[name]).save_pretrained(directory / "aitk" / name)
+    (directory / _NOTICE_FILE).write_text(_NOTICE.format(title=model.title))
 
 
-def _expert(seed: int) -> Any:
+def _expert(model: DemoModel, seed: int) -> Any:
     with _seeded(seed):
-        expert = WanTransformer3DModel(**EXPERT_CONFIG)
+        expert = WanTransformer3DModel(**model.expert)
         shape_expert(expert)
     return expert
 
 
-def _vae() -> Any:
+def _vae(model: DemoModel) -> Any:
     with _seeded(_VAE_SEED):
-        vae = AutoencoderKLWan(**_VAE_CONFIG).eval()
+        vae = AutoencoderKLWan(**model.vae).eval()
         shape_vae(vae)
     return vae
 
