@@ -45,13 +45,16 @@ class Attempt:
     started: float = field(default_factory=monotonic)
     steps_done: int = 0
     lease_lost: bool = False
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # as the loop sees `stop`
     look: asyncio.Event = field(default_factory=asyncio.Event)  # set: ask the store now whether it was canceled
+    _alive: float = 0.0  # when it last said so
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self, *, lease_lost: bool = False) -> None:
         """Ask for an end at the next step, or else before encoding, or else before storing."""
         self.lease_lost = self.lease_lost or lease_lost
         self._stop.set()
+        self.stopped.set()
 
     def check(self) -> None:
         """Raise AttemptAborted where `stop` was called. Call it between two pieces of work."""
@@ -61,7 +64,11 @@ class Attempt:
     @property
     def hangs(self) -> bool:
         """Return whether the attempt is so far past its deadline that no step can still be on its way."""
-        return monotonic() - self.started > self.timeout_s + HANGS_AFTER_S
+        return monotonic() - max(self.started + self.timeout_s, self._alive) > HANGS_AFTER_S
+
+    def lives(self) -> None:
+        """Note that the attempt does not hang: it waits for something else than its device."""
+        self._alive = monotonic()
 
     def on_step(self, steps_done: int) -> None:
         """Take note of a finished denoising step; called in the device's thread.

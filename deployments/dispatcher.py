@@ -26,10 +26,12 @@ from deployments.metrics import service_observers
 from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.coordination import dispatcher_of, listen
+from serve_app.jobs.coordination import OUTPUTS_FAIL, dispatcher_of, listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.observers import Observers
+from serve_app.outputs import OutputStore
+from serve_app.outputs.lookout import Lookout
 from serve_app.plan import ModelPlan
 from serve_app.tasks import detached, happened
 
@@ -98,6 +100,9 @@ class Dispatcher:
         self._observers = service_observers() if observers is None else observers
         self._store = JobStore(plan.settings.database_url)
         self._queue = self._store.queue(plan.card.id)
+        self._place = Lookout(OutputStore.from_url(plan.settings.output_url, make=False))
+        self._pause = self._store.leadership(OUTPUTS_FAIL)
+        self._pausing = False
         self._leadership = self._store.leadership(dispatcher_of(plan.card.id))
         self._generators = generators.options(method_name="render")
         self._fleet = FleetMemory()
@@ -193,6 +198,8 @@ class Dispatcher:
             alive=self._fleet.size,
             most=self._plan.max_generators,
         )
+        if wanted > len(self._slots) and await self._paused():
+            return
         if wanted > len(self._slots):
             await self._chooser.look_ahead(load)
         for _ in range(wanted - len(self._slots)):
@@ -200,6 +207,16 @@ class Dispatcher:
             self._slots.add(slot)
             slot.task = detached(self._serve_while_queued(slot))
             slot.task.add_done_callback(partial(self._close_slot, slot))
+
+    async def _paused(self) -> bool:
+        """Look whether an output could be stored; while it could not, hold the pause, so that every part knows."""
+        if await self._place.problem() is not None:
+            self._pausing = await self._pause.hold(self._plan.settings.lease_s, 0)
+            return True
+        if self._pausing:
+            self._pausing = False
+            await self._pause.resign()
+        return await self._pause.is_held()  # by a Generator that cannot store what it has rendered
 
     def _close_slot(self, slot: _Slot, task: asyncio.Task[None]) -> None:
         self._slots.discard(slot)
@@ -219,7 +236,7 @@ class Dispatcher:
         slot.has_replica = False
         async with self._generators.choose_replica(self._fleet) as replica:
             slot.has_replica = True
-            if not self._leads:
+            if not self._leads or await self._paused():
                 return False
             claim = await self._chooser.claim_for(replica.replica_id, self._plan.settings.lease_s)
             if claim is None:

@@ -64,10 +64,11 @@ class Generator:
         self._loras = lora_files(plan)
         self._store = JobStore(plan.settings.database_url)
         self._outputs = OutputStore.from_url(plan.settings.output_url)
-        self._publisher = Publisher(self._store, self._outputs, worker_thread("encoding", yielding=yielding))
+        self._publisher = Publisher(
+            self._store, self._outputs, worker_thread("encoding", yielding=yielding), plan.settings.lease_s
+        )
         load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
         self._device = Device(load, worker_thread("device", yielding=yielding))
-        self._publishing = asyncio.Lock()
         self._starvation = Starvation(self._store, plan.card.id)
         self._pairs = ResidentPairs()
         self._unfinished: set[asyncio.Task[None]] = set()  # attempts that are not wholly stored yet
@@ -139,9 +140,8 @@ class Generator:
         claim = attempt.claim
         try:
             generated = await self._generate(attempt)
-            async with self._publishing:  # one at a time, so that finished frames cannot pile up in memory
+            async with self._publisher.turn(attempt):
                 device_free.set()
-                attempt.check()
                 output = await self._publisher.store_output(attempt, generated)
         except AttemptAborted:
             canceled = not attempt.lease_lost and await self._publisher.cancel(claim)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.coordination import dispatcher_of
+from serve_app.jobs.coordination import OUTPUTS_FAIL, dispatcher_of
 from serve_app.jobs.store import JobStore
 
 logger = logging.getLogger("ray.serve")
@@ -37,6 +37,7 @@ class Starvation:
     def __init__(self, store: JobStore, model: str) -> None:
         self._queue = store.queue(model)
         self._dispatcher = store.leadership(dispatcher_of(model))
+        self._pause = store.leadership(OUTPUTS_FAIL)
         self._at_work = 0
         self._idle_since = monotonic()
         self._idle_checks = 0
@@ -60,6 +61,8 @@ class Starvation:
     async def _renders_wait(self) -> bool:
         try:
             oldest_s = await self._queue.oldest_wait_s()
-            return oldest_s is not None and oldest_s > STARVED_S and await self._dispatcher.is_held()
+            waits = oldest_s is not None and oldest_s > STARVED_S
+            # While outputs cannot be stored, the Dispatcher claims nothing on purpose.
+            return waits and await self._dispatcher.is_held() and not await self._pause.is_held()
         except StoreUnavailable:
             return False  # then nobody can dispatch

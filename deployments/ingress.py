@@ -39,7 +39,7 @@ class Ingress:
             models=_models(plan, store, dispatchers),
             store=store,
             images=image_resolver(plan),
-            outputs=OutputStore.from_url(plan.settings.output_url),
+            outputs=OutputStore.from_url(plan.settings.output_url, make=False),
             observers=service_observers(),
         )
         self._app = create_app(self._services)

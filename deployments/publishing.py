@@ -10,25 +10,33 @@ store then takes the end from whoever holds the claim (its token is a fencing to
 import asyncio
 import logging
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
 from deployments.attempt import Attempt
 from deployments.media.encoding import encode
+from deployments.persistence import Persistence
 from deployments.pipeline import Rendered
-from serve_app.errors import RenderError, StoreUnavailable
+from serve_app.errors import OutputNotWritten, RenderError, StoreUnavailable
 from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.store import JobStore
-from serve_app.outputs import OutputStore
+from serve_app.outputs import Directory, OutputStore
 from serve_app.results import ImageUse, LoraUse, RenderMetadata, Timings
+from serve_app.spec import RenderSpec
+from serve_app.tasks import happened
 
 logger = logging.getLogger("ray.serve")
 
 STORE_RETRY_S = 1.0
+_TURN_S = 0.02  # between two looks at whether the attempt before is stored
+_ENCODED = "output"  # the name of the encoded file
+_SCRATCH_LOOK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,31 +68,52 @@ class Generated:
 class Publisher:
     """Turns finished frames into an output, and writes how each attempt ended."""
 
-    def __init__(self, store: JobStore, outputs: OutputStore, thread: ThreadPoolExecutor) -> None:
-        """`thread` encodes."""
+    def __init__(self, store: JobStore, outputs: OutputStore, thread: ThreadPoolExecutor, lease_s: float) -> None:
+        """`thread` encodes. `lease_s` is how long others know without a word from here that outputs fail."""
         self._store = store
         self._outputs = outputs
         self._thread = thread
+        self._persistence = Persistence(store, lease_s)
+        self._scratch = Directory(Path(tempfile.gettempdir()))
+        self._publishing = asyncio.Lock()
+
+    @asynccontextmanager
+    async def turn(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Wait until no other attempt is being stored: finished frames must not pile up in memory.
+
+        Raises:
+            AttemptAborted: the attempt was told to stop meanwhile.
+        """
+        while self._publishing.locked() and not await happened(attempt.stopped, _TURN_S):
+            attempt.lives()  # the one before may wait for its place
+        attempt.check()
+        async with self._publishing:
+            attempt.check()
+            yield
 
     async def store_output(self, attempt: Attempt, generated: Generated) -> Output:
-        """Encode the frames and store the file under the attempt's own name.
+        """Encode the frames and store the file under the attempt's own name; see `Persistence` for what fails.
 
         Raises:
             AttemptAborted: the attempt was told to stop before its file was stored.
-            OutputNotWritten: the encoder or the output store failed.
+            OutputNotWritten: the encoder failed, or this file cannot be stored while others can.
         """
-        claim, spec = attempt.claim, attempt.claim.spec
+        claim, spec, frames = attempt.claim, attempt.claim.spec, generated.rendered.frames
         name = output_name(claim.request_id, claim.index, claim.attempt, spec.output_format)
-        frames = generated.rendered.frames
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "output")
-            started = monotonic()
-            await asyncio.get_running_loop().run_in_executor(
-                self._thread, encode, frames, spec.fps, spec.output_format, path
-            )
-            encoded = monotonic()
+        started = monotonic()
+        scratch = await self._persistence.kept(
+            attempt,
+            partial(self._encoded, generated, spec),
+            self._scratch,
+            min(frames.nbytes, _SCRATCH_LOOK_BYTES),
+        )
+        with scratch:
+            path, encoded = Path(scratch.name, _ENCODED), monotonic()
             attempt.check()
-            kept = await self._outputs.put(name, path, spec.output_format.media_type)
+            put = partial(self._outputs.put, name, path, spec.output_format.media_type)
+            kept = await self._persistence.kept(
+                attempt, put, self._outputs, (await asyncio.to_thread(path.stat)).st_size
+            )
         timings = generated.timings(encode_s=encoded - started, store_s=monotonic() - encoded)
         count, height, width, _ = frames.shape
         return Output(
@@ -99,6 +128,22 @@ class Publisher:
             size=kept.size,
             sha256=kept.sha256,
         )
+
+    async def _encoded(self, generated: Generated, spec: RenderSpec) -> "tempfile.TemporaryDirectory[str]":
+        """Return a directory with the encoded file. Raise OutputNotWritten."""
+        try:
+            scratch = tempfile.TemporaryDirectory()
+        except OSError as error:
+            raise OutputNotWritten(f"there is no room to encode: {error.strerror}") from error
+        try:
+            path = Path(scratch.name, _ENCODED)
+            await asyncio.get_running_loop().run_in_executor(
+                self._thread, encode, generated.rendered.frames, spec.fps, spec.output_format, path
+            )
+        except BaseException:
+            scratch.cleanup()
+            raise
+        return scratch
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement) -> bool:
         """Publish the output, and delete the files that no request refers to; return False where fenced off."""

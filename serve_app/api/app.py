@@ -15,6 +15,7 @@ from serve_app.api.dependencies import Services
 from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
 from serve_app.api.openapi import DocumentedApi
+from serve_app.api.readiness import Readiness
 from serve_app.api.refusals import add_refusals
 
 _DESCRIPTION = """\
@@ -37,6 +38,7 @@ def create_app(services: Services) -> FastAPI:
         description=_DESCRIPTION % titles,
     )
     app.state.services = services
+    app.state.readiness = Readiness(services.store, services.outputs)
     routers = [room.router for room in (inference, requests, outputs, loras, service)]
     for router in routers:
         app.include_router(router)

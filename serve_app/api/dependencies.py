@@ -15,6 +15,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from serve_app.api.access_log import entry_of
+from serve_app.api.readiness import Readiness
 from serve_app.api.served import ServedModel
 from serve_app.errors import HeaderInvalid, ModelNotFound
 from serve_app.images.resolver import ImageResolver
@@ -66,6 +67,14 @@ async def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
+
+
+async def _readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.app.state.readiness
+    return readiness
+
+
+ReadinessDep = Annotated[Readiness, Depends(_readiness)]
 
 
 async def _sender(

@@ -1,8 +1,9 @@
 """The service itself: which models it runs, and whether it is healthy."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
-from serve_app.api.dependencies import ServicesDep
+from serve_app.api.dependencies import ReadinessDep, ServicesDep
+from serve_app.api.schemas.errors import ErrorBody
 from serve_app.api.schemas.service import Health, Model, ModelHealth, Models
 from serve_app.models.card import ImageInput
 from serve_app.plan import ModelPlan
@@ -17,16 +18,21 @@ async def models(services: ServicesDep) -> Models:
     return Models(models=[_model(plan) for plan in services.plan.models])
 
 
-@router.get("/health")
-async def health(services: ServicesDep) -> Health:
-    """The API is up; renders are accepted."""
+@router.get("/health", responses={503: {"model": Health, "description": "The API is up, but no render starts now."}})
+async def health(services: ServicesDep, readiness: ReadinessDep, response: Response) -> Health:
+    """The API is up, and renders start; 503 while none does, with the reason."""
     first, *_ = models = services.plan.models
+    problem = await readiness.problem()
+    if problem is not None:
+        response.status_code = problem.status
     return Health(
+        status="healthy" if problem is None else "unhealthy",
         model=first.card.id,
         profile=first.profile.value,
         demo=first.demo,
         notice=first.notice,
         models=[ModelHealth(model=plan.card.id, demo=plan.demo, notice=plan.notice) for plan in models],
+        problem=None if problem is None else ErrorBody(**problem.body()["error"]),
     )
 
 

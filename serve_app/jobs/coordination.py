@@ -22,6 +22,9 @@ from serve_app.jobs.tables import leaders
 
 logger = logging.getLogger("ray.serve")
 
+# The role of whoever has found that outputs cannot be stored: while it is held, no render is claimed.
+OUTPUTS_FAIL = "outputs-fail"
+
 _RECONNECT_S = 1.0
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
-from uuid import uuid4
 
 import yaml
 from pydantic import ValidationError
@@ -26,7 +25,6 @@ from serve_app.outputs import OutputStore
 from serve_app.settings import Settings, wrong_values
 
 IMPORT_PATH = "serve_app:build"
-_PROBE = b"written by a check before the start; it can be deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +160,7 @@ def _check_folder(arg: str, folder: Path) -> None:
 async def _check_outputs(url: str) -> None:
     """Write and remove a small file where outputs go."""
     store = OutputStore.from_url(url)
-    name = f"start-check/{uuid4().hex}"
-    with NamedTemporaryFile() as source:
-        source.write(_PROBE)
-        source.flush()
-        try:
-            await store.put(name, Path(source.name), "text/plain")
-            await store.delete([name])
-        except (OutputNotWritten, OSError) as error:
-            raise ConfigurationInvalid(f"output_url: nothing can be stored there: {error}") from None
+    try:
+        await store.look()
+    except OutputNotWritten as error:
+        raise ConfigurationInvalid(f"output_url: nothing can be stored there: {error}") from None

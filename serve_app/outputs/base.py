@@ -9,16 +9,22 @@ All kinds write atomically: a file appears whole or not at all, and storing a na
 how a client gets at a file: from an open file, or through a signed URL.
 """
 
+import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO, ClassVar, Self
 from urllib.parse import SplitResult, urlsplit
+from uuid import uuid4
 
-from serve_app.errors import ConfigurationInvalid
+from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 from serve_app.files import Fingerprint
+
+LOOK_BYTES = 256 << 10  # where less fits, no video does
+_ANSWERS_WITHIN_S = 15.0
 
 _SCHEMES = ("file", "s3", "gs", "az")
 
@@ -48,10 +54,11 @@ class OutputStore(ABC):
         OutputStore._kinds.update(dict.fromkeys(schemes, cls))
 
     @staticmethod
-    def from_url(url: str) -> "OutputStore":
+    def from_url(url: str, *, make: bool = True) -> "OutputStore":
         """Return the store behind the arg `output_url`: `file:///dir`, `s3://bucket/prefix`, `gs://...`, `az://...`.
 
-        A directory is created if missing. Credentials, regions and endpoints come from the environment variables
+        With `make`, a directory that is missing is created now; without, with the first file, so that an API goes on
+        while its disk is away. Credentials, regions and endpoints come from the environment variables
         of each cloud's own tools (`AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`,
         `AZURE_STORAGE_ACCOUNT_NAME`, ...), as obstore reads them.
 
@@ -65,11 +72,11 @@ class OutputStore(ABC):
             raise misconfigured(f"must start with one of {known}; {parts.scheme or 'no'} scheme was given")
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise misconfigured("must be a place only; credentials and options belong in the environment")
-        return kind.at(parts)
+        return kind.at(parts, make=make)
 
     @classmethod
     @abstractmethod
-    def at(cls, url: SplitResult) -> Self:
+    def at(cls, url: SplitResult, *, make: bool) -> Self:
         """Return the store at a URL of one of its schemes; see `from_url`."""
 
     @abstractmethod
@@ -81,6 +88,25 @@ class OutputStore(ABC):
         Raises:
             OutputNotWritten: with the reason, free of credentials and signed URLs.
         """
+
+    async def look(self, size: int = LOOK_BYTES) -> None:
+        """Store a file of `size` bytes and remove it, to find out whether that can be done now.
+
+        Raises:
+            OutputNotWritten: it cannot, or the place does not answer.
+        """
+        name = f".look-{uuid4().hex}"
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                with NamedTemporaryFile() as source:
+                    source.truncate(size)  # takes no room here; its copy does
+                    await self.put(name, Path(source.name), "application/octet-stream")
+                await self.delete([name])
+        except TimeoutError:
+            raise OutputNotWritten(f"the place for outputs did not answer within {_ANSWERS_WITHIN_S:g} s") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputNotWritten(f"nothing can be written and removed there: {reason}") from error
 
     @abstractmethod
     async def open(self, name: str, stored: Fingerprint | None) -> OpenOutput | None:

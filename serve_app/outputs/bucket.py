@@ -27,8 +27,9 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
         self._url = url
 
     @classmethod
-    def at(cls, url: SplitResult) -> Self:
-        """See `OutputStore.at`."""
+    def at(cls, url: SplitResult, *, make: bool) -> Self:
+        """See `OutputStore.at`. A bucket is never created."""
+        del make
         place = f"{url.scheme}://{url.netloc}{url.path}".rstrip("/")
         try:
             objects = _CLOUDS[url.scheme].from_url(place)

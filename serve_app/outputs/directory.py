@@ -31,13 +31,14 @@ class Directory(OutputStore, schemes=("file",)):
         self._hashes: SingleFlightCache[FileSignature, Fingerprint] = SingleFlightCache(_REMEMBERED)
 
     @classmethod
-    def at(cls, url: SplitResult) -> Self:
+    def at(cls, url: SplitResult, *, make: bool) -> Self:
         """See `OutputStore.at`."""
         root = Path(unquote(url.path))
         if url.netloc not in ("", "localhost") or not root.is_absolute():
             raise misconfigured("must name an absolute directory, with three slashes: file:///dir")
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            if make:
+                root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise misconfigured(f"is not a directory that can be used: {error.strerror}: {root}") from error
         return cls(root.resolve())

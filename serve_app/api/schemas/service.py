@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from serve_app.api.schemas.errors import ErrorBody
+
 _NOTICE = "What a user must know about this service, if anything."
 
 
@@ -42,11 +44,12 @@ class ModelHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """The API answers."""
+    """The API answers; whether renders start."""
 
-    status: Literal["healthy"] = Field("healthy", examples=["healthy"])
+    status: Literal["healthy", "unhealthy"] = Field("healthy", examples=["healthy"])
     model: str = Field(description="Id of the model that is served; of several, of the first.")
     profile: str = Field(examples=["gpu"])
     demo: bool = Field(examples=[False])
     notice: str | None = Field(None, description=_NOTICE)
     models: list[ModelHealth] = Field(description="One for each model that is served.")
+    problem: ErrorBody | None = Field(None, description="Why no render starts now; what is accepted waits.")

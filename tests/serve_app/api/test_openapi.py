@@ -32,7 +32,7 @@ OPERATIONS = {
     ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},
     ("post", "/v1/loras/inspect"): {"200", "422"},
     ("get", "/v1/models"): {"200"},
-    ("get", "/health"): {"200"},
+    ("get", "/health"): {"200", "503"},
 }
 
 

@@ -1,0 +1,87 @@
+"""Retries under the lease: a finished render is kept until its file can be stored, and nothing is claimed meanwhile.
+
+    kept = await persistence.kept(attempt, partial(outputs.put, name, path, media_type), outputs, size)
+
+Whether the place fails or only this file is found out by storing another file of the same size there. Where that fails
+too, the work is repeated for as long as the lease can be held. Where it succeeds, the render fails after a few tries.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TypeVar
+
+from deployments.attempt import Attempt
+from serve_app.errors import OutputNotWritten, StoreUnavailable
+from serve_app.jobs.coordination import OUTPUTS_FAIL
+from serve_app.jobs.store import JobStore
+from serve_app.outputs import OutputStore
+from serve_app.tasks import happened
+
+logger = logging.getLogger("ray.serve")
+
+TRIES = 3  # of one file, at a place that takes others
+RETRY_S = 1.0
+_REMIND_S = 60.0  # between two lines in the log
+
+Result = TypeVar("Result")
+
+
+class Persistence:
+    """Repeats work that stores something, and holds the pause in the job store while its place fails."""
+
+    def __init__(self, store: JobStore, lease_s: float) -> None:
+        self._pause = store.leadership(OUTPUTS_FAIL)
+        self._lease_s = lease_s
+
+    async def kept(
+        self, attempt: Attempt, work: Callable[[], Awaitable[Result]], place: OutputStore, size: int
+    ) -> Result:
+        """Return what `work` returns, which stores `size` bytes at `place`, once it succeeds.
+
+        Raises:
+            AttemptAborted: the render was canceled, or its lease is lost.
+            OutputNotWritten: the place takes other files, but not this one.
+        """
+        tries, told, paused = 0, -_REMIND_S, False
+        try:
+            while True:
+                try:
+                    return await work()
+                except OutputNotWritten as error:
+                    attempt.check()
+                    attempt.lives()
+                    if await _takes_others(place, size):
+                        tries += 1
+                        if tries == TRIES:
+                            raise
+                    else:
+                        paused = await self._hold_pause() or paused
+                    if monotonic() - told >= _REMIND_S:
+                        told = monotonic()
+                        logger.error("%s; the finished render is kept, and stored once that is possible", error)
+                if await happened(attempt.stopped, RETRY_S):
+                    attempt.check()
+        finally:
+            if paused:
+                await self._end_pause()
+
+    async def _hold_pause(self) -> bool:
+        try:
+            return await self._pause.hold(self._lease_s, 0)
+        except StoreUnavailable:
+            return False  # then nothing is claimed either
+
+    async def _end_pause(self) -> None:
+        try:
+            await self._pause.resign()
+        except StoreUnavailable as error:
+            logger.warning("%s; the pause ends with its lease", error)
+
+
+async def _takes_others(place: OutputStore, size: int) -> bool:
+    try:
+        await place.look(size)
+    except OutputNotWritten:
+        return False
+    return True
