@@ -25,7 +25,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 quick: $(VENV)/installed-dev
 	@echo "==> running the unit tests"

@@ -12,7 +12,7 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
-from serve_app.settings import Settings
+from serve_app.settings import ENVIRONMENT, Settings
 from tests.configs.manifests import (
     CLUSTERS,
     KUBERAY,
@@ -93,6 +93,13 @@ def test_serve_accepts_the_config_and_knows_every_key(cluster: str) -> None:
 def test_the_service_accepts_its_args(cluster: str) -> None:
     settings = _settings(cluster)
     assert settings.profile == "gpu"
+
+
+@every_cluster
+def test_secrets_reach_the_service_by_the_names_that_it_reads(cluster: str) -> None:
+    read = set(ENVIRONMENT.values()) | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}  # obstore reads these two
+    for container in containers_of(cluster):
+        assert {entry["name"] for entry in container["env"] if "valueFrom" in entry} <= read
 
 
 @every_cluster
