@@ -11,13 +11,14 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.announcer import DispatcherAnnouncer
 from deployments.image_access import image_resolver
-from deployments.lora_access import lora_resolvers
+from deployments.lora_access import bulkhead, lora_resolvers
 from deployments.metrics import service_observers
 from serve_app.api.app import create_app
 from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecaster
 from serve_app.api.served import ServedModel
 from serve_app.jobs.store import JobStore
+from serve_app.net import Bulkhead
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
 
@@ -34,9 +35,10 @@ class Ingress:
         """`dispatchers` are those of the plan's models, in their order."""
         self._built = plan  # by the args alone
         store = JobStore(plan.settings.database_url)
+        fetches = bulkhead(plan.settings)
         self._services = Services(
             plan=plan,
-            models=_models(plan, store, dispatchers),
+            models=_models(plan, store, dispatchers, fetches),
             store=store,
             images=image_resolver(plan),
             outputs=OutputStore.from_url(plan.settings.output_url, make=False),
@@ -57,8 +59,10 @@ class Ingress:
         return self._app
 
 
-def _models(plan: ServicePlan, store: JobStore, dispatchers: Sequence[DeploymentHandle]) -> dict[str, ServedModel]:
-    loras = lora_resolvers(plan)
+def _models(
+    plan: ServicePlan, store: JobStore, dispatchers: Sequence[DeploymentHandle], fetches: Bulkhead
+) -> dict[str, ServedModel]:
+    loras = lora_resolvers(plan, fetches)
     return {
         model.card.id: ServedModel(
             plan=model,

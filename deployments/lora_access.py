@@ -5,16 +5,28 @@ from serve_app.loras.files import LoraFiles
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.resolver import LoraResolver
 from serve_app.loras.sources import LoraSources, SourcePolicy
+from serve_app.net import Bulkhead, ShareLimits
 from serve_app.plan import ModelPlan, ServicePlan
 from serve_app.settings import Settings
 
 _GIB = 2**30
+_MIB = 2**20
+_KIB = 2**10
 
 
-def lora_resolvers(plan: ServicePlan) -> dict[str, LoraResolver]:
+def lora_resolvers(plan: ServicePlan, bulkhead: Bulkhead) -> dict[str, LoraResolver]:
     """Return what the Ingress asks about the LoRAs of a request, by the model that it is for."""
     sources = _sources(plan.settings)
-    return {model.card.id: LoraResolver(_library(model), sources, model.card) for model in plan.models}
+    return {model.card.id: LoraResolver(_library(model), sources, model.card, bulkhead) for model in plan.models}
+
+
+def bulkhead(settings: Settings) -> Bulkhead:
+    """Return the threads in which a process reads what clients' addresses name; it has one."""
+    return Bulkhead(
+        ShareLimits(
+            threads=settings.fetch_threads, per_host=settings.fetch_per_host, per_sender=settings.fetch_per_sender
+        )
+    )
 
 
 def lora_files(plan: ModelPlan) -> LoraFiles:
@@ -23,7 +35,7 @@ def lora_files(plan: ModelPlan) -> LoraFiles:
 
 
 def _library(plan: ModelPlan) -> LoraLibrary:
-    return LoraLibrary(plan.settings.lora_root, plan.card.architecture)
+    return LoraLibrary(plan.settings.lora_root, plan.card.architecture, most_header_bytes=_header_bytes(plan.settings))
 
 
 def _sources(settings: Settings) -> LoraSources:
@@ -32,9 +44,15 @@ def _sources(settings: Settings) -> LoraSources:
         private_hosts=settings.lora_private_hosts,
         allow_http=settings.lora_allow_http,
         max_bytes=int(settings.lora_max_gib * _GIB),
+        max_header_bytes=_header_bytes(settings),
+        min_bytes_per_s=settings.lora_min_kib_per_s * _KIB,
         total_timeout_s=settings.lora_download_timeout_s,
         hub_endpoint=settings.hub_endpoint,
         hub_token=settings.hf_token,
     )
     cache = LoraCache(settings.lora_cache_dir, int(settings.lora_cache_gib * _GIB))
     return LoraSources(settings.lora_root, policy, cache)
+
+
+def _header_bytes(settings: Settings) -> int:
+    return int(settings.lora_header_max_mib * _MIB)

@@ -44,6 +44,7 @@
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
+    ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
     │   ├── LoraNotFetched
@@ -316,6 +317,12 @@ class LoraSourceUnavailable(ServiceError):
 
 class ImageSourceUnavailable(ServiceError):
     """The server that a control image comes from did not deliver it, after retries; it may do so later."""
+
+    status = 503
+
+
+class TooManyFetches(ServiceError):
+    """As many files are being read as the service reads at once: in all, from one host, or for one sender."""
 
     status = 503
 

@@ -164,7 +164,13 @@ class Settings(ModelArgs):
     lora_private_hosts: tuple[str, ...] = ()  # host or host:port that may be reached although its address is private
     lora_allow_http: bool = False
     lora_max_gib: float = Field(8, gt=0)  # of one file
+    lora_header_max_mib: float = Field(8, gt=0, le=95)  # of one file, also a local one
     lora_download_timeout_s: float = Field(600, gt=0)
+    lora_min_kib_per_s: float = Field(16, ge=0)  # of a web server; over ten seconds
+    # Files of clients' addresses that an Ingress reads at once: in all, from one host, for one sender.
+    fetch_threads: int = Field(64, ge=1, le=256)
+    fetch_per_host: int = Field(8, ge=1)
+    fetch_per_sender: int = Field(40, ge=1)
     lora_cache_dir: Path = STATE_DIRECTORY / "lora-cache"  # downloads, shared by the replicas of a node
     lora_cache_gib: float = Field(50, gt=0)
     hub_endpoint: str | None = None  # silent: huggingface.co, or what HF_ENDPOINT says

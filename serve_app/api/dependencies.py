@@ -104,6 +104,15 @@ async def _sender(
 SenderDep = Annotated[Sender, Depends(_sender)]
 
 
+async def _fetcher(request: Request, sender: SenderDep) -> str:
+    """Return whose share of the fetching threads the request uses: its tenant and, where all are one, its address."""
+    address = request.client.host if request.client else ""
+    return sender.tenant if sender.owner else f"{sender.tenant} {address}"
+
+
+FetcherDep = Annotated[str, Depends(_fetcher)]
+
+
 async def _idempotency_key(
     key: Annotated[
         str | None,

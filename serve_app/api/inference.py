@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from serve_app.api.access_log import entry_of
 from serve_app.api.control_images import PromptImage, refuse_unsupported, require_images, resolve_images
-from serve_app.api.dependencies import IdempotencyKeyDep, SenderDep, Services, ServicesDep
+from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, Services, ServicesDep
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.links import PublicRootDep
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
@@ -58,6 +58,7 @@ async def submit(
     *,
     services: ServicesDep,
     sender: SenderDep,
+    fetcher: FetcherDep,
     idempotency_key: IdempotencyKeyDep,
     root: PublicRootDep,
 ) -> Accepted:
@@ -69,7 +70,7 @@ async def submit(
     if not durable:
         inputs = RequestInputs(services.outputs, str(uuid4()))
         try:
-            new = await _accept(body, sender, idempotency, services, inputs)
+            new = await _accept(body, sender, idempotency, services, inputs, fetcher=fetcher)
         except BaseException:
             await inputs.discard()
             raise
@@ -142,6 +143,8 @@ async def _accept(
     idempotency: Idempotency | None,
     services: Services,
     inputs: RequestInputs,
+    *,
+    fetcher: str,
 ) -> NewRequest:
     """Check a request completely and resolve it; nothing is stored yet but its images, in `inputs`.
 
@@ -153,9 +156,10 @@ async def _accept(
     served = services.served(body.model)
     card = served.card
     speed = _allowed_speed(body, served.plan.settings)
-    combined = await check_loras(body, served)
+    looks = served.loras.looks(sender=fetcher, token=body.hf_token)
+    combined = await check_loras(body, looks, served)
     refuse_unsupported(body.prompts, card)
-    chosen = await choose_loras(body, combined, served)
+    chosen = await choose_loras(body, combined, looks, served)
     require_images(body.prompts, card)
     shared = _Shared(
         body=body,

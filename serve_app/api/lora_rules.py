@@ -1,14 +1,14 @@
 """LoRA rules: which LoRAs a request means for which expert. The reference server's rules, and what goes beyond them.
 
-    combined = await check_loras(body, served)         # may these items stand together?
-    chosen = await choose_loras(body, combined, served)  # the files, checked, each with its expert
+    combined = await check_loras(body, looks, served)         # may these items stand together?
+    chosen = await choose_loras(body, combined, looks, served)  # the files, checked, each with its expert
 
 A model with a pair of experts takes items that name one of them, or a file that holds both. A model with one expert
 takes items that name none.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from serve_app.api.schemas.bodies import InferenceRequest, LoraItem
@@ -25,6 +25,7 @@ from serve_app.errors import (
 )
 from serve_app.loras.library import ResolvedLora
 from serve_app.loras.refusals import invalid
+from serve_app.loras.resolver import Looks
 from serve_app.loras.sources import shown
 from serve_app.models.card import ModelCard
 from serve_app.spec import PAIR, Expert
@@ -43,14 +44,14 @@ Combined = dict[int, ResolvedLora]
 """Files that hold both experts of a pair, by the index of the item that names them without an expert."""
 
 
-async def check_loras(body: InferenceRequest, served: ServedModel) -> Combined:
+async def check_loras(body: InferenceRequest, looks: Looks, served: ServedModel) -> Combined:
     """Check which items may stand together in `loras`, in the reference server's order; return its combined files.
 
     Raises:
         LoraFileRequired: there is none.
         MoeFormatRequired, SingleMoeConfigOnly: an item against the rules for a pair of experts.
         MoeFormatNotSupported, SingleLoraOnly: an item against the rules for one expert.
-        LoraInvalid, LoraSourceUnavailable: what an item without an expert names cannot be looked into.
+        LoraInvalid, LoraSourceUnavailable, TooManyFetches: what an item without an expert names cannot be looked into.
     """
     card, limit = served.card, served.plan.settings.max_loras_per_side
     if not body.loras:
@@ -58,19 +59,22 @@ async def check_loras(body: InferenceRequest, served: ServedModel) -> Combined:
     if not card.is_pair:
         _check_for_one_expert(body, card, limit)
         return {}
-    combined = await _combined_files(body, served, card)
+    combined = await _combined_files(body, looks, card)
     _check_sides(body, combined, card, limit)
     return combined
 
 
-async def choose_loras(body: InferenceRequest, combined: Combined, served: ServedModel) -> list[ChosenLora]:
+async def choose_loras(
+    body: InferenceRequest, combined: Combined, looks: Looks, served: ServedModel
+) -> list[ChosenLora]:
     """Return every LoRA of the request with its expert, in the request's order; `check_loras` has passed.
 
     Raises:
         RequestError: a file stands against it.
-        LoraSourceUnavailable: the server that a file comes from does not answer as it should.
+        LoraSourceUnavailable, TooManyFetches: the server that a file comes from does not answer as it should, or too
+            many are being read.
     """
-    resolved = await _resolve_all(body, combined, served)
+    resolved = await _resolve_all(body, combined, looks)
     choose = _for_pair if served.card.is_pair else _for_only_expert
     return [chosen for item, file in zip(body.loras, resolved, strict=True) for chosen in choose(item, file)]
 
@@ -89,12 +93,12 @@ def _check_for_one_expert(body: InferenceRequest, card: ModelCard, limit: int) -
         raise SingleLoraOnly(f"Model '{card.id}' takes {takes}", _details(body))
 
 
-async def _combined_files(body: InferenceRequest, served: ServedModel, card: ModelCard) -> Combined:
+async def _combined_files(body: InferenceRequest, looks: Looks, card: ModelCard) -> Combined:
     """Return the files of the items that name no expert, by index; each must hold both."""
     found = {}
     for index, item in enumerate(body.loras):
         if item.transformer is None:
-            file = await _resolve_combined(item, body, served)
+            file = await _resolve_combined(item, body, looks)
             if file is None:
                 raise MoeFormatRequired(
                     f"Model '{card.id}' has two experts: each item of `loras` must say `transformer`: \"low\" or "
@@ -105,9 +109,9 @@ async def _combined_files(body: InferenceRequest, served: ServedModel, card: Mod
     return found
 
 
-async def _resolve_combined(item: LoraItem, body: InferenceRequest, served: ServedModel) -> ResolvedLora | None:
+async def _resolve_combined(item: LoraItem, body: InferenceRequest, looks: Looks) -> ResolvedLora | None:
     try:
-        file = await _resolve(item, body, served)
+        file = await _resolve(item, body, looks)
     except (LoraNotFound, LoraPathRefused):
         return None  # the missing expert is the fault that the reference server names first
     return file if file.contents.combined else None
@@ -128,10 +132,10 @@ def _check_sides(body: InferenceRequest, combined: Combined, card: ModelCard, li
     )
 
 
-async def _resolve_all(body: InferenceRequest, combined: Combined, served: ServedModel) -> list[ResolvedLora]:
+async def _resolve_all(body: InferenceRequest, combined: Combined, looks: Looks) -> list[ResolvedLora]:
     """Return every file, looked up together; those that are missing are named together, as in the reference."""
     rest = [(index, item) for index, item in enumerate(body.loras) if index not in combined]
-    results = await asyncio.gather(*(_resolve(item, body, served) for _, item in rest), return_exceptions=True)
+    results = await asyncio.gather(*(_resolve(item, body, looks) for _, item in rest), return_exceptions=True)
     missing = [name for found in results if isinstance(found, LoraNotFound) for name in found.details["missing_files"]]
     if missing:
         raise LoraNotFound(f"LoRA file(s) not found: {missing}", {"missing_files": missing})
@@ -143,8 +147,8 @@ async def _resolve_all(body: InferenceRequest, combined: Combined, served: Serve
     return [files[index] for index in range(len(body.loras))]
 
 
-def _resolve(item: LoraItem, body: InferenceRequest, served: ServedModel) -> asyncio.Future[ResolvedLora]:
-    return served.loras.resolve(item.path, token=body.hf_token, expert=item.expert, strict=body.strict)
+def _resolve(item: LoraItem, body: InferenceRequest, looks: Looks) -> Awaitable[ResolvedLora]:
+    return looks.resolve(item.path, item.expert, strict=body.strict)
 
 
 def _for_pair(item: LoraItem, file: ResolvedLora) -> Sequence[ChosenLora]:

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
-from serve_app.api.dependencies import ServicesDep
+from serve_app.api.dependencies import FetcherDep, ServicesDep
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.schemas.bodies import LoraItem
 from serve_app.api.schemas.errors import UNREADABLE_BODY, ErrorBody, refusal
 from serve_app.api.schemas.inspection import InspectedFile, Inspection, InspectionRequest
-from serve_app.api.served import ServedModel
 from serve_app.echo import cut
 from serve_app.errors import ServiceError
 from serve_app.loras.report import warnings_of_pair
-from serve_app.loras.resolver import InspectedLora
+from serve_app.loras.resolver import InspectedLora, Looks
 from serve_app.loras.sources import shown
 from serve_app.loras.warnings import of_pair
 from serve_app.spec import PAIR, Expert
@@ -26,13 +25,14 @@ router = APIRouter(tags=["loras"], route_class=JsonRoute)
     "/v1/loras/inspect",
     responses=refusal(400, "The body is damaged, or names a model that is not served.") | UNREADABLE_BODY,
 )
-async def inspect_loras(body: InspectionRequest, services: ServicesDep) -> Inspection:
+async def inspect_loras(body: InspectionRequest, services: ServicesDep, fetcher: FetcherDep) -> Inspection:
     """Return what LoRA files hold, their likely expert, the recipe that shows them as their previews did, warnings.
 
     A file that cannot be used has an error in its place, and does not hide the others.
     """
     models = list(services.models.values()) if body.model is None else [services.served(body.model)]
-    found = await asyncio.gather(*(_inspect(item, body, models) for item in body.loras))
+    looks = {model.card.id: model.loras.looks(sender=fetcher, token=body.hf_token) for model in models}
+    found = await asyncio.gather(*(_inspect(item, body, looks) for item in body.loras))
     return Inspection(
         files=[_file(item, results) for item, results in zip(body.loras, found, strict=True)],
         warnings=_warnings([result for results in found if isinstance(result := _best(results), InspectedLora)]),
@@ -43,13 +43,13 @@ Results = Mapping[str, InspectedLora | ServiceError]
 """What one file is to each model, by the model's id."""
 
 
-async def _inspect(item: LoraItem, body: InspectionRequest, models: Sequence[ServedModel]) -> Results:
-    return {served.card.id: await _inspect_for(served, item, body) for served in models}
+async def _inspect(item: LoraItem, body: InspectionRequest, looks: Mapping[str, Looks]) -> Results:
+    return {model: await _inspect_for(of_model, item, body) for model, of_model in looks.items()}
 
 
-async def _inspect_for(served: ServedModel, item: LoraItem, body: InspectionRequest) -> InspectedLora | ServiceError:
+async def _inspect_for(looks: Looks, item: LoraItem, body: InspectionRequest) -> InspectedLora | ServiceError:
     try:
-        return await served.loras.inspect(item.path, token=body.hf_token, expert=item.expert, norms=body.norms)
+        return await looks.inspect(item.path, item.expert, norms=body.norms)
     except ServiceError as error:
         return error
 

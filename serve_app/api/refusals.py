@@ -24,10 +24,11 @@ from serve_app.errors import (
     PathNotFound,
     ServiceError,
     StoreUnavailable,
+    TooManyFetches,
 )
 
 _RETRY_AFTER_S = 5  # where the error does not say itself
-_TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable, ImageSourceUnavailable)
+_TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable, ImageSourceUnavailable, TooManyFetches)
 _NAME_LENGTH = 100  # of a field, which may be one that the client made up
 _TOO_MANY = "too_many_problems"
 

@@ -18,6 +18,7 @@ from serve_app.caching import FileSignature, SingleFlightCache
 from serve_app.errors import LoraInvalid
 from serve_app.loras import adapter_files, paths
 from serve_app.loras.formats import CheckedLora, LoraContents, check_file, read_accepted
+from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.refusals import invalid, renamed
 from serve_app.loras.sources import is_remote
@@ -85,11 +86,18 @@ class LoraLibrary:
     """
 
     def __init__(
-        self, root: Path, architecture: WanArchitecture, *, capacity: int = _REMEMBERED, at_rest_s: float = _AT_REST_S
+        self,
+        root: Path,
+        architecture: WanArchitecture,
+        *,
+        most_header_bytes: int = DEFAULT_HEADER_BYTES,
+        capacity: int = _REMEMBERED,
+        at_rest_s: float = _AT_REST_S,
     ) -> None:
         self._root = root
         self._architecture = architecture
         self._at_rest_s = at_rest_s
+        self._most_header_bytes = most_header_bytes
         self._by_signature: SingleFlightCache[_Key[FileSignature], _Verdict] = SingleFlightCache(capacity)
         self._by_content: SingleFlightCache[_Key[str], _Verdict] = SingleFlightCache(capacity)
         self._digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(capacity)
@@ -118,6 +126,11 @@ class LoraLibrary:
             file_name=PurePosixPath(reference).name,  # where it is a symlink, the file may have no telling name
             contents=checked.contents,
         )
+
+    @property
+    def most_header_bytes(self) -> int:
+        """The longest header that is read."""
+        return self._most_header_bytes
 
     def beside(self, reference: str) -> AdapterFile | None:
         """Return the `adapter_config.json` in the folder of a file of `lora_root`; None where there is none.
@@ -191,7 +204,17 @@ class LoraLibrary:
         now = self._digests.get(signature, lambda: _digest(path), keep=at_rest)
         if now != sha256:
             raise OtherContent(now)
-        read = partial(read_accepted, path, self._architecture, name, sha256, strict=strict, beside=beside)
+        most = self._most_header_bytes
+        read = partial(
+            read_accepted,
+            path,
+            self._architecture,
+            name,
+            sha256,
+            strict=strict,
+            beside=beside,
+            most_header_bytes=most,
+        )
         verdict = self._by_content.get((sha256, strict, beside), lambda: _verdict(read, name), keep=at_rest)
         return _accepted(verdict, name)
 
@@ -205,7 +228,17 @@ class LoraLibrary:
         return verdict
 
     def _read(self, path: Path, name: str, strict: bool, sha256: str | None, beside: AdapterFile | None) -> _Verdict:
-        read = partial(check_file, path, self._architecture, name, strict=strict, sha256=sha256, beside=beside)
+        most = self._most_header_bytes
+        read = partial(
+            check_file,
+            path,
+            self._architecture,
+            name,
+            strict=strict,
+            sha256=sha256,
+            beside=beside,
+            most_header_bytes=most,
+        )
         return _verdict(read, name)
 
 

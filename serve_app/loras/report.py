@@ -8,7 +8,7 @@ Everything but the norms comes from the header and the alphas, so a report on a 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from serve_app.loras.formats import Change, Difference, Layout, LoKr, LoraContents, LowRank, SafetensorsHeader, parse
+from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.header import read_header_of
 from serve_app.loras.formats.metadata import preview_sampler
 from serve_app.loras.formats.norms import NormSummary, summarise
@@ -131,6 +132,29 @@ class FileReport(_Report):
     """What looks like a mistake, or should be known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look into a file showed: what a report on it is made of, for any expert."""
+
+    file_name: str
+    header: SafetensorsHeader
+    contents: LoraContents
+    alphas: Mapping[str, float] | None = None  # None where only the header was at hand
+    norms: dict[Family, NormSummary] | None = None
+
+    def report(self, card: ModelCard, expert: Expert | None) -> FileReport:
+        """Return the report on the file, and on its use for `expert` where that is given."""
+        return describe(
+            self.header,
+            self.contents,
+            self.file_name,
+            card,
+            expert=expert,
+            alphas=self.alphas,
+            norms=self.norms,
+        )
+
+
 def inspect_file(
     path: Path,
     name: str,
@@ -141,7 +165,21 @@ def inspect_file(
     norms: bool = False,
     beside: AdapterFile | None = None,
 ) -> FileReport:
-    """Return the report on the file at `path`, which is `name` in errors. Reads its header, and some bytes an alpha.
+    """Return the report on the file at `path`; see `look_into`, whose errors it raises."""
+    return look_into(path, name, card, strict=strict, norms=norms, beside=beside).report(card, expert)
+
+
+def look_into(
+    path: Path,
+    name: str,
+    card: ModelCard,
+    *,
+    strict: bool = True,
+    norms: bool = False,
+    beside: AdapterFile | None = None,
+    most_header_bytes: int = DEFAULT_HEADER_BYTES,
+) -> Seen:
+    """Look into the file at `path`, which is `name` in errors. Reads its header, and some bytes an alpha.
 
     `beside` is the `adapter_config.json` in its folder. Tensors are read until one is not zero. With `norms`, all of
     them are; without, only `formats.check_file` finds NaN in them.
@@ -151,13 +189,13 @@ def inspect_file(
         OSError: the file cannot be opened or read.
     """
     with path.open("rb") as stream:
-        header = read_header_of(stream, name)
+        header = read_header_of(stream, name, most_header_bytes)
         contents = parse(header, card.architecture, name, strict=strict, beside=beside)
         alphas = read_alphas(stream, header, contents)
         refuse(name, wrong_alphas(alphas))
         contents = replace(contents, idle=idle_parts(stream, header, contents, alphas))
         found = summarise(stream, header, contents, alphas, name) if norms else None
-    return describe(header, contents, name.rsplit("/", 1)[-1], card, expert=expert, alphas=alphas, norms=found)
+    return Seen(name.rsplit("/", 1)[-1], header, contents, alphas, found)
 
 
 def describe(

@@ -1,18 +1,19 @@
 """LoRA resolution for the Ingress: from a client's reference to a found and checked file, local or remote.
 
 resolver = LoraResolver(library, sources, card)
-found = await resolver.resolve("hf://org/repository", token=None, expert=Expert.HIGH, strict=True)
+looks = resolver.looks(sender="team-a", token=None)    # of one request
+found = await looks.resolve("hf://org/repository", Expert.HIGH, strict=True)
 lora = found.pinned(Expert.HIGH, multiplier=1.0)    # the LoraFile of a render's spec
-report = (await resolver.inspect("a.safetensors", token=None, expert=None, norms=False)).report
+report = (await looks.inspect("a.safetensors", None, norms=False)).report
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
@@ -22,15 +23,16 @@ from serve_app.loras import adapter_files
 from serve_app.loras.formats import LoraContents, SafetensorsHeader, parse
 from serve_app.loras.formats.scales import ADAPTER_FILE, AdapterFile
 from serve_app.loras.library import LoraLibrary, ResolvedLora, identified
-from serve_app.loras.report import FileReport, describe, inspect_file
+from serve_app.loras.report import FileReport, Seen, look_into
 from serve_app.loras.sources import Located, LoraSources, is_remote
 from serve_app.models.card import ModelCard
+from serve_app.net import Bulkhead
 from serve_app.spec import Expert
 
 Result = TypeVar("Result")
 
-# A pool of its own: a slow server must not use up the threads that everything else shares.
-_REMOTE_THREADS = 16
+_LOCAL_THREADS = 4  # of their own: reading a file must not use up the threads that everything else shares
+_LOOKS_AT_ONCE = 4  # of one request, so that a request for many files is not refused for its own sake
 _REMEMBERED_HEADERS = 512  # of remote files; a full-size one takes about half a megabyte
 
 
@@ -42,6 +44,15 @@ class InspectedLora:
     expert: Expert | None
     identity: str
     report: FileReport
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look into a file showed, and where the file was."""
+
+    reference: str
+    location: str
+    seen: Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,62 +70,69 @@ class _LocalFile:
 class LoraResolver:
     """Finds, checks and identifies LoRAs; one per process. Calls for one local file are answered together."""
 
-    def __init__(self, library: LoraLibrary, sources: LoraSources, card: ModelCard) -> None:
+    def __init__(self, library: LoraLibrary, sources: LoraSources, card: ModelCard, bulkhead: Bulkhead) -> None:
         self._library = library
         self._card = card
         self._sources = sources
-        self._threads = ThreadPoolExecutor(_REMOTE_THREADS, "lora-source")
+        self._bulkhead = bulkhead
+        self._threads = ThreadPoolExecutor(_LOCAL_THREADS, "lora-file")
         self._parsed_headers: SingleFlightCache[tuple[str, bool, AdapterFile | None], _Parsed] = SingleFlightCache(
             _REMEMBERED_HEADERS
         )
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
-    def resolve(
-        self, reference: str, *, token: SecretStr | None, expert: Expert | None, strict: bool
-    ) -> asyncio.Future[ResolvedLora]:
-        """Return the LoRA that `reference` names now; a file that is replaced gets another `content`.
+    def looks(self, *, sender: str, token: SecretStr | None) -> "Looks":
+        """Return what one request asks; `sender` is whose share of the fetching threads it uses."""
+        return Looks(self, sender, token)
 
-        `expert` chooses among the files of a repository that is named as a whole.
-
-        Raises:
-            LoraPathRefused, LoraNotFound, LoraInvalid: the client must change the request.
-            LoraSourceUnavailable: the server that it comes from does not answer as it should.
-            OSError: the service's own storage failed.
-        """
+    async def resolve(
+        self, reference: str, *, sender: str, token: SecretStr | None, expert: Expert | None, strict: bool
+    ) -> ResolvedLora:
+        """See `Looks.resolve`."""
         if is_remote(reference):
-            return self._in_thread(reference, self._resolve_remote, reference, token, expert, strict)
-        return self._local.ask(_LocalFile(reference, strict))
+            return await self._fetch(reference, sender, self._resolve_remote, reference, token, expert, strict)
+        return await self._local.ask(_LocalFile(reference, strict))
 
-    async def inspect(
-        self, reference: str, *, token: SecretStr | None, expert: Expert | None, norms: bool
-    ) -> InspectedLora:
-        """Return what the file that `reference` names holds, mostly from its header; raises as `resolve`.
+    async def look(
+        self, reference: str, *, sender: str, token: SecretStr | None, expert: Expert | None, norms: bool
+    ) -> "Looked":
+        """Look into what `reference` names; see `Looks.inspect`."""
+        if is_remote(reference):
+            return await self._fetch(reference, sender, self._look, reference, token, expert, norms)
+        return await self._in_thread(self._look, reference, token, expert, norms)
 
-        `norms` are for local files only.
-        """
-        return await self._in_thread(reference, self._inspect, reference, token, expert, norms)
+    async def report(self, looked: "Looked", expert: Expert | None) -> InspectedLora:
+        """Return the report on a file that was looked into."""
+        report = await self._in_thread(looked.seen.report, self._card, expert)
+        return InspectedLora(looked.reference, expert, looked.location, report)
 
-    def _in_thread(self, reference: str, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
-        threads = self._threads if is_remote(reference) else None
-        return asyncio.get_running_loop().run_in_executor(threads, call, *args)
+    def names_folder(self, reference: str) -> bool:
+        """Return whether the expert chooses the file that `reference` names."""
+        return self._sources.names_folder(reference)
 
-    def _inspect(self, reference: str, token: SecretStr | None, expert: Expert | None, norms: bool) -> InspectedLora:
+    def _in_thread(self, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    async def _fetch(self, reference: str, sender: str, call: Callable[..., Result], *args: object) -> Result:
+        return await self._bulkhead.run(partial(call, *args), host=self._sources.host(reference), sender=sender)
+
+    def _look(self, reference: str, token: SecretStr | None, expert: Expert | None, norms: bool) -> "Looked":
         secret = None if token is None else token.get_secret_value()
         located = self._sources.locate(reference, token=secret, expert=expert)
         if located.path is not None:
-            report = self._inspect_local(located.path, located.reference, expert, norms)
+            seen = self._look_at_local(located.path, located.reference, norms)
         else:
             parsed = self._parsed(located, secret, strict=False)
-            report = describe(parsed.header, parsed.contents, located.file_name, self._card, expert=expert)
-        return InspectedLora(located.reference, expert, located.location, report)
+            seen = Seen(located.file_name, parsed.header, parsed.contents)
+        return Looked(located.reference, located.location, seen)
 
-    def _inspect_local(self, path: Path, name: str, expert: Expert | None, norms: bool) -> FileReport:
+    def _look_at_local(self, path: Path, name: str, norms: bool) -> Seen:
         beside = self._library.beside(name)
         checked = None if norms else self._library.known(path, beside)
         if checked is None:
-            return inspect_file(path, name, self._card, expert=expert, strict=False, norms=norms, beside=beside)
-        file_name = PurePosixPath(name).name
-        return describe(checked.header, checked.contents, file_name, self._card, expert=expert, alphas=checked.alphas)
+            most = self._library.most_header_bytes
+            return look_into(path, name, self._card, strict=False, norms=norms, beside=beside, most_header_bytes=most)
+        return Seen(PurePosixPath(name).name, checked.header, checked.contents, checked.alphas)
 
     def _resolve_remote(
         self, reference: str, token: SecretStr | None, expert: Expert | None, strict: bool
@@ -133,7 +151,7 @@ class LoraResolver:
         )
 
     async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
-        return await self._in_thread(file.reference, partial(self._library.find, file.reference, strict=file.strict))
+        return await self._in_thread(partial(self._library.find, file.reference, strict=file.strict))
 
     def _parsed(self, located: Located, token: str | None, strict: bool) -> _Parsed:
         """Return the header of a file and what it changes, read and parsed once per content."""
@@ -158,3 +176,61 @@ class LoraResolver:
             (located.content, strict, beside),
             lambda: _Parsed(header, parse(header, architecture, name, strict=strict, beside=beside)),
         )
+
+
+class Looks:
+    """The looks of one request: each path is looked up once, however often the request names it."""
+
+    def __init__(self, resolver: LoraResolver, sender: str, token: SecretStr | None) -> None:
+        self._resolver = resolver
+        self._sender = sender
+        self._token = token
+        self._begun: dict[Hashable, asyncio.Task[Any]] = {}
+        self._at_once = asyncio.Semaphore(_LOOKS_AT_ONCE)
+
+    def resolve(self, reference: str, expert: Expert | None, *, strict: bool) -> Awaitable[ResolvedLora]:
+        """Return the LoRA that `reference` names now; a file that is replaced gets another `content`.
+
+        `expert` chooses among the files of a repository that is named as a whole.
+
+        Raises:
+            LoraPathRefused, LoraNotFound, LoraInvalid: the client must change the request.
+            LoraSourceUnavailable: the server that it comes from does not answer as it should.
+            TooManyFetches: as many files are being read as the service reads at once.
+            OSError: the service's own storage failed.
+        """
+        choosing = expert if self._resolver.names_folder(reference) else None
+        look = partial(
+            self._resolver.resolve,
+            reference,
+            sender=self._sender,
+            token=self._token,
+            expert=choosing,
+            strict=strict,
+        )
+        return self._once(("resolve", reference, choosing, strict), look)
+
+    async def inspect(self, reference: str, expert: Expert | None, *, norms: bool) -> InspectedLora:
+        """Return what the file that `reference` names holds, mostly from its header; raises as `resolve`.
+
+        `norms` are for local files only.
+        """
+        choosing = expert if self._resolver.names_folder(reference) else None
+        look = partial(
+            self._resolver.look,
+            reference,
+            sender=self._sender,
+            token=self._token,
+            expert=choosing,
+            norms=norms,
+        )
+        return await self._resolver.report(await self._once(("inspect", reference, choosing, norms), look), expert)
+
+    def _once(self, key: Hashable, look: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:
+        if key not in self._begun:
+            self._begun[key] = asyncio.create_task(self._in_turn(look))
+        return self._begun[key]
+
+    async def _in_turn(self, look: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        async with self._at_once:
+            return await look()

@@ -14,17 +14,21 @@ What it raises is worded for nobody in particular: `Forbidden` (the policy says 
 (trying again may help). Neither holds anything of the request beyond the host's name.
 """
 
+from serve_app.net.bulkhead import Bulkhead, ShareLimits
 from serve_app.net.client import Client, ssl_context
 from serve_app.net.guard import AddressForbidden, Forbidden, HostForbidden, NetPolicy
-from serve_app.net.retry import Deadline, Transient, retry
+from serve_app.net.retry import Deadline, TooSlow, Transient, retry
 
 __all__ = [
     "AddressForbidden",
+    "Bulkhead",
     "Client",
     "Deadline",
     "Forbidden",
     "HostForbidden",
     "NetPolicy",
+    "ShareLimits",
+    "TooSlow",
     "Transient",
     "retry",
     "ssl_context",

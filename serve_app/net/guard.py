@@ -8,6 +8,7 @@ verified against the name.
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -17,6 +18,7 @@ import httpcore2
 import httpx2
 from pydantic import BaseModel, ConfigDict, Field
 
+from serve_app.net.pace import SpeedFloor
 from serve_app.net.retry import Deadline, Transient
 
 # At DEBUG it writes whole response headers, and with them the signed URLs that servers redirect to.
@@ -66,6 +68,8 @@ class NetPolicy(BaseModel):
     max_redirects: int = Field(5, ge=0)
     connect_timeout_s: float = Field(10, gt=0)
     read_timeout_s: float = Field(30, gt=0)  # without a single byte
+    min_bytes_per_s: float = Field(16 << 10, ge=0)  # below it, over the window, a server is too slow
+    speed_window_s: float = Field(10, gt=0)  # of waiting, from the request on
     attempts: int = Field(4, ge=1)
     backoff_s: float = Field(0.5, ge=0)  # before the first retry; doubled before each further one
     max_backoff_s: float = Field(20, ge=0)  # also where a server's Retry-After asks for more
@@ -133,7 +137,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             try:
                 left = bounded(timeout, self._deadline)
                 stream = self._tcp.connect_tcp(address, port, left, local_address, socket_options)
-                return _BoundedStream(stream, self._deadline)
+                return _BoundedStream(stream, self._deadline, SpeedFloor(self._policy))
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -149,14 +153,23 @@ class GuardedBackend(httpcore2.NetworkBackend):
 
 
 class _BoundedStream(httpcore2.NetworkStream):
-    """A stream whose every wait ends at the deadline, so that a trickle of bytes cannot prolong a request."""
+    """A stream whose every wait ends at the deadline and keeps a pace, so that a trickle of bytes cannot prolong it."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline, floor: SpeedFloor) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._floor = floor
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, bounded(timeout, self._deadline))
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = bounded(None if end is None else max(end - time.monotonic(), 0.001), self._deadline)
+            with self._floor.waiting() as received:
+                try:
+                    return received(self._stream.read(max_bytes, min(left, self._floor.left_s)))
+                except httpcore2.ReadTimeout:
+                    if left <= self._floor.left_s:
+                        raise
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, bounded(timeout, self._deadline))
@@ -169,7 +182,8 @@ class _BoundedStream(httpcore2.NetworkStream):
     ) -> httpcore2.NetworkStream:
         left = bounded(timeout, self._deadline)
         try:
-            return _BoundedStream(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+            secure = self._stream.start_tls(ssl_context, server_hostname, left)
+            return _BoundedStream(secure, self._deadline, self._floor)
         except httpcore2.ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # trying again would not help
                 raise Forbidden("its server's certificate is not valid for its name, or not trusted here") from None

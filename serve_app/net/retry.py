@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_exponential, wait_random
 
 Result = TypeVar("Result")
 
@@ -16,6 +16,10 @@ class Transient(Exception):
         super().__init__(reason)
         self.reason = reason
         self.retry_after_s = retry_after_s
+
+
+class TooSlow(Transient):
+    """A server sends, but so slowly that another attempt would only take the next share of everyone's time."""
 
 
 class Deadline:
@@ -46,7 +50,7 @@ class Backoff(Protocol):
 
 
 def retry(work: Callable[[], Result], policy: Backoff, deadline: Deadline) -> Result:
-    """Return the result of `work`, called again after growing waits as long as it raises Transient.
+    """Return the result of `work`, called again after growing waits as long as it raises Transient, but not TooSlow.
 
     A server's Retry-After prolongs a wait, up to the policy's longest.
 
@@ -63,4 +67,8 @@ def retry(work: Callable[[], Result], policy: Backoff, deadline: Deadline) -> Re
     def stop(state: RetryCallState) -> bool:
         return state.attempt_number >= policy.attempts or state.upcoming_sleep >= deadline.left()
 
-    return Retrying(wait=wait, stop=stop, retry=retry_if_exception_type(Transient), reraise=True)(work)
+    return Retrying(wait=wait, stop=stop, retry=retry_if_exception(_is_worth_trying), reraise=True)(work)
+
+
+def _is_worth_trying(fault: BaseException) -> bool:
+    return isinstance(fault, Transient) and not isinstance(fault, TooSlow)

@@ -94,7 +94,7 @@ async def test_every_kind_of_post_is_told(api: Api, caplog: pytest.LogCaptureFix
     await api.http.post("/nowhere")
     await api.http.put("/v1/inference")
     assert lines(caplog) == [
-        "POST /v1/loras/inspect from 127.0.0.1 (-): -, 200",
+        "POST /v1/loras/inspect from 127.0.0.1 (default): -, 200",
         "POST /nowhere from 127.0.0.1 (-): -, 404 PATH_NOT_FOUND",
         "PUT /v1/inference from 127.0.0.1 (-): -, 405 METHOD_NOT_ALLOWED",
     ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import chain
 
+from serve_app.loras.formats.bounds import MOST_TENSORS
 from serve_app.loras.formats.changes import Layout
 from serve_app.loras.formats.header import SCALAR_DTYPES, WEIGHT_DTYPES, Tensors
 from serve_app.loras.formats.keys import FACTOR_ROLES, LOW_RANK_ROLES, Group, Role, other_half, split_key
@@ -16,8 +17,6 @@ from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import WanArchitecture
 from serve_app.models.foreign import I2V_CHANNELS, WAN_OF_WIDTH, block_width, recognise_layers, takes_images
 
-# Two experts of Wan 2.2 A14B have 2190 parameters, and a LoRA some tensors for each. More is a hostile header.
-_MOST_TENSORS = 20_000
 _MOST_CHARACTERS = 4_000_000  # of all keys together
 _LENIENT = 'with "strict": false they are left out'
 
@@ -37,7 +36,7 @@ def wrong_amount(tensors: Tensors) -> Fault | None:
     """Return the fault of a file with no tensors, or with more than a LoRA has; the other checks rely on this one."""
     if not tensors:
         return Fault("it holds no tensors; export it again")
-    if len(tensors) > _MOST_TENSORS or sum(map(len, tensors)) > _MOST_CHARACTERS:
+    if len(tensors) > MOST_TENSORS or sum(map(len, tensors)) > _MOST_CHARACTERS:
         return Fault(f"it holds {len(tensors)} tensors, with names too many or too long for a LoRA of this model")
     return None
 

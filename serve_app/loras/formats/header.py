@@ -17,10 +17,10 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES, LIBRARY_HEADER_BYTES, in_turn, too_many_values
 from serve_app.loras.refusals import invalid
 
 LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _TELLING_BYTES = 512  # enough to name the format of a file that is no safetensors file
 MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
 
@@ -94,16 +94,17 @@ class SafetensorsHeader:
     file_size: int
 
 
-def read_header(path: Path, name: str) -> SafetensorsHeader:
+def read_header(path: Path, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> SafetensorsHeader:
     """Open the file at `path` and read its header; see `read_header_of`."""
     with path.open("rb") as stream:
-        return read_header_of(stream, name)
+        return read_header_of(stream, name, most_bytes)
 
 
-def read_header_of(stream: BufferedReader, name: str) -> SafetensorsHeader:
+def read_header_of(stream: BufferedReader, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> SafetensorsHeader:
     """Read and check the header of the file behind `stream`, which stands at its start and is `name` in errors.
 
-    Allocates no more than the file holds. The position of `stream` is undefined afterwards.
+    Reads no header longer than `most_bytes`, and allocates no more than the file holds. The position of `stream` is
+    undefined afterwards.
 
     Raises:
         LoraInvalid: the file is not a complete, well-formed safetensors file; the reason says what it looks like.
@@ -111,35 +112,37 @@ def read_header_of(stream: BufferedReader, name: str) -> SafetensorsHeader:
     """
     size = os.fstat(stream.fileno()).st_size
     head = stream.read(_TELLING_BYTES)
-    missing = header_bytes_needed(head, size, name) - len(head)
-    return parse_header(head + stream.read(max(missing, 0)), size, name)
+    missing = header_bytes_needed(head, size, name, most_bytes) - len(head)
+    return parse_header(head + stream.read(max(missing, 0)), size, name, most_bytes)
 
 
-def header_bytes_needed(head: bytes, file_size: int, name: str) -> int:
+def header_bytes_needed(head: bytes, file_size: int, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> int:
     """Return how many bytes from the start of a file `parse_header` needs: 8 and the length of the header.
 
     `head` is how the file begins: 8 bytes are enough, some hundred tell a wrong format better. `file_size` is bytes.
 
     Raises:
-        LoraInvalid: no safetensors file begins like this; the reason says what it looks like.
+        LoraInvalid: no safetensors file begins like this, or its header is longer than `most_bytes`; the reason says
+            what it looks like.
     """
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
-    fits = 0 < length <= MAX_HEADER_BYTES and LENGTH_BYTES + length <= file_size
+    fits = 0 < length <= most_bytes and LENGTH_BYTES + length <= file_size
     if len(head) < LENGTH_BYTES or not fits or head[LENGTH_BYTES:][:1] not in (b"", b"{"):
         # Only now: the length of a good file may look like the magic number of another format.
-        raise invalid(name, describe_wrong_format(head) or _describe_length(length, file_size))
+        raise invalid(name, describe_wrong_format(head) or _describe_length(length, file_size, most_bytes))
     return LENGTH_BYTES + length
 
 
-def parse_header(head: bytes, file_size: int, name: str) -> SafetensorsHeader:
+def parse_header(head: bytes, file_size: int, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> SafetensorsHeader:
     """Parse the header of a file of `file_size` bytes that begins with `head`; bytes after the header are ignored.
 
     Raises:
         LoraInvalid: the file cannot be a complete, well-formed safetensors file, or `head` is shorter than its header.
     """
-    data_offset = header_bytes_needed(head, file_size, name)
+    data_offset = header_bytes_needed(head, file_size, name, most_bytes)
     try:
-        return _parse(_RawHeader(head[LENGTH_BYTES:data_offset], data_offset), file_size)
+        with in_turn(data_offset):
+            return _parse(_RawHeader(head[LENGTH_BYTES:data_offset], data_offset), file_size)
     except _Malformed as error:
         raise invalid(name, str(error)) from error
 
@@ -201,11 +204,13 @@ class _RawHeader:
     data_offset: int
 
 
-def _describe_length(length: int, size: int) -> str:
+def _describe_length(length: int, size: int, most_bytes: int) -> str:
     if size < LENGTH_BYTES:
         return f"it has only {size} bytes, too few for a safetensors file; download or copy it again"
-    if length > MAX_HEADER_BYTES:
+    if length > LIBRARY_HEADER_BYTES:
         return f"it is not a safetensors file (its header would be {length} bytes long); download or export it again"
+    if length > most_bytes:
+        return f"its header has {length} bytes, and this service reads at most {most_bytes}; export it without metadata"
     if LENGTH_BYTES + length > size:
         missing = LENGTH_BYTES + length - size
         return f"it ends within its header, at least {missing} bytes are missing; download or copy it again"
@@ -222,6 +227,8 @@ def _parse(raw: _RawHeader, size: int) -> SafetensorsHeader:
 
 
 def _decode(text: bytes) -> dict[str, Any]:
+    if too_many_values(text):
+        raise _Malformed("its header holds far more tensors or metadata than a LoRA of this model; export it again")
     try:
         document = json.loads(text.decode(), object_pairs_hook=_unique)
     except RecursionError as error:
@@ -263,7 +270,7 @@ def _tensor(name: str, value: object) -> TensorInfo:
     info = TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
     if _elements(what, info.shape) * _BITS[dtype] != (info.end - info.start) * 8:
         raise _Malformed(
-            f"{what} gives {info.end - info.start} bytes to {dtype} of shape {list(shape)}; export it again"
+            f"{what} gives {info.end - info.start} bytes to {dtype} of shape {str(list(shape))[:100]}; export it again"
         )
     return info
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from serve_app.loras.formats.bounds import in_turn
 from serve_app.loras.formats.changes import Change, Difference, Factor, Layout, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.checks import SortedKeys, first_fault, unknown, wrong_amount
 from serve_app.loras.formats.header import SafetensorsHeader, Tensors
@@ -52,8 +53,15 @@ def parse(
         LoraInvalid: a tensor would be dropped or applied wrongly. Details name the tensors. Without `strict`, tensors
             that the model has no place for are left out, unless that leaves nothing.
     """
+    refuse(name, wrong_amount(header.tensors))
+    with in_turn(header.data_offset):
+        return _contents(header, architecture, name, strict, beside)
+
+
+def _contents(
+    header: SafetensorsHeader, architecture: WanArchitecture, name: str, strict: bool, beside: AdapterFile | None
+) -> LoraContents:
     tensors = header.tensors
-    refuse(name, wrong_amount(tensors))
     found = _sort(tensors, architecture)
     refuse(name, first_fault(found, tensors, architecture))
     if strict or not found.groups:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo, read_header_of
 from serve_app.loras.formats.parser import parse
@@ -110,6 +111,7 @@ def check_file(
     strict: bool = True,
     sha256: str | None = None,
     beside: AdapterFile | None = None,
+    most_header_bytes: int = DEFAULT_HEADER_BYTES,
 ) -> CheckedLora:
     """Open the file at `path` once, and check all of it: header, keys, shapes, values and alphas.
 
@@ -121,7 +123,7 @@ def check_file(
         OSError: the file cannot be opened or read.
     """
     with path.open("rb") as stream:
-        header = read_header_of(stream, name)
+        header = read_header_of(stream, name, most_header_bytes)
         contents = parse(header, architecture, name, strict=strict, beside=beside)
         unused, wanted = unused_keys(contents), alpha_keys(contents)
         scanned = scan(stream, header, name, unused=unused, wanted=wanted, sha256=sha256)
@@ -139,6 +141,7 @@ def read_accepted(
     *,
     strict: bool = True,
     beside: AdapterFile | None = None,
+    most_header_bytes: int = DEFAULT_HEADER_BYTES,
 ) -> CheckedLora:
     """Return what `check_file` returned of the file when it had that SHA-256: its values are not checked again.
 
@@ -146,7 +149,7 @@ def read_accepted(
         LoraInvalid, OSError: as `check_file`.
     """
     with path.open("rb") as stream:
-        header = read_header_of(stream, name)
+        header = read_header_of(stream, name, most_header_bytes)
         contents = parse(header, architecture, name, strict=strict, beside=beside)
         alphas = read_alphas(stream, header, contents)
         contents = replace(contents, idle=idle_parts(stream, header, contents, alphas))

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx2
 from pydantic import Field, SecretStr
 
+from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.net import Deadline, NetPolicy
 from serve_app.spec import Expert
 
@@ -33,7 +34,8 @@ class SourcePolicy(NetPolicy):
     """
 
     max_bytes: int = Field(8 * _GIB, gt=0)
-    locate_timeout_s: float = Field(60, gt=0)  # to identify a file or read its header, retries included
+    max_header_bytes: int = Field(DEFAULT_HEADER_BYTES, gt=0)
+    locate_timeout_s: float = Field(30, gt=0)  # to identify a file or read its header, retries included
     total_timeout_s: float = Field(600, gt=0)  # to download a file, retries included
     hub_endpoint: str | None = None
     hub_token: SecretStr | None = None

@@ -72,13 +72,16 @@ class HubSource(RemoteSource):
     ) -> HubFile:
         """Choose the file of a repository that is named alone, in the commit whose listing was read."""
         api = HfApi(endpoint=self._policy.hub, token=self._token(token) or False)
-        info = self._asked(
-            lambda: api.model_info(asked.repository, revision=asked.revision, timeout=self._timeout(deadline)),
-            name,
-            deadline,
-        )
-        file = choose([sibling.rfilename for sibling in info.siblings or []], expert, name)
-        return HubFile(asked.repository, file, info.sha)
+
+        def list_files() -> tuple[list[str], str | None]:
+            info = api.model_info(asked.repository, revision=asked.revision, timeout=self._timeout(deadline))
+            names = [sibling.rfilename for sibling in info.siblings or []]
+            if not all(isinstance(text, str) for text in (*names, info.sha or "")):
+                raise TypeError("a listing of something else than names")
+            return names, info.sha
+
+        names, commit = self._asked(list_files, name, deadline)
+        return HubFile(asked.repository, choose(names, expert, name), commit)
 
     def _look_up(self, asked: HubFile, name: str, token: str | None, deadline: Deadline) -> Located:
         found = get_hf_file_metadata(
@@ -131,7 +134,8 @@ def _translated(work: Callable[[], Result], name: str) -> Result:
         raise unavailable(name, "this service is offline (HF_HUB_OFFLINE)") from None
     except httpx2.HTTPError:
         raise Transient("the Hub cannot be reached, or takes too long") from None
-    except ValueError:  # an answer that is no JSON, or a name that the library refuses
+    except (ValueError, TypeError, AttributeError, LookupError):
+        # An answer that is no JSON, or JSON of another shape than the library expects; or a name that it refuses.
         raise refused(name, "the Hub does not answer as a Hub does; check the name and hub_endpoint") from None
 
 

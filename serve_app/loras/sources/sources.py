@@ -36,10 +36,12 @@ from serve_app.loras.sources.hub import HubSource
 from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to
 from serve_app.loras.sources.web import WebSource
 from serve_app.loras.sources.wording import attempt, refused, shown, worded
-from serve_app.net import Deadline, ssl_context
+from serve_app.net import Deadline, Forbidden, ssl_context
 from serve_app.net.buckets import BUCKETS
+from serve_app.net.hub import parse_reference
 from serve_app.spec import Expert, LoraFile
 
+_SUFFIX = ".safetensors"
 _TOKEN = re.compile(r"[!-~]+")  # what fits into a header
 
 
@@ -79,6 +81,21 @@ class LoraSources:
             source = self._source(reference, name)
             return source.locate(reference, name, token=_checked(token, name), expert=expert)
 
+    def names_folder(self, reference: str) -> bool:
+        """Return whether `reference` names a repository as a whole, of whose files the expert chooses one."""
+        try:
+            return reference.strip().lower().startswith("hf:") and parse_reference(reference, _SUFFIX).file is None
+        except Forbidden:
+            return False
+
+    def host(self, reference: str) -> str | None:
+        """Return whose answers reading `reference` waits for, for sharing out threads; None for the Hub."""
+        scheme, _, rest = reference.strip().lower().partition("://")
+        host = rest.replace("?", "/").replace("#", "/").partition("/")[0].rpartition("@")[2]
+        hub = httpx2.URL(self._policy.hub)
+        is_hub = scheme == "hf" or host in (hub.host, hub.netloc.decode("ascii"))
+        return None if is_hub else f"{scheme}://{host}"
+
     def header(self, located: Located, token: str | None = None) -> SafetensorsHeader:
         """Return the header of the file, from two requests at most for its first bytes.
 
@@ -86,17 +103,17 @@ class LoraSources:
             LoraInvalid: it is no well-formed safetensors file, or has changed since it was located.
             Others: see `locate`.
         """
-        name = located.reference
+        name, most = located.reference, self._policy.max_header_bytes
         if located.path is not None:
-            return read_header(located.path, name)
+            return read_header(located.path, name, most)
         with worded(name):
             secret = _checked(token, name)
             deadline = Deadline(self._policy.locate_timeout_s)
             head = located.head or self._beginning(located, secret, 0, FIRST_GUESS, deadline)
-            needed = header_bytes_needed(head, located.size, name)
+            needed = header_bytes_needed(head, located.size, name, most)
             if needed > len(head):
                 head += self._beginning(located, secret, len(head), needed, deadline)
-            return parse_header(head, located.size, name)
+            return parse_header(head, located.size, name, most)
 
     def beside(self, located: Located, file_name: str, most_bytes: int, token: str | None = None) -> bytes | None:
         """Return the first `most_bytes` + 1 bytes of the file called `file_name` in the same folder, if there is one.

@@ -26,9 +26,10 @@ def read_up_to(part: Part, stop: int) -> bytes:
     return bytes(head[: max(wanted, 0)])
 
 
-def refuse_foreign(head: bytes, total: int | None, name: str) -> None:
-    """Raise LoraInvalid if no safetensors file begins with `head`. A `total` (bytes) that is not known fits any."""
-    header_bytes_needed(head, len(head) + (1 << 62) if total is None else total, name)
+def refuse_foreign(head: bytes, total: int | None, policy: SourcePolicy, name: str) -> None:
+    """Raise LoraInvalid if no file that is read begins with `head`. A `total` (bytes) that is not known fits any."""
+    size = len(head) + (1 << 62) if total is None else total
+    header_bytes_needed(head, size, name, policy.max_header_bytes)
 
 
 def download(open_at: OpenAt, partial: Partial, policy: SourcePolicy, deadline: Deadline, name: str) -> None:

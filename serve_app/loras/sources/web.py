@@ -3,11 +3,9 @@
 import hashlib
 import re
 import ssl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import mktime_tz, parsedate_tz
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -29,6 +27,7 @@ from serve_app.loras.sources.base import (
 from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to, refuse_foreign
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
 from serve_app.net import Client, Deadline, Transient
+from serve_app.net.headers import content_range, natural, retry_after_s
 from serve_app.spec import Expert
 
 _LONGEST_NAME = 200
@@ -38,7 +37,6 @@ _DENIED = frozenset({401, 403, 407, 451})
 _BUSY = frozenset({408, 425, 429})
 _SERVER_ERROR = 500
 _PAGES = ("text/html", "application/xhtml+xml")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _FILE_NAME = re.compile(r"""filename\*?=(?:UTF-8'[^']*')?"?([^";]+)"?""", re.IGNORECASE)
 
 
@@ -78,7 +76,7 @@ class WebSource(RemoteSource):
             if part.total is not None and part.total > self._policy.max_bytes:
                 raise too_large(name, part.total, self._policy.max_bytes)
             head = read_up_to(part, FIRST_GUESS)
-            refuse_foreign(head, part.total, name)
+            refuse_foreign(head, part.total, self._policy, name)
             if not part.is_range or part.validator is None or part.total is None:
                 return None
             return Located(
@@ -113,7 +111,8 @@ class WebSource(RemoteSource):
             size = held.path.stat().st_size
             with held.path.open("rb") as stream:
                 head = stream.read(FIRST_GUESS)
-                head += stream.read(max(header_bytes_needed(head, size, name) - len(head), 0))
+                needed = header_bytes_needed(head, size, name, self._policy.max_header_bytes)
+                head += stream.read(max(needed - len(head), 0))
         return Located(
             reference=name,
             location=location,
@@ -173,7 +172,7 @@ def _read(response: httpx2.Response, name: str, start: int) -> WebPart:
     _check_status(response, name)
     _check_kind(response, name)
     is_range = response.status_code == _PARTIAL
-    total = _total(response, start) if is_range else _natural(response.headers.get("content-length"))
+    total = _total(response, start) if is_range else natural(response.headers.get("content-length"))
     return WebPart(
         start=start if is_range else 0,
         total=total,
@@ -205,7 +204,7 @@ def _check_status(response: httpx2.Response, name: str) -> None:
 def busy(status: int, retry_after: str) -> Transient | None:
     """Return the fault for a `status` of a server that may answer better later (see its Retry-After), else None."""
     if status in _BUSY or status >= _SERVER_ERROR:
-        return Transient(f"its server answers {status}", _retry_after(retry_after))
+        return Transient(f"its server answers {status}", retry_after_s(retry_after))
     return None
 
 
@@ -217,22 +216,10 @@ def _check_kind(response: httpx2.Response, name: str) -> None:
 
 
 def _total(response: httpx2.Response, start: int) -> int | None:
-    found = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-    if found is None or int(found[1]) != start:
+    found = content_range(response.headers.get("content-range"))
+    if found is None or found.start != start:
         raise Transient("its server answers with another part of the file than was asked for")
-    return _natural(found[3])
-
-
-def _natural(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
-
-
-def _retry_after(text: str) -> float | None:
-    seconds = _natural(text.strip())
-    if seconds is not None:
-        return float(seconds)
-    date = parsedate_tz(text)
-    return None if date is None else max(0.0, mktime_tz(date) - time.time())
+    return found.total
 
 
 def _announced_name(disposition: str) -> str | None:

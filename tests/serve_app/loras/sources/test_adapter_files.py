@@ -10,6 +10,7 @@ from serve_app.errors import LoraSourceUnavailable
 from serve_app.loras.library import LoraLibrary, ResolvedLora
 from serve_app.loras.resolver import LoraResolver
 from serve_app.loras.sources import LoraSources
+from serve_app.net import Bulkhead, ShareLimits
 from tests.fixtures.web_server import File, WebServer, sha256
 from tests.serve_app.loras.files import CARD, TINY, full, save
 from tests.serve_app.loras.sources.servers import COMMIT, HubStandIn
@@ -25,11 +26,11 @@ def lora(tmp_path: Path) -> bytes:
 
 
 def resolver(sources: LoraSources, root: Path) -> LoraResolver:
-    return LoraResolver(LoraLibrary(root, TINY), sources, CARD)
+    return LoraResolver(LoraLibrary(root, TINY), sources, CARD, Bulkhead(ShareLimits()))
 
 
 async def resolve(sources: LoraSources, root: Path, reference: str) -> ResolvedLora:
-    return await resolver(sources, root).resolve(reference, token=None, expert=None, strict=True)
+    return await resolver(sources, root).resolve(reference, sender="me", token=None, expert=None, strict=True)
 
 
 def scales(found: ResolvedLora) -> set[float | None]:
