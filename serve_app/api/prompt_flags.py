@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from serve_app.api.schemas.bodies import Multiplier, PromptItem
+from serve_app.api.schemas.bodies import CONTROL_IMAGES, Multiplier, PromptItem
 from serve_app.errors import PromptFlagRefused, PromptTooLong
 from serve_app.models import limits
 from serve_app.spec import Recipe
@@ -63,6 +63,8 @@ def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None
             multiplier = _multiplier(index, text)
             continue
         flag = _FLAGS.get(name)
+        if name in CONTROL_IMAGES:
+            raise _refused(index, name, f"its path is one of the trainer's machine; send the image in the field {name}")
         if flag is None:
             raise _refused(index, name, f"it is none of those that are read, {_KNOWN}; remove it")
         if flag.field in values:

@@ -275,6 +275,39 @@ async def test_an_image_stays_where_nobody_knows_whether_its_request_was_stored(
         assert len(kept(api)) == 1
 
 
+async def test_who_hangs_up_leaves_no_request_without_its_image(
+    serve_images: ServeImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve_images() as api:
+        begun, go, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        submit = api.store.requests.submit
+
+        async def slow(*args: Any) -> Any:
+            begun.set()
+            await go.wait()
+            accepted = await submit(*args)
+            done.set()
+            return accepted
+
+        monkeypatch.setattr(api.store.requests, "submit", slow)
+        call = asyncio.create_task(api.post(request({"ctrl_img": text(PNG)})))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        go.set()
+        await done.wait()
+        assert kept(api) == [f"inputs/{pinned(PNG).sha256}"]
+        assert (await api.claim()).spec.image == pinned(PNG)
+
+
+async def test_the_trainers_flag_for_an_image_is_refused_with_the_field_to_use(serve_images: ServeImages) -> None:
+    async with serve_images() as api:
+        body = request({"prompt": "a lantern --ctrl_img /data/fox.png"}, recipe="preview")
+        error = await api.refused(body, "PROMPT_FLAG_REFUSED")
+        assert "send the image in the field ctrl_img" in error["message"]
+
+
 def files(server: WebServer) -> dict[str, Any]:
     return {"image_private_hosts": [server.host], "image_timeout_s": 5}
 
