@@ -36,6 +36,7 @@ class HubStandIn:
         for revision in (*self.branches, self.commit):
             escaped = revision.replace("/", "%2F")
             self.server.pages[f"/api/models/{self.repository}/revision/{escaped}"] = self._info
+            self.server.pages[f"/api/models/{self.repository}/tree/{escaped}"] = self._tree
             for name in self.files:
                 self.server.pages[f"/{self.repository}/resolve/{escaped}/{name}"] = self._resolve(name)
         self.server.pages[f"/api/models/{self.repository}"] = self._info
@@ -46,6 +47,23 @@ class HubStandIn:
         siblings = [{"rfilename": name} for name in self.files]
         body = {"id": self.repository, "sha": self.commit, "siblings": siblings}
         exchange.answer(200, json.dumps(body).encode(), Content_Type="application/json")
+
+    def _tree(self, exchange: Exchange, _count: int) -> None:
+        entries = [
+            {
+                "type": "file",
+                "path": name,
+                "size": len(content),
+                "oid": f"{len(name):040x}",
+                **(
+                    {}
+                    if name in self.small
+                    else {"lfs": {"oid": sha256(content), "size": len(content), "pointerSize": 130}}
+                ),
+            }
+            for name, content in self.files.items()
+        ]
+        exchange.answer(200, json.dumps(entries).encode(), Content_Type="application/json")
 
     def _resolve(self, name: str) -> Page:
         def page(exchange: Exchange, count: int) -> None:
