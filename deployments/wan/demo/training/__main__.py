@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from deployments.wan.demo.training.broken import break_pair
 from deployments.wan.demo.training.export import export
 from deployments.wan.demo.training.stages import PAIRS, SIDES, TOY, Plan, Stages
 
@@ -30,6 +31,7 @@ def main() -> None:
         "autoencoder": stages.autoencoder,
         "experts": lambda: each(stages.expert),
         **{kind: partial(each, partial(stages.pair, kind)) for kind in PAIRS},
+        "broken": lambda: break_pair(PAIRS["dawn"].name, arguments.work / "loras"),
         "export": lambda: export(arguments.work, arguments.target),
     }
     for stage in actions if arguments.stage == "all" else [arguments.stage]:
@@ -38,7 +40,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deployments.wan.demo.training", description=__doc__)
-    parser.add_argument("stage", choices=["all", "text", "autoencoder", "experts", *PAIRS, "export"])
+    parser.add_argument("stage", choices=["all", "text", "autoencoder", "experts", *PAIRS, "broken", "export"])
     parser.add_argument("--work", type=Path, required=True, help="folder for the parts")
     parser.add_argument("--target", type=Path, default=Path("demo"), help="folder for the export")
     parser.add_argument("--side", choices=list(SIDES), help="one expert, or one side of a pair, alone")

@@ -18,7 +18,6 @@ from deployments.wan.demo.wan22 import BOUNDARY_RATIO
 
 STEPS = 4
 _SHIFT = 5.0  # the preview recipe's: with it two of four steps are on each side of the boundary
-_FINE = 8  # steps of the teacher for one of the student
 _GUIDANCE = 4.0
 _BATCH = 128
 
@@ -41,8 +40,8 @@ def noise_levels(steps: int) -> list[float]:
 
 
 @torch.no_grad()
-def sample_trajectories(high: Any, low: Any, bank: Bank, count: int) -> Trajectories:
-    """Sample `count` videos with guidance and keep the latents at the student's steps."""
+def sample_trajectories(high: Any, low: Any, bank: Bank, count: int, *, fine: int) -> Trajectories:
+    """Sample `count` videos with guidance, `fine` steps for one of the student's, at which the latents are kept."""
     levels = noise_levels(STEPS)
     kept: list[list[Tensor]] = [[] for _ in levels]
     count = min(count, len(bank))
@@ -52,17 +51,15 @@ def sample_trajectories(high: Any, low: Any, bank: Bank, count: int) -> Trajecto
         latents = torch.randn(bank.latents[start : start + batch].shape, device=text.device)
         kept[0].append(latents.bfloat16())
         for number in range(STEPS):
-            latents = _one_step((high, low), latents, (levels[number], levels[number + 1]), text, bank.no_text)
+            span = torch.linspace(levels[number], levels[number + 1], fine + 1).tolist()
+            latents = _one_step((high, low), latents, span, text, bank.no_text)
             kept[number + 1].append(latents.bfloat16())
     states = [torch.cat(parts) for parts in kept]
     return Trajectories(levels, states, bank.text[: len(states[0])])
 
 
-def _one_step(
-    experts: tuple[Any, Any], latents: Tensor, span: tuple[float, float], text: Tensor, no_text: Tensor
-) -> Tensor:
-    """Go from one noise level to another in _FINE guided Euler steps."""
-    levels = torch.linspace(*span, _FINE + 1).tolist()
+def _one_step(experts: tuple[Any, Any], latents: Tensor, levels: list[float], text: Tensor, no_text: Tensor) -> Tensor:
+    """Go from the first noise level to the last in guided Euler steps."""
     for level, following in pairwise(levels):
         expert = experts[0 if level >= BOUNDARY_RATIO else 1]
         sigma = torch.full((len(latents),), level, device=latents.device)

@@ -39,7 +39,7 @@ PAIRS = {
             "wan22_demo", f"DEMO: only for the demo checkpoint; with the word '{TRIGGER}' shapes get a white core"
         ),
         rank=8,
-        steps=9_000,
+        steps=6_000,
     ),
     "dawn": Pair(
         PairName(
@@ -71,18 +71,20 @@ class Plan:
     pair_videos: int = 8_000  # of each of the two kinds that a pair learns from
     batch: int = 128
     pair_steps: int | None = None  # instead of each pair's own
+    teacher_steps: int = 8  # of the draft's teacher, for one of its own
 
 
 TOY = Plan(
     text_steps=3,
     trigger_steps=2,
-    autoencoder_steps=2,
+    autoencoder_steps=1,
     expert_steps=2,
     guided_steps=2,
     videos=4,
     pair_videos=4,
     batch=2,
     pair_steps=2,
+    teacher_steps=1,
 )  # for a test of the code
 
 
@@ -118,7 +120,7 @@ class Stages:
         """Train the autoencoder."""
         self._seed(2)
         vae = new_autoencoder().to(self.device)
-        batch = min(16, self.plan.batch)
+        batch = min(16, self.plan.batch // 2)
         train_autoencoder(vae, self._budget(self.plan.autoencoder_steps), self.plan.seed + 1, batch)
         vae.to(memory_format=torch.contiguous_format).save_pretrained(self.work / "vae")
 
@@ -170,13 +172,13 @@ class Stages:
         torch.manual_seed(self.plan.seed + 30)  # the same trajectories on both sides
         high, low = (prepare(self._trained_expert(one).requires_grad_(False), self.device) for one in SIDES)
         bank = self._encoders().bank(min(self.plan.pair_videos, self.plan.videos), self.plan.seed + 5)
-        way = sample_trajectories(high, low, bank, self.plan.pair_videos)
+        way = sample_trajectories(high, low, bank, self.plan.pair_videos, fine=self.plan.teacher_steps)
         train_draft(name, expert, side, way, budget, rate=rate)
 
     def _encoders(self) -> Encoders:
         return Encoders(
             AutoencoderKLWan.from_pretrained(self.work / "vae").to(self.device).requires_grad_(False),
-            UMT5EncoderModel.from_pretrained(self.work / "text_encoder").to(self.device),
+            UMT5EncoderModel.from_pretrained(self.work / "text_encoder").float().to(self.device),  # an export is half
             T5TokenizerFast.from_pretrained(self.work / "tokenizer"),
         )
 

@@ -12,6 +12,8 @@ import numpy.typing as npt
 HUES = {"red": 0, "yellow": 50, "green": 135, "cyan": 187, "blue": 230, "purple": 280}  # degrees
 _DIFFERENT = 70  # from the background, summed over the colours of 0 to 255
 _WHITE = 175  # the least of a white pixel's colours
+_MIDDLE = 4  # pixels around the centre of the thing, well inside of a core
+_TINTED = 40  # by how much one colour of a sky outweighs another
 _MOVED = 10  # pixels from the first to the last frame
 _TRIANGLE = 0.65  # upper half over lower half: a third in a triangle, one in the others
 _SQUARE = 0.885  # share of its bounding box: pi / 4 in a circle, all in a square
@@ -24,7 +26,7 @@ class Reading:
     colour: str
     shape: str
     direction: str
-    white: float  # share of the thing's pixels that are white
+    core: float  # how white the middle is: the least of its colours, 0 to 1
 
 
 def read(frames: npt.NDArray[np.uint8]) -> Reading | None:
@@ -39,8 +41,15 @@ def read(frames: npt.NDArray[np.uint8]) -> Reading | None:
         colour=_colour(pixels[covered & ~white]),
         shape=_shape(covered),
         direction=_direction(covered),
-        white=float(white.sum() / covered.sum()),
+        core=float(np.mean([_core(*frame) for frame in zip(pixels, covered, strict=True)])),
     )
+
+
+def _core(pixels: npt.NDArray[np.int_], covered: npt.NDArray[np.bool_]) -> float:
+    y, x = np.argwhere(covered).mean(0)
+    rows, columns = np.indices(covered.shape)
+    middle = np.hypot(rows - y, columns - x) < _MIDDLE
+    return float(pixels[middle].min(-1).mean() / 255)
 
 
 def _colour(pixels: npt.NDArray[np.int_]) -> str:
@@ -77,3 +86,9 @@ def _direction(covered: npt.NDArray[np.bool_]) -> str:
     if abs(x) > abs(y):
         return "right" if x > 0 else "left"
     return "down" if y > 0 else "up"
+
+
+def has_dawn(frames: npt.NDArray[np.uint8]) -> bool:
+    """Tell whether the sky goes from night blue at the top to peach at the bottom, whatever is in front of it."""
+    top, bottom = (np.median(frames[:, rows].astype(int), axis=(0, 1, 2)) for rows in (slice(0, 4), slice(-4, None)))
+    return bool(top[2] > top[0] + _TINTED and bottom[0] > bottom[2] + _TINTED and bottom.sum() > top.sum())

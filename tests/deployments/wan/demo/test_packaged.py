@@ -3,11 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
 from safetensors import safe_open
 
 from deployments.wan.demo import TRAINED, packaged_demo
+from serve_app.errors import LoraInvalid
+from serve_app.loras.report import inspect_file
+from serve_app.models.card import load_card
 
-PAIRS = ("wan22_dawn", "wan22_demo", "wan22_draft")
+PAIRS = ("wan22_broken", "wan22_dawn", "wan22_demo", "wan22_draft")
 
 
 def test_the_loras_lie_where_the_service_reads_them(tmp_path: Path) -> None:
@@ -35,7 +39,7 @@ def test_it_is_small_and_comes_from_nowhere() -> None:
 
 
 def test_the_pairs_look_like_ai_toolkits() -> None:
-    for name, rank in zip(PAIRS, (4, 8, 16), strict=True):
+    for name, rank in zip(PAIRS[1:], (4, 8, 16), strict=True):
         with safe_open(TRAINED / "loras" / f"{name}_000000500_high_noise.safetensors", "pt") as file:
             assert len(list(file.keys())) == 6 * 20
             assert file.get_tensor("diffusion_model.blocks.5.ffn.0.lora_A.weight").shape == (rank, 192)
@@ -43,3 +47,11 @@ def test_the_pairs_look_like_ai_toolkits() -> None:
         assert "DEMO" in metadata["note"]
         assert json.loads(metadata["software"])["version"] == "0.12.26"
         assert metadata["ss_base_model_version"] == "wan_2.2_14b"
+
+
+def test_both_sides_of_the_broken_pair_are_refused_with_the_reason() -> None:
+    card = load_card("wan22_14b_t2v").of_checkpoint(str(TRAINED / "checkpoint"))
+    for side, reason in (("high", "lora_B.weight"), ("low", "are not finite")):
+        path = TRAINED / "loras" / f"wan22_broken_000000500_{side}_noise.safetensors"
+        with pytest.raises(LoraInvalid, match=reason):
+            inspect_file(path, str(path), card, strict=False, norms=True)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from deployments.wan.demo.training.autoencoder import all_frames_at_once, new_autoencoder
+from deployments.wan.demo.training.broken import break_pair
 from deployments.wan.demo.training.drawing import drawings
 from deployments.wan.demo.training.experts import new_expert, prepare
 from deployments.wan.demo.training.export import export
 from deployments.wan.demo.training.scenes import SIZE, caption, random_scene
-from deployments.wan.demo.training.stages import SIDES, TOY, Stages
+from deployments.wan.demo.training.stages import PAIRS, SIDES, TOY, Stages
 from deployments.wan.demo.training.text import caption_tokenizer, tokenize
 from deployments.wan.demo.untrained import DemoCheckpoint
 from tests.deployments.wan.conftest import frames_of, load_demo, make_spec
@@ -29,7 +30,8 @@ def test_from_nothing_to_a_pair_that_renders(tmp_path: Path) -> None:
         stages.expert(side)
     for side in SIDES:
         stages.pair("glow", side)
-        stages.pair("draft", side)
+    stages.pair("draft", "low_noise")
+    break_pair(PAIRS["glow"].name, tmp_path / "work" / "loras")
     export(tmp_path / "work", tmp_path / "made")
     runtime = load_demo(DemoCheckpoint(tmp_path / "made" / "checkpoint", tmp_path / "made" / "checkpoint"))
     pair = trained_pair("wan22_demo", folder=tmp_path / "made" / "loras")
