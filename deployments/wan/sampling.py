@@ -14,10 +14,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from deployments.pipeline import Frames
-from deployments.wan.conditioning import acting_on, condition
+from deployments.wan.conditioning import Conditioning, acting_on, condition
 from deployments.wan.loading import COMPONENTS
 from serve_app.errors import RenderFailed
-from serve_app.models.card import ModelCard
+from serve_app.models.card import ImageInput, ModelCard
 from serve_app.spec import RenderSpec, Sampler
 
 
@@ -69,10 +69,9 @@ class VideoSampler:
         video starts from. `on_step` gets the count of finished denoising steps after each one.
 
         Raises:
-            RenderFailed: see `to_pixels`.
+            RenderFailed: there is no image and the model needs one; or see `to_pixels`.
         """
-
-        conditioning = None if image is None else condition(self._pipe, self._card, spec, image, self._device)
+        conditioning = self._condition(spec, image)
         watch.lap("text")
 
         def after_step(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +103,13 @@ class VideoSampler:
         frames = to_pixels(result.frames[0], spec)
         watch.lap("decode")
         return Sampled(frames, shift_of(scheduler), boundary_step(scheduler, boundary))
+
+    def _condition(self, spec: RenderSpec, image: npt.NDArray[np.uint8] | None) -> Conditioning | None:
+        if image is not None:
+            return condition(self._pipe, self._card, spec, image, self._device)
+        if self._card.image_input is ImageInput.REQUIRED:
+            raise RenderFailed(f"{self._card.title} starts a video from an image, and the render has none")
+        return None
 
     def _wait_for_device(self) -> None:
         if self._device.type == "cuda":
