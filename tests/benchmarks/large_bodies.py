@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.client import body
+from tests.fixtures.api import UNKNOWN
 from tests.service_process import ServiceProcess
 
 MB = 10**6
@@ -40,6 +41,7 @@ class Attack:
     name: str
     pieces: Iterable[bytes]
     headers: str = ""
+    path: str = "/v1/inference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def attacks() -> list[Attack]:
     return [
         Attack("200 MB of JSON", [b"["] + [_PIECE] * count, f"Content-Length: {200 * MB}\r\n"),
         Attack("200 MB in chunks", [b"["] + [_PIECE] * count),
+        Attack("200 MB for a cancel", [_PIECE] * count, path=f"/v1/requests/{UNKNOWN}/cancel"),
         Attack("a prompt of 20 MB", [prompt], _length(prompt)),
         Attack("1 GB in 1 MB of gzip", [bomb], _length(bomb) + "Content-Encoding: gzip\r\n"),
         Attack("4 MB of empty lists", [lists], _length(lists)),
@@ -79,7 +82,7 @@ def _send(port: int, attack: Attack) -> str:
     """Send a body as far as the service takes it; the status of the answer."""
     chunked = "Content-Length" not in attack.headers
     head = (
-        "POST /v1/inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"POST {attack.path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"{attack.headers}{'Transfer-Encoding: chunked' if chunked else 'Accept: */*'}\r\n\r\n"
     )
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
