@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from serve_app.api.access_log import entry_of
 from serve_app.api.control_images import PromptImage, refuse_unsupported, require_images, resolve_images
 from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, Services, ServicesDep
+from serve_app.api.durable import store_request
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.links import PublicRootDep
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
@@ -26,7 +27,7 @@ from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
 from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
-from serve_app.errors import PromptFlagRefused, ServiceError, SpeedNotAllowed, StoreUnavailable
+from serve_app.errors import PromptFlagRefused, SpeedNotAllowed
 from serve_app.images.kept import RequestInputs
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
@@ -37,7 +38,6 @@ from serve_app.models.card import ModelCard
 from serve_app.models.limits import RANDOM_SEED
 from serve_app.settings import Settings
 from serve_app.spec import LoraFile, Recipe, RenderSpec, Speed
-from serve_app.tasks import detached
 
 _REFUSALS: Responses = {
     **refusal(400, "The model, a LoRA file, a control image or a header stands against the request."),
@@ -74,8 +74,7 @@ async def submit(
         except BaseException:
             await inputs.discard()
             raise
-        # Whoever hangs up now must not leave images without their request, or a request without its images.
-        durable = await asyncio.shield(detached(_store(new, inputs, services)))
+        durable = await store_request(new, inputs, services)
         if not durable.replayed:
             services.observers.accepted(new)
     entry_of(request.scope).request_id = durable.request_id
@@ -91,26 +90,6 @@ def _idempotency(key: str, body: InferenceRequest) -> Idempotency:
     """Return the key with a digest of the body. A token may be renewed between two tries, so it is not part of that."""
     content = json.dumps(body.model_dump(mode="json", exclude={"hf_token"}), sort_keys=True)
     return Idempotency(key=key, digest=hashlib.sha256(content.encode()).hexdigest())
-
-
-async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> DurableRequest:
-    """Store the request, and keep its images only if it is stored.
-
-    Raises:
-        StoreUnavailable: it may have been stored all the same, so its images stay.
-        ServiceError: it was not stored.
-    """
-    try:
-        durable = await services.store.requests.submit(new, services.served(new.model).limits)
-    except StoreUnavailable:
-        inputs.leave()
-        raise
-    except ServiceError:
-        await inputs.discard()
-        raise
-    if durable.request_id != new.id:  # another try with the same key was faster
-        await inputs.discard()
-    return durable
 
 
 def _answer(durable: DurableRequest, state: RenderState, root: str) -> Accepted:

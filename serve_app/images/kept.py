@@ -36,7 +36,7 @@ class RequestInputs:
     def __init__(self, outputs: OutputStore, request_id: str) -> None:
         self._outputs = outputs
         self.request_id = request_id
-        self._names: set[str] = set()
+        self.names: set[str] = set()  # in the output store
 
     async def keep(self, image: ResolvedImage) -> None:
         """Store the bytes of an image under the request, unless they are there already.
@@ -45,9 +45,9 @@ class RequestInputs:
             OutputStorageUnavailable: it cannot be stored now.
         """
         name = input_name(self.request_id, image.sha256)
-        if name in self._names:
+        if name in self.names:
             return
-        self._names.add(name)
+        self.names.add(name)
         try:
             with tempfile.TemporaryDirectory() as directory:
                 path = Path(directory, "image")
@@ -56,17 +56,12 @@ class RequestInputs:
         except (OutputNotWritten, OSError) as error:
             raise OutputStorageUnavailable("the control image cannot be stored now; try again later") from error
 
-    def leave(self) -> None:
-        """Say that what was stored stays, because nobody knows whether the request was stored."""
-        if self._names:
-            logger.warning("images of a request that may not have been stored stay behind: %s", sorted(self._names))
-
     async def discard(self) -> None:
         """Remove what was stored; what cannot be removed is logged."""
         try:
-            await self._outputs.delete(sorted(self._names))
+            await self._outputs.delete(sorted(self.names))
         except OSError as error:
-            logger.warning("images that no request refers to stay behind: %s: %s", sorted(self._names), error)
+            logger.warning("images that no request refers to stay behind: %s: %s", sorted(self.names), error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from serve_app.api import durable
 from serve_app.errors import OutputNotWritten, StoreUnavailable
 from serve_app.spec import Fit, InputImage
 from tests.fixtures.api import Api, Json
@@ -262,17 +263,25 @@ async def test_a_place_that_cannot_be_written_is_a_503_and_nothing_is_accepted(
         api.must_be_untouched()
 
 
-async def test_an_image_stays_where_nobody_knows_whether_its_request_was_stored(
-    serve_images: ServeImages, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stored", [True, False])
+async def test_an_image_stays_until_it_is_known_whether_its_request_was_stored(
+    serve_images: ServeImages, monkeypatch: pytest.MonkeyPatch, stored: bool
 ) -> None:
-    async def lost(*_args: Any) -> None:
-        raise StoreUnavailable("the connection broke while it was committing")
-
     async with serve_images() as api:
+        submit = api.store.requests.submit
+
+        async def lost(*args: Any) -> None:
+            if stored:
+                await submit(*args)
+            raise StoreUnavailable("the connection broke while it was committing")
+
         monkeypatch.setattr(api.store.requests, "submit", lost)
+        monkeypatch.setattr(durable, "SETTLES_AFTER_S", 0.3)
         answer = await api.post(request({"ctrl_img": text(PNG)}))
         assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert len(kept(api)) == 1
+        await asyncio.gather(*durable._settling)
+        assert len(kept(api)) == stored
 
 
 async def test_who_hangs_up_leaves_no_request_without_its_image(

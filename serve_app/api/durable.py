@@ -1,0 +1,61 @@
+"""Durability of a submission: a request and the images that came with it are stored together, or neither is.
+
+durable = await store_request(new, inputs, services)   # also where the client hangs up meanwhile
+"""
+
+import asyncio
+import logging
+
+from serve_app.api.dependencies import Services
+from serve_app.errors import RequestNotFound, ServiceError, StoreUnavailable
+from serve_app.images.kept import RequestInputs
+from serve_app.jobs.records import Accepted, NewRequest
+from serve_app.tasks import detached
+
+logger = logging.getLogger("ray.serve")
+
+# A transaction whose answer was lost has ended by then, one way or the other.
+SETTLES_AFTER_S = 60.0
+
+_settling: set[asyncio.Task[None]] = set()  # the event loop holds tasks only weakly
+
+
+async def store_request(new: NewRequest, inputs: RequestInputs, services: Services) -> Accepted:
+    """Store the request, whose images are kept already; whoever hangs up meanwhile does not stop it half-way.
+
+    Raises:
+        StoreUnavailable: nobody knows whether it was stored. Its images stay until the store says that it was not.
+        ServiceError: it was not stored, and its images are gone.
+    """
+    return await asyncio.shield(detached(_store(new, inputs, services)))
+
+
+async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> Accepted:
+    try:
+        durable = await services.store.requests.submit(new, services.served(new.model).limits)
+    except StoreUnavailable:
+        if inputs.names:
+            logger.warning("request %s may have been stored; its images stay until that is known", new.id)
+            task = detached(_settle(inputs, services))
+            _settling.add(task)
+            task.add_done_callback(_settling.discard)
+        raise
+    except ServiceError:
+        await inputs.discard()
+        raise
+    if durable.request_id != new.id:  # another try with the same key was faster
+        await inputs.discard()
+    return durable
+
+
+async def _settle(inputs: RequestInputs, services: Services) -> None:
+    """Ask the store, once it answers again, whether the request is there; remove its images where it is not."""
+    while True:
+        await asyncio.sleep(SETTLES_AFTER_S)
+        try:
+            await services.store.requests.get(inputs.request_id)
+        except StoreUnavailable:
+            continue
+        except RequestNotFound:
+            await inputs.discard()
+        return
