@@ -19,6 +19,7 @@ from deployments.autoscaling import BUSY
 from deployments.device import Device, worker_thread
 from deployments.health import STARVED_S, Starvation, leave_process
 from deployments.lora_access import lora_files
+from deployments.lora_reading import finished, released
 from deployments.metrics import service_observers
 from deployments.pipeline import PipelineOptions, RenderInputs, pipeline_class
 from deployments.publishing import Generated, Publisher
@@ -168,7 +169,7 @@ class Generator:
         with self._starvation.at_work():
             started = monotonic()
             image = await read_fitted(self._outputs, claim.request_id, claim.spec)
-            async with self._lora_files(claim) as files:
+            async with self._lora_files(attempt) as files:
                 fetched = monotonic()
                 inputs = RenderInputs(files, None if image is None else image.pixels)
                 rendered = await self._device.render(claim.spec, inputs, on_step)
@@ -177,25 +178,26 @@ class Generator:
             return Generated(rendered, use, fetch_s=fetched - started, generate_s=monotonic() - fetched)
 
     @asynccontextmanager
-    async def _lora_files(self, claim: Claim) -> AsyncIterator[dict[str, LoraOnDisk]]:
+    async def _lora_files(self, attempt: Attempt) -> AsyncIterator[dict[str, LoraOnDisk]]:
         """Hold the files of the LoRAs that the pipeline lacks while the block runs; where it lacks none, do nothing."""
+        claim = attempt.claim
         lacking = self._device.lacking(claim.spec)
         if not lacking:
             yield {}
             return
-        with ExitStack() as held:
+        held = ExitStack()
 
-            def hold() -> dict[str, LoraOnDisk]:
-                strict, token = claim.spec.strict, claim.hf_token
-                return {
-                    lora.content: held.enter_context(self._loras.hold(lora, strict=strict, token=token))
-                    for lora in lacking
-                }
+        def hold() -> dict[str, LoraOnDisk]:
+            strict, token = claim.spec.strict, claim.hf_token
+            return {
+                lora.content: held.enter_context(self._loras.hold(lora, strict=strict, token=token)) for lora in lacking
+            }
 
-            try:
-                yield await asyncio.to_thread(hold)
-            finally:
-                await asyncio.to_thread(held.close)
+        holding = asyncio.create_task(asyncio.to_thread(hold))
+        try:
+            yield await finished(holding, attempt, self._plan.settings.lora_download_timeout_s * len(lacking))
+        finally:
+            await released(holding, held)
 
     def _measurement(self, claim: Claim, generated: Generated) -> Measurement:
         """Return what the render has cost, for the cost model."""

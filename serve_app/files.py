@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -45,7 +46,7 @@ class Fingerprint:
         return cls(size, digest.hexdigest())
 
 
-def open_regular(path: Path | str, *, follow_links: bool = True, folder: int | None = None) -> BinaryIO:
+def open_regular(path: Path | str, *, follow_links: bool = True, folder: int | None = None) -> BufferedReader:
     """Open a regular file for reading; never wait, and read nothing.
 
     Args:
@@ -79,6 +80,18 @@ def read_regular(path: Path | str, *, limit: int) -> bytes:
         if os.fstat(stream.fileno()).st_size > limit:
             raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
         return stream.read(limit)
+
+
+def status_in_place(path: Path) -> os.stat_result:
+    """Return the status of the regular file that has this name itself; nothing is opened, no link is followed.
+
+    Raises:
+        NotRegular: something else has that name.
+        OSError: it is not there, or cannot be reached.
+    """
+    status = path.lstat()
+    _check_regular(path, status)
+    return status
 
 
 @contextmanager

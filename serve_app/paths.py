@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import first_problem
+from serve_app.files import NotRegular
 
 
 class PathForbidden(Exception):
@@ -80,6 +81,8 @@ def unreadable(error: OSError) -> PathForbidden | PathMissing:
         return PathForbidden("this service has no permission to read it; change the file's mode or owner")
     if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ENAMETOOLONG:
         return PathMissing()
+    if isinstance(error, NotRegular):  # it was swapped after `resolve`
+        return PathForbidden(f"{error.strerror}; name a regular file")
     raise error
 
 

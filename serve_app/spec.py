@@ -101,6 +101,7 @@ class LoraFile(_Frozen):
     content: str
     sha256: str | None
     multiplier: float
+    size: int | None = None  # bytes; None where they are not counted
     adapter_config: str | None = None  # what PEFT's adapter_config.json beside the file says of scales
 
     @property

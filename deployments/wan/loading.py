@@ -16,8 +16,11 @@ from transformers import T5TokenizerFast, UMT5EncoderModel
 
 from deployments.pipeline import PipelineOptions
 from serve_app.errors import ConfigurationInvalid
+from serve_app.files import read_regular
 from serve_app.models.card import ModelCard, Parts
 from serve_app.spec import Expert
+
+_INDEX_BYTES = 64 << 20  # of the index of a checkpoint's weights; real ones have a tenth of a megabyte
 
 # The pipeline component that each expert is; also the name of its folder in a checkpoint.
 COMPONENTS: Mapping[Expert, str] = {
@@ -100,7 +103,7 @@ def expert_files(transformer_model: str, expert: Expert) -> dict[str, Path]:
     folder = COMPONENTS[expert]
     index = _local_file(transformer_model, folder, SAFE_WEIGHTS_INDEX_NAME)
     if index is not None:
-        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        files: dict[str, str] = json.loads(read_regular(index, limit=_INDEX_BYTES))["weight_map"]
         return {name: index.parent / file for name, file in files.items()}
     weights = _local_file(transformer_model, folder, SAFETENSORS_WEIGHTS_NAME)
     if weights is None:

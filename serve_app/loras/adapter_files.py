@@ -7,6 +7,7 @@ beside = parsed(text, "adapter_model.safetensors", "hf://org/repository/adapter_
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import LoraNotFound, LoraPathRefused
+from serve_app.files import open_regular
 from serve_app.loras import paths
 from serve_app.loras.formats import Layout, LoraContents, LowRank
 from serve_app.loras.formats.scales import ADAPTER_FILE, AdapterFile, MetadataUnusable, shortened
@@ -43,7 +44,7 @@ def beside_path(config: Path, file_name: str, name: str) -> AdapterFile | None:
     """
     if not config.is_file():
         return None
-    with config.open("rb") as stream:
+    with open_regular(config) as stream:
         text = stream.read(MOST_BYTES + 1)
     loras = [path for path in config.parent.iterdir() if path.suffix.lower() == ".safetensors"]
     return parsed(text, file_name, name, alone=len(loras) == 1)

@@ -6,6 +6,7 @@ Only what a pipeline lacks has to be held, and only while it is read:
         rendered = pipeline.render(spec, {lora.content: on_disk}, on_step)
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from serve_app.errors import (
     LoraPathRefused,
     LoraSourceUnavailable,
 )
+from serve_app.files import NotRegular, open_regular, status_in_place
 from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader
 from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.library import LoraLibrary, OtherContent
@@ -42,6 +44,21 @@ class LoraOnDisk:
     header: SafetensorsHeader
     contents: LoraContents
     _signature: FileSignature
+
+    @contextmanager
+    def opened(self) -> Iterator[str]:
+        """Hold the file open, and yield a path of it that nothing can take the place of while the block runs.
+
+        Raises:
+            LoraChanged: the file may hold other bytes than those that were checked.
+        """
+        try:
+            with open_regular(self.path) as stream:
+                if FileSignature.of_status(os.fstat(stream.fileno())) != self._signature:
+                    raise _changed(self.lora, None)
+                yield f"/dev/fd/{stream.fileno()}"
+        except NotRegular as error:
+            raise _unreadable(self.lora, error) from error
 
     def check_unchanged(self) -> None:
         """Raise LoraChanged if the file may hold other bytes than those that were checked."""
@@ -81,12 +98,21 @@ class LoraFiles:
                 raise LoraNotFetched(
                     f"{error.message}; the render was accepted on the file's header alone", details
                 ) from error
+            except OSError as error:
+                raise LoraNotFetched(
+                    f"the downloaded copy of LoRA '{lora.reference}' cannot be read ({error.strerror}); look at "
+                    "lora_cache_dir, and send the request again",
+                    {"path": lora.reference, "transformer": lora.expert.value},
+                ) from error
             yield _on_disk(lora, fetched.path, checked, signature)
 
     def _local(self, lora: LoraFile, strict: bool) -> LoraOnDisk:
         path = Path(lora.location)
         try:
-            signature = FileSignature.of(path)
+            status = status_in_place(path)  # a link may stand where the file was
+            if lora.size not in (None, status.st_size):  # before a byte is read
+                raise _changed(lora, None)
+            signature = FileSignature.of_status(status)
             checked = self._library.read_pinned(path, lora.blob, lora.reference, strict=strict, beside=_beside(lora))
         except OSError as error:
             raise _unreadable(lora, error) from error

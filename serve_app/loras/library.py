@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from serve_app.caching import FileSignature, SingleFlightCache
 from serve_app.errors import LoraInvalid
+from serve_app.files import open_regular
 from serve_app.loras import adapter_files, paths
 from serve_app.loras.formats import CheckedLora, LoraContents, check_file, read_accepted
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
@@ -64,6 +65,7 @@ class ResolvedLora:
             content=self.content,
             sha256=self.sha256,
             multiplier=multiplier,
+            size=self.size,
             adapter_config=self.contents.adapter_config,
         )
 
@@ -250,7 +252,7 @@ def identified(blob: str, contents: LoraContents) -> str:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

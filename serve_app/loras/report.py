@@ -15,6 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
+from serve_app.files import open_regular
 from serve_app.loras.formats import Change, Difference, Layout, LoKr, LoraContents, LowRank, SafetensorsHeader, parse
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.header import read_header_of
@@ -188,7 +189,7 @@ def look_into(
         LoraInvalid: the file is no LoRA that can be applied; `strict` is explained at `formats.parse`.
         OSError: the file cannot be opened or read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         header = read_header_of(stream, name, most_header_bytes)
         contents = parse(header, card.architecture, name, strict=strict, beside=beside)
         alphas = read_alphas(stream, header, contents)

@@ -7,9 +7,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from serve_app.errors import ConfigurationInvalid
+from serve_app.files import open_regular, read_regular
 
 EXPERT_FOLDERS = ("transformer", "transformer_2")  # of a checkpoint in diffusers' layout, the first for one expert
 
+_INDEX_BYTES = 64 << 20
 _MODEL_INDEX = "model_index.json"
 _WEIGHT_INDEX = "*.safetensors.index.json"
 
@@ -40,7 +42,7 @@ def _components(arg: str, checkpoint: Path) -> list[str]:
     """Return the folders that model_index.json names, but for experts, which come from elsewhere."""
     index = checkpoint / _MODEL_INDEX
     try:
-        named = json.loads(index.read_text())
+        named = json.loads(read_regular(index, limit=_INDEX_BYTES))
         # [library, class]; [null, null] for a component that this checkpoint does without.
         kept = {name for name, classes in named.items() if isinstance(classes, list) and None not in classes}
         return sorted(kept - set(EXPERT_FOLDERS))
@@ -52,7 +54,7 @@ def _weights(arg: str, folder: Path) -> Collection[Path]:
     files = set(folder.glob("*.safetensors"))
     for index in folder.glob(_WEIGHT_INDEX):
         try:
-            named = set(json.loads(index.read_text())["weight_map"].values())
+            named = set(json.loads(read_regular(index, limit=_INDEX_BYTES))["weight_map"].values())
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             raise ConfigurationInvalid(f"{arg}: {index} is no index of weights; download it again") from None
         files |= {folder / name for name in named}
@@ -61,6 +63,7 @@ def _weights(arg: str, folder: Path) -> Collection[Path]:
 
 def _check_weights(arg: str, file: Path) -> None:
     try:
+        open_regular(file).close()  # safetensors would wait at a FIFO
         with safe_open(file, framework="numpy"):
             pass
     except FileNotFoundError:

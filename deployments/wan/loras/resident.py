@@ -135,7 +135,7 @@ class ResidentLoras:
         """Copy all tensors that have a place: what safetensors gives is a view of the file."""
         copies = HostCopies(pinned=self._device.type == "cuda", block_bytes=_BLOCK_BYTES)
         left_out = set(file.contents.left_out)
-        with safe_open(file.path, framework="pt") as opened:
+        with file.opened() as path, safe_open(path, framework="pt") as opened:
             return {name: copies.copy(opened.get_tensor(name)) for name in file.header.tensors if name not in left_out}
 
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,9 +19,13 @@ from io import FileIO
 from pathlib import Path
 
 from serve_app.errors import LoraSourceUnavailable
+from serve_app.files import NotRegular, read_regular
 
 _STALE_S = 24 * 3600  # a download that nobody has resumed for so long
 _KEY = re.compile(r"(?:etag-|url-)?[0-9a-f]{64}")
+# A FIFO in the place of a file must not be waited at, and a link must not be followed.
+_UNFOOLED = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_REF_BYTES = 256
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 _READ_BYTES = 1 << 20
 _GRAIN_BYTES = 64 << 20  # how much may arrive before the cache's size is looked at again
@@ -61,15 +66,12 @@ class CacheDirectory:
 
     def sha256_of(self, content: str) -> str | None:
         """Return the SHA-256 that `content` turned out to have; None if it was never here."""
-        try:
-            sha256 = self._ref(content).read_text()
-        except FileNotFoundError:
-            return None
-        return sha256 if _KEY.fullmatch(sha256) else None  # a crash of the machine may have left it empty
+        return _named_by(self._ref(content))
 
     def remember(self, content: str, sha256: str) -> None:
         """Have `sha256_of` answer so. Only within `guarded`."""
         fresh = self._directory / "refs" / ".new"
+        fresh.unlink(missing_ok=True)  # whatever it is
         fresh.write_text(sha256)
         fresh.replace(self._ref(content))
 
@@ -132,8 +134,18 @@ class CacheDirectory:
             if not self.blob(use.name).is_file():
                 use.unlink(missing_ok=True)
         for ref in (self._directory / "refs").iterdir():
-            if not (self._directory / "blobs" / ref.read_text()).is_file():
+            sha256 = _named_by(ref)
+            if sha256 is None or not self.blob(sha256).is_file():
                 ref.unlink()
+
+
+def _named_by(ref: Path) -> str | None:
+    """Return the SHA-256 in a file of `refs`; None where there is none."""
+    try:
+        sha256 = read_regular(ref, limit=_REF_BYTES).decode(errors="replace")
+    except (FileNotFoundError, NotRegular):
+        return None
+    return sha256 if _KEY.fullmatch(sha256) else None  # a crash of the machine may have left it empty
 
 
 def _checked(key: str) -> str:
@@ -232,16 +244,33 @@ def full(name: str, problem: str) -> LoraSourceUnavailable:
 
 
 def created(path: Path) -> FileIO:
-    """Open `path` for reading and writing, with what is in it already."""
-    return FileIO(path, "r+b", opener=lambda name, _flags: os.open(name, _CREATE, 0o644))
+    """Open the regular file `path` for reading and writing, with what is in it already.
+
+    Raises:
+        NotRegular: something else has that name.
+        OSError: it cannot be opened or made.
+    """
+    file = FileIO(path, "r+b", opener=lambda name, _flags: os.open(name, _CREATE | _UNFOOLED, 0o644))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotRegular(str(path), "a FIFO or a device")
+    return file
 
 
 def opened(path: Path) -> FileIO | None:
-    """Open `path` for reading; return None if there is no such file."""
+    """Open `path` for reading; return None if there is no such regular file. A link counts as none."""
     try:
-        return FileIO(path)
+        file = FileIO(os.open(path, os.O_RDONLY | _UNFOOLED))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    return None
 
 
 def lock_exclusively(file: FileIO) -> bool:

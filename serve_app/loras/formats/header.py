@@ -17,6 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from serve_app.files import open_regular
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES, LIBRARY_HEADER_BYTES, in_turn, too_many_values
 from serve_app.loras.refusals import invalid
 
@@ -96,7 +97,7 @@ class SafetensorsHeader:
 
 def read_header(path: Path, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> SafetensorsHeader:
     """Open the file at `path` and read its header; see `read_header_of`."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return read_header_of(stream, name, most_bytes)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.files import open_regular
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo, read_header_of
@@ -122,7 +123,7 @@ def check_file(
         LoraInvalid: the file cannot be applied as it is; details name the tensors.
         OSError: the file cannot be opened or read.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         header = read_header_of(stream, name, most_header_bytes)
         contents = parse(header, architecture, name, strict=strict, beside=beside)
         unused, wanted = unused_keys(contents), alpha_keys(contents)
@@ -148,7 +149,7 @@ def read_accepted(
     Raises:
         LoraInvalid, OSError: as `check_file`.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         header = read_header_of(stream, name, most_header_bytes)
         contents = parse(header, architecture, name, strict=strict, beside=beside)
         alphas = read_alphas(stream, header, contents)

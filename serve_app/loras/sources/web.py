@@ -11,6 +11,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import httpx2
 
+from serve_app.files import open_regular
 from serve_app.loras.cache import LoraCache, Partial
 from serve_app.loras.formats.header import describe_wrong_format, header_bytes_needed
 from serve_app.loras.refusals import invalid
@@ -109,7 +110,7 @@ class WebSource(RemoteSource):
         key = f"url-{hashlib.sha256(location.encode()).hexdigest()}"
         with self._cache.hold_new(key, fill, name, wait_s=deadline.left()) as held:
             size = held.path.stat().st_size
-            with held.path.open("rb") as stream:
+            with open_regular(held.path) as stream:
                 head = stream.read(FIRST_GUESS)
                 needed = header_bytes_needed(head, size, name, self._policy.max_header_bytes)
                 head += stream.read(max(needed - len(head), 0))

@@ -1,0 +1,55 @@
+"""Bounded waiting for LoRA files: a render whose files never come must not look as if it were under way.
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    try:
+        files = await finished(holding, attempt, limit_s)
+    finally:
+        await released(holding, held)
+
+A thread that waits for a disk cannot be interrupted; the attempt ends, and what the thread gets is released later.
+"""
+
+import asyncio
+from contextlib import ExitStack
+from typing import TypeVar
+
+from deployments.attempt import Attempt
+from serve_app.errors import LoraNotFetched
+
+Files = TypeVar("Files")
+
+
+async def finished(holding: "asyncio.Task[Files]", attempt: Attempt, limit_s: float) -> Files:
+    """Return what `holding` returns.
+
+    Raises:
+        AttemptAborted: the render was canceled, or its lease is lost.
+        LoraNotFetched: it takes longer than `limit_s`.
+    """
+    stopped = asyncio.create_task(attempt.stopped.wait())
+    try:
+        await asyncio.wait({holding, stopped}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+    attempt.check()
+    if not holding.done():
+        raise LoraNotFetched(
+            f"the LoRA files of the render could not be read within {limit_s:g} s; look at the disk or the server that "
+            "holds them"
+        )
+    return holding.result()
+
+
+async def released(holding: "asyncio.Task[Files]", held: ExitStack) -> None:
+    """Close `held` in a thread: now, or once `holding`, which fills it, has ended."""
+    if holding.done():
+        await asyncio.to_thread(held.close)
+        return
+    loop = asyncio.get_running_loop()
+
+    def close(ended: "asyncio.Task[Files]") -> None:
+        if not ended.cancelled():
+            ended.exception()  # nobody waits for it any more
+        loop.run_in_executor(None, held.close)
+
+    holding.add_done_callback(close)
