@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator, Mapping
 from collections.abc import Generator as Yields
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from ray.serve.exceptions import RequestCancelledError
 
-from deployments.generator import Generator
 from deployments.scheduling.residency import FleetMemory
 from serve_app.jobs.records import Claim
 
@@ -40,10 +39,18 @@ class Response:
         self._task.cancel()
 
 
+class LocalReplica(Protocol):
+    """What a handle needs of a Generator."""
+
+    def record_routing_stats(self) -> dict[str, Any]: ...
+
+    async def render(self, claim: Claim) -> tuple[str, ...]: ...
+
+
 class LocalHandle:
     """Gives one free replica to each who waits, best rank first, and one call at a time to each replica."""
 
-    def __init__(self, replicas: Mapping[str, Generator]) -> None:
+    def __init__(self, replicas: Mapping[str, LocalReplica]) -> None:
         self.replicas = dict(replicas)
         self.lost: set[str] = set()  # replicas whose next call ends as if they had died
         self.waiting = 0
