@@ -44,7 +44,7 @@ async def test_a_refusal_is_short_and_quick(kind: str, api: Api) -> None:
     content = json.dumps(WRONG[kind])
     started = time.monotonic()
     answer = await api.http.post("/v1/inference", content=content, headers={"Content-Type": "application/json"})
-    assert time.monotonic() - started < 5  # the bare list of 100,000 problems takes longer on a busy machine
+    assert time.monotonic() - started < 20  # it takes 0.1 s where nothing else runs
     assert answer.status_code in (400, 422), answer.text[:1000]
     assert len(answer.content) < LONGEST
     api.must_be_untouched()
