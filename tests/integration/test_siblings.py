@@ -1,0 +1,56 @@
+"""Wan 2.2 I2V A14B and TI2V 5B in one service, over HTTP, each with its demo."""
+
+import base64
+import io
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from tests.client import Client
+from tests.service_process import ServiceProcess
+
+SIZE = {"width": 64, "height": 64, "num_frames": 5, "sample_steps": 2, "output_format": "png"}
+PAIR = [
+    {"path": f"demo/wan22_i2v_demo_000000500_{side}_noise.safetensors", "transformer": side} for side in ("high", "low")
+]
+LORAS = {"wan22_14b_i2v": PAIR, "wan22_5b": [{"path": "demo/wan22_5b_demo_000000500.safetensors"}]}
+
+
+@pytest.fixture(scope="module")
+def siblings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    process = ServiceProcess(tmp_path_factory.mktemp("siblings"), models=[{"model": name} for name in LORAS])
+    process.start()
+    with Client(process.url) as client:
+        yield client
+    process.stop()
+
+
+def image(colour: str) -> str:
+    file = io.BytesIO()
+    Image.new("RGB", (90, 60), colour).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def video(client: Client, model: str, **prompt: Any) -> npt.NDArray[np.int64]:
+    request = {"model": model, "loras": LORAS[model], "prompts": [{"prompt": "a fox", **SIZE, **prompt}]}
+    (archive,) = client.render(request)
+    with zipfile.ZipFile(io.BytesIO(archive)) as frames:
+        pictures = [Image.open(io.BytesIO(frames.read(name))) for name in sorted(frames.namelist())]
+        return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
+
+
+@pytest.mark.parametrize("model", LORAS)
+def test_an_image_decides_the_video_and_the_same_request_gives_the_same_frames(siblings: Client, model: str) -> None:
+    red = video(siblings, model, ctrl_img=image("red"))
+    assert red.shape == (5, 64, 64, 3)
+    np.testing.assert_array_equal(video(siblings, model, ctrl_img=image("red")), red)
+    assert np.abs(video(siblings, model, ctrl_img=image("blue")) - red).mean() > 1
+
+
+def test_the_5b_does_without_an_image(siblings: Client) -> None:
+    assert video(siblings, "wan22_5b").shape == (5, 64, 64, 3)
