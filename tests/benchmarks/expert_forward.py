@@ -1,13 +1,13 @@
 """Seconds of one forward pass of a full-size expert: plain diffusers, `exact` in both recipes, `fast` and its parts.
 
     python -m tests.benchmarks.expert_forward [--sizes 832x480x41 1024x1024x41] [--layers 40] [--rank 32] [--repeat 3]
-                                              [--device cuda] [--ways exact preview fast ...]
+                                              [--device cuda] [--ways exact preview fast ...] [--model wan22_14b_t2v]
 
-The expert has the sizes of Wan A14B (with `--device cpu`, tiny ones) and random weights, so these are times and not
-pictures. A denoising step with guidance is two passes. The ceiling is a plain matrix product in the compute dtype,
-measured in the same run; `share` is a pass's FLOP/s of it. `drift` is the relative L2 distance of a pass's output from
-that of the first way. `switch` and `scale` are seconds to go to another resident LoRA, and to another multiplier, on
-this expert. Prints a table and, last, one line of JSON.
+The expert has the sizes that the model's card says (with `--device cpu`, tiny ones) and random weights, so these are
+times and not pictures. A denoising step with guidance is two passes. The ceiling is a plain matrix product in the
+compute dtype, measured in the same run; `share` is a pass's FLOP/s of it. `drift` is the relative L2 distance of a
+pass's output from that of the first way. `switch` and `scale` are seconds to go to another resident LoRA, and to
+another multiplier, on this expert. Prints a table and, last, one line of JSON.
 """
 
 import argparse
@@ -33,14 +33,18 @@ from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.planner import MemoryPlan
 from deployments.wan.speed import Accelerator
 from serve_app.models.architecture import WanArchitecture
+from serve_app.models.card import ModelCard, load_card
 from serve_app.results import Attention
-from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, Recipe, RenderSpec, Speed
-from tests.benchmarks.lora_switching import FULL_SIZE
+from serve_app.settings import DEFAULT_MODEL, OffloadMode, PristineMode
+from serve_app.spec import Recipe, RenderSpec, Speed
 from tests.deployments.wan.conftest import lora_file, make_spec
 from tests.deployments.wan.held import held
 
-SMALL = FULL_SIZE | {"num_attention_heads": 2, "ffn_dim": 256, "text_dim": 32, "attention_head_dim": 32}
+SIZES = (
+    *("num_layers", "num_attention_heads", "attention_head_dim", "ffn_dim"),
+    *("text_dim", "freq_dim", "in_channels", "out_channels"),
+)
+SMALL = {"num_attention_heads": 2, "ffn_dim": 256, "text_dim": 32, "attention_head_dim": 32}
 TEXT_TOKENS = 512
 MATRIX = {"cuda": 8192, "cpu": 1024}  # side of the matrices whose product is the ceiling
 
@@ -85,11 +89,15 @@ class Row:
 class Bench:
     """One expert with random weights on one device, and two LoRAs for it."""
 
-    def __init__(self, device: torch.device, layers: int, rank: int, repeat: int, folder: Path) -> None:
+    def __init__(
+        self, card: ModelCard, device: torch.device, folder: Path, *, layers: int | None, rank: int, repeat: int
+    ) -> None:
+        self.card = card
+        self.side = card.experts[0]
         self.device = device
         self.repeat = repeat
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.expert = random_expert(layers, device, self.dtype)
+        self.expert = random_expert(card, layers, device, self.dtype)
         self.architecture = WanArchitecture.from_config(self.expert.config)
         self.loras = [self._lora(folder / f"{name}.safetensors", rank) for name in "ab"]
         self.ceiling = self._ceiling()
@@ -100,7 +108,7 @@ class Bench:
         way = WAYS[name]
         state = self._state(way.originals)
         specs = [
-            make_spec(lora_file(Expert.HIGH, file, factor), recipe=way.recipe, speed=way.speed)
+            make_spec(lora_file(self.side, file, factor), recipe=way.recipe, speed=way.speed)
             for file, factor in ((self.loras[0], 1.0), (self.loras[1], 1.0), (self.loras[1], 0.5))
         ]
         switch, scale = self._switches(state, specs)
@@ -116,7 +124,7 @@ class Bench:
                 taken = statistics.median(self._timed(partial(self._forward, inputs)) for _ in range(self.repeat))
             base = self.reference.setdefault(size, output.float())
             drift = ((output.float() - base).norm() / base.norm()).item()
-            flops = self.architecture.forward_flops(tokens_of(size))
+            flops = self.architecture.forward_flops(self._tokens(size))
             yield Row(name, size, taken, first, flops / taken / self.ceiling, drift, self._peak(), switch, scale)
         self._apply(state, make_spec())
 
@@ -142,7 +150,7 @@ class Bench:
         )
         gc.collect()
         return LoraState(
-            {Expert.HIGH: self.expert},
+            {self.side: self.expert},
             device=self.device,
             dtype=self.dtype,
             plan=plan,
@@ -152,15 +160,22 @@ class Bench:
 
     def _inputs(self, size: str) -> dict[str, Any]:
         width, height, frames = map(int, size.split("x"))
-        shape = (1, self.expert.config.in_channels, (frames - 1) // 4 + 1, height // 8, width // 8)
+        stride = self.card.latents.stride
+        latents = ((frames - 1) // stride.frames + 1, height // stride.rows, width // stride.columns)
+        shape = (1, self.expert.config.in_channels, *latents)
+        time = torch.full((1, self._tokens(size)) if self.card.token_timesteps else (1,), 900.0, device=self.device)
         torch.manual_seed(1)  # the same for each way, so that outputs can be compared
         text = (1, TEXT_TOKENS, self.expert.config.text_dim)
         return {
             "hidden_states": torch.randn(shape, device=self.device, dtype=self.dtype),
             "encoder_hidden_states": torch.randn(text, device=self.device, dtype=self.dtype),
-            "timestep": torch.tensor([900], device=self.device),
+            "timestep": time,
             "return_dict": False,
         }
+
+    def _tokens(self, size: str) -> int:
+        width, height, frames = map(int, size.split("x"))
+        return self.card.token_count(width=width, height=height, num_frames=frames)
 
     def _forward(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         # Not inference mode: the pipeline, too, runs without gradients.
@@ -206,23 +221,20 @@ class Bench:
         return path
 
 
-def random_expert(layers: int, device: torch.device, dtype: torch.dtype) -> Any:
-    """Make an expert with random weights on `device`, with the modules in float32 that diffusers keeps there."""
-    sizes = FULL_SIZE if device.type == "cuda" else SMALL
+def random_expert(card: ModelCard, layers: int | None, device: torch.device, dtype: torch.dtype) -> Any:
+    """Make an expert of `card` with random weights on `device`; modules that diffusers keeps in float32 are in that.
+
+    Without `layers`, it has as many as the card says. On a CPU it is narrow.
+    """
+    sizes = {name: getattr(card.architecture, name) for name in SIZES} | ({} if device.type == "cuda" else SMALL)
     torch.manual_seed(0)
     with device:
-        expert = WanTransformer3DModel(**sizes, num_layers=layers)
+        expert = WanTransformer3DModel(**sizes | ({} if layers is None else {"num_layers": layers}))
     kept = WanTransformer3DModel._keep_in_fp32_modules
     for name, value in expert.named_parameters():
         if not any(part in name.split(".") for part in kept):
             value.data = value.data.to(dtype)
     return expert.requires_grad_(False).eval()
-
-
-def tokens_of(size: str) -> int:
-    """Return the tokens of a video: 16 x 16 pixels of 4 frames make one."""
-    width, height, frames = map(int, size.split("x"))
-    return ((frames - 1) // 4 + 1) * (height // 16) * (width // 16)
 
 
 def show(rows: Sequence[Row], ceiling: float) -> None:
@@ -239,7 +251,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["832x480x41", "1024x1024x41"])
-    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--layers", type=int, help="silent: the model's")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -247,13 +260,16 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     with tempfile.TemporaryDirectory() as directory:
-        bench = Bench(device, args.layers, args.rank, args.repeat, Path(directory))
+        bench = Bench(
+            load_card(args.model), device, Path(directory), layers=args.layers, rank=args.rank, repeat=args.repeat
+        )
         rows = [row for name in args.ways for row in bench.rows(name, args.sizes)]
     show(rows, bench.ceiling)
     setting = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": version("torch"),
         "diffusers": version("diffusers"),
+        "model": args.model,
         "layers": args.layers,
         "rank": args.rank,
         "ceiling": bench.ceiling,

@@ -78,7 +78,9 @@ def random_pipeline(device: torch.device, layers: int) -> Any:
     with device:
         encoder = UMT5EncoderModel(UMT5Config(**sizes)).to(dtype).eval().cpu()
         vae = AutoencoderKLWan().to(dtype).eval().cpu()
-    experts = {COMPONENTS[side]: random_expert(layers, device, dtype).cpu() for side in PAIR}
+    experts = {
+        COMPONENTS[side]: random_expert(load_card("wan22_14b_t2v"), layers, device, dtype).cpu() for side in PAIR
+    }
     if device.type == "cuda":
         torch.cuda.empty_cache()
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
