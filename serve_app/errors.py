@@ -30,6 +30,7 @@
     ├── ConflictError           the request stands against something that exists (409)
     │   ├── IdempotencyConflict
     │   └── RequestNotEnded
+    ├── BodyTooSlow             the request's body did not arrive in time (408)
     ├── BodyTooLarge            the request's body is longer than the service reads (413)
     ├── UnsupportedBody         the request's body is in a form that the service does not read (415)
     │   ├── MediaTypeNotSupported
@@ -218,6 +219,12 @@ class MethodNotAllowed(ServiceError):
     """The path is there, and has no such method; the header Allow lists those that it has."""
 
     status = 405
+
+
+class BodyTooSlow(ServiceError):
+    """The request's body did not arrive in time."""
+
+    status = 408
 
 
 class BodyTooLarge(ServiceError):

@@ -155,6 +155,7 @@ class Settings(ModelArgs):
     # Hosts that may be named in links where base_url is empty: patterns with *. Silent: names that only this network
     # has; see api/links.py.
     allowed_hosts: tuple[str, ...] | None = None
+    body_timeout_s: float = Field(30, gt=0)  # for all of a request's body to arrive
     max_body_bytes: int = Field(4 * 1024**2, ge=1024)  # of a request, as sent and once decompressed
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     compile_cache_dir: Path = STATE_DIRECTORY / "compile-cache"  # what `fast` compiled; replicas may share it

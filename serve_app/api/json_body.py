@@ -7,6 +7,7 @@ not. A `JsonRoute` stops reading at the arg `max_body_bytes`, also where a chunk
 stops inflating gzip there.
 """
 
+import asyncio
 import gc
 import json
 import zlib
@@ -22,7 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from serve_app.api.dependencies import Services
 from serve_app.echo import cut
-from serve_app.errors import BodyDamaged, BodyTooLarge, EncodingNotSupported, MediaTypeNotSupported
+from serve_app.errors import BodyDamaged, BodyTooLarge, BodyTooSlow, EncodingNotSupported, MediaTypeNotSupported
 
 _LONGEST_LENGTH = 30  # digits of a Content-Length that are read; what is longer is too large in any case
 _SHOWN = 100  # characters of a header that is repeated
@@ -37,6 +38,7 @@ class JsonRoute(APIRoute):
 
     Raises, before the endpoint is called:
         MediaTypeNotSupported, EncodingNotSupported: the headers, or the bytes themselves, are not those of JSON.
+        BodyTooSlow: it did not arrive in time.
         BodyTooLarge: there is more of it than the service reads.
         BodyDamaged: it is compressed, and cannot be decompressed.
         RequestValidationError: it is no JSON.
@@ -48,7 +50,7 @@ class JsonRoute(APIRoute):
 
         async def read_and_handle(request: Request) -> Response:
             services: Services = request.app.state.services
-            body = await read_body(request, services.max_body_bytes)
+            body = await read_body(request, services.max_body_bytes, services.plan.settings.body_timeout_s)
             return await handle(_Parsed(request, body, parse(body) if body else None))
 
         return read_and_handle
@@ -70,11 +72,13 @@ class _Parsed(Request):
         return self._content
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, most: int, within_s: float) -> bytes:
     """Return the body, decompressed; at most `most` bytes of it are read, and at most `most` are inflated.
 
+    All of it must arrive within `within_s` seconds.
+
     Raises:
-        MediaTypeNotSupported, EncodingNotSupported, BodyTooLarge, BodyDamaged: see `JsonRoute`.
+        MediaTypeNotSupported, EncodingNotSupported, BodyTooSlow, BodyTooLarge, BodyDamaged: see `JsonRoute`.
     """
     compressed = _is_gzip(request.headers.get("content-encoding", ""))
     if _announced(request.headers.get("content-length", "")) > most:
@@ -82,7 +86,12 @@ async def read_body(request: Request, most: int) -> bytes:
     chunks = _within(request.stream(), most)
     pieces = _within(_inflated(chunks, most), most) if compressed else chunks
     try:
-        body = b"".join([piece async for piece in pieces])
+        async with asyncio.timeout(within_s):
+            body = b"".join([piece async for piece in pieces])
+    except TimeoutError:
+        raise BodyTooSlow(
+            f"the body did not arrive within {within_s:g} seconds; send it again", {"body_timeout_s": within_s}
+        ) from None
     except ClientDisconnect:
         raise BodyDamaged("the connection ended before the body did") from None
     if body:

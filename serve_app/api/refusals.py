@@ -17,6 +17,7 @@ from serve_app.api.access_log import entry_of
 from serve_app.echo import ITEMS, cut, remainder
 from serve_app.errors import (
     AdmissionError,
+    BodyTooSlow,
     ImageSourceUnavailable,
     LoraSourceUnavailable,
     MethodNotAllowed,
@@ -43,7 +44,9 @@ def add_refusals(app: FastAPI) -> None:
 def response_of(error: ServiceError) -> JSONResponse:
     """Return the response that tells of `error`."""
     retry_after_s = _retry_after_s(error)
-    headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if isinstance(error, BodyTooSlow):
+        headers["Connection"] = "close"  # the rest of the body would be taken for the next request
     return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
 
 

@@ -4,6 +4,7 @@ status = serve(Path("serve_config.yaml"))  # returns once the service has ended
 """
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from ray.serve.scripts import cli
 
 from serve_app.errors import ConfigurationInvalid, ServiceError
 from serve_app.jobs.store import JobStore
+from serve_app.launch.connections import ENVIRONMENT
 from serve_app.launch.preflight import ServeConfig, check, read_config
 from serve_app.launch.secrets import MaskedConfig, without_secrets
 
@@ -57,6 +59,7 @@ class _Supervisor:
     def run(self) -> int:
         """Run until the service ends; return the exit status."""
         # As `serve run` does, but before it: Ray takes SIGTERM for itself when it starts.
+        os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
         ray.init(namespace=_SERVE_NAMESPACE)
         self._masked.check_workers()
         signal.signal(signal.SIGINT, self._interrupted)

@@ -41,6 +41,7 @@ NO_SUCH_REQUEST = refusal(404, "No such request.")
 WRONG_HEADER = refusal(400, "A header has a value that it cannot have.")
 UNAVAILABLE = refusal(503, "The job store does not answer; Retry-After says when to try again.")
 UNREADABLE_BODY = {
+    **refusal(408, "The body did not arrive in time (arg `body_timeout_s`)."),
     **refusal(413, "The body is longer than the service reads (arg `max_body_bytes`)."),
     **refusal(415, "The body is not JSON in UTF-8, as it is or compressed with gzip."),
 }

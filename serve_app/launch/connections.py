@@ -1,0 +1,77 @@
+"""Connection timeouts of Serve's Python proxy (slow-loris protection): a head must arrive whole, and in time.
+
+uvicorn closes a connection that is idle after an answer (`keep_alive_timeout_s` of Serve's `http_options`), and waits
+for ever for a first request, or for the rest of a head. Serve hands uvicorn no option for that, but calls a function in
+the proxy's process before it starts to listen:
+
+    RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.launch.connections.limit_heads
+    WAN_LORA_HEAD_TIMEOUT_S=15
+
+`wan-lora serve` sets the first. HAProxy in its place has a timeout of its own, `RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`,
+which is an hour where nobody sets it. Bodies are timed by the application itself, with the arg `body_timeout_s`.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+from starlette.middleware import Middleware
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# What a cluster that starts now has in its environment, unless an operator says otherwise.
+ENVIRONMENT = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.launch.connections.limit_heads",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+}
+_VARIABLE = "WAN_LORA_HEAD_TIMEOUT_S"
+_DEFAULT_S = 15.0
+
+
+def limit_heads() -> list[Middleware]:
+    """Have this process's uvicorn close connections whose head does not arrive in time; add no middleware."""
+    auto.AutoHTTPProtocol = TimedHeads
+    return []
+
+
+class TimedHeads(HttpToolsProtocol):
+    """uvicorn's protocol, which closes the connection if a head is not complete in time, counted from its first byte.
+
+    The first head of a connection is counted from its start.
+    """
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._wait()
+
+    def on_message_begin(self) -> None:
+        """Begin to wait for the rest of a head."""
+        super().on_message_begin()
+        self._wait()
+
+    def on_headers_complete(self) -> None:
+        """End the wait."""
+        self._stop()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the wait."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._stop()
+        self._late = self.loop.call_later(float(os.environ.get(_VARIABLE, _DEFAULT_S)), self._close)
+
+    def _stop(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close(self) -> None:
+        transport: Any = self.transport
+        if not transport.is_closing():
+            transport.close()

@@ -1,0 +1,134 @@
+"""Half-sent heads, half-sent bodies and idle connections are closed in time; whoever is only slow is served."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve_app.launch.connections import limit_heads
+from tests.client import body
+from tests.fixtures.api import ServeApi
+
+HEAD_S = 0.5
+IDLE_S = 1
+PROMPT_S = 5  # on a busy machine
+HALF_HEADS = [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b", b"POST / HTTP/1.1\r\n"]
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("WAN_LORA_HEAD_TIMEOUT_S", str(HEAD_S))
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", HttpToolsProtocol)
+    assert limit_heads() == []
+    yield
+
+
+@contextmanager
+def connected(port: int) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        yield connection
+
+
+async def serving(app: FastAPI) -> AsyncIterator[int]:
+    """As Serve's proxy starts uvicorn."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(app, lifespan="off", access_log=False, log_config=None, timeout_keep_alive=IDLE_S)
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        while not server.started:  # noqa: ASYNC110  uvicorn tells no event
+            await asyncio.sleep(0.01)
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture
+async def port(timed: None) -> AsyncIterator[int]:
+    app = FastAPI()
+    app.get("/")(lambda: {})
+    async for port in serving(app):
+        yield port
+
+
+def until_closed(connection: socket.socket) -> bytes:
+    received = b""
+    while data := connection.recv(65536):
+        received += data
+    return received
+
+
+def send_and_wait(port: int, sent: bytes) -> tuple[bytes, float]:
+    with connected(port) as connection:
+        started = time.monotonic()
+        connection.sendall(sent)
+        return until_closed(connection), time.monotonic() - started
+
+
+@pytest.mark.parametrize("head", HALF_HEADS)
+async def test_half_a_head_is_not_waited_for(port: int, head: bytes) -> None:
+    received, seconds = await asyncio.to_thread(send_and_wait, port, head)
+    assert received == b""
+    assert HEAD_S * 0.9 < seconds < PROMPT_S
+
+
+async def test_a_trickle_of_headers_does_not_prolong_it(port: int) -> None:
+    def trickle() -> float:
+        with connected(port) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n")
+            started = time.monotonic()
+            try:
+                while time.monotonic() - started < PROMPT_S:
+                    connection.sendall(b"X-A: b\r\n")
+                    time.sleep(0.05)
+            except OSError:
+                pass  # closed
+            return time.monotonic() - started
+
+    assert await asyncio.to_thread(trickle) < PROMPT_S
+
+
+async def test_an_idle_connection_is_closed_after_an_answer(port: int) -> None:
+    received, seconds = await asyncio.to_thread(send_and_wait, port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200 OK" in received
+    assert seconds < PROMPT_S
+
+
+async def test_half_of_a_second_head_is_not_waited_for(port: int) -> None:
+    sent = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTT"
+    received, seconds = await asyncio.to_thread(send_and_wait, port, sent)
+    assert received.count(b"200 OK") == 1
+    assert seconds < PROMPT_S
+
+
+async def test_several_requests_on_one_connection_are_answered(port: int) -> None:
+    def ask() -> int:
+        with connected(port) as connection:
+            answered = 0
+            for _ in range(4):
+                for piece in (b"GET / HTTP/1.1\r\n", b"Host: x\r\n\r\n"):
+                    connection.sendall(piece)
+                    time.sleep(HEAD_S / 3)
+                answered += b"200 OK" in connection.recv(65536)
+            return answered
+
+    assert await asyncio.to_thread(ask) == 4
+
+
+@pytest.mark.parametrize("path", ["/v1/inference", "/v1/loras/inspect"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
+async def test_half_a_body_is_answered_408(serve_api: ServeApi, timed: None, path: str, framing: bytes) -> None:
+    async with serve_api(body_timeout_s=0.5) as api:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+        async for port in serving(api.app):
+            received, seconds = await asyncio.to_thread(send_and_wait, port, head + framing)
+            assert b"408 Request Timeout" in received
+            assert b"BODY_TOO_SLOW" in received
+            assert seconds < PROMPT_S
+        assert (await api.post(body())).status_code == 200
