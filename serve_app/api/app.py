@@ -14,6 +14,7 @@ from serve_app.api.access_log import AccessLog
 from serve_app.api.dependencies import Services
 from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
+from serve_app.api.model_health import ModelsHealth
 from serve_app.api.openapi import DocumentedApi
 from serve_app.api.readiness import Readiness
 from serve_app.api.refusals import add_refusals
@@ -39,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.readiness = Readiness(services.store, services.outputs)
+    app.state.models_health = ModelsHealth(services.store, list(services.models))
     routers = [room.router for room in (inference, requests, outputs, loras, service)]
     for router in routers:
         app.include_router(router)

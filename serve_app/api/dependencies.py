@@ -15,6 +15,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from serve_app.api.access_log import entry_of
+from serve_app.api.model_health import ModelsHealth
 from serve_app.api.readiness import Readiness
 from serve_app.api.served import ServedModel
 from serve_app.errors import HeaderInvalid, ModelNotFound
@@ -75,6 +76,14 @@ async def _readiness(request: Request) -> Readiness:
 
 
 ReadinessDep = Annotated[Readiness, Depends(_readiness)]
+
+
+async def _models_health(request: Request) -> ModelsHealth:
+    health: ModelsHealth = request.app.state.models_health
+    return health
+
+
+ModelsHealthDep = Annotated[ModelsHealth, Depends(_models_health)]
 
 
 async def _sender(

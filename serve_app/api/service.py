@@ -1,8 +1,11 @@
 """The service itself: which models it runs, and whether it is healthy."""
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
-from serve_app.api.dependencies import ReadinessDep, ServicesDep
+from serve_app.api.dependencies import ModelsHealthDep, ReadinessDep, ServicesDep
+from serve_app.api.model_health import LiveModel
 from serve_app.api.schemas.errors import ErrorBody
 from serve_app.api.schemas.service import Health, Model, ModelHealth, Models
 from serve_app.models.card import ImageInput
@@ -19,10 +22,12 @@ async def models(services: ServicesDep) -> Models:
 
 
 @router.get("/health", responses={503: {"model": Health, "description": "The API is up, but no render starts now."}})
-async def health(services: ServicesDep, readiness: ReadinessDep, response: Response) -> Health:
+async def health(
+    services: ServicesDep, readiness: ReadinessDep, models_health: ModelsHealthDep, response: Response
+) -> Health:
     """The API is up, and renders start; 503 while none does, with the reason."""
     first, *_ = models = services.plan.models
-    problem = await readiness.problem()
+    problem, live = await asyncio.gather(readiness.problem(), models_health.now())
     if problem is not None:
         response.status_code = problem.status
     return Health(
@@ -31,8 +36,19 @@ async def health(services: ServicesDep, readiness: ReadinessDep, response: Respo
         profile=first.profile.value,
         demo=first.demo,
         notice=first.notice,
-        models=[ModelHealth(model=plan.card.id, demo=plan.demo, notice=plan.notice) for plan in models],
+        models=[_health(plan, live[plan.card.id]) for plan in models],
         problem=None if problem is None else ErrorBody(**problem.body()["error"]),
+    )
+
+
+def _health(plan: ModelPlan, live: LiveModel | None) -> ModelHealth:
+    return ModelHealth(
+        model=plan.card.id,
+        status="unknown" if live is None else "healthy" if live.dispatches else "unhealthy",
+        queued=None if live is None else live.load.queued.renders,
+        running=None if live is None else live.load.running.renders,
+        demo=plan.demo,
+        notice=plan.notice,
     )
 
 

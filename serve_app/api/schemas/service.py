@@ -36,9 +36,14 @@ class Models(BaseModel):
 
 
 class ModelHealth(BaseModel):
-    """One model of the service, as it was started."""
+    """One model of the service."""
 
     model: str = Field(description="Id of the model.")
+    status: Literal["healthy", "unhealthy", "unknown"] = Field(
+        description="Whether its Dispatcher is alive, so that its renders start; unknown while the job store is away."
+    )
+    queued: int | None = Field(description="Renders that wait.")
+    running: int | None = Field(description="Renders that a Generator works on.")
     demo: bool = Field(examples=[False])
     notice: str | None = Field(None, description=_NOTICE)
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from serve_app.jobs.coordination import dispatcher_of
 from tests.client import body
 from tests.fixtures.api import Api, ServeApi
 from tests.fixtures.specs import MODEL
@@ -67,6 +68,16 @@ async def test_both_are_listed_and_described(two: Api) -> None:
     schemas = (await two.get("/openapi.json"))["components"]["schemas"]
     assert [example["model"] for example in schemas["InferenceRequest"]["examples"]] == [MODEL, OTHER]
     assert f"`{OTHER}`: 12 when omitted." in schemas["PromptItem"]["properties"]["fps"]["description"]
+
+
+async def test_the_health_of_each_model_is_its_own(two: Api) -> None:
+    await two.store.leadership(dispatcher_of(OTHER)).hold(60, 1)
+    await two.submit(body({}, {}))
+    health = (await two.get("/health"))["models"]
+    assert [(model["status"], model["queued"], model["running"]) for model in health] == [
+        ("unhealthy", 2, 0),  # nobody dispatches its renders
+        ("healthy", 0, 0),
+    ]
 
 
 @pytest.mark.parametrize(("path", "fits"), [("lantern.safetensors", [OTHER]), (body()["loras"][0]["path"], [MODEL])])
