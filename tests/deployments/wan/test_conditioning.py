@@ -65,9 +65,10 @@ def sibling(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return Sibling(card, checkpoint, WanRuntime.load(options_of(card, base, experts)))
 
 
-def picture(seed: int = 1) -> npt.NDArray[np.uint8]:
-    spots = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
-    return spots.repeat(SIZE // 8, 0).repeat(SIZE // 8, 1)
+def picture(seed: int = 1, width: int = SIZE, height: int = SIZE) -> npt.NDArray[np.uint8]:
+    """Spots of 8x8 pixels."""
+    spots = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return spots.repeat(8, 0).repeat(8, 1)
 
 
 def _scheduler(recipe: Recipe, card_id: str) -> Any:
@@ -84,9 +85,17 @@ _BOUNDARY = {
 
 
 @pytest.mark.parametrize("recipe", Recipe)
-@pytest.mark.parametrize("steps", [4, 7])
+@pytest.mark.parametrize(
+    ("steps", "values"),
+    [
+        (4, {}),
+        (7, {"guidance_scale": 1.0}),
+        (3, {"width": 96, "num_frames": 9}),
+        (2, {"height": 128, "num_frames": 1}),
+    ],
+)
 def test_frames_equal_diffusers_with_a_sampled_posterior(
-    sibling: Sibling, recipe: Recipe, steps: int, monkeypatch: pytest.MonkeyPatch
+    sibling: Sibling, recipe: Recipe, steps: int, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = WanImageToVideoPipeline(
         **sibling.parts(),
@@ -99,22 +108,23 @@ def test_frames_equal_diffusers_with_a_sampled_posterior(
     # In the trainer one generator draws the noise and then the image's latent; else each has its own.
     source = noise if recipe is Recipe.PREVIEW else torch.Generator().manual_seed(42)
     monkeypatch.setattr(DiagonalGaussianDistribution, "mode", lambda self: self.sample(source))
-    spec = sibling.spec(recipe, sample_steps=steps)
+    spec = sibling.spec(recipe, sample_steps=steps, **values)
+    image = picture(1, spec.width, spec.height)
     images = pipe(
-        image=Image.fromarray(picture()),
+        image=Image.fromarray(image),
         prompt=spec.prompt,
         negative_prompt=spec.negative_prompt,
-        width=SIZE,
-        height=SIZE,
-        num_frames=5,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
         num_inference_steps=steps,
-        guidance_scale=4.0,
+        guidance_scale=spec.guidance_scale,
         generator=noise,
         output_type="pil",
     ).frames[0]
     expected = np.stack([np.asarray(image) for image in images])
     monkeypatch.undo()
-    np.testing.assert_array_equal(sibling.render(picture(), recipe=recipe, sample_steps=steps), expected)
+    np.testing.assert_array_equal(sibling.render(image, recipe=recipe, sample_steps=steps, **values), expected)
 
 
 def test_the_same_request_gives_the_same_frames_whatever_was_drawn_before(sibling: Sibling) -> None:
