@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult
 
 import obstore
@@ -16,6 +16,13 @@ from serve_app.errors import OutputNotWritten
 from serve_app.files import Fingerprint
 from serve_app.outputs.base import OutputStore, check_stored, checked, misconfigured
 
+if TYPE_CHECKING:  # obstore has this name for type checkers only
+    from obstore.store import RetryConfig
+
+
+# A bucket that is away must not hold an answer, or a cancel, for the three minutes of obstore's default.
+_RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+_NO_BUCKET = "NoSuchBucket"
 _SHA256 = "sha256"  # the key of an object's own metadata
 
 
@@ -32,7 +39,7 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
         del make
         place = f"{url.scheme}://{url.netloc}{url.path}".rstrip("/")
         try:
-            objects = _CLOUDS[url.scheme].from_url(place)
+            objects = _CLOUDS[url.scheme].from_url(place, retry_config=_RETRIES)
         except (BaseError, ValueError) as error:
             raise misconfigured(f"cannot be opened: {_first_line(error)}") from None
         return cls(objects, place)
@@ -94,8 +101,9 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
         for key in [checked(name) for name in names]:
             try:
                 await obstore.delete_async(self._objects, key)
-            except FileNotFoundError:
-                continue
+            except FileNotFoundError as error:
+                if _NO_BUCKET in str(error):
+                    raise OSError(f"{key} could not be deleted: there is no such bucket") from None
             except (BaseError, OSError) as error:
                 raise OSError(f"{key} could not be deleted: {_redacted(error)}") from None
 
