@@ -18,7 +18,9 @@ class InspectionRequest(Body):
         description="The files, written as in a request for videos; `network_multiplier` plays no part.",
     )
     model: str | None = Field(
-        None, description="The model that the files are for; when omitted, each file is tried with every served model."
+        None,
+        max_length=limits.NAME_LENGTH,
+        description="The model that the files are for; when omitted, each file is tried with every served model.",
     )
     hf_token: Token | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
     norms: Flag = Field(
