@@ -3,14 +3,15 @@
 from serve_app.images.header import ImageLimits
 from serve_app.images.resolver import ImageResolver
 from serve_app.images.sources.policy import ImagePolicy
+from serve_app.net import Bulkhead
 from serve_app.plan import ServicePlan
 
 _MIB = 2**20
 _MEGAPIXEL = 1_000_000
 
 
-def image_resolver(plan: ServicePlan) -> ImageResolver:
-    """Return what the Ingress asks about the control images of a request."""
+def image_resolver(plan: ServicePlan, bulkhead: Bulkhead) -> ImageResolver:
+    """Return what the Ingress asks about the control images of a request; `bulkhead` is its process's only one."""
     settings = plan.settings
     limits = ImageLimits(
         max_bytes=int(settings.image_max_mib * _MIB),
@@ -25,4 +26,4 @@ def image_resolver(plan: ServicePlan) -> ImageResolver:
         hub_endpoint=settings.hub_endpoint,
         hub_token=settings.hf_token,
     )
-    return ImageResolver(settings.image_root, policy, limits)
+    return ImageResolver(settings.image_root, policy, limits, bulkhead)

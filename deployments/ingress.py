@@ -40,7 +40,7 @@ class Ingress:
             plan=plan,
             models=_models(plan, store, dispatchers, fetches),
             store=store,
-            images=image_resolver(plan),
+            images=image_resolver(plan, fetches),
             outputs=OutputStore.from_url(plan.settings.output_url, make=False),
             observers=service_observers(),
         )

@@ -2,7 +2,7 @@
 
     refuse_unsupported(body.prompts, card)               # before the LoRAs are looked up
     require_images(body.prompts, card)                   # after it
-    images = await resolve_images(body, services, inputs)  # one for each prompt, or None
+    images = await resolve_images(body, services, inputs, fetcher)  # one for each prompt, or None
 
 The reference takes several images and uses none of them, and finds a bad one once it renders. Both are refused here,
 by the prompt's index and the field's name.
@@ -103,12 +103,15 @@ def require_images(prompts: Sequence[PromptItem], card: ModelCard) -> None:
             )
 
 
-async def resolve_images(body: InferenceRequest, services: Services, inputs: RequestInputs) -> list[PromptImage | None]:
+async def resolve_images(
+    body: InferenceRequest, services: Services, inputs: RequestInputs, fetcher: str
+) -> list[PromptImage | None]:
     """Return the image of each prompt, read, checked, and kept in `inputs`; `require_images` has passed.
 
     Raises:
         ControlImageInvalid, ControlImageNotFound, ControlImageRefused: an image stands against the request.
-        ImageSourceUnavailable: the server that one comes from does not deliver it.
+        ImageSourceUnavailable, TooManyFetches: the server that one comes from does not deliver it, or too many files
+            are being read.
         OutputStorageUnavailable: there is no place for one.
     """
     known: dict[str, _Known] = {}  # without the bytes: those of one image at a time are in memory
@@ -122,7 +125,7 @@ async def resolve_images(body: InferenceRequest, services: Services, inputs: Req
         if reference not in known:
             _check_count(len(known), index, fields[0])
             try:
-                image = await services.images.resolve(reference, token=body.hf_token, deadline=deadline)
+                image = await services.images.resolve(reference, token=body.hf_token, deadline=deadline, sender=fetcher)
             except _FAULTS as fault:
                 raise _worded(fault, index, fields[0]) from None  # a cause may quote signed URLs
             await inputs.keep(image)

@@ -148,7 +148,7 @@ async def _accept(
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
         warnings=tuple(_warnings(chosen)),
     )
-    images = await resolve_images(body, services, inputs)
+    images = await resolve_images(body, services, inputs, fetcher)
     specs = tuple(
         _spec(prompt, index, shared, image)
         for index, (prompt, image) in enumerate(zip(body.prompts, images, strict=True))

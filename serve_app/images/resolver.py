@@ -1,7 +1,7 @@
 """Image resolution for the Ingress: from a client's reference to bytes that were read, checked and hashed.
 
-    resolver = ImageResolver(image_root, policy, ImageLimits())
-    image = await resolver.resolve("https://host/fox.png", token=None, deadline=Deadline(30))
+    resolver = ImageResolver(image_root, policy, ImageLimits(), Bulkhead(ShareLimits()))
+    image = await resolver.resolve("https://host/fox.png", token=None, deadline=Deadline(30), sender="team-a")
     image.sha256, image.facts.width
 
 A reference is a data URL, an address (`scheme://`), a path inside `image_root` (it has a dot, as file names do and
@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,12 +25,12 @@ from serve_app.images.header import ImageLimits
 from serve_app.images.sources import embedded, local
 from serve_app.images.sources.policy import ImagePolicy
 from serve_app.images.sources.remote import RemoteImages
-from serve_app.net import Deadline
+from serve_app.net import Bulkhead, Deadline, host_of
 
 Result = TypeVar("Result")
 
-# A pool of its own for what may be slow. A second one for decoding, as each image takes up to 8 bytes for a pixel.
-_SOURCE_THREADS = 16
+# A pool for files of `image_root`, which may be slow. A second one for decoding, as each image takes up to 8 bytes for a pixel.
+_FILE_THREADS = 4
 _DECODING_THREADS = 2
 _ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _LONGEST_PATH = 4096
@@ -47,13 +48,14 @@ class ResolvedImage:
 class ImageResolver:
     """Reads, checks and identifies control images; one per process."""
 
-    def __init__(self, root: Path | None, policy: ImagePolicy, limits: ImageLimits) -> None:
+    def __init__(self, root: Path | None, policy: ImagePolicy, limits: ImageLimits, bulkhead: Bulkhead) -> None:
         """`root` is where paths lead to; None where paths are off."""
         self._root = root
         self._policy = policy
         self._limits = limits
+        self._bulkhead = bulkhead
         self._remote = RemoteImages(policy, limits)
-        self._sources = ThreadPoolExecutor(_SOURCE_THREADS, "image-source")
+        self._files = ThreadPoolExecutor(_FILE_THREADS, "image-file")
         self._decoders = ThreadPoolExecutor(_DECODING_THREADS, "image-decoding")
 
     @property
@@ -65,20 +67,25 @@ class ImageResolver:
         """Return the time that all images of one request may take together."""
         return Deadline(self._policy.total_timeout_s)
 
-    async def resolve(self, reference: str, *, token: SecretStr | None, deadline: Deadline) -> ResolvedImage:
-        """Return the image that `reference` names now.
+    async def resolve(
+        self, reference: str, *, token: SecretStr | None, deadline: Deadline, sender: str
+    ) -> ResolvedImage:
+        """Return the image that `reference` names now; `sender` is whose share of the fetching threads it uses.
 
         Raises:
             ImageUnusable: the bytes are no image that this service takes.
             ImageMissing, PathMissing: nothing is there.
             net.Forbidden, PathForbidden: this service does not read that place.
             net.Transient: its server does not deliver it now.
+            TooManyFetches: as many files are being read as the service reads at once.
             OSError: the service's own storage failed.
         """
         if _ADDRESS.match(reference):
-            data = await _in(self._sources, self._fetch, reference, token, deadline)
+            fetch = partial(self._fetch, reference, token, deadline)
+            host = None if reference.strip().lower().startswith("hf:") else host_of(reference)
+            data = await self._bulkhead.run(fetch, host=host, sender=sender)
         elif _is_path(reference):
-            data = await _in(self._sources, local.read, reference, self._root, self._limits)
+            data = await _in(self._files, local.read, reference, self._root, self._limits)
         else:
             data = await _in(self._decoders, embedded.decode, reference, self._limits)
         return await _in(self._decoders, self._checked, data)

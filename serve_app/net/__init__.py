@@ -14,7 +14,7 @@ What it raises is worded for nobody in particular: `Forbidden` (the policy says 
 (trying again may help). Neither holds anything of the request beyond the host's name.
 """
 
-from serve_app.net.bulkhead import Bulkhead, ShareLimits
+from serve_app.net.bulkhead import Bulkhead, ShareLimits, host_of
 from serve_app.net.client import Client, ssl_context
 from serve_app.net.guard import AddressForbidden, Forbidden, HostForbidden, NetPolicy
 from serve_app.net.retry import Deadline, TooSlow, Transient, retry
@@ -30,6 +30,7 @@ __all__ = [
     "ShareLimits",
     "TooSlow",
     "Transient",
+    "host_of",
     "retry",
     "ssl_context",
 ]

@@ -99,5 +99,16 @@ class Bulkhead:
                     del counter[key]  # hosts are chosen by clients, and never end
 
 
+def host_of(address: str) -> str:
+    """Return whose answers reading `address` waits for: its scheme, host and port, whether or not it is a valid URL.
+
+    >>> host_of("https://user@Example.com:8443/file?query")
+    'https://example.com:8443'
+    """
+    scheme, _, rest = address.strip().lower().partition("://")
+    host = rest.replace("?", "/").replace("#", "/").partition("/")[0].rpartition("@")[2]
+    return f"{scheme}://{host}"
+
+
 def _too_many(full: str) -> TooManyFetches:
     return TooManyFetches(f"{full} already, which is as many as this service reads at once; retry later")

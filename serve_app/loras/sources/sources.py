@@ -36,7 +36,7 @@ from serve_app.loras.sources.hub import HubSource
 from serve_app.loras.sources.transfer import FIRST_GUESS, download, read_up_to
 from serve_app.loras.sources.web import WebSource
 from serve_app.loras.sources.wording import attempt, refused, shown, worded
-from serve_app.net import Deadline, Forbidden, ssl_context
+from serve_app.net import Deadline, Forbidden, host_of, ssl_context
 from serve_app.net.buckets import BUCKETS
 from serve_app.net.hub import parse_reference
 from serve_app.spec import Expert, LoraFile
@@ -90,11 +90,8 @@ class LoraSources:
 
     def host(self, reference: str) -> str | None:
         """Return whose answers reading `reference` waits for, for sharing out threads; None for the Hub."""
-        scheme, _, rest = reference.strip().lower().partition("://")
-        host = rest.replace("?", "/").replace("#", "/").partition("/")[0].rpartition("@")[2]
-        hub = httpx2.URL(self._policy.hub)
-        is_hub = scheme == "hf" or host in (hub.host, hub.netloc.decode("ascii"))
-        return None if is_hub else f"{scheme}://{host}"
+        host = host_of(reference)
+        return None if host.startswith("hf:") or host == host_of(self._policy.hub) else host
 
     def header(self, located: Located, token: str | None = None) -> SafetensorsHeader:
         """Return the header of the file, from two requests at most for its first bytes.
