@@ -29,7 +29,7 @@ from serve_app.net import Bulkhead, Deadline, host_of
 
 Result = TypeVar("Result")
 
-# A pool for files of `image_root`, which may be slow. A second one for decoding, as each image takes up to 8 bytes for a pixel.
+# For files of `image_root`, which may lie on a slow disk; and for decoding, as each image takes up to 8 bytes a pixel.
 _FILE_THREADS = 4
 _DECODING_THREADS = 2
 _ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
