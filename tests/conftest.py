@@ -1,5 +1,7 @@
 """Fixtures that every test may use, and which tests are quick."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
@@ -13,6 +15,7 @@ pytest_plugins = [
     "tests.fixtures.store",
     "tests.fixtures.api",
     "tests.fixtures.images",
+    "tests.fixtures.s3",
     "tests.fixtures.demo",
     "tests.fixtures.service",
 ]
@@ -27,6 +30,12 @@ _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
 # time: one worker of `make test` runs them all, from the start on, and the others run the rest.
 _SERVICES = "services"
 _SERVICE_FIXTURES = frozenset({"service", "client"})
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave folders without unit tests alone in `make quick`: to import PyTorch takes longer than many a test."""
+    heavy = [config.rootpath / folder for folder in _HEAVY_FOLDERS]
+    return True if config.option.markexpr == "unit" and collection_path in heavy else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

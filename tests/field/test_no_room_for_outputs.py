@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from deployments import persistence
 from deployments.dispatcher import Dispatcher
@@ -23,6 +22,7 @@ from tests.deployments.conftest import Bench, Replica, until
 from tests.deployments.local_serve import LocalHandle
 from tests.deployments.small_pipeline import waits_after
 from tests.fixtures.api import Api
+from tests.fixtures.s3 import S3Server, running_s3
 from tests.service_process import ServiceProcess, free_port
 
 LIMIT = 100_000  # bytes; less than a look writes, and more than the job store does in these tests
@@ -169,13 +169,7 @@ async def test_a_bucket_that_is_unreachable_keeps_renders_waiting_and_takes_them
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-    }.items():
+    for name, value in S3Server(f"http://127.0.0.1:{port}").environment().items():
         monkeypatch.setenv(name, value)
     bench.tune(output_url="s3://videos/outputs")
     replica = bench.replica()
@@ -183,12 +177,9 @@ async def test_a_bucket_that_is_unreachable_keeps_renders_waiting_and_takes_them
     await replica.generator.render(claim)
     await asyncio.sleep(0.5)
     assert (await bench.render(claim)).state is RenderState.PROCESSING
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    async with httpx.AsyncClient() as client:
-        (await client.put(f"http://127.0.0.1:{port}/videos")).raise_for_status()
-    await until(lambda: bool(replica.heard.outcomes), within_s=60)
-    server.stop()
+    with running_s3(port) as server:
+        await asyncio.to_thread(server.create, "videos")
+        await until(lambda: bool(replica.heard.outcomes), within_s=60)
     assert replica.heard.outcomes[-1].end is End.SUCCEEDED
 
 

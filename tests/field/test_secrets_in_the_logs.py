@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
-import httpx
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 
 from serve_app.application import application
 from serve_app.errors import ConfigurationInvalid
 from serve_app.launch.preflight import read_config
 from serve_app.settings import Settings
 from tests.client import Client, body
+from tests.fixtures.s3 import S3Server
 from tests.postgres_server import PostgresServer
 from tests.service_process import ServiceProcess
 
@@ -37,20 +36,10 @@ def ray_directory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def storage(s3_server: S3Server) -> dict[str, str]:
     """The environment of a service that keeps outputs in a bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    httpx.put(f"http://{host}:{port}/videos").raise_for_status()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "planted",
-        "AWS_SECRET_ACCESS_KEY": PLANTED["the storage's secret"],
-    }
-    server.stop()
+    s3_server.create("videos")
+    return s3_server.environment(PLANTED["the storage's secret"])
 
 
 @pytest.mark.slow

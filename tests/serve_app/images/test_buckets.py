@@ -1,11 +1,8 @@
 """Images in s3://, and inputs kept there, against a server that speaks S3's protocol."""
 
-from collections.abc import Iterator
-
 import httpx
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 from serve_app.images.header import ImageLimits, ImageUnusable
@@ -13,30 +10,17 @@ from serve_app.images.sources.policy import ImageMissing, ImagePolicy
 from serve_app.images.sources.remote import RemoteImages
 from serve_app.net import Deadline, Forbidden, HostForbidden, Transient
 from tests.fixtures.images import ServeImages, request
+from tests.fixtures.s3 import S3Server
 from tests.serve_app.images.files import file
 
 PNG = file("PNG")
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+def bucket(s3: S3Server) -> S3Store:
     """A bucket with an image, as the environment says where."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "THEKEYID")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "THESECRETKEY")
     for name in ("images", "videos"):
-        httpx.put(f"{endpoint}/{name}").raise_for_status()
+        s3.create(name)
     store = S3Store.from_url("s3://images")
     obstore.put(store, "a folder/fox.png", PNG)
     return store

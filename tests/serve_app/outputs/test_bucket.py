@@ -8,33 +8,18 @@ from threading import Thread
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 
 from serve_app.errors import OutputNotWritten
 from serve_app.outputs import OutputStore
+from tests.fixtures.s3 import KEY, SECRET, S3Server
 
 NAME = "request/0-1.mp4"
 CONTENT = bytes(range(256)) * 4
-KEY, SECRET = "THEKEYID", "THESECRETKEY"
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    httpx.put(f"{endpoint}/videos").raise_for_status()
+def bucket(s3: S3Server) -> str:
+    s3.create("videos")
     return "s3://videos/pre/fix"
 
 
@@ -67,11 +52,11 @@ async def test_a_signed_url_serves_the_file_and_its_ranges(store: OutputStore, s
     assert part.headers["Content-Range"] == "bytes 10-19/1024"
 
 
-async def test_the_object_lies_where_its_location_says(store: OutputStore, source: Path, endpoint: str) -> None:
+async def test_the_object_lies_where_its_location_says(store: OutputStore, source: Path, s3: S3Server) -> None:
     await store.put(NAME, source, "video/mp4")
     assert store.location(NAME) == "s3://videos/pre/fix/request/0-1.mp4"
     async with httpx.AsyncClient() as client:
-        listing = await client.get(f"{endpoint}/videos")
+        listing = await client.get(f"{s3.url}/videos")
     assert f"<Key>pre/fix/{NAME}</Key>" in listing.text
 
 

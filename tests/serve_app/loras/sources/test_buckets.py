@@ -1,45 +1,28 @@
 """s3://, against a server that speaks S3's protocol. Of gs:// and az:// only the addresses are."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 from serve_app.errors import LoraChanged, LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable
 from serve_app.loras.formats import parse_header
 from serve_app.loras.sources import LoraSources
+from tests.fixtures.s3 import KEY, S3Server
 from tests.fixtures.web_server import File, WebServer, sha256
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
-KEY, SECRET = "THEKEYID", "THESECRETKEY"
 NAME = "my folder/style_high.safetensors"
 REFERENCE = f"s3://loras/{NAME}"
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+def bucket(s3: S3Server) -> S3Store:
     """A bucket, as the environment says where."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    httpx.put(f"{endpoint}/loras").raise_for_status()
+    s3.create("loras")
     return S3Store.from_url("s3://loras")
 
 
