@@ -1,12 +1,13 @@
 """How far a recipe, fewer steps and the draft pair take the trained demo from its default, in pixels and in content.
 
-    python -m tests.benchmarks.demo_drift
+    python -m tests.benchmarks.demo_drift [--prompts 24]
 
-Each setting renders the same 24 prompts with the same seeds. PSNR is that of a setting's frames to those of the
+Each setting renders the same prompts with the same seeds. PSNR is that of a setting's frames to those of the
 reference recipe at 25 steps, a prompt's median and the worst; `right` is in how many videos colour, shape and direction
 are what the prompt says. Prints a table and, last, one line of JSON.
 """
 
+import argparse
 import json
 import math
 from collections.abc import Mapping
@@ -30,7 +31,7 @@ SETTINGS: dict[str, tuple[tuple[LoraFile, ...], Mapping[str, Any]]] = {
     "preview, 25 steps": ((), {**PREVIEW, "sample_steps": 25}),
     "preview, 8 steps": ((), {**PREVIEW, "sample_steps": 8}),
     "preview, 4 steps, guidance 1": ((), DRAFT),
-    "the same with wan22_draft": (trained_pair("wan22_draft"), DRAFT),
+    "preview, 4 steps, guidance 1, wan22_draft": (trained_pair("wan22_draft"), DRAFT),
 }
 
 
@@ -57,12 +58,15 @@ def psnr(one: Frames, other: Frames) -> float:
 
 def main() -> None:
     """Render and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompts", type=int, default=len(WANTED))
+    wanted = WANTED[: parser.parse_args().prompts]
     checkpoint = TRAINED / "checkpoint"
     gallery = Gallery(load_demo(DemoCheckpoint(checkpoint, checkpoint)))
-    shown = {name: gallery.show(WANTED, *loras, **changes) for name, (loras, changes) in SETTINGS.items()}
+    shown = {name: gallery.show(wanted, *loras, **changes) for name, (loras, changes) in SETTINGS.items()}
     first = next(iter(shown.values()))
     rows = [Row.of(name, videos, first) for name, videos in shown.items()]
-    print(f"| setting | PSNR, median | PSNR, worst | right of {len(WANTED)} |\n|---|---|---|---|")
+    print(f"| setting | PSNR, median | PSNR, worst | right of {len(wanted)} |\n|---|---|---|---|")
     for row in rows:
         print(f"| {row.setting} | {row.psnr:.1f} dB | {row.worst:.1f} dB | {row.right} |")
     print(json.dumps([asdict(row) for row in rows]))
