@@ -51,7 +51,11 @@ class ServiceProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "serve.log"
         self._own_model = bool(args.keys() & {"model", "models"})
-        self._args = {"profile": "cpu", **({} if self._own_model else {"model": str(self._card())}), **args}
+        self._args = {
+            "profile": "cpu",
+            **({} if self._own_model else {"model": str(write_demo_card(directory))}),
+            **args,
+        }
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
@@ -78,13 +82,6 @@ class ServiceProcess:
             time.sleep(0.2)
         self.kill()
         raise RuntimeError(f"the service did not come up; its log:\n{self.log.read_text()[-4000:]}")
-
-    def _card(self) -> Path:
-        """Write the product's card with the demo of random weights."""
-        card = yaml.safe_load((resources.files("configs") / "models" / f"{DEFAULT_MODEL}.yaml").read_text())
-        path = self.directory / "card.yaml"
-        path.write_text(yaml.safe_dump(card | {"demo": "deployments.wan.demo.untrained:build_demo"}))
-        return path
 
     @property
     def _demo(self) -> Path:
@@ -146,6 +143,14 @@ class ServiceProcess:
             return httpx.get(f"{self.url}/health", timeout=2).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
+
+
+def write_demo_card(directory: Path) -> Path:
+    """Write the product's card with the demo of random weights."""
+    card = yaml.safe_load((resources.files("configs") / "models" / f"{DEFAULT_MODEL}.yaml").read_text())
+    path = directory / "card.yaml"
+    path.write_text(yaml.safe_dump(card | {"demo": "deployments.wan.demo.untrained:build_demo"}))
+    return path
 
 
 def _command_line(process: psutil.Process) -> str:

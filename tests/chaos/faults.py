@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psutil
 
@@ -12,6 +13,7 @@ from tests.service_process import ServiceProcess
 logger = logging.getLogger("chaos")
 
 DATABASE_AWAY_S = 3.0
+_MODELS = ("wan22_14b_t2v", "lantern_1b")
 _APPEARS_WITHIN_S = 60.0
 
 
@@ -27,16 +29,20 @@ class Faults:
     def __iter__(self) -> Iterator[tuple[str, Callable[[], None]]]:
         """Each by name, in the order in which they are to happen."""
         yield "Generator, mid-render", self._kill_generator
-        yield "Dispatcher", lambda: self._kill(self._replica("Dispatcher"))
+        for model in _MODELS:
+            yield f"Dispatcher of {model}", partial(self._kill_dispatcher, model)
         yield "Ingress", lambda: self._kill(self._replica("Ingress"))
         yield "Serve controller", lambda: self._kill(self._controller())
         yield "PostgreSQL", self._restart_database
         yield "the whole cluster", self._restart_cluster
 
     def _kill_generator(self) -> None:
-        generator = self._replica("Generator")
+        generator = self._replica(f"Generator-{_MODELS[0]}")
         _wait(self._rendering, "a render under way")
         self._kill(generator)
+
+    def _kill_dispatcher(self, model: str) -> None:
+        self._kill(self._replica(f"Dispatcher-{model}"))
 
     def _replica(self, deployment: str) -> psutil.Process:
         _wait(lambda: bool(self._service.replicas(deployment)), f"a replica of {deployment}")

@@ -1,13 +1,17 @@
-"""One run: the same renders undisturbed and under faults, and what became of them."""
+"""One run: the same renders of two models, undisturbed and under faults, and what became of them."""
 
 import asyncio
+import json
 import logging
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -15,10 +19,12 @@ from sqlalchemy.engine import make_url
 from tests.chaos.clients import Job, Result, run_clients
 from tests.chaos.faults import Faults
 from tests.client import body, pair
+from tests.lantern import CARD
+from tests.lantern.loras import save_lora
 from tests.loras.layouts import write
 from tests.loras.model import DEMO
 from tests.postgres_server import PostgresServer
-from tests.service_process import ServiceProcess
+from tests.service_process import ServiceProcess, write_demo_card
 
 logger = logging.getLogger("chaos")
 
@@ -26,6 +32,14 @@ _PAIRS = ("mine", "yours", "theirs", "ours")
 _SIZES = ((64, 64), (96, 64), (64, 96))
 _SEEDS = (1, 2)
 _STEPS = 8
+_LANTERN = "lantern.safetensors"
+# The made-up model's class is found by its dotted name. Each Generator takes half a CPU of Ray's.
+_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 4}),
+}
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,9 @@ def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outco
     database = PostgresServer(directory / "postgres")
     database.start()
     url = database.create_database("chaos")
+    models = [{"model": str(write_demo_card(directory)), "max_generators": 2}, {"model": str(CARD)}]
     service = ServiceProcess(
-        directory, database_url=url, ingress_replicas=2, max_generators=2, lease_s=5, max_attempts=10
+        directory, _ENVIRONMENT, database_url=url, ingress_replicas=2, models=models, lease_s=5, max_attempts=10
     )
     try:
         _write_pairs(directory / "loras")
@@ -71,23 +86,33 @@ def _write_pairs(root: Path) -> None:
     for number, name in enumerate(_PAIRS):
         for seed, lora in enumerate(pair(name), 2 * number):
             write("ai-toolkit", root, sizes=DEMO, seed=seed).path.rename(root / lora["path"])
+    save_lora(root / _LANTERN)
 
 
 def _jobs(count: int, name: str) -> list[Job]:
-    """Renders of mixed pairs and sizes, every few of them alike."""
-    kinds = [(pair_, size, seed) for seed in _SEEDS for size in _SIZES for pair_ in _PAIRS]
-    jobs = []
-    for number in range(count):
-        pair_, (width, height), seed = kinds[number % len(kinds)]
+    """Renders of mixed models, pairs and sizes, every few of them alike."""
+    return [Job(f"{name}-{number}", *_KINDS[number % len(_KINDS)]) for number in range(count)]
+
+
+def _kinds() -> list[tuple[str, Json]]:
+    """What is asked for, each with a name; one in three is of the second model."""
+    kinds: list[tuple[str, Json]] = []
+    for number, (seed, (width, height), name) in enumerate(product(_SEEDS, _SIZES, _PAIRS)):
         prompt = {"width": width, "height": height, "seed": seed, "sample_steps": _STEPS, "output_format": "png"}
-        spec = f"{pair_} {width}x{height} seed {seed}"
-        jobs.append(Job(f"{name}-{number}", spec, body(prompt, loras=pair(pair_))))
-    return jobs
+        kinds.append((f"{name} {width}x{height} seed {seed}", body(prompt, loras=pair(name))))
+        if number % 2:
+            lantern = {"prompt": "a lantern", "num_frames": 9, "seed": number, "output_format": "png"}
+            loras = [{"path": _LANTERN}]
+            kinds.append((f"lantern {number}", {"model": "lantern_1b", "loras": loras, "prompts": [lantern]}))
+    return kinds
+
+
+_KINDS = _kinds()
 
 
 def _undisturbed(url: str, clients: int) -> dict[str, str | None]:
     """The frames of each kind of render."""
-    jobs = _jobs(len(_PAIRS) * len(_SIZES) * len(_SEEDS), "undisturbed")
+    jobs = _jobs(len(_KINDS), "undisturbed")
     return {result.job.spec: result.frames for result in asyncio.run(run_clients(url, jobs, clients))}
 
 
