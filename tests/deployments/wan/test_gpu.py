@@ -1,6 +1,7 @@
 """The LoRA state on a GPU: the same weights as on a CPU, wherever they wait. Collected where there is a GPU."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from deployments.wan.demo.untrained import DemoCheckpoint
+from deployments.pipeline import RenderInputs
+from deployments.wan.demo.untrained import I2V, TI2V, DemoCheckpoint, ensure_demo_checkpoint
 from deployments.wan.runtime import WanRuntime
+from serve_app.models.card import load_card
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import PAIR, Recipe, Speed
+from serve_app.spec import PAIR, Recipe, Sampler, Speed
 from tests.deployments.wan.conftest import (
     difference,
     frames_of,
     lora_file,
     make_spec,
     options_for,
+    options_of,
     render_with,
 )
 from tests.deployments.wan.experts import Experts, forward, same
@@ -82,3 +86,25 @@ def test_a_fast_render_is_compiled_and_exact_ones_stay_exact(demo_checkpoint: De
     assert fast.made_with.acceleration.compiled
     assert 0 < difference(fast.frames, exact) < 10
     np.testing.assert_array_equal(frames_of(runtime, make_spec()), exact)
+
+
+@pytest.mark.parametrize("model", ["wan22_14b_i2v", "wan22_5b"])
+@pytest.mark.parametrize("recipe", Recipe)
+def test_images_condition_a_video_alike_under_every_offload_plan(tmp_path: Path, model: str, recipe: Recipe) -> None:
+    checkpoint = ensure_demo_checkpoint(tmp_path / "demo", {"wan22_14b_i2v": I2V, "wan22_5b": TI2V}[model])
+    base, experts = str(checkpoint.base), str(checkpoint.transformers)
+    card = load_card(model).of_checkpoint(experts)
+    spec = make_spec(model=model, recipe=recipe, sampler=Sampler.EULER if recipe is Recipe.PREVIEW else Sampler.UNIPC)
+    inputs = RenderInputs({}, np.random.default_rng(1).integers(0, 256, (spec.height, spec.width, 3), np.uint8))
+    frames = {}
+    for offload in (OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
+        options = replace(options_of(card, base, experts), device="cuda", dtype="float32", offload=offload)
+        runtime = WanRuntime.load(options)
+        frames[offload] = runtime.render(spec, inputs, lambda _: None).frames
+        np.testing.assert_array_equal(runtime.render(spec, inputs, lambda _: None).frames, frames[offload])
+    for other in frames.values():
+        np.testing.assert_array_equal(other, frames[OffloadMode.NONE])
+    runtime = WanRuntime.load(replace(options_of(card, base, experts), device="cuda", dtype="float32"))
+    fast = runtime.render(spec.model_copy(update={"speed": Speed.FAST}), inputs, lambda _: None)
+    assert fast.made_with.acceleration.compiled
+    assert difference(fast.frames, frames[OffloadMode.NONE]) < 3
