@@ -65,7 +65,7 @@ class WanRuntime:
             without_hooks=lambda: without_hooks(pipe, self._plan.offload, device),
         )
         self._prompts = PromptEmbeddings(pipe, device)
-        self._accelerator = Accelerator((getattr(pipe, COMPONENTS[side]) for side in card.experts), device)
+        self._accelerator = Accelerator((getattr(pipe, COMPONENTS[side]) for side in card.experts), device, dtype)
         self._sampler = VideoSampler(pipe, device, card)
 
     @classmethod

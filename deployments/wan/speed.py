@@ -1,6 +1,6 @@
 """Speed profiles: which attention kernel computes, and whether the repeated blocks of the experts are compiled.
 
-    accelerator = Accelerator([pipe.transformer, pipe.transformer_2], torch.device("cuda"))
+    accelerator = Accelerator([pipe.transformer, pipe.transformer_2], torch.device("cuda"), torch.bfloat16)
     with accelerator.running(Speed.FAST) as acceleration:
         ...  # render
     acceleration.attention  # <Attention.FLASH_3>
@@ -44,18 +44,19 @@ class Accelerator:
         self,
         experts: Iterable[Any],
         device: torch.device,
+        dtype: torch.dtype,
         *,
         attention: Attention | None = None,
         backend: str = "inductor",
     ) -> None:
-        """Take over the attention processors and the compilation of `experts`, WanTransformer3DModels.
+        """Take over the attention processors and the compilation of `experts`, WanTransformer3DModels of `dtype`.
 
         `attention` is what `fast` computes with, silent the best that there is; `backend` is torch.compile's.
         """
         self._experts = list(experts)
         self._device = device
         self._backend = backend
-        self._attention = attention or best_attention(device)
+        self._attention = attention or best_attention(device, dtype)
         self._compiled = False
 
     @contextmanager
@@ -107,9 +108,12 @@ def keep_compiled_in(directory: Path) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(directory / "triton"))
 
 
-def best_attention(device: torch.device) -> Attention:
-    """Return the fastest attention kernel that `device` and the installed packages have; log what is missing."""
-    if device.type != "cuda":
+def best_attention(device: torch.device, dtype: torch.dtype) -> Attention:
+    """Return the fastest attention kernel that `device` and the installed packages have; log what is missing.
+
+    Only PyTorch's own computes in float32.
+    """
+    if device.type != "cuda" or dtype is torch.float32:
         return Attention.NATIVE
     major, _ = torch.cuda.get_device_capability(device)
     if major == _HOPPER:

@@ -114,7 +114,7 @@ class Bench:
         switch, scale = self._switches(state, specs)
         self._apply(state, specs[0])
         torch.compiler.reset()
-        accelerator = Accelerator([self.expert], self.device, attention=way.attention)
+        accelerator = Accelerator([self.expert], self.device, self.dtype, attention=way.attention)
         for size in sizes:
             inputs = self._inputs(size)
             self._reset_peak()

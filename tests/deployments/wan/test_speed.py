@@ -18,7 +18,9 @@ def traced(demo_checkpoint: DemoCheckpoint) -> WanRuntime:
     """A runtime whose fast renders are traced as for a compilation, but run by PyTorch's own operators."""
     runtime = load_demo(demo_checkpoint)
     pipe = runtime._pipe
-    runtime._accelerator = Accelerator([pipe.transformer, pipe.transformer_2], torch.device("cpu"), backend="eager")
+    runtime._accelerator = Accelerator(
+        [pipe.transformer, pipe.transformer_2], torch.device("cpu"), torch.float32, backend="eager"
+    )
     return runtime
 
 
@@ -73,4 +75,4 @@ def test_layers_with_offload_hooks_are_not_compiled(traced: WanRuntime) -> None:
 
 
 def test_a_cpu_has_the_native_kernel_alone() -> None:
-    assert best_attention(torch.device("cpu")) is Attention.NATIVE
+    assert best_attention(torch.device("cpu"), torch.bfloat16) is Attention.NATIVE
