@@ -15,7 +15,7 @@ NICENESS := 0
 # Two are enough for a minute's work, and leave other cores to other work.
 WORKERS := 2
 
-.PHONY: install run test quick check format contract bench chaos
+.PHONY: install run test test-services test-rest quick check format contract bench chaos
 
 install: $(VENV)/installed
 
@@ -25,7 +25,13 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-services test-rest
+
+test-services:
+	$(BIN)/python -m pytest -q -m service
+
+test-rest:
+	$(BIN)/python -m pytest -q -m "not service"
 
 quick: $(VENV)/installed-dev
 	@echo "==> running the unit tests"

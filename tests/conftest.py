@@ -27,8 +27,7 @@ _HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan")
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
 
 # Tests that start a service of their own, or use the session's. They mostly wait, and want their clusters one at a
-# time: one worker of `make test` runs them all, from the start on, and the others run the rest.
-_SERVICES = "services"
+# time: `make test` runs them one after another, and the rest beside them.
 _SERVICE_FIXTURES = frozenset({"service", "client"})
 
 
@@ -39,21 +38,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `unit` every test that needs nothing but this process, and say which tests share a worker, in order."""
+    """Mark as `unit` every test that needs nothing but this process, and as `service` every one that starts a cluster."""
     for item in items:
         if not _is_heavy(item):
             item.add_marker(pytest.mark.unit)
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: _group(item) != _SERVICES)
+        if _needs_service(item):
+            item.add_marker(pytest.mark.service)
 
 
-def _group(item: pytest.Item) -> str:
-    """Return the tests that one worker runs one after another: those with services, or those of a file."""
-    module = getattr(item, "module", None)
-    starts_services = hasattr(module, "ServiceProcess") or item.nodeid.startswith("tests/integration")
-    if starts_services or _SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())):
-        return _SERVICES
-    return item.nodeid.partition("::")[0]
+def _needs_service(item: pytest.Item) -> bool:
+    starts_one = hasattr(getattr(item, "module", None), "ServiceProcess")
+    in_folder = item.nodeid.startswith("tests/integration")
+    return starts_one or in_folder or bool(_SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())))
 
 
 def _is_heavy(item: pytest.Item) -> bool:
