@@ -38,7 +38,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `unit` every test that needs nothing but this process, and as `service` every one that starts a cluster."""
+    """Mark tests that need nothing but this process as `unit`, and those that start a cluster as `service`."""
     for item in items:
         if not _is_heavy(item):
             item.add_marker(pytest.mark.unit)
