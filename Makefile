@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # Ray makes all its workers nice (15), the API among them. Here only generation on a CPU is: it makes itself so.
 NICENESS := 0
 
-# Two are enough for a minute's work, and leave other cores to other work.
+# Two are enough for a few minutes of work, and leave other cores to other work.
 WORKERS := 2
 
 .PHONY: install run test test-services test-rest quick check format contract bench chaos
