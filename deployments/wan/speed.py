@@ -29,7 +29,6 @@ from serve_app.spec import Speed
 logger = logging.getLogger("ray.serve")
 
 _HOPPER = 9  # CUDA compute capability, major; FlashAttention 3 is written for it alone
-_AMPERE = 8  # cuDNN's fused attention starts here
 
 _BACKENDS: dict[Attention, AttentionBackendName] = {
     Attention.CUDNN: AttentionBackendName._NATIVE_CUDNN,
@@ -54,6 +53,12 @@ class Accelerator:
         `attention` is what `fast` computes with, silent the best that there is; `backend` is torch.compile's.
         """
         self._experts = list(experts)
+        self._processors = [
+            module.processor
+            for expert in self._experts
+            for module in expert.modules()
+            if isinstance(module, WanAttention)
+        ]
         self._device = device
         self._backend = backend
         self._attention = attention or best_attention(device, dtype)
@@ -91,12 +96,9 @@ class Accelerator:
             self._compiled = True
 
     def _use(self, attention: Attention) -> None:
-        backend = _BACKENDS.get(attention)
-        for expert in self._experts:
-            for module in expert.modules():
-                if isinstance(module, WanAttention):
-                    # Not `set_attention_backend`: that also changes a global of diffusers, which never goes back.
-                    module.processor._attention_backend = backend
+        for processor in self._processors:
+            # Not `set_attention_backend`: that also changes a global of diffusers, which never goes back.
+            processor._attention_backend = _BACKENDS.get(attention)
 
 
 def keep_compiled_in(directory: Path) -> None:
@@ -111,14 +113,14 @@ def keep_compiled_in(directory: Path) -> None:
 def best_attention(device: torch.device, dtype: torch.dtype) -> Attention:
     """Return the fastest attention kernel that `device` and the installed packages have; log what is missing.
 
-    Only PyTorch's own computes in float32.
+    Only PyTorch's own computes in float32, and cuDNN is no faster than that: 1.13 against 1.11 s, see
+    docs/performance.md.
     """
     if device.type != "cuda" or dtype is torch.float32:
         return Attention.NATIVE
-    major, _ = torch.cuda.get_device_capability(device)
-    if major == _HOPPER:
+    if torch.cuda.get_device_capability(device)[0] == _HOPPER:
         if find_spec(FLASH_3_PACKAGE) is not None:
             register_flash_attention_3()
             return Attention.FLASH_3
         logger.info("`fast` is faster with FlashAttention 3: pip install 'wan-lora-serve[hopper]'")
-    return Attention.CUDNN if major >= _AMPERE else Attention.NATIVE
+    return Attention.NATIVE

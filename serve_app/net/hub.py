@@ -1,13 +1,15 @@
-"""Addresses of files on the Hugging Face Hub: `hf://org/repository/file@revision`, and links to its pages."""
+"""The Hugging Face Hub: its address, and those of its files (`hf://org/repository/file@revision`, links to pages)."""
 
+import os
 import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 import httpx2
+from pydantic import SecretStr
 
 from serve_app.errors import first_problem
-from serve_app.net.guard import Forbidden
+from serve_app.net.guard import Forbidden, NetPolicy
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
@@ -16,6 +18,23 @@ _REFERENCE = re.compile(rf"([^/@]+/[^/@]+)(?:@({_REFS}|[^/@]+))?(?:/([^@]*))?(?:
 _LINK = re.compile(rf"([^/]+/[^/]+)/(?:blob|resolve|raw)/({_REFS}|[^/]+)/(.+)")
 _FOLDER = re.compile(r"[^/]+/[^/]+(?:/tree(?:/.*)?)?")
 _PINNED = re.compile(r"hf://([^/]+/[^/]+)/(.+)@([0-9a-f]{40})", re.DOTALL)
+
+
+class HubPolicy(NetPolicy):
+    """A policy of something that may also come from the Hub. `hub_token` serves requests without one."""
+
+    hub_endpoint: str | None = None
+    hub_token: SecretStr | None = None
+
+    @property
+    def hub(self) -> str:
+        """The Hub's address without a slash at its end: the arg, else HF_ENDPOINT, else Hugging Face."""
+        return (self.hub_endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+    @property
+    def trusted(self) -> httpx2.URL:
+        """The Hub, the only server that gets to see tokens."""
+        return httpx2.URL(self.hub)
 
 
 @dataclass(frozen=True, slots=True)

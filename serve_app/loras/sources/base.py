@@ -6,7 +6,6 @@ with source.open(ReadRequest(located.location, name, located.content, None, Dead
 """
 
 import hashlib
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,11 +13,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx2
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
-from serve_app.net import Deadline, NetPolicy
+from serve_app.net import Deadline
+from serve_app.net.hub import HubPolicy
 from serve_app.spec import Expert
 
 _GIB = 2**30
@@ -26,7 +25,7 @@ _REMOTE = re.compile(r"\s*([a-z][a-z0-9+.-]*://|data:)", re.IGNORECASE)
 _ETAG = "etag-"
 
 
-class SourcePolicy(NetPolicy):
+class SourcePolicy(HubPolicy):
     """What the service's args say about sources. Sizes are bytes, `_s` is seconds.
 
     A bucket is written `s3://name` in `hosts`. The Hub and the hosts that it redirects downloads to are no exception
@@ -37,18 +36,6 @@ class SourcePolicy(NetPolicy):
     max_header_bytes: int = Field(DEFAULT_HEADER_BYTES, gt=0)
     locate_timeout_s: float = Field(30, gt=0)  # to identify a file or read its header, retries included
     total_timeout_s: float = Field(600, gt=0)  # to download a file, retries included
-    hub_endpoint: str | None = None
-    hub_token: SecretStr | None = None
-
-    @property
-    def hub(self) -> str:
-        """The Hub's address without a slash at its end: the arg, else HF_ENDPOINT, else Hugging Face."""
-        return (self.hub_endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-    @property
-    def trusted(self) -> httpx2.URL:
-        """The Hub, the only server that gets to see tokens."""
-        return httpx2.URL(self.hub)
 
 
 @dataclass(frozen=True, slots=True)
