@@ -1,11 +1,4 @@
-"""The command line.
-
-Three commands, each of which says what to do when it fails:
-
-    wan-lora download wan22_14b_t2v wan22_5b
-    wan-lora serve serve_config.yaml
-    wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
-"""
+"""Command `inspect`: what LoRA files hold, on this machine and without a service."""
 
 import json
 from pathlib import Path
@@ -16,54 +9,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serve_app.errors import ConfigurationInvalid, ServiceError, SingleLoraOnly
+from serve_app.errors import ServiceError, SingleLoraOnly
 from serve_app.loras.adapter_files import beside_path
 from serve_app.loras.formats.norms import NormSummary
 from serve_app.loras.formats.scales import ADAPTER_FILE
 from serve_app.loras.report import FileReport, inspect_file, warnings_of_pair
 from serve_app.models.card import ModelCard, load_card
-from serve_app.models.download import Hub, checkpoint_files
-from serve_app.models.download import download as fetch
 from serve_app.settings import DEFAULT_MODEL
 from serve_app.spec import Expert
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve LoRAs as videos, and look into LoRA files.")
-
-
-@app.command()
-def serve(
-    config: Annotated[Path, typer.Argument(help="A Serve config file.")] = Path("serve_config.yaml"),
-) -> None:
-    """Check the config, the port, the database and the folders; then run the service until Ctrl-C.
-
-    As `serve run`, but a service that cannot start ends with status 1 and a line that says what to do.
-    """
-    # Imported here: Ray takes seconds to import, and no other command needs it.
-    from serve_app.launch.supervisor import serve as supervise  # noqa: PLC0415
-
-    raise typer.Exit(supervise(config))
-
-
-@app.command()
-def download(
-    models: Annotated[list[str], typer.Argument(help="Model cards: their ids, or the paths of their files.")],
-    *,
-    endpoint: Annotated[str | None, typer.Option(help="A mirror of the Hugging Face Hub.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where to; the Hub's own cache, which is set by HF_HOME.")] = None,
-) -> None:
-    """Download the weights of models before they are served: tens of GB each, resumed and verified.
-
-    Each part comes from the repository that the card names. HF_TOKEN opens gated and private ones.
-    """
-    console = Console(stderr=True)
-    hub = Hub(endpoint, cache)
-    try:
-        for wanted in dict.fromkeys(files for model in models for files in checkpoint_files(load_card(model))):
-            console.print(f"[bold]{escape(wanted.repository)}[/]")
-            typer.echo(fetch(wanted, hub))
-    except ConfigurationInvalid as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(1) from None
+app = typer.Typer()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The command line, as a user runs it."""
+"""`wan-lora inspect`, as a user runs it."""
 
 import json
 from pathlib import Path

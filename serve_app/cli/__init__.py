@@ -1,0 +1,17 @@
+"""The command line `wan-lora` (typer): one module a group of commands.
+
+    wan-lora download wan22_14b_t2v wan22_5b
+    wan-lora serve serve_config.yaml
+    wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
+
+A module holds a `typer.Typer()` named `app`, whose commands become those of `wan-lora`. It imports what is slow to
+import (Ray, Alembic) within the command that needs it, so that `wan-lora --help` answers at once.
+"""
+
+import typer
+
+from serve_app.cli import inspection, service
+
+app = typer.Typer(no_args_is_help=True, help="Serve LoRAs as videos, and look into LoRA files.")
+for group in (service, inspection):
+    app.add_typer(group.app)
