@@ -8,7 +8,9 @@ A Generator uses it so:
     rendered.frames.shape  # (41, 1024, 1024, 3)
 """
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -106,6 +108,16 @@ class Pipeline(Protocol):
         """Return what this pipeline runs on now: device, dtype, offload plan, resident LoRAs."""
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Pause the garbage collector: imports make objects that stay, and scanning them again and again takes a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def pipeline_class(name: str) -> type[Pipeline]:
     """Import the class that a model card names as "module:Class".
 
@@ -113,7 +125,8 @@ def pipeline_class(name: str) -> type[Pipeline]:
         ConfigurationInvalid: there is no such class, or its module cannot be imported.
     """
     try:
-        found = resolve_name(name)
+        with _collector_paused():
+            found = resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationInvalid(
             f"pipeline: cannot import '{name}' ({error}); a model card names a module:Class"

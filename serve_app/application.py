@@ -21,7 +21,7 @@ from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
 from deployments.ingress import Ingress
 from serve_app.errors import ConfigurationInvalid
-from serve_app.jobs.database import migrate
+from serve_app.jobs.schema import migrate
 from serve_app.models.card import ModelCard
 from serve_app.models.served import Served, served_models
 from serve_app.plan import ModelPlan, ServicePlan

@@ -21,7 +21,7 @@ from typing import Any
 
 import uvicorn
 
-from serve_app.jobs.database import migrate
+from serve_app.jobs.schema import migrate
 from tests.client import body, pair
 from tests.fixtures.api import UNKNOWN, Api, api_over, save_pair
 from tests.fixtures.specs import MODEL

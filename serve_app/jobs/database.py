@@ -1,22 +1,17 @@
-"""The database of the job store: transactions on SQLite or PostgreSQL, deadlock retry, errors, schema migrations.
+"""The database of the job store: transactions on SQLite or PostgreSQL, deadlock retry, errors.
 
-migrate(url)  # blocking, once, before the first use
 database = Database(url)
 count = await database.read(lambda connection: connection.execute(query).scalar_one())
 await database.write(lambda connection: connection.execute(statement))
 """
 
 import asyncio
-import errno
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import URL, Connection, Table, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
@@ -36,8 +31,7 @@ QUEUE_CHANNEL = "renders_queued"  # of PostgreSQL's LISTEN and NOTIFY
 # libpq connection parameters: a host that drops packets must not hold requests for minutes.
 SERVER_TIMEOUTS: Mapping[str, int] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}  # s, ms
 
-# Keys of PostgreSQL advisory locks: any numbers that nothing else locks in this database.
-MIGRATION_LOCK = 0x57414E
+# The key of a PostgreSQL advisory lock; that of migrations is `schema.MIGRATION_LOCK`.
 _SUBMISSION_LOCK = 0x57414F
 
 _DEADLOCK = "40P01"  # SQLSTATE deadlock_detected: the server rolled this transaction back
@@ -52,28 +46,6 @@ _GENERIC_PLAN = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c 
 Result = TypeVar("Result")
 
 
-def migrate(url: str) -> None:
-    """Create the schema or bring it up to date; create the database file of SQLite if there is none. Blocking.
-
-    Processes that start at the same time on one database wait for each other.
-    """
-    command.upgrade(alembic_config(url), "head")
-
-
-def alembic_config(url: str) -> Config:
-    """Return the Alembic configuration for that database; create the directory of an SQLite file."""
-    driver_url = _with_driver(url)
-    if driver_url.get_backend_name() == "sqlite" and driver_url.database:
-        path = Path(driver_url.database)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # SQLite would wait at a FIFO
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-    config = Config()
-    config.set_main_option("script_location", str(resources.files("serve_app.jobs") / "migrations"))
-    config.attributes["url"] = driver_url
-    return config
-
-
 class Database:
     """The connections of one process to one database. Create it on the event loop that uses it.
 
@@ -82,7 +54,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        driver_url = _with_driver(url)
+        driver_url = with_driver(url)
         self._on_server = driver_url.get_backend_name() == "postgresql"
         self._transactions: _Transactions = _OnServer(driver_url) if self._on_server else _InThreads(driver_url)
 
@@ -201,7 +173,7 @@ def _is_deadlock(error: BaseException | None) -> bool:
     return isinstance(error, DatabaseError) and getattr(error.orig, "sqlstate", None) == _DEADLOCK
 
 
-def _with_driver(url: str) -> URL:
+def with_driver(url: str) -> URL:
     """Return the URL with the driver that this project uses for that kind of database."""
     parsed = make_url(url)
     return parsed.set(drivername="sqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+psycopg")

@@ -18,7 +18,7 @@ from ray.serve.schema import ServeDeploySchema
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from serve_app.errors import ConfigurationInvalid, OutputNotWritten
-from serve_app.jobs.database import migrate
+from serve_app.jobs.schema import migrate
 from serve_app.models.checkpoint import check_checkpoint
 from serve_app.models.served import Served, served_models
 from serve_app.outputs import OutputStore

@@ -27,8 +27,8 @@ from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from deployments.dispatcher import Dispatcher
-from serve_app.jobs.database import migrate
 from serve_app.jobs.records import Claim, NewRequest, RequestRecord
+from serve_app.jobs.schema import migrate
 from serve_app.jobs.store import JobStore
 from serve_app.models.card import load_card
 from serve_app.plan import ModelPlan

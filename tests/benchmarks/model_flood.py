@@ -22,8 +22,8 @@ from typing import Any
 from sqlalchemy import select
 
 from deployments.dispatcher import Dispatcher
-from serve_app.jobs.database import migrate
 from serve_app.jobs.records import Claim
+from serve_app.jobs.schema import migrate
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import renders
 from serve_app.models.card import load_card

@@ -29,8 +29,8 @@ from sqlalchemy import func, select
 
 from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
-from serve_app.jobs.database import migrate
 from serve_app.jobs.records import NewRequest
+from serve_app.jobs.schema import migrate
 from serve_app.jobs.tables import queue_totals
 from serve_app.settings import Settings
 from tests.benchmarks.http_load import milliseconds

@@ -14,8 +14,8 @@ from deployments.attempt import Attempt, AttemptAborted
 from deployments.lora_reading import finished, released
 from serve_app.errors import ConfigurationInvalid, LoraChanged, LoraNotFetched
 from serve_app.files import NotRegular, open_regular, read_regular
-from serve_app.jobs.database import migrate
 from serve_app.jobs.records import Claim
+from serve_app.jobs.schema import migrate
 from serve_app.loras.cache import disk
 from serve_app.loras.cache.disk import CacheDirectory
 from serve_app.loras.files import LoraFiles

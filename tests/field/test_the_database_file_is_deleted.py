@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.jobs.database import migrate
+from serve_app.jobs.schema import migrate
 from tests.client import body
 from tests.fixtures.api import Api
 from tests.fixtures.store import connect

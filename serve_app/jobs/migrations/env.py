@@ -1,9 +1,9 @@
-"""Alembic environment: run the migrations in one transaction on the URL that `serve_app.jobs.database` passes in."""
+"""Alembic environment: run the migrations in one transaction on the URL that `serve_app.jobs.schema` passes in."""
 
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from serve_app.jobs.database import MIGRATION_LOCK
+from serve_app.jobs.schema import MIGRATION_LOCK
 from serve_app.jobs.tables import metadata
 
 engine = create_engine(context.config.attributes["url"])

@@ -8,7 +8,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, func, inspect, select, text
 
-from serve_app.jobs.database import MIGRATION_LOCK, alembic_config, migrate
+from serve_app.errors import ConfigurationInvalid
+from serve_app.jobs.schema import MIGRATION_LOCK, alembic_config, migrate
 from serve_app.jobs.tables import metadata
 from tests.fixtures.store import connect
 
@@ -27,7 +28,7 @@ def test_a_second_start_changes_nothing(database_url: str) -> None:
 
 @pytest.mark.parametrize("database_url", ["postgresql-empty"], indirect=True)
 def test_two_processes_that_start_at_once_wait_for_each_other(database_url: str) -> None:
-    start = f"from serve_app.jobs.database import migrate; migrate({database_url!r})"
+    start = f"from serve_app.jobs.schema import migrate; migrate({database_url!r})"
     with connect(database_url) as connection:
         connection.execute(select(func.pg_advisory_lock(MIGRATION_LOCK)))
         starters = [subprocess.Popen([sys.executable, "-c", start]) for _ in range(2)]
@@ -54,3 +55,11 @@ def test_a_downgrade_drops_everything(database_url: str) -> None:
     with connect(database_url) as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
     migrate(database_url)  # no function of a trigger was left over
+
+
+def test_a_database_of_a_newer_version_is_refused(database_url: str) -> None:
+    with connect(database_url) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        connection.commit()
+    with pytest.raises(ConfigurationInvalid, match=r"newer version .* \(revision 9999\); start that version"):
+        migrate(database_url)
