@@ -56,6 +56,14 @@
     │   ├── DeadlineExceeded
     │   ├── AttemptsExhausted
     │   └── OutputNotWritten
+    ├── ClientError             what only a client of the service meets; raised by `serve_app.client`
+    │   ├── ServerUnreachable
+    │   ├── AnswerNotUnderstood
+    │   ├── FieldsInvalid       the service's answer 422: fields that do not fit their schema
+    │   ├── RefusedOtherwise    a refusal whose code this version does not know
+    │   ├── RequestCanceled
+    │   ├── WaitedTooLong
+    │   └── DownloadDamaged
     └── ConfigurationInvalid    the service cannot start with these args
 
 Each class carries its HTTP `status` and its `code`, which programs read and which is made from the class's name:
@@ -372,6 +380,40 @@ class AttemptsExhausted(RenderError):
 
 class OutputNotWritten(RenderError):
     """The video could not be encoded or stored."""
+
+
+class ClientError(ServiceError):
+    """A client of the service did not get what it asked for, for a reason that no answer of the service carries."""
+
+
+class ServerUnreachable(ClientError):
+    """Nobody answers at the server's address, or the connection broke, after all retries."""
+
+
+class AnswerNotUnderstood(ClientError):
+    """The answer is none of this API's: another service, a proxy's page, or another version."""
+
+
+class FieldsInvalid(ClientError):
+    """Fields do not fit their schema; `details` has a `problems` list of {field, message}."""
+
+    status = 422
+
+
+class RefusedOtherwise(ClientError):
+    """The service refused with a code that this version does not know; `details` holds it."""
+
+
+class RequestCanceled(ClientError):
+    """The request was canceled, so it has no result to wait for."""
+
+
+class WaitedTooLong(ClientError):
+    """The request has not ended in the time that the caller gave it; it goes on."""
+
+
+class DownloadDamaged(ClientError):
+    """What arrived is not the file that the service has: its SHA-256 or its size is another."""
 
 
 class ConfigurationInvalid(ServiceError):

@@ -13,6 +13,7 @@ def concrete(base: type[ServiceError]) -> list[type[ServiceError]]:
 
 # Clients compare with these texts, so a class that is renamed must not change one unnoticed.
 CODES = {
+    "ANSWER_NOT_UNDERSTOOD",
     "ATTEMPTS_EXHAUSTED",
     "CONFIGURATION_INVALID",
     "CONTROL_IMAGE_INVALID",
@@ -25,6 +26,8 @@ CODES = {
     "SINGLE_CONTROL_IMAGE_ONLY",
     "PROMPT_FLAG_REFUSED",
     "DEADLINE_EXCEEDED",
+    "DOWNLOAD_DAMAGED",
+    "FIELDS_INVALID",
     "HEADER_INVALID",
     "IDEMPOTENCY_CONFLICT",
     "LORA_CHANGED",
@@ -45,7 +48,10 @@ CODES = {
     "OUT_OF_MEMORY",
     "QUEUE_FULL",
     "BODY_TOO_SLOW",
+    "REFUSED_OTHERWISE",
     "RENDER_FAILED",
+    "REQUEST_CANCELED",
+    "SERVER_UNREACHABLE",
     "TOO_MANY_FETCHES",
     "REQUEST_NOT_ENDED",
     "REQUEST_NOT_FOUND",
@@ -54,6 +60,7 @@ CODES = {
     "SPEED_NOT_ALLOWED",
     "STORE_UNAVAILABLE",
     "TENANT_QUEUE_FULL",
+    "WAITED_TOO_LONG",
     "WAIT_TOO_LONG",
     "BODY_DAMAGED",
     "BODY_TOO_LARGE",
