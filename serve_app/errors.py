@@ -21,6 +21,7 @@
     │   ├── PromptFlagRefused
     │   ├── PromptTooLong
     │   ├── HeaderInvalid
+    │   ├── CursorInvalid
     │   └── BodyDamaged
     ├── NotFoundError           the thing named in the URL does not exist (404)
     │   ├── PathNotFound
@@ -199,6 +200,10 @@ class PromptTooLong(RequestError):
 
 class HeaderInvalid(RequestError):
     """A header has a form that is not accepted."""
+
+
+class CursorInvalid(RequestError):
+    """A list is asked to go on behind something that it has never named."""
 
 
 class BodyDamaged(RequestError):

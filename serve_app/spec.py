@@ -154,6 +154,7 @@ class RenderSpec(_Frozen):
     guidance_scale: float
     seed: int
     output_format: OutputFormat
+    previews: bool = False  # whether its latents are shown while it is made; the frames are the same
 
     def loras_for(self, expert: Expert) -> tuple[LoraFile, ...]:
         """The LoRAs of that expert in their order; none where the expert runs as the base model."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from time import monotonic
 
 from serve_app.costs import CostModel
-from serve_app.jobs.load import Amount, ahead_of, wait_s
+from serve_app.jobs.load import Amount, Load, ahead_of, wait_s
 from serve_app.jobs.queue import Standing
-from serve_app.jobs.records import RenderRecord
+from serve_app.jobs.records import NewRequest, RenderRecord
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.plan import ModelPlan
@@ -73,6 +73,15 @@ def forecast(standing: Standing, weights: Mapping[str, float]) -> Forecast:
     first = ahead_of(place.load, record.line, place.ahead, weights)
     last = ahead_of(place.load, record.line, place.ahead + siblings, weights)
     return Forecast(first.renders, wait_s(place.load, last) + queued[-1].cost_s)
+
+
+def forecast_of_new(request: NewRequest, load: Load, weights: Mapping[str, float]) -> Forecast:
+    """Return when the turn of a request comes that would be accepted now, and when it would have ended."""
+    in_line = load.lines.get(request.line, Amount())
+    others = Amount(len(request.costs) - 1, sum(request.costs[:-1]))
+    first = ahead_of(load, request.line, in_line, weights)
+    last = ahead_of(load, request.line, in_line + others, weights)
+    return Forecast(first.renders, wait_s(load, last) + request.costs[-1])
 
 
 def _remaining_s(render: RenderRecord) -> float:

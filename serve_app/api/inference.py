@@ -1,56 +1,41 @@
-"""Submission: `POST /v1/inference`, from a request's body to a durable request with nothing left to decide.
+"""Submission: `POST /v1/inference` makes a request durable; `POST /v1/forecast` only says what it would cost."""
 
-Everything that can be wrong with a request is found here, before it is stored and before any GPU works on it.
-"""
-
-import asyncio
-import hashlib
-import json
-import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
-from time import time
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
-from pydantic import SecretStr
 
+from serve_app.api.acceptance import accept
 from serve_app.api.access_log import entry_of
-from serve_app.api.control_images import PromptImage, refuse_unsupported, require_images, resolve_images
-from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, Services, ServicesDep
-from serve_app.api.durable import store_request
+from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, ServicesDep
+from serve_app.api.forecast import forecast_of_new
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.links import PublicRootDep
-from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
-from serve_app.api.prompt_flags import placed, read_flags, unplaced
-from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
-from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
+from serve_app.api.schemas.bodies import InferenceRequest
 from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
-from serve_app.errors import PromptFlagRefused, SpeedNotAllowed
+from serve_app.api.schemas.listing import PromptForecast, RequestForecast
+from serve_app.api.submission import submitted
 from serve_app.images.kept import RequestInputs
-from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted as DurableRequest
-from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.jobs.states import RenderState
-from serve_app.loras.warnings import of_file, of_pair
-from serve_app.models.card import ModelCard
-from serve_app.models.limits import RANDOM_SEED
-from serve_app.settings import Settings
-from serve_app.spec import LoraFile, Recipe, RenderSpec, Speed
 
 _REFUSALS: Responses = {
     **refusal(400, "The model, a LoRA file, a control image or a header stands against the request."),
     **UNREADABLE_BODY,
-    **refusal(409, "The Idempotency-Key was used with another body."),
-    **refusal(429, "The queue takes no more just now; Retry-After says when it will."),
     **refusal(503, "The job store, or the server of a LoRA or an image, does not answer; nothing was accepted."),
 }
 
 router = APIRouter(tags=["inference"], route_class=JsonRoute)
 
 
-@router.post("/v1/inference", responses=_REFUSALS)
+@router.post(
+    "/v1/inference",
+    responses={
+        **_REFUSALS,
+        **refusal(409, "The Idempotency-Key was used with another body."),
+        **refusal(429, "The queue takes no more just now; Retry-After says when it will."),
+    },
+)
 async def submit(
     body: InferenceRequest,
     request: Request,
@@ -63,33 +48,43 @@ async def submit(
     root: PublicRootDep,
 ) -> Accepted:
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
-    # In a thread, because an image has megabytes.
-    idempotency = None if idempotency_key is None else await asyncio.to_thread(_idempotency, idempotency_key, body)
-    # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
-    durable = idempotency and await services.store.requests.known(sender.tenant, idempotency)
-    if not durable:
-        inputs = RequestInputs(services.outputs, str(uuid4()))
-        try:
-            new = await _accept(body, sender, idempotency, services, inputs, fetcher=fetcher)
-        except BaseException:
-            await inputs.discard()
-            raise
-        durable = await store_request(new, inputs, services)
-        if not durable.replayed:
-            services.observers.accepted(new)
+    durable = await submitted(body, services, sender=sender, fetcher=fetcher, idempotency_key=idempotency_key)
     entry_of(request.scope).request_id = durable.request_id
     if not durable.replayed:
-        services.served(body.model).announcer.queued()
         return _answer(durable, RenderState.QUEUED, root)
     response.headers["Idempotency-Replayed"] = "true"
     record = await services.store.requests.get(durable.request_id)
     return _answer(durable, record.state, root)
 
 
-def _idempotency(key: str, body: InferenceRequest) -> Idempotency:
-    """Return the key with a digest of the body. A token may be renewed between two tries, so it is not part of that."""
-    content = json.dumps(body.model_dump(mode="json", exclude={"hf_token"}), sort_keys=True)
-    return Idempotency(key=key, digest=hashlib.sha256(content.encode()).hexdigest())
+@router.post("/v1/forecast", responses=_REFUSALS)
+async def forecast(
+    body: InferenceRequest, services: ServicesDep, sender: SenderDep, fetcher: FetcherDep
+) -> RequestForecast:
+    """Return what a request would cost and when it would end, with all its warnings; nothing is accepted."""
+    inputs = RequestInputs(services.outputs, str(uuid4()))
+    try:
+        new = await accept(body, sender, None, services, inputs, fetcher=fetcher)
+    finally:
+        await inputs.discard()
+    load = await services.store.queue(new.model).load()
+    predicted = forecast_of_new(new, load, services.plan.settings.tenant_weights)
+    return RequestForecast(
+        seconds=round(sum(new.costs), 2),
+        eta_seconds=None if predicted.eta_s is None else round(predicted.eta_s, 2),
+        queue_position=predicted.queue_position,
+        prompts=[
+            PromptForecast(
+                index=index,
+                width=spec.width,
+                height=spec.height,
+                num_frames=spec.num_frames,
+                seconds=round(cost, 2),
+                warnings=list(spec.warnings),
+            )
+            for index, (spec, cost) in enumerate(zip(new.specs, new.costs, strict=True))
+        ],
+    )
 
 
 def _answer(durable: DurableRequest, state: RenderState, root: str) -> Accepted:
@@ -102,149 +97,3 @@ def _answer(durable: DurableRequest, state: RenderState, root: str) -> Accepted:
         cancel_url=f"{url}/cancel",
         created_at=timestamp(durable.created_at),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What all prompts of a request have in common."""
-
-    body: InferenceRequest
-    card: ModelCard
-    recipe: RecipeChoice
-    speed: Speed
-    loras: tuple[LoraFile, ...]
-    warnings: tuple[str, ...]
-
-
-async def _accept(
-    body: InferenceRequest,
-    sender: Sender,
-    idempotency: Idempotency | None,
-    services: Services,
-    inputs: RequestInputs,
-    *,
-    fetcher: str,
-) -> NewRequest:
-    """Check a request completely and resolve it; nothing is stored yet but its images, in `inputs`.
-
-    Raises:
-        RequestError: a rule of the model, a LoRA file or an image stands against it.
-        LoraSourceUnavailable, ImageSourceUnavailable: the server of a LoRA or an image does not answer as it should.
-        OutputStorageUnavailable: there is no place for an image.
-    """
-    served = services.served(body.model)
-    card = served.card
-    speed = _allowed_speed(body, served.plan.settings)
-    looks = served.loras.looks(sender=fetcher, token=body.hf_token)
-    combined = await check_loras(body, looks, served)
-    refuse_unsupported(body.prompts, card)
-    chosen = await choose_loras(body, combined, looks, served)
-    require_images(body.prompts, card)
-    shared = _Shared(
-        body=body,
-        card=card,
-        recipe=choose_recipe(body.recipe, chosen, card),
-        speed=speed,
-        loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
-        warnings=tuple(_warnings(chosen)),
-    )
-    images = await resolve_images(body, services, inputs, fetcher)
-    specs = tuple(
-        _spec(prompt, index, shared, image)
-        for index, (prompt, image) in enumerate(zip(body.prompts, images, strict=True))
-    )
-    costs = await served.forecaster.costs()
-    return NewRequest(
-        id=inputs.request_id,
-        model=card.id,
-        created_at=time(),
-        specs=specs,
-        costs=tuple(costs.predict(spec) for spec in specs),
-        tenant=sender.tenant,
-        priority=body.priority,
-        hf_token=_token_to_keep(body, chosen),
-        idempotency=idempotency,
-    )
-
-
-def _token_to_keep(body: InferenceRequest, chosen: Sequence[ChosenLora]) -> SecretStr | None:
-    """Return the request's token, if a Generator may still have to download with it."""
-    return body.hf_token if any(lora.file.is_remote for lora in chosen) else None
-
-
-def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
-    """Return what about the files looks like a mistake, though it may be none."""
-    by_file = [
-        warning
-        for lora in chosen
-        for warning in of_file(lora.file.file_name, lora.file.contents, lora.expert, lora.multiplier)
-    ]
-    separate = [(lora.expert, lora.file.content) for lora in chosen if not lora.file.contents.combined]
-    return list(dict.fromkeys([*by_file, *of_pair(separate)]))
-
-
-def _allowed_speed(body: InferenceRequest, settings: Settings) -> Speed:
-    speed = settings.speed if body.speed is None else body.speed
-    if speed not in settings.speeds:
-        allowed = [each.value for each in settings.speeds]
-        raise SpeedNotAllowed(
-            f"speed '{speed.value}' is not allowed on this server; use {' or '.join(allowed)}, or leave it out",
-            {"field": "speed", "allowed": allowed},
-        )
-    return speed
-
-
-def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | None) -> RenderSpec:
-    card, defaults, recipe = shared.card, shared.card.defaults, shared.recipe.for_prompt(item)
-    prompt, multiplier = read_flags(item, index) if recipe.recipe is Recipe.PREVIEW else (item, None)
-    trigger_word = prompt.trigger_word or shared.body.trigger_word
-    width = card.snap(_or(prompt.width, defaults.width), recipe.recipe)
-    height = card.snap(_or(prompt.height, defaults.height), recipe.recipe)
-    warnings = (*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe))
-    return RenderSpec(
-        model=card.id,
-        recipe=recipe.recipe,
-        speed=shared.speed,
-        sampler=recipe.sampler,
-        shift=recipe.shift,
-        sampler_assumed=recipe.assumed,
-        trained_with=recipe.trained_with,
-        strict=shared.body.strict,
-        warnings=warnings if image is None else (*warnings, *image.warnings(width, height)),
-        loras=shared.loras if multiplier is None else _scaled(shared, multiplier, index),
-        prompt=placed(prompt.prompt, trigger_word, recipe.recipe, index),
-        trigger_word=trigger_word or None,
-        negative_prompt=prompt.neg or "",
-        image=None if image is None else image.image,
-        width=width,
-        height=height,
-        num_frames=card.round_frames(_or(prompt.num_frames, defaults.num_frames)),
-        fps=_or(prompt.fps, defaults.fps),
-        sample_steps=_or(prompt.sample_steps, defaults.sample_steps),
-        guidance_scale=defaults.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale,
-        seed=_seed(prompt.seed, index, card),
-        output_format=prompt.output_format,
-    )
-
-
-def _or(value: int | None, default: int) -> int:
-    return default if value is None else value
-
-
-def _scaled(shared: _Shared, multiplier: float, index: int) -> tuple[LoraFile, ...]:
-    """Return the LoRAs with the multiplier of a prompt's flag."""
-    explicit = {item.network_multiplier for item in shared.body.loras} - {None, multiplier}
-    if explicit:
-        raise PromptFlagRefused(
-            f"prompts[{index}] has the flag --m of a sample prompt: it says {multiplier:g}, and network_multiplier of "
-            f"a LoRA {explicit.pop():g}",
-            {"prompt_index": index, "flag": "--m"},
-        )
-    return tuple(lora.model_copy(update={"multiplier": multiplier}) for lora in shared.loras)
-
-
-def _seed(seed: int | None, index: int, card: ModelCard) -> int:
-    """Return the seed itself; the default plus the prompt's index when omitted; a drawn one (32 bits) for -1."""
-    if seed is None:
-        return card.defaults.seed + index
-    return secrets.randbits(32) if seed == RANDOM_SEED else seed

@@ -39,6 +39,11 @@ async def _public_root(request: Request, services: ServicesDep) -> str:
 PublicRootDep = Annotated[str, Depends(_public_root)]
 
 
+def output_url(root: str, request_id: str, index: int) -> str:
+    """Return the address of one output of a request; `root` is what comes before a path in links."""
+    return f"{root}/v1/requests/{request_id}/outputs/{index}"
+
+
 class RootedRedirects:
     """ASGI middleware that has Starlette's redirects from `/v1/models/` to `/v1/models` name no host."""
 

@@ -1,4 +1,4 @@
-"""Accepted requests: their status, their result, cancel and delete. Downloads: `api.outputs`.
+"""Accepted requests: list, effective values, status, result, cancel, delete. Downloads: `api.outputs`.
 
 An id that another tenant owns is answered exactly as one that was never given out; see `jobs.ownership`.
 """
@@ -9,24 +9,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from serve_app.api.dependencies import SenderDep, Services, ServicesDep
-from serve_app.api.forecast import Forecast, forecast
+from serve_app.api.answers import result_answer, status_answer, summary_answer
+from serve_app.api.dependencies import SenderDep, ServicesDep
+from serve_app.api.effective import effective_request, is_whole
 from serve_app.api.links import PublicRootDep
-from serve_app.api.schemas.answers import (
-    API_STATUS,
-    Deleted,
-    Outputs,
-    PromptMetadata,
-    RequestResult,
-    RequestStatus,
-    ResultMetadata,
-    Video,
-    timestamp,
-)
-from serve_app.api.schemas.errors import NO_SUCH_REQUEST, UNAVAILABLE, WRONG_HEADER, refusal
+from serve_app.api.paging import FilterDep, PagingDep
+from serve_app.api.schemas.answers import Deleted, RequestResult, RequestStatus
+from serve_app.api.schemas.errors import NO_SUCH_REQUEST, OUTPUTS_UNAVAILABLE, UNAVAILABLE, WRONG_HEADER, refusal
+from serve_app.api.schemas.listing import RequestDetails, RequestList
 from serve_app.errors import OutputStorageUnavailable
 from serve_app.jobs.queue import Standing
-from serve_app.jobs.records import Output, RequestRecord
 from serve_app.jobs.requests import check_ended
 from serve_app.jobs.rows import not_found
 from serve_app.jobs.states import FINAL
@@ -39,16 +31,42 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE |
 RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
 
 
+@router.get("/v1/requests", responses=refusal(400, "`after` or a header has a value that it cannot have."))
+async def list_requests(
+    services: ServicesDep, sender: SenderDep, root: PublicRootDep, wanted: FilterDep, paging: PagingDep
+) -> RequestList:
+    """Return requests, the newest first, a page at a time."""
+    page = await services.store.requests.page(wanted, limit=paging.limit, after=paging.after, owner=sender.owner)
+    return RequestList(
+        requests=[summary_answer(standing, root, services) for standing in page.standings],
+        next=None if page.next is None else page.next.text,
+    )
+
+
+@router.get("/v1/requests/{request_id}", responses=NO_SUCH_REQUEST | OUTPUTS_UNAVAILABLE)
+async def details(
+    request_id: RequestId, services: ServicesDep, sender: SenderDep, root: PublicRootDep
+) -> RequestDetails:
+    """Return a request with all values in effect, as a body that gives the same frames when it is posted again."""
+    standing = await services.store.requests.standing(known_form(request_id), owner=sender.owner)
+    request = await effective_request(standing.record, services)
+    return RequestDetails(
+        **dict(summary_answer(standing, root, services)),
+        request=request,
+        replayable=is_whole(request, standing.record),
+    )
+
+
 @router.get("/v1/requests/{request_id}/status", responses=NO_SUCH_REQUEST)
 async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """Return where the request is, and how far."""
-    return _status(await services.store.requests.standing(known_form(request_id), owner=sender.owner), services)
+    return status_answer(await services.store.requests.standing(known_form(request_id), owner=sender.owner), services)
 
 
 @router.get("/v1/requests/{request_id}/result", responses=NO_SUCH_REQUEST)
 async def result(request_id: RequestId, services: ServicesDep, sender: SenderDep, root: PublicRootDep) -> RequestResult:
     """Return the finished videos; before the end, those that are finished so far."""
-    return _result(await services.store.requests.get(known_form(request_id), owner=sender.owner), root, services)
+    return result_answer(await services.store.requests.get(known_form(request_id), owner=sender.owner), root, services)
 
 
 @router.post("/v1/requests/{request_id}/cancel", responses=NO_SUCH_REQUEST)
@@ -58,7 +76,7 @@ async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep
     served = services.models.get(record.model)  # None where it is no longer served, and has no Generator at work
     if served is not None and record.state not in FINAL:
         served.announcer.canceled(record.id)
-    return _status(Standing(record), services)  # without a place: nothing of it waits any more
+    return status_answer(Standing(record), services)  # without a place: nothing of it waits any more
 
 
 @router.delete(
@@ -88,62 +106,3 @@ def known_form(request_id: str) -> str:
     if not _ID.fullmatch(request_id):
         raise not_found(request_id)
     return request_id.lower()
-
-
-def _status(standing: Standing, services: Services) -> RequestStatus:
-    record, failure = standing.record, standing.record.failure
-    predicted = forecast(standing, services.plan.settings.tenant_weights)
-    return RequestStatus(
-        request_id=record.id,
-        model=record.model,
-        status=API_STATUS[record.state],
-        progress=record.progress,
-        queue_position=predicted.queue_position,
-        eta_seconds=_eta_seconds(record, predicted),
-        created_at=timestamp(record.created_at),
-        started_at=timestamp(record.started_at),
-        finished_at=timestamp(record.finished_at),
-        error=failure.error_message if failure else None,
-        error_code=failure.error_code if failure else None,
-    )
-
-
-def _eta_seconds(record: RequestRecord, predicted: Forecast) -> float | None:
-    return None if predicted.eta_s is None or record.state in FINAL else round(predicted.eta_s, 2)
-
-
-def _result(record: RequestRecord, root: str, services: Services) -> RequestResult:
-    """Return the outputs of a request; a failed or canceled one keeps those that were finished before."""
-    failure = record.failure
-    finished = [(render.index, render.output) for render in record.renders if render.output is not None]
-    videos = [
-        _video(f"{root}/v1/requests/{record.id}/outputs/{index}", index, made, services) for index, made in finished
-    ]
-    prompts = [PromptMetadata(index=index, **dict(made.metadata)) for index, made in finished]
-    return RequestResult(
-        request_id=record.id,
-        model=record.model,
-        status=API_STATUS[record.state],
-        outputs=Outputs(videos=videos) if finished or record.state in FINAL else None,
-        error=failure.error_message if failure else None,
-        error_code=failure.error_code if failure else None,
-        created_at=timestamp(record.created_at),
-        finished_at=timestamp(record.finished_at),
-        metadata=ResultMetadata(prompts=prompts) if finished else None,
-    )
-
-
-def _video(url: str, index: int, made: Output, services: Services) -> Video:
-    return Video(
-        format=made.format,
-        width=made.width,
-        height=made.height,
-        num_frames=made.num_frames,
-        fps=made.fps,
-        seed=made.seed,
-        file_path=services.outputs.location(made.name),
-        url=url,
-        index=index,
-        size=made.size,
-        sha256=made.sha256,
-    )

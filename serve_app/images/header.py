@@ -108,6 +108,12 @@ def read_header(data: bytes, readers: Mapping[ImageFormat, Reader], limits: Imag
     return header
 
 
+def media_type_of(data: bytes) -> str:
+    """Return the content type of an image file, as its first bytes have it."""
+    found = _format(data)
+    return "application/octet-stream" if found is None else f"image/{found.value}"
+
+
 def _format(data: bytes) -> ImageFormat | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return ImageFormat.WEBP

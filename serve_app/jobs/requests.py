@@ -17,6 +17,7 @@ from serve_app.errors import IdempotencyConflict, RequestNotEnded, ServiceError
 from serve_app.jobs import rows, transitions
 from serve_app.jobs.admission import Limits, admit
 from serve_app.jobs.database import Database, Upsert
+from serve_app.jobs.listing import Cursor, Filter, Page, read_page
 from serve_app.jobs.ownership import Wanted
 from serve_app.jobs.queue import Standing, read_loads, read_standings
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRecord
@@ -92,6 +93,10 @@ class Requests:
     async def _read_standings(self, wanted: Sequence[Wanted]) -> Sequence[Standing | None]:
         found = await self._database.read(partial(read_standings, wanted=wanted))
         return [found.get(key) for key in wanted]
+
+    async def page(self, wanted: Filter, *, limit: int, after: Cursor | None = None, owner: str | None = None) -> Page:
+        """Return at most `limit` requests behind `after` that pass the filter, newest first; see `jobs.listing`."""
+        return await self._database.read(partial(read_page, wanted=wanted, limit=limit, after=after, owner=owner))
 
     async def cancel(self, request_id: str, *, owner: str | None = None) -> RequestRecord:
         """Cancel the request's queued renders, and mark its running ones for cancellation. Idempotent.

@@ -48,9 +48,18 @@ def of_renders(request: NewRequest) -> list[dict[str, Any]]:
             "priority": request.priority.rank,
             "cost_s": cost_s,
             "steps": spec.sample_steps,
+            "searched": searchable(spec.prompt),
         }
         for index, (spec, cost_s) in enumerate(zip(request.specs, request.costs, strict=True))
     ]
+
+
+def searchable(text: str) -> str:
+    """Return a text in the form in which searches compare it: upper and lower case are one, in every alphabet.
+
+    Without NUL, which PostgreSQL refuses.
+    """
+    return text.casefold().replace("\0", "")
 
 
 def of_tokens(request: NewRequest) -> list[dict[str, Any]]:

@@ -30,6 +30,9 @@ requests = Table(
     Column("priority", Integer, nullable=False, server_default=text("1")),  # rank; the larger goes first
     Column("idempotency_key", String(255)),
     Column("body_digest", String(64)),  # of the body that came with the key
+    # Lists of requests are read backwards through these.
+    Index("requests_by_age", "created_at", "id"),
+    Index("requests_of_tenant", "tenant", "created_at", "id"),
     Index(
         "requests_idempotency",
         "tenant",
@@ -75,6 +78,7 @@ renders = Table(
     Column("priority", Integer, nullable=False, server_default=text("1")),
     Column("cost_s", Double, nullable=False, server_default=text("0")),  # predicted seconds of one replica
     Column("steps", Integer, nullable=False, server_default=text("1")),  # denoising steps, as in the spec
+    Column("searched", Text, nullable=False, server_default=""),  # the prompt, casefolded: what a search looks in
     Index("renders_of_request", "request_id", "index", unique=True),
     # Partial indexes: their size does not depend on the number of finished renders. The first one is covering: it
     # holds all columns that a scheduling decision reads, so a decision reads a few pages of the index.

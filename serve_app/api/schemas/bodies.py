@@ -198,3 +198,10 @@ class InferenceRequest(Body):
             "lists them."
         ),
     )
+    preview: Flag = Field(
+        False,
+        description=(
+            "Show small previews of what is being made among the events of the request; they cost less than a "
+            "hundredth of the time and change no frame."
+        ),
+    )

@@ -40,6 +40,9 @@ def refusal(status: int, description: str) -> Responses:
 NO_SUCH_REQUEST = refusal(404, "No such request.")
 WRONG_HEADER = refusal(400, "A header has a value that it cannot have.")
 UNAVAILABLE = refusal(503, "The job store does not answer; Retry-After says when to try again.")
+OUTPUTS_UNAVAILABLE = refusal(
+    503, "The job store or the place for outputs does not answer; Retry-After says when to try again."
+)
 UNREADABLE_BODY = {
     **refusal(408, "The body did not arrive in time (arg `body_timeout_s`)."),
     **refusal(413, "The body is longer than the service reads (arg `max_body_bytes`)."),

@@ -36,6 +36,7 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
         "guidance_scale": 4.0,
         "seed": 42,
         "output_format": "mp4",
+        "previews": False,
     }
     assert [lora.multiplier for lora in spec.loras] == [1.0]
 

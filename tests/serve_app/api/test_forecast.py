@@ -1,4 +1,4 @@
-"""Position and ETA of what waits."""
+"""Position and ETA of what waits, and of what would be sent."""
 
 import asyncio
 from collections.abc import Mapping
@@ -56,6 +56,32 @@ async def test_a_request_that_has_ended_has_no_eta(api: Api) -> None:
     request_id = await api.submit(body())
     await api.finish(await api.claim())
     assert (await api.status(request_id))["eta_seconds"] is None
+
+
+async def test_a_forecast_says_what_a_request_would_cost_and_accepts_nothing(api: Api) -> None:
+    sent = body({"width": 100, "height": 70}, {"num_frames": 10})
+    answer = await api.http.post("/v1/forecast", json=sent)
+    assert answer.status_code == 200, answer.text
+    api.must_be_untouched()
+    told = answer.json()
+    assert [(each["index"], each["width"], each["height"], each["num_frames"]) for each in told["prompts"]] == [
+        (0, 96, 64, 5),
+        (1, 64, 64, 9),
+    ]
+    assert told["seconds"] == pytest.approx(sum(each["seconds"] for each in told["prompts"]), abs=0.02)
+    assert told["queue_position"] == 0
+    request_id = await api.submit(sent)
+    status = await api.status(request_id)
+    assert (told["eta_seconds"], told["queue_position"]) == (status["eta_seconds"], status["queue_position"])
+    behind = (await api.http.post("/v1/forecast", json=sent)).json()
+    assert behind["queue_position"] == 2
+    assert behind["eta_seconds"] == pytest.approx(2 * told["eta_seconds"], abs=0.05)
+
+
+async def test_a_forecast_refuses_what_a_post_refuses(api: Api) -> None:
+    for wrong in (body(model="other"), body(loras=[]), body({"width": 1})):
+        asked, posted = [await api.http.post(path, json=wrong) for path in ("/v1/forecast", "/v1/inference")]
+        assert (asked.status_code, asked.json()) == (posted.status_code, posted.json())
 
 
 async def test_an_unknown_priority_is_refused(api: Api) -> None:

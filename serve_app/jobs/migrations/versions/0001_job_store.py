@@ -64,6 +64,8 @@ def _create_requests() -> None:
         sa.Column("idempotency_key", sa.String(255)),
         sa.Column("body_digest", sa.String(64)),
     )
+    op.create_index("requests_by_age", "requests", ["created_at", "id"])
+    op.create_index("requests_of_tenant", "requests", ["tenant", "created_at", "id"])
     key = ("tenant", "idempotency_key")
     _partial_index("requests_idempotency", "requests", "idempotency_key IS NOT NULL", *key, unique=True)
     op.create_table(
@@ -99,6 +101,7 @@ def _create_renders() -> None:
         sa.Column("priority", sa.Integer, nullable=False, server_default=sa.text("1")),
         sa.Column("cost_s", sa.Double, nullable=False, server_default=sa.text("0")),
         sa.Column("steps", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sa.Column("searched", sa.Text, nullable=False, server_default=""),
         sqlite_autoincrement=True,
     )
     op.create_index("renders_of_request", "renders", ["request_id", "index"], unique=True)

@@ -1,0 +1,136 @@
+"""Lists of requests (keyset pagination): newest first, filtered, at a cost that does not grow with the page's number.
+
+    page = await store.requests.page(Filter(states={RenderState.SUCCEEDED}, text="fox"), limit=20, owner="team-a")
+    page = await store.requests.page(..., after=page.next)  # until `next` is None
+
+One call looks at `LOOKED_AT` requests at most, so a filter that hardly anything passes holds no connection for long. A
+page may therefore have fewer requests than asked for, even none, while there are more.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from math import isfinite
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select, tuple_
+
+from serve_app.errors import CursorInvalid
+from serve_app.jobs.queue import Standing, read_standings
+from serve_app.jobs.rows import searchable
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.tables import renders, requests
+
+LOOKED_AT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the list: behind the request that was accepted then, and has that id."""
+
+    created_at: float
+    request_id: str
+
+    @property
+    def text(self) -> str:
+        """Return it as clients carry it."""
+        return base64.urlsafe_b64encode(f"{self.created_at!r} {self.request_id}".encode()).decode().rstrip("=")
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read the text of a cursor.
+
+        Raises:
+            CursorInvalid: no list has given it out.
+        """
+        try:
+            padded = text + "=" * (-len(text) % 4)
+            created_at, request_id = base64.b64decode(padded, b"-_", validate=True).decode("ascii").split(" ")
+            found = cls(float(created_at), str(UUID(request_id)))
+        except (binascii.Error, ValueError):
+            found = None
+        if found is None or not isfinite(found.created_at) or found.text != text:
+            raise CursorInvalid(
+                "after is none of the values that `next` had; leave it out to begin with the newest request",
+                {"field": "after"},
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which requests are listed; what is left out lets all pass."""
+
+    states: frozenset[RenderState] = frozenset()  # of the request
+    pair_key: str | None = None
+    text: str | None = None  # a part of a prompt; upper and lower case are one
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, newest first. `next` is None where nothing follows."""
+
+    standings: tuple[Standing, ...]
+    next: Cursor | None
+
+
+def read_page(connection: Connection, wanted: Filter, *, limit: int, after: Cursor | None, owner: str | None) -> Page:
+    """Return the first `limit` requests behind `after` that `owner` may see and that pass the filter."""
+    age = tuple_(requests.c.created_at, requests.c.id)
+    within = [
+        *([] if after is None else [age < tuple_(after.created_at, after.request_id)]),
+        *([] if owner is None else [requests.c.tenant == owner]),
+        *([] if wanted.model is None else [requests.c.model == wanted.model]),
+    ]
+    newest_first = (requests.c.created_at.desc(), requests.c.id.desc())
+    looked_at = select(requests.c.created_at, requests.c.id).where(*within).order_by(*newest_first).limit(LOOKED_AT)
+    last = looked_at.offset(LOOKED_AT - 1).limit(1)
+    some = looked_at.subquery()
+    passing = (
+        select(some.c.created_at, some.c.id)
+        .where(*_passes(wanted, some.c.id))
+        .order_by(some.c.created_at.desc(), some.c.id.desc())
+        .limit(limit + 1)
+    )
+    rows = [Cursor(*row) for row in connection.execute(passing)]
+    found = rows[:limit]
+    standings = read_standings(connection, [(cursor.request_id, owner) for cursor in found])
+    listed = tuple(standings[key] for cursor in found if (key := (cursor.request_id, owner)) in standings)
+    if len(rows) > limit:
+        return Page(listed, found[-1])
+    end = connection.execute(last).one_or_none()
+    return Page(listed, None if end is None else Cursor(*end))
+
+
+def _passes(wanted: Filter, request_id: ColumnElement[str]) -> list[ColumnElement[bool]]:
+    of_request = renders.c.request_id == request_id
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.pair_key is not None:
+        conditions.append(select(renders.c.id).where(of_request, renders.c.pair_key == wanted.pair_key).exists())
+    if wanted.text:
+        holds = renders.c.searched.contains(searchable(wanted.text), autoescape=True)
+        conditions.append(select(renders.c.id).where(of_request, holds).exists())
+    if wanted.states:
+        state = select(_request_state()).where(of_request).scalar_subquery()
+        conditions.append(state.in_([state.value for state in wanted.states]))
+    return conditions
+
+
+def _request_state() -> ColumnElement[str]:
+    """Return `serve_app.jobs.states.request_state` as an aggregate over the rows of one request's renders."""
+
+    def count(*states: RenderState) -> ColumnElement[int]:
+        return func.sum(case((renders.c.state.in_([state.value for state in states]), 1), else_=0))
+
+    every = func.count()
+    queued, canceled = count(RenderState.QUEUED), count(RenderState.CANCELED)
+    ended = count(RenderState.SUCCEEDED, RenderState.CANCELED)
+    return case(
+        (count(RenderState.FAILED) > 0, RenderState.FAILED.value),
+        (and_(queued > 0, queued + canceled == every), RenderState.QUEUED.value),
+        (ended < every, RenderState.PROCESSING.value),
+        (canceled > 0, RenderState.CANCELED.value),
+        else_=RenderState.SUCCEEDED.value,
+    )
