@@ -20,6 +20,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouter
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
 from deployments.ingress import Ingress
+from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.schema import migrate
 from serve_app.models.card import ModelCard
@@ -67,6 +68,7 @@ def _plan(settings: Settings) -> ServicePlan:
             models.append(_model_plan(served, profile, gpus))
     plan = ServicePlan(settings=settings, models=tuple(models))
     _check_room(plan, gpus)
+    check_aliases(settings, [model.card for model in models])
     return plan
 
 

@@ -22,6 +22,8 @@
     │   ├── PromptTooLong
     │   ├── HeaderInvalid
     │   ├── CursorInvalid
+    │   ├── VideoFieldRefused
+    │   ├── FormInvalid
     │   └── BodyDamaged
     ├── NotFoundError           the thing named in the URL does not exist (404)
     │   ├── PathNotFound
@@ -204,6 +206,14 @@ class HeaderInvalid(RequestError):
 
 class CursorInvalid(RequestError):
     """A list is asked to go on behind something that it has never named."""
+
+
+class VideoFieldRefused(RequestError):
+    """A field of OpenAI's Videos API has a value that stands for nothing here, or that contradicts another field."""
+
+
+class FormInvalid(RequestError):
+    """A multipart form has fields that do not go together, or that stand for nothing."""
 
 
 class BodyDamaged(RequestError):

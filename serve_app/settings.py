@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from serve_app.aliases import Alias, AliasName
 from serve_app.errors import ConfigurationInvalid
 from serve_app.spec import Speed
 
@@ -145,6 +146,7 @@ class Settings(ModelArgs):
     )
 
     profile: Profile = Profile.AUTO
+    aliases: dict[AliasName, Alias] = Field(default_factory=dict)  # names for pairs, in OpenAI's API
     model: str = DEFAULT_MODEL
     models: tuple[ModelEntry, ...] = ()  # several; what an entry leaves out is what the args say
     lora_root: Path = Path("loras")

@@ -18,6 +18,7 @@ from serve_app.api.model_health import ModelsHealth
 from serve_app.api.openapi import DocumentedApi
 from serve_app.api.readiness import Readiness
 from serve_app.api.refusals import add_refusals
+from serve_app.api.videos import routes as videos
 
 _DESCRIPTION = """\
 Videos from **LoRAs trained with AI Toolkit for %s**.
@@ -41,7 +42,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
-    routers = [room.router for room in (inference, requests, outputs, loras, service)]
+    routers = [room.router for room in (inference, requests, outputs, loras, service, videos)]
     for router in routers:
         app.include_router(router)
     answer_all_methods(app, [route for router in routers for route in router.routes])

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from serve_app.api.dependencies import Services
@@ -51,16 +52,21 @@ class JsonRoute(APIRoute):
         async def read_and_handle(request: Request) -> Response:
             services: Services = request.app.state.services
             body = await read_body(request, services.max_body_bytes, services.plan.settings.body_timeout_s)
-            return await handle(_Parsed(request, body, parse(body) if body else None))
+            return await handle(Parsed(request, body, parse(body) if body else None))
 
         return read_and_handle
 
 
-class _Parsed(Request):
+class Parsed(Request):
     """A request whose body was read and parsed; FastAPI takes both from here."""
 
-    def __init__(self, request: Request, body: bytes, content: Any) -> None:
-        super().__init__(request.scope, request.receive)
+    def __init__(self, request: Request, body: bytes, content: Any, *, content_type: str | None = None) -> None:
+        """`content_type` is said instead of the request's own, where the body was no JSON."""
+        scope = request.scope
+        if content_type is not None:
+            others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+            scope = {**scope, "headers": [*others, (b"content-type", content_type.encode())]}
+        super().__init__(scope, request.receive)
         self._read, self._content = body, content
 
     async def body(self) -> bytes:
@@ -72,10 +78,15 @@ class _Parsed(Request):
         return self._content
 
 
-async def read_body(request: Request, most: int, within_s: float) -> bytes:
+def is_form(headers: Headers) -> bool:
+    """Return whether the body is said to be a multipart form."""
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+async def read_body(request: Request, most: int, within_s: float, *, checks_type: bool = True) -> bytes:
     """Return the body, decompressed; at most `most` bytes of it are read, and at most `most` are inflated.
 
-    All of it must arrive within `within_s` seconds.
+    All of it must arrive within `within_s` seconds. `checks_type` is off where the body may be no JSON.
 
     Raises:
         MediaTypeNotSupported, EncodingNotSupported, BodyTooSlow, BodyTooLarge, BodyDamaged: see `JsonRoute`.
@@ -94,7 +105,7 @@ async def read_body(request: Request, most: int, within_s: float) -> bytes:
         ) from None
     except ClientDisconnect:
         raise BodyDamaged("the connection ended before the body did") from None
-    if body:
+    if body and checks_type:
         _check_type(request.headers.get("content-type"))
     return body
 

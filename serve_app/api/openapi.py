@@ -14,6 +14,7 @@ from serve_app.models.card import ModelCard
 from serve_app.models.limits import SEED
 from serve_app.spec import Recipe, Sampler
 
+_OPENAI = "/v1/videos"
 _LORA_EXAMPLE = "my_lora_job/my_{}.safetensors"
 
 
@@ -72,7 +73,12 @@ def _with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[s
             described = schemas[schema]["properties"][field]
             described["description"] = f"{described['description']} {note}"
     # FastAPI writes limits as floats, of which 2^64 - 1 is none.
-    schemas["PromptItem"]["properties"]["seed"]["anyOf"][0] |= {"minimum": SEED.least, "maximum": SEED.most}
+    for schema in ("PromptItem", "VideoRequest"):
+        schemas[schema]["properties"]["seed"]["anyOf"][0] |= {"minimum": SEED.least, "maximum": SEED.most}
+    for path, operations in document["paths"].items():
+        if path.startswith(_OPENAI):  # whose route class answers 400 where FastAPI says 422
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
     schemas["InferenceRequest"]["examples"] = [request_example(card) for card in cards]
     return document
 
@@ -100,6 +106,7 @@ def _notes_of(card: ModelCard) -> dict[str, dict[str, str]]:
         "InferenceRequest": {"loras": _loras(card)},
         "LoraItem": {"transformer": _transformer(card)},
         "PromptItem": _prompt(card),
+        "VideoRequest": _prompt(card),
     }
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from serve_app.api.dependencies import ModelsHealthDep, ReadinessDep, ServicesDep
 from serve_app.api.model_health import LiveModel
 from serve_app.api.schemas.errors import ErrorBody
-from serve_app.api.schemas.service import Health, Model, ModelHealth, Models
+from serve_app.api.schemas.service import Health, Model, ModelHealth, Models, NamedModel
 from serve_app.models.card import ImageInput
 from serve_app.plan import ModelPlan
 from serve_app.spec import Recipe
@@ -17,8 +17,11 @@ router = APIRouter(tags=["service"])
 
 @router.get("/v1/models")
 async def models(services: ServicesDep) -> Models:
-    """The models that this service runs, with their defaults."""
-    return Models(models=[_model(plan) for plan in services.plan.models])
+    """The models that this service runs, with their defaults; in `data`, also the aliases."""
+    plans, aliases = services.plan.models, services.plan.settings.aliases
+    names = [NamedModel(id=name, owned_by=alias.model) for name, alias in aliases.items()]
+    names += [NamedModel(id=plan.card.id, owned_by=plan.base_model) for plan in plans]
+    return Models(models=[_model(plan) for plan in plans], data=names)
 
 
 @router.get("/health", responses={503: {"model": Health, "description": "The API is up, but no render starts now."}})

@@ -154,14 +154,9 @@ class PromptItem(Body):
         return [name for name in CONTROL_IMAGES if getattr(self, name)]
 
 
-class InferenceRequest(Body):
-    """Body of `POST /v1/inference`."""
+class RequestOptions(Body):
+    """What holds for all videos of a request."""
 
-    model: str = Field(max_length=limits.NAME_LENGTH, description="Model id, as listed by `GET /v1/models`.")
-    loras: list[LoraItem] = Field(max_length=limits.LORAS, description=("The LoRA files."))
-    prompts: list[PromptItem] = Field(
-        min_length=limits.PROMPTS.least, max_length=limits.PROMPTS.most, description="One video each."
-    )
     trigger_word: TriggerWord | None = Field(None, description="Replaces `[trigger]` in every prompt without its own.")
     hf_token: Token | None = Field(
         None,
@@ -204,4 +199,14 @@ class InferenceRequest(Body):
             "Show small previews of what is being made among the events of the request; they cost less than a "
             "hundredth of the time and change no frame."
         ),
+    )
+
+
+class InferenceRequest(RequestOptions):
+    """Body of `POST /v1/inference`."""
+
+    model: str = Field(max_length=limits.NAME_LENGTH, description="Model id, as listed by `GET /v1/models`.")
+    loras: list[LoraItem] = Field(max_length=limits.LORAS, description=("The LoRA files."))
+    prompts: list[PromptItem] = Field(
+        min_length=limits.PROMPTS.least, max_length=limits.PROMPTS.most, description="One video each."
     )

@@ -29,10 +29,21 @@ class Model(BaseModel):
     notice: str | None = Field(None, description=_NOTICE)
 
 
+class NamedModel(BaseModel):
+    """A name that `model` may have in OpenAI's API, in the shape that its clients list."""
+
+    id: str = Field(description="A name of the arg `aliases`, or a model's id.", examples=["my-style"])
+    object: Literal["model"] = Field("model", examples=["model"])
+    created: Literal[0] = Field(0, description="Clients of OpenAI require it; nothing is known of it here.")
+    owned_by: str = Field(description="For an alias, the model that it stands for; for a model, its base model.")
+
+
 class Models(BaseModel):
     """Every model of this service."""
 
     models: list[Model] = Field(description="One for each model.")
+    object: Literal["list"] = Field("list", examples=["list"])
+    data: list[NamedModel] = Field(description="The aliases, and the models again, as clients of OpenAI list them.")
 
 
 class ModelHealth(BaseModel):

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from serve_app.api.openapi import request_example
-from serve_app.api.schemas import answers, bodies, errors, inspection, listing, service
-from serve_app.api.schemas.bodies import Body, InferenceRequest
+from serve_app.api.schemas import answers, bodies, errors, inspection, listing, service, videos
+from serve_app.api.schemas.bodies import Body, InferenceRequest, RequestOptions
 from serve_app.models.card import load_card
 from tests.client import pair
 from tests.fixtures.api import Api, Json
@@ -16,12 +16,12 @@ from tests.fixtures.specs import MODEL
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [
     model
-    for module in (bodies, answers, errors, inspection, listing, service)
+    for module in (bodies, answers, errors, inspection, listing, service, videos)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel)
     and model.__module__ == module.__name__
     and not name.startswith("_")
-    and model is not Body
+    and model not in (Body, RequestOptions)
 ]
 OPERATIONS = {
     ("post", "/v1/inference"): {"200", "400", "409", "422", "429", "503"},
@@ -36,6 +36,10 @@ OPERATIONS = {
     ("post", "/v1/loras/inspect"): {"200", "422"},
     ("get", "/v1/models"): {"200"},
     ("get", "/health"): {"200", "503"},
+    ("post", "/v1/videos"): {"200", "400", "409", "429", "503"},
+    ("get", "/v1/videos/{request_id}"): {"200", "404"},
+    ("delete", "/v1/videos/{request_id}"): {"200", "404", "409"},
+    ("get", "/v1/videos/{request_id}/content"): {"200", "206", "404", "416"},
 }
 
 

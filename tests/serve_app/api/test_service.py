@@ -48,5 +48,5 @@ async def test_the_real_model_comes_without_a_notice(serve_api: ServeApi) -> Non
 
 
 async def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(api: Api) -> None:
-    assert (await api.http.get("/v1/videos")).status_code == 404
+    assert (await api.http.get("/v1/images")).status_code == 404
     assert (await api.http.get("/v1/inference")).status_code == 405

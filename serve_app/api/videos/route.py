@@ -1,0 +1,99 @@
+"""The route class of OpenAI's Videos API: bodies as JSON or as a form, and every error in OpenAI's shape.
+
+router = APIRouter(route_class=VideosRoute)
+
+{"error": {"message": "...", "type": "invalid_request_error", "param": "seconds", "code": "VALUE_INVALID"}}
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from serve_app.api.access_log import entry_of
+from serve_app.api.dependencies import Services
+from serve_app.api.json_body import Parsed, is_form, parse, read_body
+from serve_app.api.refusals import response_of
+from serve_app.api.schemas.errors import Responses
+from serve_app.api.schemas.videos import OpenAIErrorBody, OpenAIErrorResponse
+from serve_app.api.videos.form import read_form
+from serve_app.echo import cut
+from serve_app.errors import ServiceError
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_SERVER_ERROR = 500
+_INVALID = 400  # OpenAI has no 422
+_INVALID_CODE = "VALUE_INVALID"
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class VideosRoute(APIRoute):
+    """A route that answers every refusal as OpenAI does."""
+
+    def get_route_handler(self) -> Handler:
+        """Return FastAPI's handler behind one that reads bodies, and before one that words errors."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(await _with_json(request))
+            except ServiceError as error:
+                entry_of(request.scope).code = error.code
+                return _refusal(error)
+            except RequestValidationError as error:
+                entry_of(request.scope).code = _INVALID_CODE
+                return _invalid(error)
+
+        return answer
+
+
+def refusals(*statuses: int) -> Responses:
+    """Return the documentation of errors with these status codes."""
+    return {status: {"model": OpenAIErrorResponse, "description": "An error in OpenAI's shape."} for status in statuses}
+
+
+async def _with_json(request: Request) -> Request:
+    if request.method != "POST":
+        return request
+    services: Services = request.app.state.services
+    of_form = is_form(request.headers)
+    body = await read_body(
+        request, services.max_body_bytes, services.plan.settings.body_timeout_s, checks_type=not of_form
+    )
+    if not of_form:
+        return Parsed(request, body, parse(body) if body else None)
+    return Parsed(request, body, await read_form(body, request.headers), content_type="application/json")
+
+
+def _refusal(error: ServiceError) -> Response:
+    usual = response_of(error)
+    said = error.body()["error"]
+    details = said["details"]
+    param = details.get("param") or details.get("field")
+    content = _body(said["message"], error.status, None if param is None else str(param), error.code)
+    return JSONResponse(
+        content, status_code=error.status, headers={k: v for k, v in usual.headers.items() if k not in _OF_BODY}
+    )
+
+
+_OF_BODY = ("content-length", "content-type")
+
+
+def _invalid(error: RequestValidationError) -> Response:
+    """Return the first problem of a body or a parameter that does not fit its schema."""
+    first, *others = error.errors()
+    path = [str(step) for step in first["loc"] if step not in ("body", "query", "path")]
+    param = cut(".".join(path)) or None
+    more = f" ({len(others)} more)" if others else ""
+    message = f"{param}: {cut(first['msg'])}{more}" if param else f"{cut(first['msg'])}{more}"
+    return JSONResponse(_body(message, _INVALID, param, _INVALID_CODE), status_code=_INVALID)
+
+
+def _body(message: str, status: int, param: str | None, code: str) -> dict[str, Any]:
+    kind = "server_error" if status >= _SERVER_ERROR else _TYPES.get(status, "invalid_request_error")
+    error = OpenAIErrorBody(message=message, type=kind, param=param, code=code)
+    return OpenAIErrorResponse(error=error).model_dump()
