@@ -1,4 +1,4 @@
-"""Lists of requests (keyset pagination): newest first, filtered, at a cost that does not grow with the page's number.
+"""Lists of requests (keyset pagination): newest or oldest first, filtered, at a cost that does not grow with the page.
 
     page = await store.requests.page(Filter(states={RenderState.SUCCEEDED}, text="fox"), limit=20, owner="team-a")
     page = await store.requests.page(..., after=page.next)  # until `next` is None
@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Self
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, asc, case, desc, func, select, tuple_
 
 from serve_app.errors import CursorInvalid
 from serve_app.jobs.queue import Standing, read_standings
@@ -70,28 +70,38 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page, newest first. `next` is None where nothing follows."""
+    """One page. `next` is None where nothing follows."""
 
     standings: tuple[Standing, ...]
     next: Cursor | None
 
 
-def read_page(connection: Connection, wanted: Filter, *, limit: int, after: Cursor | None, owner: str | None) -> Page:
+def read_page(
+    connection: Connection,
+    wanted: Filter,
+    *,
+    limit: int,
+    after: Cursor | None,
+    owner: str | None,
+    oldest_first: bool = False,
+) -> Page:
     """Return the first `limit` requests behind `after` that `owner` may see and that pass the filter."""
     age = tuple_(requests.c.created_at, requests.c.id)
+    end = None if after is None else tuple_(after.created_at, after.request_id)
+    in_order = asc if oldest_first else desc
     within = [
-        *([] if after is None else [age < tuple_(after.created_at, after.request_id)]),
+        *([] if end is None else [age > end if oldest_first else age < end]),
         *([] if owner is None else [requests.c.tenant == owner]),
         *([] if wanted.model is None else [requests.c.model == wanted.model]),
     ]
-    newest_first = (requests.c.created_at.desc(), requests.c.id.desc())
-    looked_at = select(requests.c.created_at, requests.c.id).where(*within).order_by(*newest_first).limit(LOOKED_AT)
+    ordered = (in_order(requests.c.created_at), in_order(requests.c.id))
+    looked_at = select(requests.c.created_at, requests.c.id).where(*within).order_by(*ordered).limit(LOOKED_AT)
     last = looked_at.offset(LOOKED_AT - 1).limit(1)
     some = looked_at.subquery()
     passing = (
         select(some.c.created_at, some.c.id)
         .where(*_passes(wanted, some.c.id))
-        .order_by(some.c.created_at.desc(), some.c.id.desc())
+        .order_by(in_order(some.c.created_at), in_order(some.c.id))
         .limit(limit + 1)
     )
     rows = [Cursor(*row) for row in connection.execute(passing)]
@@ -100,8 +110,8 @@ def read_page(connection: Connection, wanted: Filter, *, limit: int, after: Curs
     listed = tuple(standings[key] for cursor in found if (key := (cursor.request_id, owner)) in standings)
     if len(rows) > limit:
         return Page(listed, found[-1])
-    end = connection.execute(last).one_or_none()
-    return Page(listed, None if end is None else Cursor(*end))
+    furthest = connection.execute(last).one_or_none()
+    return Page(listed, None if furthest is None else Cursor(*furthest))
 
 
 def _passes(wanted: Filter, request_id: ColumnElement[str]) -> list[ColumnElement[bool]]:

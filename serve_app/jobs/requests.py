@@ -94,9 +94,18 @@ class Requests:
         found = await self._database.read(partial(read_standings, wanted=wanted))
         return [found.get(key) for key in wanted]
 
-    async def page(self, wanted: Filter, *, limit: int, after: Cursor | None = None, owner: str | None = None) -> Page:
+    async def page(
+        self,
+        wanted: Filter,
+        *,
+        limit: int,
+        after: Cursor | None = None,
+        owner: str | None = None,
+        oldest_first: bool = False,
+    ) -> Page:
         """Return at most `limit` requests behind `after` that pass the filter, newest first; see `jobs.listing`."""
-        return await self._database.read(partial(read_page, wanted=wanted, limit=limit, after=after, owner=owner))
+        of_page = partial(read_page, wanted=wanted, limit=limit, after=after, owner=owner, oldest_first=oldest_first)
+        return await self._database.read(of_page)
 
     async def cancel(self, request_id: str, *, owner: str | None = None) -> RequestRecord:
         """Cancel the request's queued renders, and mark its running ones for cancellation. Idempotent.

@@ -92,6 +92,16 @@ class VideoObject(BaseModel):
     remixed_from_video_id: None = Field(None, description="Always null.")
 
 
+class VideoList(BaseModel):
+    """A page of videos."""
+
+    object: Literal["list"] = Field("list", examples=["list"])
+    data: list[VideoObject] = Field(description="As asked for.")
+    first_id: str | None = Field(description="Of the page.")
+    last_id: str | None = Field(description="For `after` of the next page.")
+    has_more: bool = Field(description="Whether there is a next page.")
+
+
 class VideoDeleted(BaseModel):
     """The video, its request and its files are gone."""
 

@@ -5,18 +5,24 @@ video = client.videos.create_and_poll(model="my-style", prompt="a fox", seconds=
 client.videos.download_content(video.id).write_to_file("fox.mp4")
 """
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 
-from serve_app.api import inference, outputs, requests
+from serve_app.api import outputs, requests
+from serve_app.api.access_log import entry_of
 from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, ServicesDep
 from serve_app.api.forecast import forecast
-from serve_app.api.links import PublicRootDep
 from serve_app.api.requests import RequestId, known_form
-from serve_app.api.schemas.videos import VideoDeleted, VideoObject, VideoRequest
+from serve_app.api.schemas.videos import VideoDeleted, VideoList, VideoObject, VideoRequest
+from serve_app.api.submission import submitted
 from serve_app.api.videos.route import VideosRoute, refusals
 from serve_app.api.videos.translation import inference_request, video_of
+from serve_app.jobs.listing import Cursor, Filter
+from serve_app.models.limits import NAME_LENGTH
 
+_MOST = 100  # videos of a page
 _POLL_AFTER = "openai-poll-after-ms"
 _SHORTEST_POLL_MS, _LONGEST_POLL_MS = 500, 5_000
 _POLLS = 20  # until the predicted end: the client reads the header once, at its first look
@@ -34,20 +40,15 @@ async def create(
     sender: SenderDep,
     fetcher: FetcherDep,
     idempotency_key: IdempotencyKeyDep,
-    root: PublicRootDep,
 ) -> VideoObject:
     """Queue a video; JSON, or a multipart form. Durable once it is answered, as with `POST /v1/inference`."""
-    accepted = await inference.submit(
-        inference_request(body, services),
-        request,
-        response,
-        services=services,
-        sender=sender,
-        fetcher=fetcher,
-        idempotency_key=idempotency_key,
-        root=root,
+    durable = await submitted(
+        inference_request(body, services), services, sender=sender, fetcher=fetcher, idempotency_key=idempotency_key
     )
-    return video_of(await services.store.requests.get(accepted.request_id, owner=sender.owner))
+    entry_of(request.scope).request_id = durable.request_id
+    if durable.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return video_of(await services.store.requests.get(durable.request_id, owner=sender.owner))
 
 
 @router.get("/v1/videos/{request_id}", responses=refusals(404))
@@ -58,6 +59,32 @@ async def retrieve(request_id: RequestId, response: Response, services: Services
     poll_ms = (predicted.eta_s or 0) * 1000 / _POLLS
     response.headers[_POLL_AFTER] = f"{min(max(poll_ms, _SHORTEST_POLL_MS), _LONGEST_POLL_MS):.0f}"
     return video_of(standing.record)
+
+
+@router.get("/v1/videos", responses=refusals(404))
+async def listed(
+    services: ServicesDep,
+    sender: SenderDep,
+    *,
+    after: Annotated[str | None, Query(max_length=NAME_LENGTH, description="`last_id` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_MOST, description="Of a page.")] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="Oldest or newest first.")] = "desc",
+) -> VideoList:
+    """List videos."""
+    cursor = None
+    if after is not None:
+        before = await services.store.requests.get(known_form(after), owner=sender.owner)
+        cursor = Cursor(before.created_at, before.id)
+    page = await services.store.requests.page(
+        Filter(), limit=limit, after=cursor, owner=sender.owner, oldest_first=order == "asc"
+    )
+    videos = [video_of(standing.record) for standing in page.standings]
+    return VideoList(
+        data=videos,
+        first_id=videos[0].id if videos else None,
+        last_id=videos[-1].id if videos else None,
+        has_more=page.next is not None,
+    )
 
 
 @router.delete("/v1/videos/{request_id}", responses=refusals(404, 409))

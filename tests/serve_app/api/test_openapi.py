@@ -37,6 +37,7 @@ OPERATIONS = {
     ("get", "/v1/models"): {"200"},
     ("get", "/health"): {"200", "503"},
     ("post", "/v1/videos"): {"200", "400", "409", "429", "503"},
+    ("get", "/v1/videos"): {"200", "400", "404"},
     ("get", "/v1/videos/{request_id}"): {"200", "404"},
     ("delete", "/v1/videos/{request_id}"): {"200", "404", "409"},
     ("get", "/v1/videos/{request_id}/content"): {"200", "206", "404", "416"},

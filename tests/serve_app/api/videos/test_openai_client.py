@@ -188,3 +188,16 @@ async def test_an_unknown_video_is_not_found(client: openai.AsyncOpenAI) -> None
     with pytest.raises(openai.NotFoundError) as missing:
         await client.videos.retrieve(UNKNOWN)
     assert missing.value.code == "REQUEST_NOT_FOUND"
+
+
+async def test_videos_are_listed_page_by_page_in_both_orders(styled: Api, client: openai.AsyncOpenAI) -> None:
+    made = [(await client.videos.create(prompt=f"fox {number}")).id for number in range(5)]
+    newest_first = [video.id async for video in client.videos.list(limit=2)]
+    oldest_first = [video.id async for video in client.videos.list(limit=2, order="asc")]
+    assert newest_first == made[::-1]
+    assert oldest_first == made
+    page = await client.videos.list(after=made[2])
+    assert ([video.id for video in page.data], page.has_more) == ([made[1], made[0]], False)
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.videos.list(limit=1000)
+    assert refused.value.param == "limit"
