@@ -2,6 +2,7 @@
 
     wan-lora download wan22_14b_t2v wan22_5b
     wan-lora serve serve_config.yaml
+    wan-lora generate "a fox" --high HIGH --low LOW -o fox.mp4
     wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors
 
 A module holds a `typer.Typer()` named `app`, whose commands become those of `wan-lora`. It imports what is slow to
@@ -10,8 +11,8 @@ import (Ray, Alembic) within the command that needs it, so that `wan-lora --help
 
 import typer
 
-from serve_app.cli import inspection, service
+from serve_app.cli import compare, inspection, requests, service
 
 app = typer.Typer(no_args_is_help=True, help="Serve LoRAs as videos, and look into LoRA files.")
-for group in (service, inspection):
+for group in (requests, compare, inspection, service):
     app.add_typer(group.app)

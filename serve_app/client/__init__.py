@@ -12,8 +12,10 @@ It imports neither PyTorch nor Ray nor FastAPI.
 from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, RequestStatus, Video
 from serve_app.api.schemas.bodies import InferenceRequest, LoraItem, PromptItem, Side
 from serve_app.api.schemas.inspection import Inspection, InspectionRequest
+from serve_app.api.schemas.listing import RequestDetails, RequestForecast, RequestList
 from serve_app.client.asynchronous import AsyncClient
 from serve_app.client.blocking import Client
+from serve_app.client.calls import Wanted
 from serve_app.client.events import Done, Event, OutputReady, Preview, StatusChanged, Step
 
 __all__ = [
@@ -30,10 +32,14 @@ __all__ = [
     "OutputReady",
     "Preview",
     "PromptItem",
+    "RequestDetails",
+    "RequestForecast",
+    "RequestList",
     "RequestResult",
     "RequestStatus",
     "Side",
     "StatusChanged",
     "Step",
     "Video",
+    "Wanted",
 ]

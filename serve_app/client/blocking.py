@@ -11,9 +11,10 @@ import httpx2
 from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, RequestStatus, Video
 from serve_app.api.schemas.bodies import InferenceRequest
 from serve_app.api.schemas.inspection import Inspection, InspectionRequest
+from serve_app.api.schemas.listing import RequestDetails, RequestForecast, RequestList
 from serve_app.api.schemas.service import Health, Models
 from serve_app.client import calls
-from serve_app.client.calls import Answer, Call
+from serve_app.client.calls import Answer, Call, Wanted
 from serve_app.client.connection import HEADERS, BearerKey, server_at
 from serve_app.client.events import Event, Listening
 from serve_app.client.failures import Refusal, failure_of, refusal_of, unreachable
@@ -129,6 +130,18 @@ class Client:
     def delete(self, request_id: str) -> Deleted:
         """Remove a request that has ended, with its files."""
         return self._call(calls.delete(request_id))
+
+    def details(self, request_id: str) -> RequestDetails:
+        """Return a request with all values in effect; its `request`, submitted again, gives the same frames."""
+        return self._call(calls.details(request_id))
+
+    def list(self, wanted: Wanted = Wanted()) -> RequestList:  # noqa: B008  a frozen value
+        """Return a page of requests, the newest first; `next` of the answer is `after` of the next page."""
+        return self._call(calls.page(wanted))
+
+    def forecast(self, body: InferenceRequest) -> RequestForecast:
+        """Return what a request would cost and what it would become; nothing is accepted."""
+        return self._call(calls.forecast(body))
 
     def inspect(self, body: InspectionRequest) -> Inspection:
         """Return what LoRA files hold, as the service sees them."""

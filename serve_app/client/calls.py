@@ -7,7 +7,7 @@ Both clients send them; what a call says is written here once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypedDict, TypeVar
 from urllib.parse import quote
@@ -16,9 +16,10 @@ from uuid import uuid4
 import httpx2
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, RequestStatus
+from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, RequestStatus, Status
 from serve_app.api.schemas.bodies import Body, InferenceRequest
 from serve_app.api.schemas.inspection import Inspection, InspectionRequest
+from serve_app.api.schemas.listing import RequestDetails, RequestForecast, RequestList
 from serve_app.api.schemas.service import Health, Models
 from serve_app.client.failures import not_understood
 
@@ -29,8 +30,26 @@ class Options(TypedDict):
     """Keywords of httpx2's `request`."""
 
     headers: dict[str, str]
-    params: dict[str, str]
+    params: dict[str, str | list[str]]
     content: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which requests a list has. `pair` is a pair key; `text` stands in a prompt; `after` is the `next` of a page."""
+
+    status: Sequence[Status] = ()
+    pair: str | None = None
+    text: str | None = None
+    model: str | None = None
+    limit: int = 20
+    after: str | None = None
+
+    def params(self) -> dict[str, str | list[str]]:
+        """Return the query parameters."""
+        texts = {"pair": self.pair, "text": self.text, "model": self.model, "after": self.after}
+        given: dict[str, str | list[str]] = {name: value for name, value in texts.items() if value is not None}
+        return given | {"status": [*self.status], "limit": str(self.limit)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +60,7 @@ class Call(Generic[Answer]):
     path: str
     answer: type[Answer]
     headers: Mapping[str, str] = field(default_factory=dict)
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str | list[str]] = field(default_factory=dict)
     body: Body | None = None
 
     def options(self) -> Options:
@@ -89,6 +108,21 @@ def cancel(request_id: str) -> Call[RequestStatus]:
 def delete(request_id: str) -> Call[Deleted]:
     """Return the call that removes a request with its files."""
     return Call(method="DELETE", path=request_path(request_id), answer=Deleted)
+
+
+def details(request_id: str) -> Call[RequestDetails]:
+    """Return the call that tells of a request with all values in effect."""
+    return Call(method="GET", path=request_path(request_id), answer=RequestDetails)
+
+
+def page(wanted: Wanted) -> Call[RequestList]:
+    """Return the call that lists requests, the newest first."""
+    return Call(method="GET", path="/v1/requests", answer=RequestList, params=wanted.params())
+
+
+def forecast(body: InferenceRequest) -> Call[RequestForecast]:
+    """Return the call that tells what a request would cost, and accepts nothing."""
+    return Call(method="POST", path="/v1/forecast", answer=RequestForecast, body=body)
 
 
 def inspect(body: InspectionRequest) -> Call[Inspection]:

@@ -10,7 +10,7 @@ for event in client.events(request_id):
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -25,12 +25,14 @@ from serve_app.errors import AnswerNotUnderstood, ServerUnreachable
 class StatusChanged(BaseModel):
     """The request's state, its place in the queue or its ETA is another."""
 
+    kind: ClassVar[str] = "status"
     status: RequestStatus
 
 
 class Step(BaseModel):
     """A denoising step of one prompt is done."""
 
+    kind: ClassVar[str] = "step"
     index: int
     step: int
     steps: int
@@ -41,6 +43,7 @@ class Step(BaseModel):
 class Preview(BaseModel):
     """How a prompt's video looks so far; only where the request asked for previews."""
 
+    kind: ClassVar[str] = "preview"
     index: int
     step: int
     image: str
@@ -54,12 +57,14 @@ class Preview(BaseModel):
 class OutputReady(BaseModel):
     """A video is finished."""
 
+    kind: ClassVar[str] = "output"
     video: Video
 
 
 class Done(BaseModel):
     """The request has ended; no event follows."""
 
+    kind: ClassVar[str] = "done"
     status: RequestStatus
 
 
@@ -85,11 +90,11 @@ def event_of(sent: httpx2.ServerSentEvent) -> Event | None:
 
 
 _READERS: Mapping[str, Callable[[str], Event]] = {
-    "status": lambda data: StatusChanged(status=RequestStatus.model_validate_json(data)),
-    "step": Step.model_validate_json,
-    "preview": Preview.model_validate_json,
-    "output": lambda data: OutputReady(video=Video.model_validate_json(data)),
-    "done": lambda data: Done(status=RequestStatus.model_validate_json(data)),
+    StatusChanged.kind: lambda data: StatusChanged(status=RequestStatus.model_validate_json(data)),
+    Step.kind: Step.model_validate_json,
+    Preview.kind: Preview.model_validate_json,
+    OutputReady.kind: lambda data: OutputReady(video=Video.model_validate_json(data)),
+    Done.kind: lambda data: Done(status=RequestStatus.model_validate_json(data)),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from serve_app.client import AsyncClient, Client, InferenceRequest, InspectionRequest, LoraItem
+from serve_app.client import AsyncClient, Client, InferenceRequest, InspectionRequest, LoraItem, Wanted
 from serve_app.errors import LoraNotFound, RenderFailed, RequestCanceled, RequestNotFound, WaitedTooLong
 from tests.fixtures.api import UNKNOWN, Api
 from tests.fixtures.renderer import rendering
@@ -91,6 +91,21 @@ async def test_files_are_inspected_by_the_service(api: Api, remote: Client) -> N
     (file,) = inspection.files
     assert file.report is not None
     assert file.report.norms
+
+
+async def test_a_request_is_forecast_listed_and_posted_again(api: Api, remote: Client) -> None:
+    forecast = await in_thread(remote.forecast, request_for({"width": 100}))
+    assert (forecast.prompts[0].width, len(api.observed.requests)) == (96, 0)
+    accepted = await in_thread(remote.submit, request_for({"prompt": "an owl", "seed": -1}))
+    listed = await in_thread(remote.list, Wanted(text="owl", status=("in_queue", "in_progress"), limit=5))
+    assert [one.request_id for one in listed.requests] == [accepted.request_id]
+    details = await in_thread(remote.details, accepted.request_id)
+    again = InferenceRequest.model_validate(details.request.model_dump(mode="json"))
+    first, second = (
+        await api.store.requests.get((await in_thread(remote.submit, again)).request_id),
+        await api.store.requests.get(accepted.request_id),
+    )
+    assert first.renders[0].spec == second.renders[0].spec
 
 
 async def test_a_token_arrives_as_it_is(api: Api, remote: Client) -> None:

@@ -1,0 +1,181 @@
+"""Commands about requests that were accepted: `status`, `watch`, `cancel`, `delete`, `list`."""
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serve_app.api.schemas.answers import API_STATUS, RequestStatus
+from serve_app.cli.console import Exit, JsonOption, print_json, reporting, say
+from serve_app.cli.progress import Bars, note_of
+from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.client import Client, Done, Wanted
+from serve_app.client.failures import failure_of
+from serve_app.client.patience import PATIENCE_S
+
+app = typer.Typer()
+
+
+class StatusWord(StrEnum):
+    """The API's words for states, as a type that typer knows."""
+
+    IN_QUEUE = "in_queue"
+    IN_PROGRESS = "in_progress"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+_STATES = {StatusWord(word): state for state, word in API_STATUS.items()}
+
+RequestArgument = Annotated[str, typer.Argument(metavar="REQUEST", help="Id of the request.")]
+RequestsArgument = Annotated[list[str], typer.Argument(metavar="REQUEST...", help="Ids of requests.")]
+
+
+@app.command(epilog="Example: wan-lora status b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
+@reporting
+def status(
+    request: RequestArgument,
+    *,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a request is; ends with 1 where it failed or was canceled."""
+    with connect(server, key, patience) as client:
+        found = client.status(request)
+    _show([found], as_json)
+    _end(found, as_json)
+
+
+@app.command(epilog="Example: wan-lora watch b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
+@reporting
+def watch(
+    request: RequestArgument,
+    *,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a request live until it ends; with --json one line for each event. A lost connection is taken up again."""
+    with connect(server, key, patience) as client:
+        final = _lines(client, request) if as_json else _bar(client, request)
+    _end(final, as_json)
+
+
+@app.command(epilog="Example: wan-lora cancel b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
+@reporting
+def cancel(
+    requests: RequestsArgument,
+    *,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """End requests: queued renders now, running ones at their next step."""
+    with connect(server, key, patience) as client:
+        _show([client.cancel(request) for request in requests], as_json)
+
+
+@app.command(epilog="Example: wan-lora delete b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
+@reporting
+def delete(
+    requests: RequestsArgument,
+    *,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove requests that have ended, with their files on the service."""
+    with connect(server, key, patience) as client:
+        deleted = [client.delete(request) for request in requests]
+    if as_json:
+        print_json({"deleted": [one.request_id for one in deleted]})
+    else:
+        for one in deleted:
+            typer.echo(f"{one.request_id} deleted")
+
+
+@app.command(name="list", epilog="Example: wan-lora list --status failed --text fox")
+@reporting
+def list_requests(
+    *,
+    status: Annotated[
+        list[StatusWord] | None, typer.Option("--status", help="With this status; may be repeated.")
+    ] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="Of this pair key, as results have it.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="With this in a prompt.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Of this model.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most so many.")] = 20,
+    after: Annotated[str | None, typer.Option("--after", help="The `next` of the list before.")] = None,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """List requests, the newest first."""
+    wanted = Wanted(
+        status=[API_STATUS[_STATES[word]] for word in status or ()],
+        pair=pair,
+        text=text,
+        model=model,
+        limit=limit,
+        after=after,
+    )
+    with connect(server, key, patience) as client:
+        page = client.list(wanted)
+    if as_json:
+        print_json(page)
+        return
+    table = Table("request", "status", "created", "prompt", "LoRAs")
+    for one in page.requests:
+        prompts = [prompt.prompt for prompt in one.prompts]
+        more = f" (and {len(prompts) - 1} more)" if len(prompts) > 1 else ""
+        loras = "\n".join(f"{lora.path} x {lora.network_multiplier or 1:g}" for lora in one.loras)
+        table.add_row(one.request_id, note_of(one), one.created_at, escape(prompts[0] + more), escape(loras))
+    Console().print(table)
+    if page.next is not None:
+        say(f"there are more: --after {page.next}")
+
+
+def _show(found: Iterable[RequestStatus], as_json: bool) -> None:
+    if as_json:
+        print_json({"requests": [one.model_dump(mode="json") for one in found]})
+        return
+    table = Table("request", "model", "status", "progress", "created")
+    for one in found:
+        table.add_row(one.request_id, escape(one.model), note_of(one), f"{one.progress:.0%}", one.created_at)
+    Console().print(table)
+
+
+def _bar(client: Client, request: str) -> RequestStatus:
+    with Bars() as bars:
+        bar = bars.add(request[:8])
+        for event in client.events(request):
+            bar.show(event)
+    return event.status if isinstance(event, Done) else client.status(request)
+
+
+def _lines(client: Client, request: str) -> RequestStatus:
+    for event in client.events(request):
+        typer.echo(json.dumps({"event": event.kind, **event.model_dump(mode="json")}))
+    return event.status if isinstance(event, Done) else client.status(request)
+
+
+def _end(status: RequestStatus, as_json: bool) -> None:
+    """End with 1 where the request failed or was canceled; for people, with the reason."""
+    failure = failure_of(status)
+    if failure is None:
+        return
+    if not as_json:
+        raise failure
+    raise typer.Exit(Exit.FAILED)

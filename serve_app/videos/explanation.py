@@ -1,0 +1,94 @@
+"""From the difference of two clips to what to change: one sentence for each setting that explains a part of it."""
+
+from dataclasses import dataclass
+
+from serve_app.videos.comparison import ALIKE_DB, SAME_DB, Difference
+
+_RATE_TOLERANCE = 0.02  # of a rate: WebP keeps whole milliseconds, so 16 fps come back as 15.9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One setting that differs, and what to do."""
+
+    setting: str  # size, frames, fps, start, mirrored, reversed, pictures
+    text: str
+
+
+def explain(difference: Difference) -> list[Finding]:
+    """Return what explains that the second clip is not as the first; empty where they show the same."""
+    found = [_size(difference), _length(difference), _rate(difference), *_arrangement(difference)]
+    findings = [finding for finding in found if finding is not None]
+    return [*findings, *_pictures(difference, explained=any(one.setting in _MOVES for one in findings))]
+
+
+_MOVES = frozenset({"start", "mirrored", "reversed"})
+
+
+def _size(difference: Difference) -> Finding | None:
+    (width, height), (other_width, other_height) = difference.sizes
+    if (width, height) == (other_width, other_height):
+        return None
+    same_shape = abs(width * other_height - height * other_width) <= max(width, height)
+    shape = "the same shape" if same_shape else "another shape, so other noise: no other setting can make them alike"
+    return Finding(
+        "size", f"{width}x{height} against {other_width}x{other_height}, {shape}: render with --size {width}x{height}"
+    )
+
+
+def _length(difference: Difference) -> Finding | None:
+    first, second = difference.lengths
+    if first == second:
+        return None
+    return Finding(
+        "frames",
+        f"{first} frames against {second}: render with --frames {first}; another length is other noise in every frame",
+    )
+
+
+def _rate(difference: Difference) -> Finding | None:
+    first, second = difference.rates
+    if first is None or second is None or abs(first - second) <= _RATE_TOLERANCE * first:
+        return None
+    return Finding(
+        "fps", f"{first:.4g} frames a second against {second:.4g}: write --fps {first:.0f}; only the speed is another"
+    )
+
+
+def _arrangement(difference: Difference) -> list[Finding]:
+    found = []
+    if difference.shift:
+        late = "later" if difference.shift > 0 else "earlier"
+        found.append(
+            Finding(
+                "start", f"the second one starts {abs(difference.shift)} frames {late}: frames were cut off or added"
+            )
+        )
+    if difference.mirrored:
+        found.append(
+            Finding("mirrored", f"the second one is mirrored {difference.mirrored}: an editor or a player did it")
+        )
+    if difference.reversed_in_time:
+        found.append(Finding("reversed", "the second one runs backwards"))
+    return found
+
+
+def _pictures(difference: Difference, *, explained: bool) -> list[Finding]:
+    mean, alike, count = difference.mean_psnr, difference.alike_until, len(difference.psnr)
+    if explained or mean >= SAME_DB:
+        return []
+    if mean >= ALIKE_DB:
+        text = (
+            f"the same scene with other details ({mean:.1f} dB): another recipe, sampler, speed profile or precision; "
+            "--try renders with the others"
+        )
+    elif alike:
+        text = (
+            f"alike for {alike} of {count} frames, then apart: another sampler, speed profile or precision; try --try"
+        )
+    else:
+        text = (
+            f"other pictures ({mean:.1f} dB): another seed, prompt, trigger word, strength, checkpoint, steps or "
+            "guidance; with all these equal, another recipe: --try renders with the others"
+        )
+    return [Finding("pictures", text)]

@@ -1,0 +1,26 @@
+"""The command line against the real API on loopback."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from serve_app.cli import app
+from tests.fixtures.api import Api
+from tests.fixtures.loopback import loopback
+
+WanLora = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+async def wan_lora(api: Api) -> AsyncIterator[WanLora]:
+    """Runs `wan-lora` with these arguments, beside the API."""
+    async with loopback(api.app) as url:
+
+        async def run(*args: str | Path, **environment: str) -> Result:
+            env = {"WAN_SERVER": url, "COLUMNS": "200", "TERM": "dumb", **environment}
+            return await asyncio.to_thread(CliRunner().invoke, app, [*map(str, args)], env=env)
+
+        yield run
