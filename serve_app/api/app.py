@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from serve_app.api import inference, loras, outputs, requests, service
 from serve_app.api.access_log import AccessLog
 from serve_app.api.dependencies import Services
+from serve_app.api.docs_page import add_docs
 from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
 from serve_app.api.model_health import ModelsHealth
@@ -38,6 +39,8 @@ def create_app(services: Services) -> FastAPI:
         title=f"LoRA videos: {titles}",
         version=version("wan-lora-serve"),
         description=_DESCRIPTION % titles,
+        docs_url=None,  # those of FastAPI load their scripts from other people's servers
+        redoc_url=None,
     )
     app.state.services = services
     app.state.readiness = Readiness(services.store, services.outputs)
@@ -45,6 +48,7 @@ def create_app(services: Services) -> FastAPI:
     routers = [room.router for room in (inference, requests, outputs, loras, service, videos)]
     for router in routers:
         app.include_router(router)
+    add_docs(app)
     answer_all_methods(app, [route for router in routers for route in router.routes])
     app.add_middleware(RootedRedirects)
     app.add_middleware(AccessLog)
