@@ -25,6 +25,12 @@
     │   ├── VideoFieldRefused
     │   ├── FormInvalid
     │   └── BodyDamaged
+    ├── AuthenticationError     who sends the request is not known (401)
+    │   ├── KeyRequired
+    │   └── KeyInvalid
+    ├── ForbiddenError          the sender may not do that (403)
+    │   ├── ScopeRequired
+    │   └── LinkInvalid
     ├── NotFoundError           the thing named in the URL does not exist (404)
     │   ├── PathNotFound
     │   ├── RequestNotFound
@@ -46,7 +52,6 @@
     ├── OutputGone              the video of a finished render is not what was stored (410)
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
-    ├── LoraStorageUnavailable  the folder of the LoRAs cannot be read or written (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
     ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
@@ -221,6 +226,34 @@ class BodyDamaged(RequestError):
     """The body ended too early, or is compressed and cannot be decompressed."""
 
 
+class AuthenticationError(ServiceError):
+    """Who sends the request is not known; nothing was done."""
+
+    status = 401
+
+
+class KeyRequired(AuthenticationError):
+    """The request has no API key."""
+
+
+class KeyInvalid(AuthenticationError):
+    """The API key is unknown, revoked or expired."""
+
+
+class ForbiddenError(ServiceError):
+    """The sender is known, and may not do that."""
+
+    status = 403
+
+
+class ScopeRequired(ForbiddenError):
+    """The API key lacks a scope."""
+
+
+class LinkInvalid(ForbiddenError):
+    """The signature of a link is wrong, or the link has expired."""
+
+
 class NotFoundError(ServiceError):
     """The thing named in the URL does not exist."""
 
@@ -338,18 +371,6 @@ class OutputStorageUnavailable(ServiceError):
         """Return the error for an output that cannot be `verb` (read, removed) now."""
         reason = error.strerror or str(error)
         return cls(f"the output cannot be {verb} now: {reason}; try again later", {"reason": reason})
-
-
-class LoraStorageUnavailable(ServiceError):
-    """The folder of the LoRAs cannot be reached, read or changed; the same request may succeed later."""
-
-    status = 503
-
-    @classmethod
-    def of(cls, verb: str, error: OSError) -> Self:
-        """Return the error for a folder that cannot be `verb` (read, written) now."""
-        reason = error.strerror or type(error).__name__
-        return cls(f"the folder of the LoRAs cannot be {verb} now: {reason}; try again later", {"reason": reason})
 
 
 class LoraSourceUnavailable(ServiceError):

@@ -6,14 +6,25 @@ An application has one Settings, and each deployment may retune a few of them wh
     settings.retuned({"max_queued": 10}).max_queued  # what `user_config` may change while a deployment runs
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from serve_app.aliases import Alias, AliasName
 from serve_app.errors import ConfigurationInvalid
@@ -74,9 +85,26 @@ ENVIRONMENT = {
     "base_url": "BASE_URL",
     "hf_token": "HF_TOKEN",
     "database_url": "DATABASE_URL",
+    "admin_key": "WAN_ADMIN_KEY",
     "offload": "OFFLOAD_MODE",
     "render_timeout_s": "INFERENCE_TIMEOUT",
 }
+
+
+HASHED = "sha256:"
+_SHORTEST_KEY = 32  # characters: what people make up is shorter
+
+
+def _hashed(key: Any) -> Any:
+    """Return the hash of the admin key, so that the key itself goes no further; a hash as it is."""
+    if not isinstance(key, str) or re.fullmatch(rf"{HASHED}[0-9a-f]{{64}}", key):
+        return key
+    if len(key) < _SHORTEST_KEY:
+        raise ValueError(f"must have at least {_SHORTEST_KEY} characters; `openssl rand -base64 32` makes one")
+    return HASHED + hashlib.sha256(key.encode()).hexdigest()
+
+
+AdminKey = Annotated[str, BeforeValidator(_hashed)]
 
 
 class ModelArgs(BaseModel):
@@ -162,7 +190,6 @@ class Settings(ModelArgs):
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     compile_cache_dir: Path = STATE_DIRECTORY / "compile-cache"  # what `fast` compiled; replicas may share it
     max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
-    uploads: bool = False  # whether clients may store LoRAs in lora_root
     # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
     lora_hosts: tuple[str, ...] = ("*",)
     lora_private_hosts: tuple[str, ...] = ()  # host or host:port that may be reached although its address is private
@@ -191,6 +218,12 @@ class Settings(ModelArgs):
     lease_s: float = Field(15, gt=0)
     heartbeat_s: float = Field(0.5, gt=0)
     sweep_s: float = Field(2, gt=0)
+    # Who may call. Silent: everyone, as long as no key was made and the service listens on this machine alone.
+    open: bool = False  # everyone, wherever it listens and whatever keys there are
+    admin_key: AdminKey | None = Field(None, repr=False)  # an operator's, beside those in the job store; kept hashed
+    key_cache_s: float = Field(5, gt=0, le=300)  # how long a key that was revoked may still be taken
+    link_lifetime_s: float = Field(86_400, ge=60)  # of signed links to outputs
+    cors_origins: tuple[str, ...] = ()  # of web pages that may call from elsewhere, as https://app.example.com; or *
     # Who gets the next free replica.
     trust_tenant_header: bool = False  # requests belong to the tenant that X-Tenant names; else all to one
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # shares; 1 if not named

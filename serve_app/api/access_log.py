@@ -1,7 +1,7 @@
 """Access log (audit trail): one line for each request that may change something, with who, what, which id, verdict.
 
     POST /v1/inference from 10.0.0.7 (team-a): b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11, 200
-    POST /v1/inference from 10.0.0.7 (team-a): -, 400 LORA_NOT_FOUND
+    POST /v1/inference from 10.0.0.7 (team-a, key 9f2c41d07be3a865): -, 400 LORA_NOT_FOUND
     DELETE /v1/requests/{request_id} from 10.0.0.7 (team-a): b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11, 409 REQUEST_NOT_ENDED
 
 No line holds anything of a body or a query, where prompts, tokens and signatures are.
@@ -31,6 +31,7 @@ class Entry:
     """What the line of a request will say, as far as it is known."""
 
     tenant: str = _UNKNOWN
+    key_id: str | None = None  # of the API key
     request_id: str = _UNKNOWN
     code: str = ""  # of the error
     status: int | None = None  # nothing was answered: the client has gone
@@ -77,7 +78,7 @@ def _write(scope: Scope, entry: Entry) -> None:
         _harmless(scope["method"]),
         _path(scope),
         client,
-        entry.tenant,
+        entry.tenant if entry.key_id is None else f"{entry.tenant}, key {entry.key_id}",
         _harmless(scope.get("path_params", {}).get("request_id", entry.request_id)),
         entry.status or "no answer",
         f" {entry.code}" if entry.code else "",

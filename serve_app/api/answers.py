@@ -2,12 +2,12 @@
 
 standing = await services.store.requests.standing(request_id, owner=sender.owner)
 status_answer(standing, services).queue_position
-summary_answer(standing, root, services).prompts[0].url
+summary_answer(standing, links, services).prompts[0].url
 """
 
 from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecast, forecast
-from serve_app.api.links import output_url
+from serve_app.api.links import OutputLinks
 from serve_app.api.schemas.answers import (
     API_STATUS,
     Outputs,
@@ -49,11 +49,11 @@ def _eta_seconds(record: RequestRecord, predicted: Forecast) -> float | None:
     return None if predicted.eta_s is None or record.state in FINAL else round(predicted.eta_s, 2)
 
 
-def result_answer(record: RequestRecord, root: str, services: Services) -> RequestResult:
+def result_answer(record: RequestRecord, links: OutputLinks, services: Services) -> RequestResult:
     """Return the outputs of a request; a failed or canceled one keeps those that were finished before."""
     failure = record.failure
     finished = [(render.index, render.output) for render in record.renders if render.output is not None]
-    videos = [video_answer(record, index, made, root, services) for index, made in finished]
+    videos = [video_answer(record, index, made, links, services) for index, made in finished]
     prompts = [PromptMetadata(index=index, **dict(made.metadata)) for index, made in finished]
     return RequestResult(
         request_id=record.id,
@@ -68,7 +68,7 @@ def result_answer(record: RequestRecord, root: str, services: Services) -> Reque
     )
 
 
-def video_answer(record: RequestRecord, index: int, made: Output, root: str, services: Services) -> Video:
+def video_answer(record: RequestRecord, index: int, made: Output, links: OutputLinks, services: Services) -> Video:
     """Return one finished video of a request."""
     return Video(
         format=made.format,
@@ -78,21 +78,21 @@ def video_answer(record: RequestRecord, index: int, made: Output, root: str, ser
         fps=made.fps,
         seed=made.seed,
         file_path=services.outputs.location(made.name),
-        url=output_url(root, record.id, index),
+        url=links.output(record.id, index),
         index=index,
         size=made.size,
         sha256=made.sha256,
     )
 
 
-def summary_answer(standing: Standing, root: str, services: Services) -> RequestSummary:
+def summary_answer(standing: Standing, links: OutputLinks, services: Services) -> RequestSummary:
     """Return a request as lists show it."""
     record = standing.record
     spec = record.renders[0].spec
     return RequestSummary(
         **dict(status_answer(standing, services)),
         pair_key=spec.pair_key,
-        prompts=[_prompt(record, render, root) for render in record.renders],
+        prompts=[_prompt(record, render, links) for render in record.renders],
         loras=[lora_summary(lora) for lora in spec.loras],
         recipe=spec.recipe,
         speed=spec.speed,
@@ -108,7 +108,7 @@ def lora_summary(lora: LoraFile) -> LoraSummary:
     )
 
 
-def _prompt(record: RequestRecord, render: RenderRecord, root: str) -> PromptSummary:
+def _prompt(record: RequestRecord, render: RenderRecord, links: OutputLinks) -> PromptSummary:
     spec = render.spec
     return PromptSummary(
         index=render.index,
@@ -118,6 +118,6 @@ def _prompt(record: RequestRecord, render: RenderRecord, root: str) -> PromptSum
         num_frames=spec.num_frames,
         fps=spec.fps,
         seed=spec.seed,
-        url=None if render.output is None else output_url(root, record.id, render.index),
+        url=None if render.output is None else links.output(record.id, render.index),
         thumbnail_url=None,
     )

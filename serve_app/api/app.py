@@ -9,10 +9,12 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, lora_files, loras, outputs, requests, service
+from serve_app.api import inference, loras, outputs, requests, service
 from serve_app.api.access_log import AccessLog
+from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import Services
 from serve_app.api.docs_page import add_docs
+from serve_app.api.guard import Guard
 from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
 from serve_app.api.model_health import ModelsHealth
@@ -43,14 +45,18 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
     )
     app.state.services = services
+    authentication = Authentication(services.store, services.plan.settings)
+    app.state.authentication = authentication
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
-    app.state.lora_catalog = lora_files.catalog_of(services)
-    routers = [room.router for room in (inference, requests, outputs, loras, lora_files, service, videos)]
+    routers = [room.router for room in (inference, requests, outputs, loras, service, videos)]
     for router in routers:
         app.include_router(router)
     add_docs(app)
-    answer_all_methods(app, [route for router in routers for route in router.routes])
+    routes = [route for router in routers for route in router.routes]
+    app.api_routes = routes
+    app.add_middleware(Guard, authentication=authentication, routes=routes)
+    answer_all_methods(app, routes)
     app.add_middleware(RootedRedirects)
     app.add_middleware(AccessLog)
     add_refusals(app)

@@ -15,6 +15,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from serve_app.api.access_log import entry_of
+from serve_app.api.guard import sender_in
 from serve_app.api.model_health import ModelsHealth
 from serve_app.api.readiness import Readiness
 from serve_app.api.served import ServedModel
@@ -95,16 +96,19 @@ async def _sender(
             alias=TENANT_HEADER,
             description=(
                 "Whose request it is, and whose share of the GPUs it uses; counts where the arg "
-                "`trust_tenant_header` is on. One tenant's requests are unknown to the others."
+                "`trust_tenant_header` is on, or the API key is an admin's. One tenant's requests are unknown to "
+                "the others."
             ),
         ),
     ] = None,
 ) -> Sender:
-    """Return who sends the request.
+    """Return who sends the request: whom its key stands for; where keys are off, whom the header names.
 
     Raises:
         HeaderInvalid: the header counts, and has a value that it cannot have.
     """
+    if known := sender_in(request.scope):
+        return known
     sender = sender_of(x_tenant, trusted=services.plan.settings.trust_tenant_header)
     entry_of(request.scope).tenant = sender.tenant
     return sender

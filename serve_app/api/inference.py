@@ -4,10 +4,12 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
 
+from serve_app.access.keys import Scope
 from serve_app.api.acceptance import accept
 from serve_app.api.access_log import entry_of
 from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, ServicesDep
 from serve_app.api.forecast import forecast_of_new
+from serve_app.api.guard import needs
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.links import PublicRootDep
 from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
@@ -58,6 +60,7 @@ async def submit(
 
 
 @router.post("/v1/forecast", responses=_REFUSALS)
+@needs(Scope.READ)
 async def forecast(
     body: InferenceRequest, services: ServicesDep, sender: SenderDep, fetcher: FetcherDep
 ) -> RequestForecast:

@@ -1,4 +1,4 @@
-"""Links in answers (Host header injection): which host they may name.
+"""Links in answers (Host header injection): which host they may name, and the signatures of those to outputs.
 
 The Host header is whatever a client writes, and a link with it may reach somebody else, through a cache, a log, a chat.
 So a link names the arg `base_url`; or else the host that was called, where it is one of the arg `allowed_hosts`; or
@@ -6,16 +6,19 @@ else none, and is rooted (`/v1/requests/...`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Depends, Request
 from starlette.datastructures import URL, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.access.links import LinkSigner
+from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import ServicesDep
 
 # Names that no stranger can own: RFC 6761 (localhost, test), 6762 (local), 8375 (home.arpa), ICANN's internal; and what
@@ -39,9 +42,28 @@ async def _public_root(request: Request, services: ServicesDep) -> str:
 PublicRootDep = Annotated[str, Depends(_public_root)]
 
 
-def output_url(root: str, request_id: str, index: int) -> str:
-    """Return the address of one output of a request; `root` is what comes before a path in links."""
-    return f"{root}/v1/requests/{request_id}/outputs/{index}"
+@dataclass(frozen=True, slots=True)
+class OutputLinks:
+    """Makes links to outputs; where keys are on, signed ones, which a browser or a webhook's receiver can follow."""
+
+    root: str  # before the path, without a slash at its end
+    signer: LinkSigner | None
+    lifetime_s: float
+
+    def output(self, request_id: str, index: int, **parameters: str) -> str:
+        """Return the address of an output, with further parameters of its query."""
+        path = f"/v1/requests/{request_id}/outputs/{index}"
+        signed = {} if self.signer is None else self.signer.query(path, self.lifetime_s)
+        query = urlencode({**parameters, **signed})
+        return f"{self.root}{path}?{query}" if query else f"{self.root}{path}"
+
+
+async def _output_links(request: Request, services: ServicesDep, root: PublicRootDep) -> OutputLinks:
+    authentication: Authentication = request.app.state.authentication
+    return OutputLinks(root, await authentication.links(), services.plan.settings.link_lifetime_s)
+
+
+OutputLinksDep = Annotated[OutputLinks, Depends(_output_links)]
 
 
 class RootedRedirects:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 
+from serve_app.access.keys import Scope
 from serve_app.api.dependencies import FetcherDep, ServicesDep
+from serve_app.api.guard import needs
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.schemas.bodies import LoraItem
 from serve_app.api.schemas.errors import UNREADABLE_BODY, ErrorBody, refusal
@@ -25,6 +27,7 @@ router = APIRouter(tags=["loras"], route_class=JsonRoute)
     "/v1/loras/inspect",
     responses=refusal(400, "The body is damaged, or names a model that is not served.") | UNREADABLE_BODY,
 )
+@needs(Scope.READ)
 async def inspect_loras(body: InspectionRequest, services: ServicesDep, fetcher: FetcherDep) -> Inspection:
     """Return what LoRA files hold, their likely expert, the recipe that shows them as their previews did, warnings.
 

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import BaseRoute
 
+from serve_app.api.key_docs import with_keys
 from serve_app.api.schemas.bodies import CONTROL_IMAGES
 from serve_app.models.card import ModelCard
 from serve_app.models.limits import SEED
@@ -28,11 +30,12 @@ class DocumentedApi(FastAPI):
     def __init__(self, cards: Sequence[ModelCard], **settings: Any) -> None:
         super().__init__(**settings)
         self._cards = cards
+        self.api_routes: Sequence[BaseRoute] = ()  # of the routers that it includes
 
     def openapi(self) -> dict[str, Any]:
         """Return the document; it is made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = _with_models(super().openapi(), self._cards)
+            self.openapi_schema = with_keys(_with_models(super().openapi(), self._cards), self.api_routes)
         return self.openapi_schema
 
 

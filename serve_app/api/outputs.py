@@ -14,6 +14,7 @@ from pydantic_core import PydanticKnownError
 from starlette.types import Receive, Scope, Send
 
 from serve_app.api.dependencies import SenderDep, Services, ServicesDep
+from serve_app.api.guard import opened_by_link
 from serve_app.api.ranges import RangedFile
 from serve_app.api.requests import RequestId, known_form
 from serve_app.api.schemas.errors import UNAVAILABLE, WRONG_HEADER, refusal
@@ -53,6 +54,7 @@ Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the p
         **refusal(503, "The job store or the place for outputs does not answer; Retry-After says when to try again."),
     },
 )
+@opened_by_link
 async def output(
     request_id: RequestId, index: Index, request: Request, services: ServicesDep, sender: SenderDep
 ) -> Response:

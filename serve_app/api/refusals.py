@@ -19,10 +19,13 @@ from serve_app.errors import (
     AdmissionError,
     BodyTooSlow,
     ImageSourceUnavailable,
+    KeyInvalid,
+    KeyRequired,
     LoraSourceUnavailable,
     MethodNotAllowed,
     OutputStorageUnavailable,
     PathNotFound,
+    ScopeRequired,
     ServiceError,
     StoreUnavailable,
     TooManyFetches,
@@ -32,6 +35,7 @@ _RETRY_AFTER_S = 5  # where the error does not say itself
 _TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable, ImageSourceUnavailable, TooManyFetches)
 _NAME_LENGTH = 100  # of a field, which may be one that the client made up
 _TOO_MANY = "too_many_problems"
+_REALM = 'Bearer realm="wan-lora"'
 
 
 def add_refusals(app: FastAPI) -> None:
@@ -45,9 +49,22 @@ def response_of(error: ServiceError) -> JSONResponse:
     """Return the response that tells of `error`."""
     retry_after_s = _retry_after_s(error)
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if challenge := _challenge(error):
+        headers["WWW-Authenticate"] = challenge
     if isinstance(error, BodyTooSlow):
         headers["Connection"] = "close"  # the rest of the body would be taken for the next request
     return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
+
+
+def _challenge(error: ServiceError) -> str | None:
+    """Return what WWW-Authenticate says of a refusal (RFC 6750, section 3)."""
+    if isinstance(error, KeyRequired):
+        return _REALM
+    if isinstance(error, KeyInvalid):
+        return f'{_REALM}, error="invalid_token"'
+    if isinstance(error, ScopeRequired):
+        return f'{_REALM}, error="insufficient_scope", scope="{error.details["scope"]}"'
+    return None
 
 
 async def _service_error(request: Request, error: ServiceError) -> JSONResponse:

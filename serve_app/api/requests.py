@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path
 from serve_app.api.answers import result_answer, status_answer, summary_answer
 from serve_app.api.dependencies import SenderDep, ServicesDep
 from serve_app.api.effective import effective_request, is_whole
-from serve_app.api.links import PublicRootDep
+from serve_app.api.links import OutputLinksDep
 from serve_app.api.paging import FilterDep, PagingDep
 from serve_app.api.schemas.answers import Deleted, RequestResult, RequestStatus
 from serve_app.api.schemas.errors import NO_SUCH_REQUEST, OUTPUTS_UNAVAILABLE, UNAVAILABLE, WRONG_HEADER, refusal
@@ -33,25 +33,25 @@ RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
 
 @router.get("/v1/requests", responses=refusal(400, "`after` or a header has a value that it cannot have."))
 async def list_requests(
-    services: ServicesDep, sender: SenderDep, root: PublicRootDep, wanted: FilterDep, paging: PagingDep
+    services: ServicesDep, sender: SenderDep, links: OutputLinksDep, wanted: FilterDep, paging: PagingDep
 ) -> RequestList:
     """Return requests, the newest first, a page at a time."""
     page = await services.store.requests.page(wanted, limit=paging.limit, after=paging.after, owner=sender.owner)
     return RequestList(
-        requests=[summary_answer(standing, root, services) for standing in page.standings],
+        requests=[summary_answer(standing, links, services) for standing in page.standings],
         next=None if page.next is None else page.next.text,
     )
 
 
 @router.get("/v1/requests/{request_id}", responses=NO_SUCH_REQUEST | OUTPUTS_UNAVAILABLE)
 async def details(
-    request_id: RequestId, services: ServicesDep, sender: SenderDep, root: PublicRootDep
+    request_id: RequestId, services: ServicesDep, sender: SenderDep, links: OutputLinksDep
 ) -> RequestDetails:
     """Return a request with all values in effect, as a body that gives the same frames when it is posted again."""
     standing = await services.store.requests.standing(known_form(request_id), owner=sender.owner)
     request = await effective_request(standing.record, services)
     return RequestDetails(
-        **dict(summary_answer(standing, root, services)),
+        **dict(summary_answer(standing, links, services)),
         request=request,
         replayable=is_whole(request, standing.record),
     )
@@ -64,9 +64,11 @@ async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep
 
 
 @router.get("/v1/requests/{request_id}/result", responses=NO_SUCH_REQUEST)
-async def result(request_id: RequestId, services: ServicesDep, sender: SenderDep, root: PublicRootDep) -> RequestResult:
+async def result(
+    request_id: RequestId, services: ServicesDep, sender: SenderDep, links: OutputLinksDep
+) -> RequestResult:
     """Return the finished videos; before the end, those that are finished so far."""
-    return result_answer(await services.store.requests.get(known_form(request_id), owner=sender.owner), root, services)
+    return result_answer(await services.store.requests.get(known_form(request_id), owner=sender.owner), links, services)
 
 
 @router.post("/v1/requests/{request_id}/cancel", responses=NO_SUCH_REQUEST)

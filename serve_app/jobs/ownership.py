@@ -8,10 +8,11 @@ A request that the owner may not see is answered as one that does not exist (404
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, or_, tuple_
 
+from serve_app.access.keys import EVERYTHING, Scope
 from serve_app.errors import HeaderInvalid
 from serve_app.jobs.tables import requests
 
@@ -28,12 +29,14 @@ Wanted = tuple[str, str | None]
 class Sender:
     """Who sends a request.
 
-    `tenant` is whose share of the GPUs it uses. `owner` is whose requests it may see: the tenant where the tenant
-    header is trusted, else None, which means everyone's.
+    `tenant` is whose share of the GPUs it uses. `owner` is whose requests it may see: the tenant where keys are on or
+    the tenant header is trusted, else None, which means everyone's; also for admins.
     """
 
     tenant: str
     owner: str | None
+    scopes: frozenset[Scope] = EVERYTHING
+    key_id: str | None = None  # of its API key
 
 
 def sender_of(header: str | None, *, trusted: bool) -> Sender:
@@ -44,10 +47,33 @@ def sender_of(header: str | None, *, trusted: bool) -> Sender:
     """
     if not trusted:
         return Sender(DEFAULT_TENANT, owner=None)
-    if header is not None and not _TENANT.fullmatch(header):
-        raise HeaderInvalid(f"{TENANT_HEADER} must be 1 to 64 letters, digits or . _ : -", {"header": TENANT_HEADER})
-    tenant = header or DEFAULT_TENANT
+    tenant = DEFAULT_TENANT if header is None else checked_tenant(header)
     return Sender(tenant, owner=tenant)
+
+
+def sender_with_key(sender: Sender, header: str | None) -> Sender:
+    """Return the sender of a request with a key and that X-Tenant header: an admin may act as any tenant.
+
+    Raises:
+        HeaderInvalid: the header has a value that it cannot have, or names another tenant than the key's.
+    """
+    if header is None:
+        return sender
+    tenant = checked_tenant(header)
+    if sender.owner is None:
+        return replace(sender, tenant=tenant, owner=tenant)
+    if tenant != sender.tenant:
+        raise HeaderInvalid(
+            f"{TENANT_HEADER} names another tenant than that of the API key; leave it out", {"header": TENANT_HEADER}
+        )
+    return sender
+
+
+def checked_tenant(name: str) -> str:
+    """Return the name of a tenant. Raise HeaderInvalid where it has another form."""
+    if not _TENANT.fullmatch(name):
+        raise HeaderInvalid(f"{TENANT_HEADER} must be 1 to 64 letters, digits or . _ : -", {"header": TENANT_HEADER})
+    return name
 
 
 def may_see(owner: str | None, tenant: str) -> bool:

@@ -152,3 +152,36 @@ render_costs = Table(
     Column("other_s", Double, nullable=False),
     Column("samples", Integer, nullable=False),
 )
+
+# API keys: of the secret only its SHA-256. Revoked ones stay, so that a list shows them and ids are never used again.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("scopes", String(64), nullable=False),  # joined by commas
+    Column("secret_sha256", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),
+)
+
+# Random secrets that every process of the service shares, made by the first one that needs it.
+server_secrets = Table(
+    "server_secrets",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", String(64), nullable=False),  # hex
+)
+
+# What each tenant has used on each day (UTC).
+tenant_usage = Table(
+    "tenant_usage",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # since 1970-01-01
+    Column("gpu_s", Double, nullable=False),  # measured seconds of one replica
+    Column("renders", Integer, nullable=False),  # that ended by themselves: succeeded, failed or canceled while running
+)

@@ -50,6 +50,11 @@ class VideosRoute(APIRoute):
 
         return answer
 
+    @staticmethod
+    def refused(error: ServiceError) -> Response:
+        """Return the answer to a request that the guard has refused."""
+        return _refusal(error)
+
 
 def refusals(*statuses: int) -> Responses:
     """Return the documentation of errors with these status codes."""

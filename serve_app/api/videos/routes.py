@@ -27,7 +27,7 @@ _POLL_AFTER = "openai-poll-after-ms"
 _SHORTEST_POLL_MS, _LONGEST_POLL_MS = 500, 5_000
 _POLLS = 20  # until the predicted end: the client reads the header once, at its first look
 
-router = APIRouter(tags=["openai"], route_class=VideosRoute, responses=refusals(400, 503))
+router = APIRouter(tags=["openai"], route_class=VideosRoute, responses=refusals(400, 401, 403, 503))
 
 
 @router.post("/v1/videos", responses=refusals(408, 409, 413, 415, 429))

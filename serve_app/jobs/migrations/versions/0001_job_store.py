@@ -51,6 +51,7 @@ def upgrade() -> None:
     _create_queue_totals()
     _create_leaders()
     _create_render_costs()
+    _create_access()
 
 
 def _create_requests() -> None:
@@ -161,9 +162,37 @@ def _create_render_costs() -> None:
     )
 
 
+def _create_access() -> None:
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.String(16), primary_key=True),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("scopes", sa.String(64), nullable=False),
+        sa.Column("secret_sha256", sa.String(64), nullable=False),
+        sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("expires_at", sa.Double),
+        sa.Column("revoked_at", sa.Double),
+        sa.Column("last_used_at", sa.Double),
+    )
+    op.create_table(
+        "server_secrets",
+        sa.Column("name", sa.String(32), primary_key=True),
+        sa.Column("value", sa.String(64), nullable=False),
+    )
+    op.create_table(
+        "tenant_usage",
+        sa.Column("tenant", sa.String(64), primary_key=True),
+        sa.Column("day", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("gpu_s", sa.Double, nullable=False),
+        sa.Column("renders", sa.Integer, nullable=False),
+    )
+
+
 def downgrade() -> None:
     """Drop everything. The triggers go with their table, their functions on PostgreSQL do not."""
-    for table in ("render_costs", "leaders", "queue_totals", "renders", "request_tokens", "requests"):
+    access = ("tenant_usage", "server_secrets", "api_keys")
+    for table in (*access, "render_costs", "leaders", "queue_totals", "renders", "request_tokens", "requests"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
         for name in _TRIGGERS:

@@ -1,0 +1,105 @@
+"""Authentication (bearer tokens, RFC 6750): who a key stands for, looked up in the store and cached for seconds.
+
+    authentication = Authentication(store, settings)
+    if await authentication.is_on():
+        sender = await authentication.sender(token)  # raises KeyInvalid
+    signer = await authentication.links()  # None where keys are off
+
+Keys are on as soon as one was ever made, or the environment names an admin key, unless the arg `open` says otherwise. A
+revoked key is refused at the latest `key_cache_s` seconds later, in every Ingress.
+"""
+
+import hashlib
+import hmac
+from asyncio import Task
+from time import time
+
+from cachetools import TTLCache
+
+from serve_app.access.keys import EVERYTHING, ApiKey, Presented, matches
+from serve_app.access.links import LinkSigner
+from serve_app.batching import SharedAnswers
+from serve_app.errors import KeyInvalid
+from serve_app.jobs.ownership import DEFAULT_TENANT, Sender
+from serve_app.jobs.store import JobStore
+from serve_app.settings import HASHED, Settings
+from serve_app.tasks import detached
+
+_REMEMBERED = 10_000  # keys, of some hundred bytes each
+_USE_NOTED_S = 60.0  # how roughly `last_used_at` is kept, so that most requests write nothing
+_ADMIN_ID = "admin"  # of the key in the environment
+
+
+class Authentication:
+    """Knows senders by their keys. One for each process; use it on one event loop."""
+
+    def __init__(self, store: JobStore, settings: Settings) -> None:
+        self._store = store
+        self._open = settings.open
+        self._admin_sha256 = None if settings.admin_key is None else settings.admin_key.removeprefix(HASHED)
+        # By the token's hash, so that the memory holds no token. Only good keys: bad ones would push them out.
+        self._known: TTLCache[bytes, ApiKey] = TTLCache(_REMEMBERED, settings.key_cache_s)
+        self._found = SharedAnswers(store.keys.find)
+        self._none_yet: TTLCache[None, bool] = TTLCache(1, settings.key_cache_s)
+        self._exist = self._admin_sha256 is not None
+        self._signer: LinkSigner | None = None
+        self._noting: set[Task[None]] = set()
+
+    async def is_on(self) -> bool:
+        """Return whether requests need a key.
+
+        Raises:
+            StoreUnavailable: nobody can say.
+        """
+        if self._open or self._exist or None in self._none_yet:
+            return self._exist and not self._open
+        self._exist = await self._store.keys.exist()
+        if not self._exist:
+            self._none_yet[None] = True
+        return self._exist
+
+    async def sender(self, token: str) -> Sender:
+        """Return who a token stands for.
+
+        Raises:
+            KeyInvalid: nobody: it is unknown, revoked or expired, and the answer does not say which.
+            StoreUnavailable: nobody can say.
+        """
+        hashed = hashlib.sha256(token.encode()).digest()
+        if self._admin_sha256 is not None and hmac.compare_digest(hashed.hex(), self._admin_sha256):
+            return Sender(DEFAULT_TENANT, owner=None, scopes=EVERYTHING, key_id=_ADMIN_ID)
+        key = self._known.get(hashed)
+        if key is None:
+            key = await self._looked_up(token)
+            self._known[hashed] = key
+        if not key.is_valid(time()):
+            raise _invalid()
+        return Sender(key.tenant, owner=None if key.is_admin else key.tenant, scopes=key.scopes, key_id=key.id)
+
+    async def links(self) -> LinkSigner | None:
+        """Return what signs links to outputs; None where keys are off, and links need no signature."""
+        if not await self.is_on():
+            return None
+        if self._signer is None:
+            self._signer = LinkSigner(await self._store.keys.link_secret())
+        return self._signer
+
+    async def _looked_up(self, token: str) -> ApiKey:
+        presented = Presented.of(token)
+        key = None if presented is None else await self._found.ask(presented.key_id)
+        if presented is None or key is None or not matches(presented, key) or not key.is_valid(time()):
+            raise _invalid()
+        if key.last_used_at is None or time() - key.last_used_at > _USE_NOTED_S:
+            noting = detached(self._store.keys.used(key.id))
+            self._noting.add(noting)
+            noting.add_done_callback(self._noted)
+        return key
+
+    def _noted(self, noting: "Task[None]") -> None:
+        self._noting.discard(noting)
+        if not noting.cancelled():
+            noting.exception()  # the time of a use is not worth a refusal, nor a line
+
+
+def _invalid() -> KeyInvalid:
+    return KeyInvalid("the API key is unknown, revoked or expired; ask whoever runs the service for another one")

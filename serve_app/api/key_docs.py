@@ -1,0 +1,34 @@
+"""What the OpenAPI document says of API keys: the security scheme, and the scope and refusals of each operation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from serve_app.api.guard import is_public, needed_scope
+
+_SCHEME = "ApiKey"
+_DESCRIPTION = "A key that `wan-lora keys make` has made. Needed where the service has keys."
+_REFUSED = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}}
+
+
+def with_keys(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """Return the OpenAPI document with what keys mean for each operation; `routes` are those that it describes."""
+    scheme = {"type": "http", "scheme": "bearer", "description": _DESCRIPTION}
+    document["components"]["securitySchemes"] = {_SCHEME: scheme}
+    for route in routes:
+        if isinstance(route, APIRoute) and route.include_in_schema and not is_public(route.path):
+            for method in route.methods or ():
+                _describe(document["paths"][route.path][method.lower()], needed_scope(route, method).value)
+    return document
+
+
+def _describe(operation: dict[str, Any], scope: str) -> None:
+    operation["security"] = [{_SCHEME: []}, {}]  # or none, where the service has no keys
+    refusals = {
+        "401": "The API key is missing, unknown, revoked or expired, and the service has keys.",
+        "403": f"The API key lacks the scope `{scope}`, or a signed link has expired.",
+    }
+    for status, description in refusals.items():
+        operation["responses"].setdefault(status, {"description": description, "content": _REFUSED})
