@@ -22,6 +22,7 @@ from deployments.attempt import Attempt
 from deployments.media.encoding import encode
 from deployments.persistence import Persistence
 from deployments.pipeline import Rendered
+from serve_app.embedded import settings_text
 from serve_app.errors import OutputNotWritten, RenderError, StoreUnavailable
 from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim, Output, output_name
@@ -138,7 +139,7 @@ class Publisher:
         try:
             path = Path(scratch.name, _ENCODED)
             await asyncio.get_running_loop().run_in_executor(
-                self._thread, encode, generated.rendered.frames, spec.fps, spec.output_format, path
+                self._thread, encode, generated.rendered.frames, spec.fps, spec.output_format, path, settings_text(spec)
             )
         except BaseException:
             scratch.cleanup()

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from PIL import Image
 
 ENDED = ("succeeded", "failed", "canceled")
 
@@ -21,6 +22,12 @@ def body(*prompts: dict[str, Any], **changes: Any) -> dict[str, Any]:
     small = {"prompt": "a fox", "width": 64, "height": 64, "num_frames": 5, "sample_steps": 2}
     renders = [{**small, **prompt} for prompt in prompts or ({},)]
     return {"model": "wan22_14b_t2v", "loras": pair(), "prompts": renders, **changes}
+
+
+def pixels(archive: bytes) -> list[bytes]:
+    """The pixels of each frame in a ZIP of PNG files, whose bytes also tell the settings."""
+    with zipfile.ZipFile(BytesIO(archive)) as frames:
+        return [Image.open(BytesIO(frames.read(name))).tobytes() for name in sorted(frames.namelist())]
 
 
 class Client:
@@ -71,8 +78,7 @@ class Client:
         return [self.http.get(video["url"]).raise_for_status().content for video in videos]
 
     def frames(self, **prompt: Any) -> list[bytes]:
-        """The lossless frames of one render, as PNG files; `loras` may be among the changes."""
+        """The pixels of each frame of one render; `loras` may be among the changes."""
         loras = prompt.pop("loras", pair())
         (archive,) = self.render(body({**prompt, "output_format": "png"}, loras=loras))
-        with zipfile.ZipFile(BytesIO(archive)) as frames:
-            return [frames.read(name) for name in sorted(frames.namelist())]
+        return pixels(archive)

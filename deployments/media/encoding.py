@@ -1,4 +1,4 @@
-"""The door to the encoders: frames and a format in, a file out.
+"""The door to the encoders: frames and a format in, a file out, with a text inside that says how it was made.
 
 encode(frames, fps=16, output_format=OutputFormat.MP4, path=Path("video.mp4"))  # frames: uint8 [F, H, W, 3]
 """
@@ -17,26 +17,27 @@ from deployments.pipeline import Frames
 from serve_app.errors import OutputNotWritten
 from serve_app.spec import OutputFormat
 
-_WRITERS: Mapping[OutputFormat, Callable[[Frames, int, Path], None]] = MappingProxyType(
+_WRITERS: Mapping[OutputFormat, Callable[[Frames, int, Path, str], None]] = MappingProxyType(
     {
         OutputFormat.MP4: write_mp4,
         OutputFormat.WEBP: write_webp,
         # Stills have no rate; the result that the API reports beside the file carries it.
-        OutputFormat.PNG: lambda frames, _fps, path: write_png_zip(frames, path),
+        OutputFormat.PNG: lambda frames, _fps, path, text: write_png_zip(frames, path, text),
     }
 )
 
 
-def encode(frames: Frames, fps: int, output_format: OutputFormat, path: Path) -> None:
+def encode(frames: Frames, fps: int, output_format: OutputFormat, path: Path, text: str = "") -> None:
     """Write `frames` to `path`, replacing what is there. Blocking: call it in a thread.
 
-    The same frames give the same bytes. After an error no part of the file is left behind.
+    The same frames and text give the same bytes. After an error no part of the file is left behind.
 
     Args:
         frames: uint8 [F, H, W, 3], RGB; at least one frame, H and W even.
         fps: Frames per second, 1..120.
         output_format: Container to write.
         path: The file; its directory exists. Not atomic: give a scratch path, then store that.
+        text: What the file's metadata says of itself, one line; see `deployments.media.embedding`. Empty for nothing.
 
     Raises:
         OutputNotWritten: The encoder failed or the file system refused (full disk); it says why.
@@ -44,7 +45,7 @@ def encode(frames: Frames, fps: int, output_format: OutputFormat, path: Path) ->
     """
     _check(frames)
     try:
-        _WRITERS[output_format](np.ascontiguousarray(frames), fps, path)
+        _WRITERS[output_format](np.ascontiguousarray(frames), fps, path, text)
     except OSError as error:
         _discard(path)
         raise OutputNotWritten(

@@ -2,10 +2,14 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import imageio_ffmpeg
 
+from deployments.media.embedding import ffmpeg_metadata
 from deployments.pipeline import Frames
 from serve_app.errors import OutputNotWritten
 
@@ -32,19 +36,20 @@ _FILTERS = (
 _ADDRESS = re.compile(r"^\[\S+ @ 0x[0-9a-f]+\] ", re.MULTILINE)  # "[out#0/mp4 @ 0x55d0c8e1a340] "
 
 
-def write_mp4(frames: Frames, fps: int, path: Path) -> None:
-    """Encode `frames` [F, H, W, 3], contiguous, at exactly `fps` frames per second; size untouched.
+def write_mp4(frames: Frames, fps: int, path: Path, text: str) -> None:
+    """Encode `frames` [F, H, W, 3], contiguous, at exactly `fps` frames per second; `text` becomes its comment.
 
     Raises:
         OutputNotWritten: ffmpeg is missing or failed; the message ends with what it said.
     """
-    result = subprocess.run(  # noqa: S603  every argument is ours
-        _command(frames.shape, fps, path),
-        input=frames.reshape(-1).data,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    with _comment(path, text) as metadata:
+        result = subprocess.run(  # noqa: S603  every argument is ours
+            _command(frames.shape, fps, path, metadata),
+            input=frames.reshape(-1).data,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
     if result.returncode:
         said = _ADDRESS.sub("", result.stderr.decode(errors="replace")).strip()
         raise OutputNotWritten(
@@ -52,7 +57,19 @@ def write_mp4(frames: Frames, fps: int, path: Path) -> None:
         )
 
 
-def _command(shape: tuple[int, ...], fps: int, path: Path) -> list[str]:
+@contextmanager
+def _comment(path: Path, text: str) -> Iterator[list[str]]:
+    """Yield the arguments that give the file its comment, from a metadata file beside it; none where there is none."""
+    if not text:
+        yield []
+        return
+    with NamedTemporaryFile("w", dir=path.parent, suffix=".ffmetadata", encoding="utf-8") as file:
+        file.write(ffmpeg_metadata(text))
+        file.flush()
+        yield ["-f", "ffmetadata", "-i", f"file:{file.name}", "-map_metadata", "1"]
+
+
+def _command(shape: tuple[int, ...], fps: int, path: Path, metadata: list[str]) -> list[str]:
     count, height, width, _ = shape
     threads = str(_THREADS if count * height * width >= _THREADS_FROM_PIXELS else 1)
     general = ["-hide_banner", "-loglevel", "error", "-y", "-filter_threads", threads]
@@ -62,7 +79,7 @@ def _command(shape: tuple[int, ...], fps: int, path: Path) -> list[str]:
     # Bit-exact: no version strings or dates in the container. Fast start: the index before the pictures.
     container = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"]
     target = f"file:{path}"  # so that no character of the path is taken for a protocol
-    return [_ffmpeg(), *general, *picture, "-i", "pipe:0", "-vf", _FILTERS, *codec, *container, target]
+    return [_ffmpeg(), *general, *picture, "-i", "pipe:0", *metadata, "-vf", _FILTERS, *codec, *container, target]
 
 
 def _ffmpeg() -> str:

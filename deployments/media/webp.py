@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deployments.media.embedding import xmp
 from deployments.pipeline import Frames
 
 # At quality 90 and 832x480: method 0 takes 15 ms and 45 kB a frame, 2 takes 18 ms and 39 kB, 4 takes 33 ms and
@@ -24,24 +25,30 @@ _METHOD = 2
 
 _RIFF_HEADER = 12  # "RIFF", size, "WEBP"
 _HAS_ANIMATION = 0x02
+_HAS_XMP = 0x04
 _DO_NOT_BLEND = 0x02  # each frame replaces the canvas
 
 
-def write_webp(frames: Frames, fps: int, path: Path) -> None:
-    """Write `frames` [F, H, W, 3] as an endless loop; times are whole milliseconds that add up to F / fps.
+def write_webp(frames: Frames, fps: int, path: Path, text: str) -> None:
+    """Write `frames` [F, H, W, 3] as an endless loop, with `text` in its metadata.
+
+    Times are whole milliseconds that add up to F / fps.
 
     Raises:
         OSError: The file could not be written.
     """
     _, height, width, _ = frames.shape
     size = _u24(width - 1) + _u24(height - 1)
+    flags = _HAS_ANIMATION | (_HAS_XMP if text else 0)
     chunks = [
-        _chunk(b"VP8X", bytes([_HAS_ANIMATION, 0, 0, 0]) + size),
+        _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size),
         _chunk(b"ANIM", bytes(4) + _u16(0)),  # black behind it; 0 loops for ever
     ]
     for frame, duration in zip(frames, frame_durations(len(frames), fps), strict=True):
         header = _u24(0) + _u24(0) + size + _u24(duration) + bytes([_DO_NOT_BLEND])
         chunks.append(_chunk(b"ANMF", header + _compress(frame)))
+    if text:
+        chunks.append(_chunk(b"XMP ", xmp(text)))  # after the frames, where the container's specification has it
     path.write_bytes(_chunk(b"RIFF", b"WEBP" + b"".join(chunks)))
 
 

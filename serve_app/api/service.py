@@ -59,6 +59,11 @@ def _model(plan: ModelPlan) -> Model:
     card, defaults = plan.card, plan.card.defaults
     return Model(
         id=card.id,
+        title=card.title,
+        experts=list(card.experts),
+        control_image=card.image_input,
+        speeds=list(plan.settings.speeds),
+        default_speed=plan.settings.speed,
         base_model=plan.base_model,
         transformer_model=plan.transformer_model,
         resolution_divisor=card.size_divisors[Recipe.REFERENCE],

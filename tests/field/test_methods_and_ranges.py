@@ -68,7 +68,7 @@ async def test_head_of_a_request_and_of_its_output(api: Api) -> None:
         assert (head.status_code, head.content, {**head.headers}) == (200, b"", {**get.headers})
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/inferences", "/v1/requests", "/v2/models", "/favicon.ico", "/%00"])
+@pytest.mark.parametrize("path", ["/page", "/v1", "/v1/inferences", "/v1/requests", "/v2/models", "/favicon.ico", "/%00"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 async def test_a_path_that_is_not_there(path: str, method: str, api: Api) -> None:
     answer = await api.http.request(method, path)

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from serve_app.api.schemas.errors import ErrorBody
+from serve_app.models.card import ImageInput
+from serve_app.spec import Expert, Speed
 
 _NOTICE = "What a user must know about this service, if anything."
 
@@ -13,6 +15,13 @@ class Model(BaseModel):
     """A model that this service runs, with its defaults."""
 
     id: str = Field(description="As requests name it.")
+    title: str = Field(description="As people name it.", examples=["Wan 2.2 T2V A14B"])
+    experts: list[Expert] = Field(
+        description="`high` and `low`: it takes LoRA pairs; `only`: it takes files without `transformer`."
+    )
+    control_image: ImageInput = Field(description="Whether a video starts from an image: `optional` is as you like.")
+    speeds: list[Speed] = Field(description="The speed profiles that requests may name.")
+    default_speed: Speed = Field(description="The speed profile when omitted.")
     base_model: str = Field(description="Checkpoint of scheduler, text encoder, tokenizer and VAE.")
     transformer_model: str = Field(description="Checkpoint of the experts.")
     resolution_divisor: int = Field(description="Width and height are floored to a multiple.")

@@ -1,0 +1,150 @@
+// Axes of a grid: what differs from column to column and from row to row, as fields, values, labels and changes.
+
+import { h } from "./dom.js";
+import { titleOf, titleOfPaths } from "./pairs.js";
+import { service } from "./service.js";
+
+const MOST_VALUES = 12; // of one axis
+
+/** A kind of axis: `read` gives its values from its fields or raises an Error that says what to change. */
+const numbers = (name, title, { example, least, most, whole = false, apply, label }) => ({
+  name,
+  title,
+  fields: (values) => h("label", {}, `${title}s, divided by commas`, h("input", { name: "values", value: values?.join(", ") ?? example, autocomplete: "off" })),
+  read: (place) => place.querySelector("[name=values]").value.split(/[\s,;]+/).filter(Boolean).map((text) => numberIn(text, { title, least, most, whole })),
+  apply,
+  label: label ?? ((value) => `${title.toLowerCase()} ${value}`),
+});
+
+function numberIn(text, { title, least, most, whole }) {
+  const value = Number(text);
+  if (!(value >= least && value <= most) || (whole && !Number.isInteger(value))) {
+    throw new Error(`${title}: ${JSON.stringify(text)} is no ${whole ? "whole " : ""}number from ${least} to ${most}`);
+  }
+  return value;
+}
+
+export const KINDS = [
+  {
+    name: "none",
+    title: "Nothing",
+    fields: () => "",
+    read: () => [null],
+    apply: (values) => values,
+    label: () => "",
+  },
+  {
+    name: "checkpoint",
+    title: "Checkpoint",
+    fields: (chosen, model) => {
+      const picker = h("pair-picker", { multiple: true });
+      const choices = service.choices(model);
+      picker.show(choices, "There are no LoRAs under lora_root.");
+      picker.chosen = chosen ?? sameName(choices);
+      return picker;
+    },
+    read: (place) => place.querySelector("pair-picker").chosen.map(({ high, low }) => ({ high, low })),
+    apply: (values, { high, low }) => ({ ...values, high, low }),
+    label: ({ high, low }, model) => titleOfPaths(high, low, service.choices(model)),
+  },
+  numbers("strength", "Strength", {
+    example: "0, 0.5, 1",
+    least: -2,
+    most: 2,
+    apply: (values, strength) => ({ ...values, high_multiplier: strength, low_multiplier: strength }),
+    label: (value) => `× ${value}`,
+  }),
+  numbers("seed", "Seed", {
+    example: "1, 2, 3",
+    least: 0,
+    most: Number.MAX_SAFE_INTEGER,
+    whole: true,
+    apply: (values, seed) => ({ ...values, seed: String(seed) }),
+  }),
+  numbers("steps", "Step", {
+    example: "8, 16, 25",
+    least: 1,
+    most: 150,
+    whole: true,
+    apply: (values, steps) => ({ ...values, sample_steps: steps }),
+    label: (value) => `${value} steps`,
+  }),
+  numbers("guidance", "Guidance", {
+    example: "1, 4, 7",
+    least: 0,
+    most: 20,
+    apply: (values, guidance) => ({ ...values, guidance_scale: guidance }),
+  }),
+  {
+    name: "recipe",
+    title: "Recipe",
+    fields: () => h("p", { className: "hint" }, "The reference server's frames, and those of the training previews."),
+    read: () => ["reference", "preview"],
+    apply: (values, recipe) => ({ ...values, recipe }),
+    label: (recipe) => recipe,
+  },
+  {
+    name: "prompt",
+    title: "Prompt",
+    fields: (prompts) => h("label", {}, "One prompt a line", h("textarea", { name: "values", rows: 4 }, prompts?.join("\n") ?? "")),
+    read: (place) => place.querySelector("textarea").value.split("\n").map((line) => line.trim()).filter(Boolean),
+    apply: (values, prompt) => ({ ...values, prompt }),
+    label: (prompt) => prompt,
+  },
+];
+
+export const kindOf = (name) => KINDS.find((kind) => kind.name === name);
+
+// A first choice: the checkpoints of the first LoRA that has several, else the first two.
+function sameName(choices) {
+  const names = [...Map.groupBy(choices, ({ name }) => name).values()];
+  return (names.find((found) => found.length > 1) ?? choices.slice(0, 2)).slice(0, 4);
+}
+
+/** Fills a <fieldset data-axis> with a choice of kinds and their fields; its `axis` is {kind, values}. */
+export class AxisField {
+  constructor(place, kind, model, onChange) {
+    this.place = place;
+    this.model = model;
+    this.kind = h(
+      "select",
+      { "aria-label": place.querySelector("legend").textContent, onchange: () => (this.#show(), onChange()) },
+      ...KINDS.map(({ name, title }) => h("option", { value: name }, title)),
+    );
+    this.fields = h("div", { className: "axis-fields" });
+    this.fields.addEventListener("input", onChange);
+    this.fields.addEventListener("pick", onChange);
+    place.append(this.kind, this.fields);
+    this.axis = { kind };
+  }
+
+  get axis() {
+    const kind = kindOf(this.kind.value);
+    const values = kind.read(this.fields);
+    if (!values.length) throw new Error(`${kind.title}: give at least one`);
+    if (values.length > MOST_VALUES) throw new Error(`${kind.title}: ${values.length} are too many for a grid; give ${MOST_VALUES} at most`);
+    return { kind: kind.name, values };
+  }
+
+  set axis({ kind, values }) {
+    this.kind.value = kind;
+    this.#show(values);
+  }
+
+  #show(values) {
+    this.fields.replaceChildren(kindOf(this.kind.value).fields(values, this.model));
+  }
+}
+
+/** Return the cells of a grid, row by row: {row, column, values, label}. */
+export function cellsOf({ base, columns, rows }, model) {
+  const [across, down] = [kindOf(columns.kind), kindOf(rows.kind)];
+  return rows.values.flatMap((row, y) =>
+    columns.values.map((column, x) => ({
+      row: y,
+      column: x,
+      values: across.apply(down.apply(base, row), column),
+      label: [across.label(column, model), down.label(row, model)].filter(Boolean).join(", ") || titleOf({ name: "video", step: null }),
+    })),
+  );
+}

@@ -1,0 +1,146 @@
+// The view "Compare": which grid, what it will cost, and the grid itself.
+
+import { call, get } from "./api.js";
+import { AxisField, cellsOf } from "./axes.js";
+import { count, duration, h, settled, template } from "./dom.js";
+import { read } from "./link.js";
+import { titleOfPaths } from "./pairs.js";
+import { clearProblems, problemsOf, showProblems } from "./problems.js";
+import { service } from "./service.js";
+import { bodyOf, defaults } from "./settings.js";
+import "./grid.js";
+
+const SETTLES_MS = 250;
+
+/** <compare-view>: `begin(values)` starts from the settings of "Make", `open(text)` from a link. */
+class CompareView extends HTMLElement {
+  connectedCallback() {
+    if (this.form) return;
+    this.append(template("compare"));
+    this.form = this.querySelector("form");
+    this.problem = this.form.querySelector(".problem");
+    this.area = this.querySelector(".grid-area");
+    this.grid = h("video-grid");
+    this.forecast = settled(() => this.#forecast(), SETTLES_MS);
+    this.form.addEventListener("submit", (event) => (event.preventDefault(), this.#render()));
+    this.form.elements.prompt.addEventListener("input", () => this.#changed());
+    this.addEventListener("link", ({ detail }) => this.#showLink(detail));
+  }
+
+  /** Start from these values, unless a grid is there already; with `anew`, in any case. */
+  begin(values, anew = false) {
+    if (this.base && !anew) return;
+    if (anew) this.grid.remove();
+    this.#use(values);
+    this.columns.axis = { kind: "strength" };
+    this.rows.axis = { kind: service.choices(service.model(values.model)).length > 1 ? "checkpoint" : "seed" };
+    this.#changed();
+  }
+
+  /** Open a link, unless it is the one that is open. */
+  async open(text) {
+    if (text === this.link) return;
+    try {
+      const grid = await read(text);
+      this.link = text;
+      await this.#show(grid);
+    } catch (error) {
+      this.area.replaceChildren(h("p", { className: "notice", role: "alert" }, error.message));
+    }
+  }
+
+  async #show(grid) {
+    this.#use({ ...defaults(service.model(grid.base.model)), ...grid.base, ctrl_img: await imageOf(grid) });
+    this.columns.axis = grid.columns;
+    this.rows.axis = grid.rows;
+    this.area.replaceChildren(this.grid);
+    this.#changed();
+    await this.grid.start({ ...grid, base: this.base }, { render: false });
+    this.#changed();
+  }
+
+  #use(values) {
+    this.base = values;
+    const model = service.model(values.model);
+    for (const place of this.querySelectorAll("[data-axis]")) {
+      place.replaceChildren(place.querySelector("legend"));
+      this[place.dataset.axis] = new AxisField(place, "none", model, () => this.#changed());
+    }
+    this.form.elements.prompt.value = values.prompt;
+    const pair = titleOfPaths(values.high, values.low, service.choices(model));
+    this.querySelector("#grid-base").replaceChildren(
+      `${model.title} · ${pair} · ${values.width} × ${values.height}, ${count(values.num_frames, "frame")} · ${values.sample_steps} steps · guidance ${values.guidance_scale} · seed ${values.seed} · ${values.recipe} `,
+      h("a", { href: "#/make" }, "Change"),
+    );
+  }
+
+  get #wanted() {
+    return {
+      base: { ...this.base, prompt: this.form.elements.prompt.value.trim() },
+      columns: this.columns.axis,
+      rows: this.rows.axis,
+    };
+  }
+
+  #changed() {
+    this.forecast();
+  }
+
+  async #forecast() {
+    const { cost } = this.form.elements;
+    const button = this.form.querySelector("[type=submit]");
+    try {
+      const wanted = this.#wanted;
+      const model = service.model(wanted.base.model);
+      const cells = cellsOf(wanted, model);
+      button.textContent = `Render ${count(cells.length, "video")}`;
+      const body = bodyOf(cells[0].values, model);
+      const prompts = cells.map(({ values }) => bodyOf(values, model).prompts[0]);
+      const { seconds } = await call("POST", "v1/forecast", { ...body, prompts });
+      cost.value = `${count(cells.length, "video")}, ${duration(seconds)} of rendering`;
+    } catch (error) {
+      cost.value = error.message;
+    }
+  }
+
+  async #render() {
+    clearProblems(this.form, this.problem);
+    const button = this.form.querySelector("[type=submit]");
+    let wanted;
+    try {
+      wanted = this.#wanted;
+    } catch (error) {
+      return this.problem.append(h("p", {}, error.message));
+    }
+    button.disabled = true;
+    this.area.replaceChildren(this.grid);
+    try {
+      await this.grid.start(wanted, { render: true });
+    } catch (error) {
+      showProblems(this.form, problemsOf(error, error.body), this.problem);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  #showLink(text) {
+    this.link = text;
+    history.replaceState(null, "", `#/compare/${text}`);
+  }
+
+  /** Play while the view is shown. */
+  set shown(shown) {
+    this.grid.playing = shown;
+  }
+}
+
+// The image is too large for an address; the service keeps it with each request.
+async function imageOf({ base, ids }) {
+  if (service.model(base.model).control_image === "none") return "";
+  const id = ids.find(Boolean);
+  if (!id) return "";
+  const { request } = await get(`v1/requests/${id}`).catch(() => ({ request: { prompts: [{}] } }));
+  return request.prompts[0].ctrl_img ?? "";
+}
+
+customElements.define("compare-view", CompareView);

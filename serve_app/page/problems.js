@@ -1,0 +1,75 @@
+// Refusals beside the fields that they are about.
+
+import { h } from "./dom.js";
+
+const OF_CODE = {
+  MODEL_NOT_FOUND: "model",
+  SPEED_NOT_ALLOWED: "speed",
+  PROMPT_TOO_LONG: "prompt",
+  PROMPT_FLAG_REFUSED: "prompt",
+  PATH_NOT_FOUND: "model",
+};
+const LORA = /^(LORA_|MOE_|SINGLE_(MOE|LORA))/;
+const IMAGE = /^(SINGLE_)?CONTROL_IMAGE/;
+
+/** Return [{field, message}] of a refusal of `body`; `field` is null where it is about none. */
+export function problemsOf(refusal, body) {
+  if (refusal.problems.length) return refusal.problems.map(({ loc, msg }) => ({ field: fieldAt(loc, body), message: msg }));
+  return [{ field: fieldOfCode(refusal, body), message: refusal.message }];
+}
+
+function fieldAt([, ...location], body) {
+  if (location[0] === "loras") return location.length > 1 ? loraField(body.loras[location[1]], location[2]) : "high";
+  return location[0] === "prompts" ? (location[2] ?? null) : (location[0] ?? null);
+}
+
+function loraField(item, name) {
+  const side = item?.transformer ?? "high";
+  return name === "network_multiplier" ? `${side}_multiplier` : side;
+}
+
+function fieldOfCode({ code, details }, body) {
+  if (code in OF_CODE) return OF_CODE[code];
+  if (IMAGE.test(code)) return "ctrl_img";
+  if (!LORA.test(code ?? "")) return null;
+  const named = JSON.stringify(details);
+  return loraField(body.loras.find(({ path }) => path && named.includes(JSON.stringify(path).slice(1, -1))));
+}
+
+/** Show problems in a form: beside their fields, and those of no field in `elsewhere`. The first field gets the focus. */
+export function showProblems(form, problems, elsewhere) {
+  clearProblems(form, elsewhere);
+  const shown = problems.map(({ field, message }) => {
+    const input = field && form.elements[field];
+    if (!input || input instanceof RadioNodeList) {
+      elsewhere.append(h("p", {}, message));
+      return null;
+    }
+    mark(input, message);
+    return input;
+  });
+  shown.find(Boolean)?.focus();
+}
+
+/** Take all problems away. */
+export function clearProblems(form, elsewhere) {
+  elsewhere.replaceChildren();
+  form.querySelectorAll(".field-problem").forEach((text) => text.remove());
+  form.querySelectorAll("[aria-invalid]").forEach(unmark);
+}
+
+function mark(input, message) {
+  const id = `problem-${input.name}`;
+  input.setAttribute("aria-invalid", "true");
+  input.setAttribute("aria-errormessage", id);
+  input.closest("details")?.setAttribute("open", "");
+  const place = input.closest("label") ?? input;
+  place.after(h("p", { className: "field-problem", id, role: "alert" }, message));
+  input.addEventListener("input", () => unmark(input), { once: true });
+}
+
+function unmark(input) {
+  input.removeAttribute("aria-invalid");
+  input.removeAttribute("aria-errormessage");
+  document.getElementById(`problem-${input.name}`)?.remove();
+}
