@@ -22,7 +22,10 @@ METHODS = {
     f"/v1/requests/{UNKNOWN}/result": "GET, HEAD, OPTIONS",
     f"/v1/requests/{UNKNOWN}/outputs/0": "GET, HEAD, OPTIONS",
     f"/v1/requests/{UNKNOWN}/cancel": "OPTIONS, POST",
-    f"/v1/requests/{UNKNOWN}": "DELETE, OPTIONS",
+    f"/v1/requests/{UNKNOWN}": "DELETE, GET, HEAD, OPTIONS",
+    "/v1/requests": "GET, HEAD, OPTIONS",
+    "/v1/forecast": "OPTIONS, POST",
+    "/": "GET, HEAD, OPTIONS",
 }
 READABLE = [path for path, methods in METHODS.items() if "GET" in methods]
 
@@ -68,7 +71,7 @@ async def test_head_of_a_request_and_of_its_output(api: Api) -> None:
         assert (head.status_code, head.content, {**head.headers}) == (200, b"", {**get.headers})
 
 
-@pytest.mark.parametrize("path", ["/page", "/v1", "/v1/inferences", "/v1/requests", "/v2/models", "/favicon.ico", "/%00"])
+@pytest.mark.parametrize("path", ["/page", "/v1", "/v1/inferences", "/v2/models", "/favicon.ico", "/%00"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
 async def test_a_path_that_is_not_there(path: str, method: str, api: Api) -> None:
     answer = await api.http.request(method, path)

@@ -8,7 +8,7 @@ pytestmark = on_both_databases
 
 async def test_models_lists_the_card_in_the_references_fields(api: Api) -> None:
     (model,) = (await api.get("/v1/models"))["models"]
-    beyond_the_reference = {"demo", "notice"}
+    beyond_the_reference = {"demo", "notice", "title", "experts", "control_image", "speeds", "default_speed"}
     assert {field: value for field, value in model.items() if field not in beyond_the_reference} == {
         "id": MODEL,
         "base_model": "org/base",
@@ -24,6 +24,12 @@ async def test_models_lists_the_card_in_the_references_fields(api: Api) -> None:
         "default_num_frames": 41,
         "default_fps": 16,
     }
+
+
+async def test_models_say_what_requests_may_name(api: Api) -> None:
+    (model,) = (await api.get("/v1/models"))["models"]
+    assert (model["title"], model["experts"]) == ("Wan 2.2 T2V A14B", ["high", "low"])
+    assert (model["control_image"], model["speeds"], model["default_speed"]) == ("none", ["exact", "fast"], "exact")
 
 
 async def test_health_says_what_is_served(api: Api) -> None:
