@@ -15,6 +15,7 @@ from serve_app.cli.console import Exit, JsonOption, print_json, reporting, say
 from serve_app.cli.progress import Bars, note_of
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
 from serve_app.client import Client, Done, Wanted
+from serve_app.client.events import as_json as event_json
 from serve_app.client.failures import failure_of
 from serve_app.client.patience import PATIENCE_S
 
@@ -167,7 +168,7 @@ def _bar(client: Client, request: str) -> RequestStatus:
 
 def _lines(client: Client, request: str) -> RequestStatus:
     for event in client.events(request):
-        typer.echo(json.dumps({"event": event.kind, **event.model_dump(mode="json")}))
+        typer.echo(json.dumps(event_json(event)))
     return event.status if isinstance(event, Done) else client.status(request)
 
 

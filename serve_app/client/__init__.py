@@ -11,12 +11,13 @@ It imports neither PyTorch nor Ray nor FastAPI.
 
 from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, RequestStatus, Video
 from serve_app.api.schemas.bodies import InferenceRequest, LoraItem, PromptItem, Side
+from serve_app.api.schemas.events import Preview, Step
 from serve_app.api.schemas.inspection import Inspection, InspectionRequest
 from serve_app.api.schemas.listing import RequestDetails, RequestForecast, RequestList
 from serve_app.client.asynchronous import AsyncClient
 from serve_app.client.blocking import Client
 from serve_app.client.calls import Wanted
-from serve_app.client.events import Done, Event, OutputReady, Preview, StatusChanged, Step
+from serve_app.client.events import Done, Event, OutputReady, StatusChanged, picture_of
 
 __all__ = [
     "Accepted",
@@ -42,4 +43,5 @@ __all__ = [
     "Step",
     "Video",
     "Wanted",
+    "picture_of",
 ]

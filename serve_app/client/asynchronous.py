@@ -12,6 +12,7 @@ from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, Requ
 from serve_app.api.schemas.bodies import InferenceRequest
 from serve_app.api.schemas.inspection import Inspection, InspectionRequest
 from serve_app.api.schemas.listing import RequestDetails, RequestForecast, RequestList
+from serve_app.api.schemas.loras import LoraFile, Loras
 from serve_app.api.schemas.service import Health, Models
 from serve_app.client import calls
 from serve_app.client.calls import Answer, Call, Wanted
@@ -20,6 +21,7 @@ from serve_app.client.events import Event, Listening
 from serve_app.client.failures import Refusal, failure_of, refusal_of, unreachable
 from serve_app.client.partial import PartialFile
 from serve_app.client.patience import PATIENCE_S, TIMEOUT, Patience
+from serve_app.client.uploads import async_pieces_of
 from serve_app.client.waiting import Wait
 
 
@@ -147,6 +149,21 @@ class AsyncClient:
         """Return what LoRA files hold, as the service sees them."""
         return await self._call(calls.inspect(body))
 
+    async def loras(self) -> Loras:
+        """Return the LoRA files that requests may name, and which of them are a pair."""
+        return await self._call(calls.loras())
+
+    async def upload(self, file: str | Path, path: str, *, overwrite: bool = False) -> LoraFile:
+        """Have the service keep a LoRA file of this machine under `path`, by which requests then name it.
+
+        Raises:
+            LoraInvalid: it is no LoRA that a served model could use.
+        """
+        source = Path(file)
+        size = (await asyncio.to_thread(source.stat)).st_size
+        call = calls.upload(path, size, overwrite=overwrite)
+        return await self._call(call, source)
+
     async def models(self) -> Models:
         """Return the models of the service, with their defaults."""
         return await self._call(calls.models())
@@ -183,11 +200,12 @@ class AsyncClient:
             return unreachable(self._server, fault)
         return None
 
-    async def _call(self, call: Call[Answer]) -> Answer:
+    async def _call(self, call: Call[Answer], file: Path | None = None) -> Answer:
         patience = Patience(self._patience_s)
         while True:
             try:
-                response = await self._http.request(call.method, call.path, **call.options())
+                content = call.content() if file is None else async_pieces_of(file)
+                response = await self._http.request(call.method, call.path, **call.options(), content=content)
             except httpx2.TransportError as fault:
                 refusal = unreachable(self._server, fault)
             else:

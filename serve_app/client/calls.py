@@ -1,7 +1,7 @@
 """Calls of the API as values: method, path, body and the type of the answer (sans I/O).
 
     call = calls.status("b3e6e2e0-...")
-    request = httpx2.Client().build_request(call.method, call.path, **call.options())
+    request = httpx2.Client().build_request(call.method, call.path, **call.options(), content=call.content())
 
 Both clients send them; what a call says is written here once.
 """
@@ -20,6 +20,7 @@ from serve_app.api.schemas.answers import Accepted, Deleted, RequestResult, Requ
 from serve_app.api.schemas.bodies import Body, InferenceRequest
 from serve_app.api.schemas.inspection import Inspection, InspectionRequest
 from serve_app.api.schemas.listing import RequestDetails, RequestForecast, RequestList
+from serve_app.api.schemas.loras import LoraFile, Loras
 from serve_app.api.schemas.service import Health, Models
 from serve_app.client.failures import not_understood
 
@@ -31,7 +32,6 @@ class Options(TypedDict):
 
     headers: dict[str, str]
     params: dict[str, str | list[str]]
-    content: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,13 @@ class Call(Generic[Answer]):
     body: Body | None = None
 
     def options(self) -> Options:
-        """Return headers, parameters and body as httpx2 takes them."""
-        headers, content = dict(self.headers), None
-        if self.body is not None:
-            headers["Content-Type"], content = "application/json", _json(self.body)
-        return Options(headers=headers, params=dict(self.params), content=content)
+        """Return headers and parameters as httpx2 takes them."""
+        kind = {} if self.body is None else {"Content-Type": "application/json"}
+        return Options(headers={**self.headers, **kind}, params=dict(self.params))
+
+    def content(self) -> bytes | None:
+        """Return the body as it is sent."""
+        return None if self.body is None else _json(self.body)
 
     def read(self, response: httpx2.Response) -> Answer:
         """Return the answer of a successful response.
@@ -130,6 +132,11 @@ def inspect(body: InspectionRequest) -> Call[Inspection]:
     return Call(method="POST", path="/v1/loras/inspect", answer=Inspection, body=body)
 
 
+def loras() -> Call[Loras]:
+    """Return the call that lists the LoRA files of the service."""
+    return Call(method="GET", path="/v1/loras", answer=Loras)
+
+
 def models() -> Call[Models]:
     """Return the call that lists the models of the service."""
     return Call(method="GET", path="/v1/models", answer=Models)
@@ -138,6 +145,18 @@ def models() -> Call[Models]:
 def health() -> Call[Health]:
     """Return the call that tells whether renders start."""
     return Call(method="GET", path="/health", answer=Health)
+
+
+def upload(path: str, size: int, *, overwrite: bool) -> Call[LoraFile]:
+    """Return the call that keeps a LoRA file under a path; its content is sent beside it, `size` bytes."""
+    return Call(
+        method="PUT",
+        path=f"/v1/loras/{quote(path)}",
+        answer=LoraFile,
+        headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        | ({} if overwrite else {"If-None-Match": "*"}),
+        params={"overwrite": "true"} if overwrite else {},
+    )
 
 
 def request_path(request_id: str) -> str:

@@ -10,65 +10,62 @@ for event in client.events(request_id):
 
 import base64
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from serve_app.api.schemas.answers import RequestStatus, Video
+from serve_app.api.schemas.events import Preview, Step
 from serve_app.client.calls import request_path
 from serve_app.client.failures import Refusal
 from serve_app.client.patience import Patience
 from serve_app.errors import AnswerNotUnderstood, ServerUnreachable
 
 
-class StatusChanged(BaseModel):
+@dataclass(frozen=True)
+class StatusChanged:
     """The request's state, its place in the queue or its ETA is another."""
 
-    kind: ClassVar[str] = "status"
     status: RequestStatus
 
 
-class Step(BaseModel):
-    """A denoising step of one prompt is done."""
-
-    kind: ClassVar[str] = "step"
-    index: int
-    step: int
-    steps: int
-    progress: float
-    eta_seconds: float | None = None
-
-
-class Preview(BaseModel):
-    """How a prompt's video looks so far; only where the request asked for previews."""
-
-    kind: ClassVar[str] = "preview"
-    index: int
-    step: int
-    image: str
-
-    @property
-    def content(self) -> bytes:
-        """Return the animated WebP."""
-        return base64.b64decode(self.image.partition(",")[2])
-
-
-class OutputReady(BaseModel):
+@dataclass(frozen=True)
+class OutputReady:
     """A video is finished."""
 
-    kind: ClassVar[str] = "output"
     video: Video
 
 
-class Done(BaseModel):
+@dataclass(frozen=True)
+class Done:
     """The request has ended; no event follows."""
 
-    kind: ClassVar[str] = "done"
     status: RequestStatus
 
 
 Event: TypeAlias = StatusChanged | Step | Preview | OutputReady | Done
+
+
+def picture_of(preview: Preview) -> bytes:
+    """Return the animated WebP of a preview."""
+    return base64.b64decode(preview.image.partition(",")[2])
+
+
+def as_json(event: Event) -> dict[str, object]:
+    """Return an event with its name, as the service sends both."""
+    match event:
+        case StatusChanged(status):
+            return {"event": "status", **status.model_dump(mode="json")}
+        case OutputReady(video):
+            return {"event": "output", **video.model_dump(mode="json")}
+        case Done(status):
+            return {"event": "done", **status.model_dump(mode="json")}
+        case Step():
+            return {"event": "step", **event.model_dump(mode="json")}
+        case Preview():
+            return {"event": "preview", **event.model_dump(mode="json")}
 
 
 def event_of(sent: httpx2.ServerSentEvent) -> Event | None:
@@ -90,11 +87,11 @@ def event_of(sent: httpx2.ServerSentEvent) -> Event | None:
 
 
 _READERS: Mapping[str, Callable[[str], Event]] = {
-    StatusChanged.kind: lambda data: StatusChanged(status=RequestStatus.model_validate_json(data)),
-    Step.kind: Step.model_validate_json,
-    Preview.kind: Preview.model_validate_json,
-    OutputReady.kind: lambda data: OutputReady(video=Video.model_validate_json(data)),
-    Done.kind: lambda data: Done(status=RequestStatus.model_validate_json(data)),
+    "status": lambda data: StatusChanged(RequestStatus.model_validate_json(data)),
+    "step": Step.model_validate_json,
+    "preview": Preview.model_validate_json,
+    "output": lambda data: OutputReady(Video.model_validate_json(data)),
+    "done": lambda data: Done(RequestStatus.model_validate_json(data)),
 }
 
 

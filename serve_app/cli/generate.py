@@ -1,0 +1,194 @@
+"""Command `generate`: a prompt and LoRAs in, video files out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve_app.cli import options
+from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say, warn
+from serve_app.cli.local_files import image as image_of
+from serve_app.cli.local_files import lora_path
+from serve_app.cli.options import Look, Lora
+from serve_app.cli.progress import Bars, duration
+from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.client import Client, Done, InferenceRequest, Preview, RequestForecast, RequestResult, Side
+from serve_app.client.events import picture_of
+from serve_app.client.failures import failure_of
+from serve_app.client.patience import PATIENCE_S
+from serve_app.spec import OutputFormat, Priority, Recipe
+
+app = typer.Typer()
+
+_FORMATS = {".mp4": OutputFormat.MP4, ".webp": OutputFormat.WEBP, ".zip": OutputFormat.PNG}
+
+
+@app.command(
+    epilog='Example: wan-lora generate "[trigger] dancing" --trigger sks --high my_high.safetensors '
+    "--low my_low.safetensors -o dance.mp4"
+)
+@reporting
+def generate(
+    prompt: options.PromptArgument,
+    *,
+    high: Annotated[
+        str | None, typer.Option("--high", help="The LoRA for high noise: a file here, or as the API takes it.")
+    ] = None,
+    low: Annotated[str | None, typer.Option("--low", help="The LoRA for low noise.")] = None,
+    lora: Annotated[
+        str | None, typer.Option("--lora", help="The only LoRA: of both experts, or for a model with one.")
+    ] = None,
+    strength: Annotated[float, typer.Option("--strength", help="Scale of the LoRAs, -2 to 2.")] = 1.0,
+    high_strength: Annotated[float | None, typer.Option("--high-strength", help="Scale of --high alone.")] = None,
+    low_strength: Annotated[float | None, typer.Option("--low-strength", help="Scale of --low alone.")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help=".mp4, .webp, or .zip for lossless frames.")] = None,
+    trigger: options.TriggerOption = None,
+    neg: options.NegOption = None,
+    steps: options.StepsOption = None,
+    seed: options.SeedOption = None,
+    size: options.SizeOption = None,
+    frames: options.FramesOption = None,
+    fps: options.FpsOption = None,
+    guidance: options.GuidanceOption = None,
+    recipe: options.RecipeOption = Recipe.REFERENCE,
+    sampler: options.SamplerOption = None,
+    shift: options.ShiftOption = None,
+    speed: options.SpeedOption = None,
+    model: options.ModelOption = None,
+    image: options.ImageOption = None,
+    fit: options.FitOption = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, max=100, help="Videos, with this seed and the next ones.")
+    ] = 1,
+    preview: Annotated[bool, typer.Option("--preview", help="Keep OUT.preview.webp while it renders.")] = False,
+    priority: Annotated[Priority, typer.Option("--priority", help="Beside your other requests.")] = Priority.NORMAL,
+    hf_token: Annotated[
+        str | None, typer.Option("--hf-token", help="For private repositories; forgotten afterwards.")
+    ] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Say how long it would take, and make nothing.")] = False,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a video, and download it.
+
+    LoRAs and images that are files here are sent along. Ctrl-C leaves the request with the service, which goes on.
+    """
+    look = Look(
+        prompt=prompt, trigger=trigger, neg=neg, steps=steps, seed=seed, size=size, frames=frames, fps=fps,
+        guidance=guidance, recipe=recipe, sampler=sampler, shift=shift, speed=speed,
+        image=None if image is None else image_of(image), fit=fit, output_format=_format(out),
+    )  # fmt: skip
+    with connect(server, key, patience) as client:
+        loras = loras_of(client, high=high, low=low, lora=lora, strengths=(strength, high_strength, low_strength))
+        request = look.request(
+            model or default_model(client), loras, _seeds(seed, count), preview=preview or None, priority=priority,
+            hf_token=hf_token,
+        )  # fmt: skip
+        if cost:
+            _tell_cost(client.forecast(request), as_json)
+            return
+        result = _render(client, request, out if preview else None)
+        files = _download(client, result, out)
+    if as_json:
+        print_json({"files": [str(file) for file in files], "result": result.model_dump(mode="json")})
+    else:
+        for file in files:
+            typer.echo(file)
+
+
+def _tell_cost(forecast: RequestForecast, as_json: bool) -> None:
+    if as_json:
+        print_json(forecast)
+        return
+    for prompt in forecast.prompts:
+        typer.echo(f"{prompt.width}x{prompt.height}, {prompt.num_frames} frames: {duration(prompt.seconds)}")
+    if forecast.eta_seconds is not None:
+        typer.echo(f"done in {duration(forecast.eta_seconds)}, behind what is queued now")
+    warn([warning for prompt in forecast.prompts for warning in prompt.warnings])
+
+
+def default_model(client: Client) -> str:
+    """Return the id of the service's first model."""
+    return client.models().models[0].id
+
+
+def loras_of(
+    client: Client,
+    *,
+    high: str | None,
+    low: str | None,
+    lora: str | None,
+    strengths: tuple[float, float | None, float | None],
+) -> list[Lora]:
+    """Return the LoRAs that the options name; files here are uploaded. `strengths`: of all, of high, of low."""
+    if lora is not None and (high is not None or low is not None):
+        raise UsageError("--lora is the only LoRA; write --high and --low for a pair")
+    if lora is None and high is None and low is None:
+        raise UsageError("no LoRA: write --high HIGH --low LOW, or --lora FILE; `wan-lora loras` lists what is there")
+    both, of_high, of_low = strengths
+    named = [
+        (high, Side.HIGH, both if of_high is None else of_high),
+        (low, Side.LOW, both if of_low is None else of_low),
+        (lora, None, both),
+    ]
+    return [Lora(lora_path(client, path), side, strength) for path, side, strength in named if path is not None]
+
+
+def _render(client: Client, request: InferenceRequest, preview_of: Path | None) -> RequestResult:
+    """Return the result of a request, whose progress is shown on the way.
+
+    Raises:
+        ServiceError: it was refused, or failed.
+    """
+    accepted = client.submit(request)
+    try:
+        _follow(client, accepted.request_id, preview_of)
+    except KeyboardInterrupt:
+        say(f"\nthe request goes on; `wan-lora watch {accepted.request_id}` shows it, `wan-lora cancel` ends it")
+        raise
+    result = client.result(accepted.request_id)
+    warn([warning for made in (result.metadata.prompts if result.metadata else []) for warning in made.warnings])
+    return result
+
+
+def _follow(client: Client, request_id: str, preview_of: Path | None) -> None:
+    with Bars() as bars:
+        bar = bars.add(request_id[:8])
+        for event in client.events(request_id):
+            bar.show(event)
+            if isinstance(event, Preview) and preview_of is not None:
+                preview_path(preview_of).write_bytes(picture_of(event))
+    if preview_of is not None:
+        preview_path(preview_of).unlink(missing_ok=True)
+    if isinstance(event, Done) and (failure := failure_of(event.status)) is not None:
+        raise failure
+
+
+def preview_path(out: Path) -> Path:
+    """Return where the preview of a video lies while it renders."""
+    return out.with_name(f"{out.stem}.preview.webp")
+
+
+def _seeds(seed: int | None, count: int) -> Sequence[int | None]:
+    """Return a seed for each video; None leaves it to the service, which gives each prompt the next one."""
+    return [None] * count if seed is None else [seed if seed < 0 else seed + number for number in range(count)]
+
+
+def _format(out: Path | None) -> OutputFormat:
+    if out is None:
+        return OutputFormat.MP4
+    if out.suffix.lower() not in _FORMATS:
+        raise UsageError(f"-o {out}: the name must end in {', '.join(_FORMATS)}")
+    return _FORMATS[out.suffix.lower()]
+
+
+def _download(client: Client, result: RequestResult, out: Path | None) -> list[Path]:
+    videos = result.outputs.videos if result.outputs else []
+    base = out or Path(f"{result.request_id[:8]}.mp4")
+    names = (
+        [base] if len(videos) == 1 else [base.with_name(f"{base.stem}-{video.seed}{base.suffix}") for video in videos]
+    )
+    return [client.download(video, name) for video, name in zip(videos, names, strict=True)]

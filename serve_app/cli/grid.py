@@ -1,0 +1,154 @@
+"""Command `grid`: checkpoints x strengths on one seed, as one HTML file with every video in it."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from serve_app.cli import options
+from serve_app.cli.checkpoints import checkpoints_of
+from serve_app.cli.console import Exit, JsonOption, UsageError, print_json, reporting, say
+from serve_app.cli.generate import default_model
+from serve_app.cli.local_files import image as image_of
+from serve_app.cli.options import Look
+from serve_app.cli.progress import Bar, Bars
+from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.cli.sheet import Cell, sheet
+from serve_app.client import AsyncClient, Done, InferenceRequest
+from serve_app.client.failures import failure_of
+from serve_app.client.patience import PATIENCE_S
+from serve_app.errors import ServiceError
+from serve_app.spec import Recipe
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell that is to be rendered."""
+
+    row: str
+    column: str
+    request: InferenceRequest
+
+
+@app.command(
+    epilog='Example: wan-lora grid "[trigger] dancing" --trigger sks --pair my_job@500 --pair my_job@1000 '
+    "--strengths 0,0.5,1 -o grid.html"
+)
+@reporting
+def grid(
+    prompt: options.PromptArgument,
+    *,
+    pair: Annotated[
+        list[str],
+        typer.Option("--pair", help="A row: NAME or NAME@STEP as in `wan-lora loras`, HIGH,LOW, or one file."),
+    ],
+    strengths: Annotated[str, typer.Option("--strengths", help="The columns: scales of the LoRAs.")] = "0,0.5,1",
+    out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file.")] = Path("grid.html"),
+    trigger: options.TriggerOption = None,
+    neg: options.NegOption = None,
+    steps: options.StepsOption = None,
+    seed: options.SeedOption = None,
+    size: options.SizeOption = None,
+    frames: options.FramesOption = None,
+    fps: options.FpsOption = None,
+    guidance: options.GuidanceOption = None,
+    recipe: options.RecipeOption = Recipe.REFERENCE,
+    sampler: options.SamplerOption = None,
+    shift: options.ShiftOption = None,
+    speed: options.SpeedOption = None,
+    model: options.ModelOption = None,
+    image: options.ImageOption = None,
+    fit: options.FitOption = None,
+    server: ServerOption = DEFAULT_SERVER,
+    key: KeyOption = None,
+    patience: PatienceOption = PATIENCE_S,
+    as_json: JsonOption = False,
+) -> None:
+    """Render checkpoints x strengths on one seed into one HTML file, whose videos play in step.
+
+    Ctrl-C cancels what is not finished.
+    """
+    if seed is not None and seed < 0:
+        raise UsageError("--seed: a grid needs one seed for all its cells; write one that is not negative")
+    look = Look(
+        prompt=prompt, trigger=trigger, neg=neg, steps=steps, size=size, frames=frames, fps=fps, guidance=guidance,
+        recipe=recipe, sampler=sampler, shift=shift, speed=speed, image=None if image is None else image_of(image),
+        fit=fit,
+    )  # fmt: skip
+    scales = [options.strength_of(text, "--strengths") for text in strengths.split(",")]
+    with connect(server, key, patience) as client:
+        served = model or default_model(client)
+        planned = [
+            Planned(checkpoint.name, f"strength {scale:g}", look.request(served, checkpoint.at(scale), [seed]))
+            for checkpoint, scale in product(checkpoints_of(client, pair), scales)
+        ]
+    with TemporaryDirectory() as directory:
+        cells = asyncio.run(_render(AsyncClient(server, key, patience_s=patience), planned, Path(directory)))
+        out.write_text(sheet(prompt, _used(planned[0].request), cells), encoding="utf-8")
+    failed = [cell for cell in cells if cell.video is None]
+    if as_json:
+        print_json({"file": str(out), "cells": len(cells), "failed": [f"{cell.row}, {cell.column}" for cell in failed]})
+    else:
+        typer.echo(out)
+    if failed:
+        say(f"{len(failed)} of {len(cells)} cells failed; the sheet says why")
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _render(client: AsyncClient, planned: Sequence[Planned], directory: Path) -> list[Cell]:
+    """Return every cell once it has ended. All are queued first, so that the service sees what it may put together.
+
+    Raises:
+        ServiceError: one was refused; the others are canceled.
+    """
+    ids: list[str] = []
+    async with client:
+        try:
+            for cell in planned:  # one by one: when one is refused, it is known which are to be canceled
+                ids.append((await client.submit(cell.request)).request_id)  # noqa: PERF401
+            with Bars() as bars:
+                followed = [
+                    _cell(client, cell, request_id, directory / f"{number}.mp4", bars.add(f"{cell.row}, {cell.column}"))
+                    for number, (cell, request_id) in enumerate(zip(planned, ids, strict=True))
+                ]
+                return await asyncio.gather(*followed)
+        except BaseException:
+            await _cancel(client, ids)
+            raise
+
+
+async def _cell(client: AsyncClient, planned: Planned, request_id: str, path: Path, bar: Bar) -> Cell:
+    failure: ServiceError | None = None
+    async for event in client.events(request_id):
+        bar.show(event)
+        if isinstance(event, Done):
+            failure = failure_of(event.status)
+    if failure is not None:
+        return Cell(row=planned.row, column=planned.column, video=None, caption=f"{failure.code}: {failure.message}")
+    result = await client.result(request_id)
+    (video,) = result.outputs.videos if result.outputs else []
+    await client.download(video, path)
+    return Cell(row=planned.row, column=planned.column, video=path, caption=f"seed {video.seed}, {request_id[:8]}")
+
+
+async def _cancel(client: AsyncClient, ids: Sequence[str]) -> None:
+    for request_id in ids:
+        with suppress(ServiceError):  # of one that has ended, or a service that is away: the first error counts
+            await client.cancel(request_id)
+
+
+def _used(request: InferenceRequest) -> str:
+    """Return what all cells have in common, in one line."""
+    prompt = request.prompts[0].model_dump(
+        mode="json", exclude_unset=True, exclude={"prompt", "ctrl_img", "output_format"}
+    )
+    common = {"model": request.model, "recipe": request.recipe.value, "trigger word": request.trigger_word, **prompt}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in common.items() if value not in (None, ""))
