@@ -52,6 +52,7 @@
     ├── OutputGone              the video of a finished render is not what was stored (410)
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
+    ├── LoraStorageUnavailable  the folder of the LoRAs cannot be read or written (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
     ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
@@ -371,6 +372,18 @@ class OutputStorageUnavailable(ServiceError):
         """Return the error for an output that cannot be `verb` (read, removed) now."""
         reason = error.strerror or str(error)
         return cls(f"the output cannot be {verb} now: {reason}; try again later", {"reason": reason})
+
+
+class LoraStorageUnavailable(ServiceError):
+    """The folder of the LoRAs cannot be reached, read or changed; the same request may succeed later."""
+
+    status = 503
+
+    @classmethod
+    def of(cls, verb: str, error: OSError) -> Self:
+        """Return the error for a folder that cannot be `verb` (read, written) now."""
+        reason = error.strerror or type(error).__name__
+        return cls(f"the folder of the LoRAs cannot be {verb} now: {reason}; try again later", {"reason": reason})
 
 
 class LoraSourceUnavailable(ServiceError):

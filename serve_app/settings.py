@@ -190,6 +190,7 @@ class Settings(ModelArgs):
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     compile_cache_dir: Path = STATE_DIRECTORY / "compile-cache"  # what `fast` compiled; replicas may share it
     max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
+    uploads: bool = False  # whether clients may store LoRAs in lora_root
     # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
     lora_hosts: tuple[str, ...] = ("*",)
     lora_private_hosts: tuple[str, ...] = ()  # host or host:port that may be reached although its address is private

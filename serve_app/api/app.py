@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, loras, outputs, page, requests, service
+from serve_app.api import inference, lora_files, loras, outputs, page, requests, service
 from serve_app.api.access_log import AccessLog
 from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import Services
@@ -49,7 +49,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.authentication = authentication
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
-    routers = [room.router for room in (inference, requests, outputs, loras, service, videos, page)]
+    app.state.lora_catalog = lora_files.catalog_of(services)
+    routers = [room.router for room in (inference, requests, outputs, loras, lora_files, service, videos, page)]
     for router in routers:
         app.include_router(router)
     add_docs(app)

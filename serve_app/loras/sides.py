@@ -28,6 +28,7 @@ _EXTENSION = ".safetensors"
 
 # "fooBar_12" has the words foo, Bar, 12. "noise" is a word of its own in "highnoise" and "HIGHnoise", too.
 _WORD = re.compile(r"(?i:high|low)(?=(?i:noise))|[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SEPARATORS = re.compile(r"([_\-. ])[_\-. ]+")  # what is left where a word was
 _NOISE = "noise"
 _PHRASES = {"hn": Expert.HIGH, "ln": Expert.LOW}
 _LETTERS = {"h": Expert.HIGH, "l": Expert.LOW}
@@ -95,6 +96,27 @@ def files_for(expert: Expert, paths: Sequence[str]) -> list[str]:
     certain = [path for path in named if hints[path].strength > _Strength.INSIDE]
     others = {_sideless(path) for path, hint in hints.items() if hint.side is not expert}
     return certain or [path for path in named if _sideless(path) in others]
+
+
+def without_side(path: str) -> str:
+    """Return a path without the words that speak of a side, in which the halves of a pair agree.
+
+    >>> without_side("low_noise/hero_v2.safetensors"), without_side("low_poly_high_noise_000000500.safetensors")
+    ("hero_v2.safetensors", "low_poly_000000500.safetensors")
+    """
+    return "/".join(part for name in path.split("/") if (part := _name_without_side(name)))
+
+
+def _name_without_side(name: str) -> str:
+    text = name[: -len(_EXTENSION)] if name.lower().endswith(_EXTENSION) else name
+    found, words = list(_WORD.finditer(text)), _words(text)
+    hints = {at for at in range(len(words)) if _strength(words, at) is not None}
+    noises = {at for hint in hints for at in (hint - 1, hint + 1) if _text(words, at) == _NOISE}
+    kept, end = "", 0
+    for at in sorted(hints | noises):
+        kept, end = kept + text[end : found[at].start()], found[at].end()
+    kept += text[end:]
+    return _SEPARATORS.sub(r"\1", kept).strip("_-. ") + name[len(text) :]
 
 
 @dataclass(frozen=True, slots=True)

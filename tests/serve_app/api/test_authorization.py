@@ -29,6 +29,7 @@ MATRIX: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/requests/{request_id}/outputs/{index}"): Scope.READ,
     ("POST", "/v1/requests/{request_id}/cancel"): Scope.SUBMIT,
     ("DELETE", "/v1/requests/{request_id}"): Scope.SUBMIT,
+    ("GET", "/v1/loras"): Scope.READ,
     ("POST", "/v1/loras/inspect"): Scope.READ,
     ("POST", "/v1/videos"): Scope.SUBMIT,
     ("GET", "/v1/videos"): Scope.READ,

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from serve_app.api.openapi import request_example
-from serve_app.api.schemas import answers, bodies, errors, inspection, listing, service, videos
+from serve_app.api.schemas import answers, bodies, errors, inspection, listing, loras, service, videos
 from serve_app.api.schemas.bodies import Body, InferenceRequest, RequestOptions
 from serve_app.models.card import load_card
 from tests.client import pair
@@ -17,7 +17,7 @@ from tests.fixtures.specs import MODEL
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [
     model
-    for module in (bodies, answers, errors, inspection, listing, service, videos)
+    for module in (bodies, answers, errors, inspection, listing, loras, service, videos)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel)
     and model.__module__ == module.__name__
@@ -34,6 +34,7 @@ OPERATIONS = {
     ("post", "/v1/requests/{request_id}/cancel"): {"200", "404"},
     ("delete", "/v1/requests/{request_id}"): {"200", "404", "409"},
     ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},
+    ("get", "/v1/loras"): {"200", "503"},
     ("post", "/v1/loras/inspect"): {"200", "422"},
     ("get", "/v1/models"): {"200"},
     ("get", "/health"): {"200", "503"},
