@@ -9,15 +9,17 @@ The Dispatcher would find everything at its next sweep of the store; a call only
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.results import GeneratorRuntime
 from serve_app.tasks import detached
 
 logger = logging.getLogger("ray.serve")
 
+_FLEET_WITHIN_S = 1.0
 ANNOUNCE_EVERY_S = 0.05  # far below a render's time, and a burst of requests costs a few calls only
 
 
@@ -40,6 +42,18 @@ class DispatcherAnnouncer:
     def canceled(self, request_id: str) -> None:
         """Tell that a request was canceled."""
         self._start(self._call(self._dispatcher.canceled, request_id))
+
+    async def fleet(self) -> Mapping[str, GeneratorRuntime] | None:
+        """Return the Generators that the Dispatcher knows; None where it does not answer within a second."""
+        try:
+            return await asyncio.wait_for(self._fleet(), _FLEET_WITHIN_S)
+        except Exception as error:
+            logger.warning("the dispatcher did not say which Generators there are: %r", error)
+            return None
+
+    async def _fleet(self) -> Mapping[str, GeneratorRuntime]:
+        fleet: Mapping[str, GeneratorRuntime] = await self._dispatcher.fleet.remote()
+        return fleet
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = detached(coroutine)

@@ -22,17 +22,18 @@ from ray.serve.exceptions import RequestCancelledError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.autoscaling import wanted_slots
-from deployments.metrics import service_observers
+from deployments.observability.metrics import service_observers
 from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs.coordination import OUTPUTS_FAIL, dispatcher_of, listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
-from serve_app.observers import Observers
+from serve_app.observers import Loss, Observers
 from serve_app.outputs import OutputStore
 from serve_app.outputs.lookout import Lookout
 from serve_app.plan import ModelPlan
+from serve_app.results import GeneratorRuntime
 from serve_app.tasks import detached, happened
 
 logger = logging.getLogger("ray.serve")
@@ -130,6 +131,10 @@ class Dispatcher:
         """Have the Generators that run the request ask the store at once whether it was canceled."""
         self._calls.nudge(request_id)
 
+    async def fleet(self) -> dict[str, GeneratorRuntime]:
+        """Return what is known of each Generator, by the id of its replica."""
+        return self._fleet.snapshot()
+
     async def check_health(self) -> None:
         """Raise if one of the loops has ended, so that Serve replaces this replica."""
         for task in self._tasks:
@@ -164,7 +169,7 @@ class Dispatcher:
             try:
                 if await self._lead():
                     if monotonic() >= next_sweep:
-                        await self._store.claims.expire_leases(self._plan.card.id, settings.max_attempts)
+                        await self._sweep()
                         next_sweep = monotonic() + settings.sweep_s
                     await self._open_slots()
             except StoreUnavailable as error:
@@ -172,6 +177,13 @@ class Dispatcher:
                 # While the store was away nobody could renew: living replicas get the time to do so first.
                 next_sweep = monotonic() + settings.lease_s
             await happened(self._queued, min(settings.sweep_s, settings.dispatcher_lease_s / _BEATS_PER_LEASE))
+
+    async def _sweep(self) -> None:
+        """Give back what dead replicas held, and tell how long the oldest render waits."""
+        model = self._plan.card.id
+        if expired := await self._store.claims.expire_leases(model, self._plan.settings.max_attempts):
+            self._observers.lost(model, Loss.LEASE, expired)
+        self._observers.oldest(model, await self._queue.oldest_wait_s() or 0.0)
 
     @property
     def _leads(self) -> bool:
@@ -253,6 +265,7 @@ class Dispatcher:
         except Exception as error:
             logger.warning("render %d was lost with replica %s: %r", claim.render_id, replica.replica_id, error)
             self._fleet.forget(replica.replica_id)
+            self._observers.lost(self._plan.card.id, Loss.CALL, 1)
             await asyncio.sleep(_AFTER_LOSS_S)
             await self._store.claims.release(claim, self._plan.settings.max_attempts)
         else:

@@ -8,7 +8,7 @@ It only orchestrates. `deployments.attempt` keeps the lease, `deployments.device
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from time import monotonic
@@ -20,7 +20,7 @@ from deployments.device import Device, worker_thread
 from deployments.health import STARVED_S, Starvation, leave_process
 from deployments.lora_access import lora_files
 from deployments.lora_reading import finished, released
-from deployments.metrics import service_observers
+from deployments.observability.metrics import service_observers
 from deployments.pipeline import PipelineOptions, RenderInputs, pipeline_class
 from deployments.publishing import Generated, Publisher
 from deployments.scheduling.residency import ResidentPairs
@@ -31,10 +31,12 @@ from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.loras.files import LoraOnDisk
-from serve_app.observers import End, Observers, Outcome
+from serve_app.observers import End, LoraSource, Observers, Outcome
 from serve_app.outputs import OutputStore
 from serve_app.plan import ModelPlan
+from serve_app.results import GeneratorRuntime
 from serve_app.settings import Profile
+from serve_app.spec import RenderSpec
 from serve_app.tasks import detached
 
 logger = logging.getLogger("ray.serve")
@@ -92,8 +94,12 @@ class Generator:
         self._plan = self._built.retuned(user_config)
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """Return the pairs that are ready here, for a Dispatcher that does not know this replica yet."""
-        return {"resident": list(self._pairs.keys)}
+        """Return what is ready here, for a Dispatcher that does not know this replica yet, and what it runs on."""
+        runtime = self._device.runtime
+        published = GeneratorRuntime(
+            device=runtime.device, dtype=runtime.dtype, offload=runtime.offload, pristine=runtime.pristine
+        )
+        return {"resident": list(self._pairs.keys), "runtime": published.model_dump(mode="json")}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return whether this replica is at work."""
@@ -156,7 +162,8 @@ class Generator:
         published = await self._publisher.succeed(claim, output, self._measurement(claim, generated))
         if published:
             self._observers.published(claim, output)
-        return Outcome(End.SUCCEEDED if published else End.FENCED, replica_s=generated.replica_s)
+        end = End.SUCCEEDED if published else End.FENCED
+        return Outcome(end, replica_s=generated.replica_s, loras=generated.loras)
 
     async def _generate(self, attempt: Attempt) -> Generated:
         """Fetch the attempt's image and LoRAs, and run the pipeline."""
@@ -171,11 +178,19 @@ class Generator:
             image = await read_fitted(self._outputs, claim.request_id, claim.spec)
             async with self._lora_files(attempt) as files:
                 fetched = monotonic()
+                source = self._lora_source(claim.spec, files)
                 inputs = RenderInputs(files, None if image is None else image.pixels)
                 rendered = await self._device.render(claim.spec, inputs, on_step)
             self._pairs.rendered(claim.spec, rendered.resident)
             use = None if image is None else image.use
-            return Generated(rendered, use, fetch_s=fetched - started, generate_s=monotonic() - fetched)
+            if files:
+                self._observers.read(claim.spec.model, tuple(files.values()))
+            return Generated(rendered, use, source, fetch_s=fetched - started, generate_s=monotonic() - fetched)
+
+    def _lora_source(self, spec: RenderSpec, read: Mapping[str, LoraOnDisk]) -> LoraSource:
+        if read:
+            return LoraSource.DISK
+        return LoraSource.LOADED if self._pairs.keys[:1] == (spec.pair_key,) else LoraSource.MEMORY
 
     @asynccontextmanager
     async def _lora_files(self, attempt: Attempt) -> AsyncIterator[dict[str, LoraOnDisk]]:

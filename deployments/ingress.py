@@ -12,7 +12,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.announcer import DispatcherAnnouncer
 from deployments.image_access import image_resolver
 from deployments.lora_access import bulkhead, lora_resolvers
-from deployments.metrics import service_observers
+from deployments.observability.metrics import service_observers
+from deployments.observability.scrape import NodeMetrics
 from serve_app.api.app import create_app
 from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecaster
@@ -43,6 +44,7 @@ class Ingress:
             images=image_resolver(plan, fetches),
             outputs=OutputStore.from_url(plan.settings.output_url, make=False),
             observers=service_observers(),
+            node_metrics=NodeMetrics(),
         )
         self._app = create_app(self._services)
         gc.set_threshold(_GC_THRESHOLD)

@@ -27,6 +27,7 @@ from serve_app.errors import OutputNotWritten, RenderError, StoreUnavailable
 from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim, Output, output_name
 from serve_app.jobs.store import JobStore
+from serve_app.observers import LoraSource
 from serve_app.outputs import Directory, OutputStore
 from serve_app.results import ImageUse, LoraUse, RenderMetadata, Timings
 from serve_app.spec import RenderSpec
@@ -46,6 +47,7 @@ class Generated:
 
     rendered: Rendered
     image: ImageUse | None
+    loras: LoraSource
     fetch_s: float  # getting the image and LoRA files
     generate_s: float  # the pipeline as a whole
 

@@ -7,6 +7,8 @@ Ray Serve imports it by its name, in the process of each handle:
 
 from ray.serve.request_router import FIFOMixin, PendingRequest, RequestRouter, RunningReplica
 
+from serve_app.results import GeneratorRuntime
+
 
 class WarmFirstRouter(FIFOMixin, RequestRouter):
     """Ranks free replicas by what the Dispatcher knows of them.
@@ -26,6 +28,8 @@ class WarmFirstRouter(FIFOMixin, RequestRouter):
         fleet.saw(
             {replica.replica_id.unique_id: replica.routing_stats.get("resident", ()) for replica in candidate_replicas}
         )
+        stats = {replica.replica_id.unique_id: replica.routing_stats.get("runtime") for replica in candidate_replicas}
+        fleet.run_on({name: GeneratorRuntime(**runtime) for name, runtime in stats.items() if runtime})
         ranks: dict[int, list[RunningReplica]] = {}
         for replica in self.select_available_replicas(candidate_replicas):
             ranks.setdefault(fleet.rank(replica.replica_id.unique_id), []).append(replica)

@@ -55,6 +55,8 @@
     ├── LoraStorageUnavailable  the folder of the LoRAs cannot be read or written (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
+    ├── ServiceNotReady         what is accepted now would only wait; only told by the readiness probe (503)
+    ├── MetricsUnavailable      Ray's agent on this node does not answer (503)
     ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
@@ -352,6 +354,18 @@ class WaitTooLong(AdmissionError):
 
 class StoreUnavailable(ServiceError):
     """The job store did not answer; nothing was written."""
+
+    status = 503
+
+
+class ServiceNotReady(ServiceError):
+    """What is accepted now would only wait: a part of the service is away."""
+
+    status = 503
+
+
+class MetricsUnavailable(ServiceError):
+    """Ray's metrics agent on this node did not answer."""
 
     status = 503
 

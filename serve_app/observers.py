@@ -9,12 +9,16 @@ An observer is a subclass that overrides the signals it wants:
     observers = Observers(Log(), QueueMetrics())
     observers.ended(claim, outcome)  # reaches both; what one of them raises is logged
 
-`deployments.metrics.service_observers` lists those of this service. Each actor has instances of its own, in its own
-process, and sends the signals that arise there:
+`deployments.observability.metrics.service_observers` lists those of this service. Each actor has instances of its own,
+in its own process, and sends the signals that arise there:
 
     accepted     Ingress      a request became durable
+    refused      Ingress      a request was refused
     load         Dispatcher   the totals of the queue were read
+    oldest       Dispatcher   how long the oldest render has waited was read
+    lost         Dispatcher   attempts ended without a word
     started      Generator    an attempt begins
+    read         Generator    LoRA files were read into memory
     step         Generator    a denoising step is done
     published    Generator    the output is stored, and the request says so
     ended        Generator    the attempt is over, whatever its end
@@ -24,13 +28,14 @@ A request that is canceled before it was claimed sends nothing after `accepted`.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from serve_app.errors import RenderError
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import Claim, NewRequest, Output
+from serve_app.loras.files import LoraOnDisk
 
 logger = logging.getLogger("ray.serve")
 
@@ -45,6 +50,21 @@ class End(StrEnum):
     FENCED = "fenced"  # its lease was lost, so the store took nothing from it; another attempt counts
 
 
+class LoraSource(StrEnum):
+    """Where the LoRAs of a render were when it began."""
+
+    LOADED = "loaded"  # the render before had the same ones
+    MEMORY = "memory"
+    DISK = "disk"  # at least one was read anew
+
+
+class Loss(StrEnum):
+    """Why an attempt ended without a word of its own."""
+
+    CALL = "call"  # the call to the replica failed
+    LEASE = "lease"  # nothing was heard of it until its lease ran out
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The end of an attempt."""
@@ -52,6 +72,7 @@ class Outcome:
     end: End
     error: RenderError | None = None  # of a failed one
     replica_s: float | None = None  # seconds that it took the replica, where it made frames
+    loras: LoraSource | None = None  # where its LoRAs were, where it made frames
 
 
 class Observer:
@@ -64,11 +85,23 @@ class Observer:
     def accepted(self, request: NewRequest) -> None:
         """Hear that a request became durable."""
 
+    def refused(self, code: str) -> None:
+        """Hear that a request was refused, with that error code."""
+
     def load(self, model: str, load: Load) -> None:
         """Hear what waits and what runs of a model."""
 
+    def oldest(self, model: str, wait_s: float) -> None:
+        """Hear for how long the oldest queued render of a model has waited; 0 where none is queued."""
+
+    def lost(self, model: str, loss: Loss, attempts: int) -> None:
+        """Hear that `attempts` of a model ended without a word."""
+
     def started(self, claim: Claim) -> None:
         """Hear that an attempt begins."""
+
+    def read(self, model: str, files: Sequence[LoraOnDisk]) -> None:
+        """Hear that the LoRAs of a render were read from these files."""
 
     def step(self, claim: Claim, steps_done: int) -> None:
         """Hear that `steps_done` denoising steps of the attempt are done."""
@@ -90,13 +123,29 @@ class Observers(Observer):
         """Send that a request became durable."""
         self._send("accepted", lambda observer: observer.accepted(request))
 
+    def refused(self, code: str) -> None:
+        """Send that a request was refused."""
+        self._send("refused", lambda observer: observer.refused(code))
+
     def load(self, model: str, load: Load) -> None:
         """Send what waits and what runs of a model."""
         self._send("load", lambda observer: observer.load(model, load))
 
+    def oldest(self, model: str, wait_s: float) -> None:
+        """Send for how long the oldest queued render has waited."""
+        self._send("oldest", lambda observer: observer.oldest(model, wait_s))
+
+    def lost(self, model: str, loss: Loss, attempts: int) -> None:
+        """Send that attempts ended without a word."""
+        self._send("lost", lambda observer: observer.lost(model, loss, attempts))
+
     def started(self, claim: Claim) -> None:
         """Send that an attempt begins."""
         self._send("started", lambda observer: observer.started(claim))
+
+    def read(self, model: str, files: Sequence[LoraOnDisk]) -> None:
+        """Send that LoRA files were read."""
+        self._send("read", lambda observer: observer.read(model, files))
 
     def step(self, claim: Claim, steps_done: int) -> None:
         """Send that a denoising step is done."""

@@ -73,6 +73,17 @@ class Runtime(_Value):
     offload_reason: str = Field(description="Why there.")
     pristine: str = Field(description="Where weights that merged LoRAs change were kept as they were.")
     resident_loras: tuple[ResidentLora, ...] = Field((), description="LoRAs ready on the replica afterwards.")
+    peak_bytes: int | None = Field(None, description="Most GPU memory that the last render held; null on a CPU.")
+
+
+class GeneratorRuntime(_Value):
+    """What a Generator publishes of itself to its Dispatcher."""
+
+    device: str
+    dtype: str
+    offload: str
+    pristine: str
+    pairs: tuple[str, ...] = ()  # pair keys that are ready there, the loaded one first
 
 
 class ImageUse(_Value):

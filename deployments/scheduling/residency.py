@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
 from deployments.scheduling.policy import rank
+from serve_app.results import GeneratorRuntime
 from serve_app.spec import RenderSpec
 
 
@@ -50,6 +51,7 @@ class FleetMemory:
         self._copies: Counter[str] = Counter()  # replicas that hold a pair
         self._alive: frozenset[str] = frozenset()
         self._wanted: frozenset[str] = frozenset()
+        self._runtimes: Mapping[str, GeneratorRuntime] = {}
 
     @property
     def size(self) -> int:
@@ -88,6 +90,17 @@ class FleetMemory:
             for replica_id, pairs in published.items():
                 if pairs and replica_id not in self._resident:
                     self._set(replica_id, tuple(pairs))
+
+    def run_on(self, runtimes: Mapping[str, GeneratorRuntime]) -> None:
+        """Set what the replicas run on, as they published it."""
+        self._runtimes = runtimes
+
+    def snapshot(self) -> dict[str, GeneratorRuntime]:
+        """Return what is known of each replica, with the pairs that it has ready now."""
+        return {
+            replica_id: runtime.model_copy(update={"pairs": self.resident(replica_id)})
+            for replica_id, runtime in self._runtimes.items()
+        }
 
     def rank(self, replica_id: str) -> int:
         """Return how well a free replica suits what waits; 0 is best. See `deployments.scheduling.policy.rank`."""

@@ -21,7 +21,16 @@ from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
 from deployments.wan.conditioning import check_conditioning
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
 from deployments.wan.loras.state import LoraState
-from deployments.wan.memory.offload import free_memory, out_of_memory, place, size_of, weight_bytes, without_hooks
+from deployments.wan.memory.offload import (
+    forget_peak,
+    free_memory,
+    out_of_memory,
+    peak_bytes,
+    place,
+    size_of,
+    weight_bytes,
+    without_hooks,
+)
 from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
@@ -106,6 +115,7 @@ class WanRuntime:
             offload_reason=self._plan.reason,
             pristine=self._loras.originals.value,
             resident_loras=self._loras.resident.listing,
+            peak_bytes=peak_bytes(self._device),
         )
 
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
@@ -155,6 +165,7 @@ class WanRuntime:
 
     def _attempt(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         watch = Stopwatch()
+        forget_peak(self._device)
         try:
             self._loras.apply(spec, inputs.loras)
             watch.lap("lora")

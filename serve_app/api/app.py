@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, lora_files, loras, outputs, page, requests, service
+from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service
 from serve_app.api.access_log import AccessLog
 from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import Services
@@ -50,7 +50,18 @@ def create_app(services: Services) -> FastAPI:
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
     app.state.lora_catalog = lora_files.catalog_of(services)
-    routers = [room.router for room in (inference, requests, outputs, loras, lora_files, service, videos, page)]
+    rooms = [
+        inference,
+        requests,
+        outputs,
+        loras,
+        lora_files,
+        service,
+        operations,
+        videos,
+        page,
+    ]
+    routers = [room.router for room in rooms]
     for router in routers:
         app.include_router(router)
     add_docs(app)

@@ -8,7 +8,7 @@ All of them are coroutines: FastAPI runs plain functions in a thread, which take
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -41,6 +41,7 @@ class Services:
     images: ImageResolver
     outputs: OutputStore
     observers: Observers
+    node_metrics: Callable[[], Awaitable[bytes]]  # raises MetricsUnavailable
 
     @property
     def max_body_bytes(self) -> int:

@@ -68,7 +68,7 @@ def _challenge(error: ServiceError) -> str | None:
 
 
 async def _service_error(request: Request, error: ServiceError) -> JSONResponse:
-    entry_of(request.scope).code = error.code
+    _note(request, error.code)
     return response_of(error)
 
 
@@ -81,10 +81,16 @@ def _retry_after_s(error: ServiceError) -> int | None:
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     """Return FastAPI's own 422 body without the input, which may hold a token; the first 20 problems of all."""
     problems = error.errors()
-    entry_of(request.scope).code = str(problems[0]["type"]) if problems else ""
+    _note(request, str(problems[0]["type"]) if problems else "")
     detail = [{"loc": _where(item["loc"]), "msg": cut(item["msg"]), "type": item["type"]} for item in problems[:ITEMS]]
     detail += [{"loc": ["body"], "msg": more, "type": _TOO_MANY} for more in remainder(len(problems))]
     return JSONResponse({"detail": detail}, status_code=422)
+
+
+def _note(request: Request, code: str) -> None:
+    """Note the refusal in the access log and the metrics."""
+    entry_of(request.scope).code = code
+    request.app.state.services.observers.refused(code)
 
 
 def _where(location: Sequence[Any]) -> list[Any]:

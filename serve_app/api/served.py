@@ -1,5 +1,6 @@
 """A model as the HTTP API works with it: its plan, its LoRAs, the forecast of its queue, the way to its Dispatcher."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,16 +9,20 @@ from serve_app.jobs.admission import Limits
 from serve_app.loras.resolver import LoraResolver
 from serve_app.models.card import ModelCard
 from serve_app.plan import ModelPlan
+from serve_app.results import GeneratorRuntime
 
 
 class Announcer(Protocol):
-    """Tells a Dispatcher what it would otherwise find at its next sweep. Neither method waits or fails."""
+    """Tells a Dispatcher what it would otherwise find at its next sweep, and asks it. No method fails."""
 
     def queued(self) -> None:
         """Renders were queued."""
 
     def canceled(self, request_id: str) -> None:
         """A request was canceled: what runs of it should stop."""
+
+    async def fleet(self) -> Mapping[str, GeneratorRuntime] | None:
+        """Return the Generators by the ids of their replicas; None where the Dispatcher does not answer soon."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from serve_app.jobs.database import Database
 from serve_app.jobs.records import Claim, Output
 from serve_app.jobs.states import RenderEvent, RenderState
 from serve_app.jobs.tables import render_costs, renders, request_tokens
-from serve_app.spec import RenderSpec
+from serve_app.spec import Priority, RenderSpec
 
 
 class Claims:
@@ -143,6 +143,8 @@ _CLAIMED = (
     renders.c.spec,
     renders.c.tenant,
     renders.c.cost_s,
+    renders.c.priority,
+    renders.c.created_at,
 )
 
 
@@ -157,6 +159,8 @@ def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
         spec=RenderSpec.model_validate_json(row.spec),
         tenant=row.tenant,
         cost_s=row.cost_s,
+        priority=Priority.of_rank(row.priority),
+        waited_s=max(0.0, time() - row.created_at),
         hf_token=hf_token,
     )
 

@@ -51,6 +51,14 @@ _WAITING = (  # as the fields of Waiting
     renders.c.created_at,
     renders.c.cost_s,
 )
+_OF_RUNNING_RENDER = (  # as the fields of Running
+    renders.c.replica,
+    renders.c.request_id,
+    renders.c.index,
+    renders.c.attempt,
+    renders.c.steps_done,
+    renders.c.steps,
+)
 # Literals, not parameters: a generic plan is made without the values of parameters. PostgreSQL uses a partial index
 # only if the statement itself implies its condition, and prefers an ordered index scan only if it knows a small LIMIT.
 _QUEUED = renders.c.state == literal_column(f"'{RenderState.QUEUED}'")
@@ -74,6 +82,18 @@ class Standing:
     place: Place | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A claimed render, as its last heartbeat left it."""
+
+    replica: str
+    request_id: str
+    index: int
+    attempt: int
+    steps_done: int
+    steps: int
+
+
 class Queue:
     """Reads of the queued renders of one model."""
 
@@ -85,6 +105,12 @@ class Queue:
         """Return the sums of queued and running renders."""
         loads = await self._database.read(partial(read_loads, models=[self._model]))
         return loads[self._model]
+
+    async def running(self) -> list[Running]:
+        """Return every claimed render, in the order of arrival."""
+        query = select(*_OF_RUNNING_RENDER).where(_RUNNING, renders.c.model == self._model).order_by(renders.c.id)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [Running(*row) for row in rows]
 
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
         """Return the oldest `window` renders of each line and the oldest of each pair in each line, by arrival.

@@ -106,6 +106,8 @@ class Claim:
     spec: RenderSpec
     tenant: str = DEFAULT_TENANT
     cost_s: float = 0.0  # predicted seconds of one replica
+    priority: Priority = Priority.NORMAL
+    waited_s: float = 0.0  # from its POST to this claim
     hf_token: SecretStr | None = None
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -34,6 +35,14 @@ from serve_app.spec import LoraFile
 _NOT_FETCHED = (LoraInvalid, LoraNotFound, LoraPathRefused, LoraSourceUnavailable)
 
 
+class Origin(StrEnum):
+    """Where the bytes of a LoRA file came from for one render."""
+
+    LOCAL = "local"  # in `lora_root`
+    CACHE = "cache"
+    DOWNLOAD = "download"
+
+
 @dataclass(frozen=True, slots=True)
 class LoraOnDisk:
     """A checked file that holds exactly the accepted bytes. Read tensors from `path`, then call `check_unchanged`."""
@@ -43,6 +52,7 @@ class LoraOnDisk:
     sha256: str
     header: SafetensorsHeader
     contents: LoraContents
+    origin: Origin
     _signature: FileSignature
 
     @contextmanager
@@ -104,7 +114,8 @@ class LoraFiles:
                     "lora_cache_dir, and send the request again",
                     {"path": lora.reference, "transformer": lora.expert.value},
                 ) from error
-            yield _on_disk(lora, fetched.path, checked, signature)
+            origin = Origin.DOWNLOAD if fetched.downloaded else Origin.CACHE
+            yield _on_disk(lora, fetched.path, checked, origin, signature)
 
     def _local(self, lora: LoraFile, strict: bool) -> LoraOnDisk:
         path = Path(lora.location)
@@ -121,7 +132,7 @@ class LoraFiles:
         except LoraInvalid as error:
             _check_signature(lora, path, signature)  # it may have changed after it was hashed
             raise _not_usable(lora, error) from error
-        return _on_disk(lora, path, checked, signature)
+        return _on_disk(lora, path, checked, Origin.LOCAL, signature)
 
 
 def _beside(lora: LoraFile) -> AdapterFile | None:
@@ -137,8 +148,8 @@ def _check_signature(lora: LoraFile, path: Path, expected: FileSignature) -> Non
         raise _changed(lora, None)
 
 
-def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, signature: FileSignature) -> LoraOnDisk:
-    return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, signature)
+def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, origin: Origin, signature: FileSignature) -> LoraOnDisk:
+    return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, origin, signature)
 
 
 def _not_usable(lora: LoraFile, error: LoraInvalid) -> LoraNotLoaded:

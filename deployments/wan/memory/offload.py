@@ -20,6 +20,17 @@ def free_memory(device: torch.device) -> FreeMemory:
     return FreeMemory(gpu, available_bytes())
 
 
+def forget_peak(device: torch.device) -> None:
+    """Begin to measure the peak of the device's memory anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """Return the most that PyTorch has allocated on a GPU since `forget_peak`; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def weight_bytes(pipe: Any, experts: Sequence[str]) -> WeightBytes:
     """Return the size of each component's weights; `experts` names the components that LoRAs change."""
     modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}

@@ -8,7 +8,7 @@ with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
 
@@ -31,6 +31,7 @@ class CachedFile:
 
     path: Path
     sha256: str
+    downloaded: bool = True  # for this use of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class _Held:
 class LoraCache:
     """A directory of at most `max_bytes`, from which the least recently used files go, but none that is in use.
 
-    Thread-safe, also between processes; it bdisk. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
+    Thread-safe, also between processes; it blocks. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
 
     Raises:
         ConfigurationInvalid: nothing can be kept in the directory.
@@ -73,8 +74,9 @@ class LoraCache:
             OSError: the disk failed.
             Whatever `fill` raises.
         """
-        with self._yielded(self._used(content) or self._downloaded(content, fill, name, wait_s)) as file:
-            yield file
+        kept = self._used(content)
+        with self._yielded(kept or self._downloaded(content, fill, name, wait_s)) as file:
+            yield file if kept is None else replace(file, downloaded=False)
 
     @contextmanager
     def hold_new(self, key: str, fill: Fill, name: str, *, wait_s: float) -> Iterator[CachedFile]:

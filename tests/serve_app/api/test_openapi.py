@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from serve_app.api.openapi import request_example
 from serve_app.api.schemas import answers, bodies, errors, inspection, listing, loras, service, videos
+from serve_app.api.schemas import operations as operation_schemas
 from serve_app.api.schemas.bodies import Body, InferenceRequest, RequestOptions
 from serve_app.models.card import load_card
 from tests.client import pair
@@ -17,7 +18,7 @@ from tests.fixtures.specs import MODEL
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [
     model
-    for module in (bodies, answers, errors, inspection, listing, loras, service, videos)
+    for module in (bodies, answers, errors, inspection, listing, loras, operation_schemas, service, videos)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel)
     and model.__module__ == module.__name__
@@ -43,6 +44,10 @@ OPERATIONS = {
     ("get", "/v1/videos/{request_id}"): {"200", "404"},
     ("delete", "/v1/videos/{request_id}"): {"200", "404", "409"},
     ("get", "/v1/videos/{request_id}/content"): {"200", "206", "404", "416"},
+    ("get", "/health/live"): {"200"},
+    ("get", "/health/ready"): {"200", "503"},
+    ("get", "/metrics"): {"200", "503"},
+    ("get", "/v1/cluster"): {"200", "503"},
 }
 
 

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from deployments.metrics import service_observers
+from deployments.observability.metrics import service_observers
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.records import Claim, Line
 from serve_app.observers import End, Outcome

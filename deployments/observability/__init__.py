@@ -1,0 +1,1 @@
+"""What operators see of the actors: Prometheus metrics, as observers of a render's life."""

@@ -1,0 +1,151 @@
+"""Prometheus metrics as observers: each actor counts what happens in it, and Ray exports that on each node.
+
+`deployments.observability.catalogue` says what each metric means. Ray Serve's own metrics (replicas, calls, latencies)
+need nothing from here.
+"""
+
+from collections.abc import Sequence
+from time import monotonic
+
+from ray.serve import metrics
+
+from deployments.observability.catalogue import METRICS
+from serve_app.jobs.load import Amount, Load
+from serve_app.jobs.records import Claim, NewRequest, Output
+from serve_app.loras.files import LoraOnDisk
+from serve_app.observers import End, Loss, Observer, Observers, Outcome
+from serve_app.results import Timings
+from serve_app.spec import Priority
+
+_NO_CODE = "none"
+_PHASES = sorted(set(Timings.model_fields) - {"generate"})  # `generate` is the sum of others
+
+
+def service_observers() -> Observers:
+    """Return the observers of one actor. A new observer of the service is one entry here."""
+    return Observers(ApiMetrics(), QueueMetrics(), RenderMetrics())
+
+
+def _counter(name: str) -> metrics.Counter:
+    metric = METRICS[name]
+    return metrics.Counter(name, metric.meaning, tag_keys=metric.labels)
+
+
+def _gauge(name: str) -> metrics.Gauge:
+    metric = METRICS[name]
+    return metrics.Gauge(name, metric.meaning, tag_keys=metric.labels)
+
+
+def _histogram(name: str) -> metrics.Histogram:
+    metric = METRICS[name]
+    return metrics.Histogram(name, metric.meaning, boundaries=list(metric.buckets), tag_keys=metric.labels)
+
+
+class ApiMetrics(Observer):
+    """Counts what the API accepts and refuses."""
+
+    def __init__(self) -> None:
+        self._accepted = _counter("wan_accepted_renders")
+        self._refused = _counter("wan_refusals")
+
+    def accepted(self, request: NewRequest) -> None:
+        """Count the request's renders."""
+        self._accepted.inc(len(request.specs), {"model": request.model, "priority": request.priority.value})
+
+    def refused(self, code: str) -> None:
+        """Count the refusal."""
+        self._refused.inc(1, {"code": code or _NO_CODE})
+
+
+class QueueMetrics(Observer):
+    """Gauges of what waits and what runs, and a count of attempts that were lost."""
+
+    def __init__(self) -> None:
+        self._queued = _gauge("wan_queued_renders")
+        self._queued_s = _gauge("wan_queued_seconds")
+        self._running = _gauge("wan_running_renders")
+        self._generators = _gauge("wan_generators")
+        self._oldest = _gauge("wan_oldest_wait_seconds")
+        self._lost = _counter("wan_lost_attempts")
+
+    def load(self, model: str, load: Load) -> None:
+        """Set the gauges of that model."""
+        for priority in Priority:
+            queued = sum((amount for line, amount in load.lines.items() if line.priority is priority), Amount())
+            labels = {"model": model, "priority": priority.value}
+            self._queued.set(queued.renders, labels)
+            self._queued_s.set(queued.cost_s, labels)
+        self._running.set(load.running.renders, {"model": model})
+        self._generators.set(load.replicas, {"model": model})
+
+    def oldest(self, model: str, wait_s: float) -> None:
+        """Set the age of the oldest queued render."""
+        self._oldest.set(wait_s, {"model": model})
+
+    def lost(self, model: str, loss: Loss, attempts: int) -> None:
+        """Count the lost attempts."""
+        self._lost.inc(attempts, {"model": model, "cause": loss.value})
+
+
+class RenderMetrics(Observer):
+    """What a Generator did, and how long each part of it took."""
+
+    def __init__(self) -> None:
+        self._wait = _histogram("wan_wait_seconds")
+        self._gap = _histogram("wan_gap_seconds")
+        self._attempts = _counter("wan_attempts")
+        self._render = _histogram("wan_render_seconds")
+        self._phase = _histogram("wan_phase_seconds")
+        self._steps = _counter("wan_denoising_steps")
+        self._busy = _counter("wan_busy_seconds")
+        self._predicted = _counter("wan_predicted_seconds")
+        self._error = _histogram("wan_render_cost_error")
+        self._switches = _counter("wan_lora_switches")
+        self._files = _counter("wan_lora_files")
+        self._bytes = _counter("wan_lora_bytes")
+        self._peak = _gauge("wan_device_peak_bytes")
+        self._free_since = monotonic()
+
+    def started(self, claim: Claim) -> None:
+        """Count how long the render waited, and the replica for it."""
+        model = claim.spec.model
+        self._gap.observe(max(0.0, monotonic() - self._free_since), {"model": model})
+        if claim.attempt == 1:  # later ones have waited for the attempts before, too
+            self._wait.observe(claim.waited_s, {"model": model, "priority": claim.priority.value})
+
+    def read(self, model: str, files: Sequence[LoraOnDisk]) -> None:
+        """Count the files and their bytes."""
+        for file in files:
+            labels = {"model": model, "origin": file.origin.value}
+            self._files.inc(1, labels)
+            self._bytes.inc(file.header.file_size, labels)
+
+    def step(self, claim: Claim, steps_done: int) -> None:
+        """Count a denoising step. Encoding and storing follow the last one, while the device takes the next render."""
+        self._steps.inc(1, {"model": claim.spec.model})
+        self._free_since = monotonic()
+
+    def published(self, claim: Claim, output: Output) -> None:
+        """Count the seconds of each phase, and the peak of the GPU's memory."""
+        made = output.metadata
+        for phase in _PHASES:
+            self._phase.observe(getattr(made.timings, phase), {"model": claim.spec.model, "phase": phase})
+        if made.runtime.peak_bytes is not None:
+            labels = {"model": claim.spec.model, "offload": made.runtime.offload}
+            self._peak.set(made.runtime.peak_bytes, labels)
+
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
+        """Count the end, and what the render cost beside what was predicted, where it made frames."""
+        spec = claim.spec
+        code = _NO_CODE if outcome.error is None else outcome.error.code
+        self._attempts.inc(1, {"model": spec.model, "end": outcome.end.value, "code": code})
+        if not outcome.replica_s:
+            return
+        self._render.observe(outcome.replica_s, {"model": spec.model, "speed": spec.speed.value})
+        self._busy.inc(outcome.replica_s, {"model": spec.model})
+        if claim.cost_s:
+            self._predicted.inc(claim.cost_s, {"model": spec.model})
+        error = abs(claim.cost_s - outcome.replica_s) / outcome.replica_s
+        self._error.observe(error, {"model": spec.model})
+        if outcome.loras is not None and outcome.end is End.SUCCEEDED:
+            self._switches.inc(1, {"model": spec.model, "source": outcome.loras.value})

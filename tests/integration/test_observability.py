@@ -1,0 +1,78 @@
+"""What an operator sees of a running service: every metric of the catalogue, probes, and what the Generators do."""
+
+import time
+from collections.abc import Mapping
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from deployments.observability.catalogue import METRICS, Kind
+from tests.client import Client, body, pair
+
+# Only a GPU has a peak, and only a replica that dies loses an attempt.
+ELSEWHERE = {"wan_device_peak_bytes", "wan_lost_attempts"}
+WITHIN_S = 40  # Ray's processes report every 10 s
+
+
+def test_a_scrape_finds_every_metric_of_the_catalogue(client: Client) -> None:
+    client.render(body({"seed": 5}))
+    refused = client.http.post("/v1/inference", json=body({}, loras=[]))
+    assert refused.status_code == httpx.codes.BAD_REQUEST
+    wanted = {metric.exported for metric in METRICS.values() if metric.name not in ELSEWHERE}
+    end = time.monotonic() + WITHIN_S
+    found = scraped(client)
+    while wanted - found.keys() and time.monotonic() < end:
+        time.sleep(1)
+        found = scraped(client)
+    assert wanted - found.keys() == set()
+    for metric in METRICS.values():
+        for sample in found.get(metric.exported, []):
+            assert set(metric.labels) <= set(sample.labels), sample
+    ends = found["ray_wan_attempts_total"]
+    assert any(sample.labels["end"] == "succeeded" and sample.value >= 1 for sample in ends)
+    assert any(sample.labels["code"] == "LORA_FILE_REQUIRED" for sample in found["ray_wan_refusals_total"])
+    steps = sum(sample.value for sample in found["ray_wan_denoising_steps_total"])
+    assert steps >= body({})["prompts"][0]["sample_steps"]
+
+
+def test_the_probes_say_alive_and_ready(client: Client) -> None:
+    for path, status in (("/health/live", "alive"), ("/health/ready", "ready")):
+        answer = client.http.get(path)
+        assert (answer.status_code, answer.json()["status"]) == (httpx.codes.OK, status)
+        assert client.http.head(path).status_code == httpx.codes.OK
+
+
+def test_the_cluster_shows_a_generator_with_its_pair_and_its_render(client: Client) -> None:
+    client.render(body({"seed": 6}))
+    running = client.submit(body({"sample_steps": 120}, loras=pair()))
+    client.wait(running, "in_progress")
+    end = time.monotonic() + WITHIN_S
+    while True:
+        (model,) = client.http.get("/v1/cluster").json()["models"]
+        at_work = [one for one in model["generators"] if one["renders"]]
+        if at_work and at_work[0]["device"]:
+            break
+        assert time.monotonic() < end, model
+        time.sleep(0.2)
+    client.http.post(f"/v1/requests/{running}/cancel").raise_for_status()
+    (generator,) = at_work
+    assert model["dispatcher"] == "alive"
+    assert (generator["device"], generator["offload"]) == ("cpu", "none")
+    assert generator["pairs"]
+    (render,) = generator["renders"]
+    assert (render["request_id"], render["attempt"], render["steps"]) == (running, 1, 120)
+
+
+def scraped(client: Client) -> Mapping[str, list[Sample]]:
+    """Return the samples of a scrape by the name of their metric, without the suffixes of histograms."""
+    answer = client.http.get("/metrics")
+    assert answer.status_code == httpx.codes.OK
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    found: dict[str, list[Sample]] = {}
+    histograms = {metric.exported for metric in METRICS.values() if metric.kind is Kind.HISTOGRAM}
+    for family in text_string_to_metric_families(answer.text):
+        for sample in family.samples:
+            name = family.name if family.name in histograms else sample.name
+            found.setdefault(name, []).append(sample)
+    return found
