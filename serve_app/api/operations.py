@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Response
 
+from serve_app.access.keys import Scope
 from serve_app.api.dependencies import ModelsHealthDep, ReadinessDep, ServicesDep
+from serve_app.api.guard import needs
 from serve_app.api.model_health import Live
 from serve_app.api.schemas.errors import UNAVAILABLE, ErrorBody, refusal
 from serve_app.api.schemas.operations import (
@@ -61,12 +63,14 @@ def _away(live: Live) -> ServiceError | None:
         **refusal(503, "Ray's agent on this node does not answer."),
     },
 )
+@needs(Scope.ADMIN)
 async def metrics(services: ServicesDep) -> Response:
     """The metrics of this node, which is all of them where the cluster has one. See docs/observability.md."""
     return Response(await services.node_metrics(), media_type=_METRICS)
 
 
 @router.get("/v1/cluster", responses=UNAVAILABLE)
+@needs(Scope.ADMIN)
 async def cluster(services: ServicesDep) -> Cluster:
     """Every Generator: its device and memory plan, the LoRA pairs that it has ready, and what it renders now."""
     models = await asyncio.gather(*(_model(served, services) for served in services.models.values()))
