@@ -23,6 +23,7 @@ from deployments.ingress import Ingress
 from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.schema import migrate
+from serve_app.launch.exposure import check_exposure, serves_at
 from serve_app.models.card import ModelCard
 from serve_app.models.served import Served, served_models
 from serve_app.plan import ModelPlan, ServicePlan
@@ -54,6 +55,8 @@ def application(args: dict[str, Any]) -> Application:
     plan = _plan(Settings.from_args(args))
     plan.settings.lora_root.mkdir(parents=True, exist_ok=True)
     migrate(plan.settings.database_url)
+    if (host := serves_at()) is not None:
+        check_exposure(host, plan.settings)
     logger.warning(_banner(plan))
     return bind(plan)
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 from serve_app.jobs.schema import migrate
+from serve_app.launch.exposure import check_exposure
 from serve_app.models.checkpoint import check_checkpoint
 from serve_app.models.served import Served, served_models
 from serve_app.outputs import OutputStore
@@ -70,8 +71,8 @@ def read_config(path: Path) -> ServeConfig:
 def check(config: ServeConfig) -> None:
     """Check that the service could start here.
 
-    The port is free, each model has a card, the database answers and has the newest schema, outputs can be written, the
-    LoRA folders can be made, and checkpoints that lie on this machine's disks are whole.
+    The port is free, each model has a card, the database answers and has the newest schema, a service that others reach
+    has keys, outputs can be written, the LoRA folders can be made, and checkpoints that lie on this machine's disks are whole.
 
     Raises:
         ConfigurationInvalid: the first thing that is wrong, with what to do.
@@ -80,6 +81,7 @@ def check(config: ServeConfig) -> None:
     for settings in config.settings:
         models = served_models(settings)
         _check_database(settings.database_url)
+        check_exposure(config.host, settings)
         _check_folder("lora_root", settings.lora_root)
         _check_folder("lora_cache_dir", settings.lora_cache_dir)
         if settings.image_root is not None:
