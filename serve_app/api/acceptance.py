@@ -62,7 +62,7 @@ async def accept(
     served = services.served(body.model)
     card = served.card
     speed = _allowed_speed(body, served.plan.settings)
-    looks = served.loras.looks(sender=fetcher, token=body.hf_token)
+    looks = served.loras.looks(sender=fetcher, token=body.hf_token, owner=sender.owner)
     combined = await check_loras(body, looks, served)
     refuse_unsupported(body.prompts, card)
     chosen = await choose_loras(body, combined, looks, served)

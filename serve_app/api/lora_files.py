@@ -12,6 +12,7 @@ from serve_app.errors import LoraStorageUnavailable
 from serve_app.jobs.ownership import Sender
 from serve_app.loras.catalog import ListedFile, LoraCatalog, View
 from serve_app.loras.pairs import Pair
+from serve_app.loras.paths import Folders
 from serve_app.models.card import ModelCard
 from serve_app.settings import Settings
 
@@ -53,9 +54,8 @@ async def list_loras(services: ServicesDep, sender: SenderDep, catalog: CatalogD
 
 
 def view_of(sender: Sender, settings: Settings) -> View:
-    """Return what the sender sees of `lora_root`: all of it, as it is shared by all."""
-    del sender
-    return View(settings.lora_root)
+    """Return what the sender sees of `lora_root`: its own folder before what all share; an admin sees everything."""
+    return View(settings.lora_root, Folders(settings.lora_root, sender.owner).own)
 
 
 def file_answer(file: ListedFile) -> LoraFile:

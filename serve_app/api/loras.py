@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fastapi import APIRouter
 
 from serve_app.access.keys import Scope
-from serve_app.api.dependencies import FetcherDep, ServicesDep
+from serve_app.api.dependencies import FetcherDep, SenderDep, ServicesDep
 from serve_app.api.guard import needs
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.schemas.bodies import LoraItem
@@ -28,13 +28,17 @@ router = APIRouter(tags=["loras"], route_class=JsonRoute)
     responses=refusal(400, "The body is damaged, or names a model that is not served.") | UNREADABLE_BODY,
 )
 @needs(Scope.READ)
-async def inspect_loras(body: InspectionRequest, services: ServicesDep, fetcher: FetcherDep) -> Inspection:
+async def inspect_loras(
+    body: InspectionRequest, services: ServicesDep, sender: SenderDep, fetcher: FetcherDep
+) -> Inspection:
     """Return what LoRA files hold, their likely expert, the recipe that shows them as their previews did, warnings.
 
     A file that cannot be used has an error in its place, and does not hide the others.
     """
     models = list(services.models.values()) if body.model is None else [services.served(body.model)]
-    looks = {model.card.id: model.loras.looks(sender=fetcher, token=body.hf_token) for model in models}
+    looks = {
+        model.card.id: model.loras.looks(sender=fetcher, token=body.hf_token, owner=sender.owner) for model in models
+    }
     found = await asyncio.gather(*(_inspect(item, body, looks) for item in body.loras))
     return Inspection(
         files=[_file(item, results) for item, results in zip(body.loras, found, strict=True)],

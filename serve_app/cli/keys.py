@@ -61,15 +61,8 @@ def list_keys(
         return
     table = Table("id", "tenant", "name", "scopes", "made", "last used", "state")
     for key in keys:
-        said = (
-            key.id,
-            key.tenant,
-            key.name,
-            " ".join(sorted(key.scopes)),
-            _day(key.created_at),
-            _day(key.last_used_at),
-        )
-        table.add_row(*(escape(text) for text in said), _state(key))
+        said = (key.id, key.tenant, key.name, " ".join(sorted(key.scopes)))
+        table.add_row(*map(escape, said), _day(key.created_at), _day(key.last_used_at), _state(key))
     Console().print(table)
 
 

@@ -72,7 +72,8 @@ def check(config: ServeConfig) -> None:
     """Check that the service could start here.
 
     The port is free, each model has a card, the database answers and has the newest schema, a service that others reach
-    has keys, outputs can be written, the LoRA folders can be made, and checkpoints that lie on this machine's disks are whole.
+    has keys, outputs can be written, the LoRA folders can be made, and checkpoints that lie on this machine's disks
+    are whole.
 
     Raises:
         ConfigurationInvalid: the first thing that is wrong, with what to do.

@@ -104,18 +104,18 @@ class LoraLibrary:
         self._by_content: SingleFlightCache[_Key[str], _Verdict] = SingleFlightCache(capacity)
         self._digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(capacity)
 
-    def find(self, reference: str, *, strict: bool = True) -> ResolvedLora:
-        """Find, check and identify the file in `lora_root` that `reference` names.
+    def find(self, reference: str, *, strict: bool = True, owner: str | None = None) -> ResolvedLora:
+        """Find, check and identify the file in `lora_root` that `reference` names for that owner.
 
         Raises:
-            LoraPathRefused, LoraNotFound: see `paths.resolve`.
+            LoraPathRefused, LoraNotFound: see `paths.Folders.resolve`.
             LoraInvalid: the file would not be applied completely (see `formats.parse` for what `strict` changes), or it
                 changed while it was read.
             OSError: the storage failed; the request may be right.
         """
-        path = paths.resolve(reference, self._root)
+        path = paths.Folders(self._root, owner).resolve(reference)
         try:
-            beside = self.beside(reference)
+            beside = self.beside(reference, owner)
             checked = self.check(path, reference, strict=strict, beside=beside)
         except OSError as error:
             raise paths.unreadable(reference, error) from error
@@ -134,14 +134,14 @@ class LoraLibrary:
         """The longest header that is read."""
         return self._most_header_bytes
 
-    def beside(self, reference: str) -> AdapterFile | None:
-        """Return the `adapter_config.json` in the folder of a file of `lora_root`; None where there is none.
+    def beside(self, reference: str, owner: str | None = None) -> AdapterFile | None:
+        """Return the `adapter_config.json` beside the file that `reference` names for that owner; None without one.
 
         Raises:
             LoraInvalid: it cannot be read as one.
             OSError: the storage failed.
         """
-        return adapter_files.local(reference, self._root)
+        return adapter_files.local(reference, paths.Folders(self._root, owner).holding(reference))
 
     def check(self, path: Path, name: str, *, strict: bool = True, beside: AdapterFile | None = None) -> CheckedLora:
         """Check the file at `path`, which may change; calls for one file share the work. `name` is for errors.

@@ -1,24 +1,78 @@
-"""Paths of LoRAs inside `lora_root`: the traversal guard of `serve_app.paths`, worded for LoRAs."""
+"""Paths of LoRAs inside `lora_root`: the traversal guard of `serve_app.paths`, worded for LoRAs; folders of tenants.
 
-from pathlib import Path
+What lies in `lora_root/tenants/<tenant>/` belongs to that tenant (multi-tenant isolation): its paths are looked for
+there first, and then in `lora_root`, which all share. For every other tenant nothing is there.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError
 from serve_app.paths import PathForbidden, PathMissing, Root
 from serve_app.paths import unreadable as fault_of
 
+TENANTS = "tenants"  # the folder of all tenants' folders
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where one sender's paths are looked for, in order: its own folder, if it has one to itself, and the root."""
+
+    root: Path
+    owner: str | None = None  # None: nothing belongs to anyone, and all of the root is seen
+
+    @property
+    def own(self) -> PurePosixPath | None:
+        """Return the path, in the root, of the folder that is the owner's alone."""
+        return None if self.owner is None else PurePosixPath(TENANTS, self.owner)
+
+    def holding(self, reference: str) -> Path:
+        """Return the folder in which `reference` is: the owner's if it is there, else the root.
+
+        Raises:
+            LoraPathRefused: it cannot be a path in any of them.
+        """
+        if self.own is None:
+            return self.root
+        own = self.root / self.own
+        try:
+            _root(own).resolve(reference)
+        except PathMissing:
+            return self.root
+        except PathForbidden as fault:
+            raise _worded(reference, fault) from fault
+        return own
+
+    def resolve(self, reference: str, folder: Path | None = None) -> Path:
+        """Return the regular file that `reference` names; see `serve_app.paths.Root.resolve`.
+
+        `folder` is that of `holding`, where it is known already.
+
+        Raises:
+            LoraPathRefused: it leads out, or is not a relative path to a regular file.
+            LoraNotFound: nothing is there, or it is another tenant's. No error tells where the root lies.
+        """
+        if self._is_foreign(PurePosixPath(reference)):  # before the disk is asked, so that even the time tells nothing
+            raise _missing(reference)
+        folder = self.holding(reference) if folder is None else folder
+        try:
+            found = _root(folder).resolve(reference)
+        except (PathForbidden, PathMissing) as fault:
+            raise _worded(reference, fault) from fault
+        if self._is_foreign(PurePosixPath(found.relative_to(self.root.resolve()))):  # reached by a link
+            raise _missing(reference)
+        return found
+
+    def _is_foreign(self, path: PurePosixPath) -> bool:
+        """Return whether a path in the root is another tenant's; file systems may ignore the case of letters."""
+        if self.own is None or path.is_absolute() or not path.parts or path.parts[0].casefold() != TENANTS:
+            return False
+        return ".." not in path.parts and not path.is_relative_to(self.own)
+
 
 def resolve(reference: str, root: Path) -> Path:
-    """Return the regular file under `root` that `reference` names; see `serve_app.paths.Root.resolve`.
-
-    Raises:
-        LoraPathRefused: it leads out of root, or is not a relative path to a regular file.
-        LoraNotFound: nothing is there. No error tells where root lies.
-    """
-    loras = Root(root, arg="lora_root", wanted="the .safetensors file", example="my_lora_high_noise.safetensors")
-    try:
-        return loras.resolve(reference)
-    except (PathForbidden, PathMissing) as fault:
-        raise _worded(reference, fault) from fault
+    """Return the regular file under `root` that `reference` names, whosever it is; see `Folders.resolve`."""
+    return Folders(root).resolve(reference)
 
 
 def unreadable(reference: str, error: OSError) -> RequestError:
@@ -26,8 +80,16 @@ def unreadable(reference: str, error: OSError) -> RequestError:
     return _worded(reference, fault_of(error))
 
 
+def _root(directory: Path) -> Root:
+    return Root(directory, arg="lora_root", wanted="the .safetensors file", example="my_lora_high_noise.safetensors")
+
+
 def _worded(reference: str, fault: PathForbidden | PathMissing) -> RequestError:
     if isinstance(fault, PathMissing):
-        return LoraNotFound(f"LoRA file(s) not found: {[reference]}", {"missing_files": [reference]})
+        return _missing(reference)
     sendable = reference.encode(errors="backslashreplace").decode()  # an answer with a lone surrogate has no UTF-8
     return LoraPathRefused(f"LoRA path {reference!r} is refused: {fault}", {"path": sendable})
+
+
+def _missing(reference: str) -> LoraNotFound:
+    return LoraNotFound(f"LoRA file(s) not found: {[reference]}", {"missing_files": [reference]})

@@ -1,7 +1,7 @@
 """LoRA resolution for the Ingress: from a client's reference to a found and checked file, local or remote.
 
 resolver = LoraResolver(library, sources, card)
-looks = resolver.looks(sender="team-a", token=None)    # of one request
+looks = resolver.looks(sender="team-a", token=None, owner="team-a")    # of one request
 found = await looks.resolve("hf://org/repository", Expert.HIGH, strict=True)
 lora = found.pinned(Expert.HIGH, multiplier=1.0)    # the LoraFile of a render's spec
 report = (await looks.inspect("a.safetensors", None, norms=False)).report
@@ -56,6 +56,15 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: whose share of the threads it uses, whose folder it sees, with which token."""
+
+    sender: str
+    owner: str | None
+    token: SecretStr | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Parsed:
     header: SafetensorsHeader
     contents: LoraContents
@@ -64,6 +73,7 @@ class _Parsed:
 @dataclass(frozen=True, slots=True)
 class _LocalFile:
     reference: str
+    owner: str | None
     strict: bool
 
 
@@ -81,25 +91,25 @@ class LoraResolver:
         )
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
-    def looks(self, *, sender: str, token: SecretStr | None) -> "Looks":
-        """Return what one request asks; `sender` is whose share of the fetching threads it uses."""
-        return Looks(self, sender, token)
+    def looks(self, *, sender: str, token: SecretStr | None, owner: str | None) -> "Looks":
+        """Return what one request asks.
 
-    async def resolve(
-        self, reference: str, *, sender: str, token: SecretStr | None, expert: Expert | None, strict: bool
-    ) -> ResolvedLora:
+        `sender` is whose share of the fetching threads it uses, `owner` whose folder it sees in `lora_root` beside what
+        all share; None sees every tenant's.
+        """
+        return Looks(self, Asker(sender, owner, token))
+
+    async def resolve(self, reference: str, *, asker: Asker, expert: Expert | None, strict: bool) -> ResolvedLora:
         """See `Looks.resolve`."""
         if is_remote(reference):
-            return await self._fetch(reference, sender, self._resolve_remote, reference, token, expert, strict)
-        return await self._local.ask(_LocalFile(reference, strict))
+            return await self._fetch(reference, asker, self._resolve_remote, reference, asker.token, expert, strict)
+        return await self._local.ask(_LocalFile(reference, asker.owner, strict))
 
-    async def look(
-        self, reference: str, *, sender: str, token: SecretStr | None, expert: Expert | None, norms: bool
-    ) -> "Looked":
+    async def look(self, reference: str, *, asker: Asker, expert: Expert | None, norms: bool) -> "Looked":
         """Look into what `reference` names; see `Looks.inspect`."""
         if is_remote(reference):
-            return await self._fetch(reference, sender, self._look, reference, token, expert, norms)
-        return await self._in_thread(self._look, reference, token, expert, norms)
+            return await self._fetch(reference, asker, self._look, reference, asker, expert, norms)
+        return await self._in_thread(self._look, reference, asker, expert, norms)
 
     async def report(self, looked: "Looked", expert: Expert | None) -> InspectedLora:
         """Return the report on a file that was looked into."""
@@ -113,21 +123,21 @@ class LoraResolver:
     def _in_thread(self, call: Callable[..., Result], *args: object) -> asyncio.Future[Result]:
         return asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    async def _fetch(self, reference: str, sender: str, call: Callable[..., Result], *args: object) -> Result:
-        return await self._bulkhead.run(partial(call, *args), host=self._sources.host(reference), sender=sender)
+    async def _fetch(self, reference: str, asker: Asker, call: Callable[..., Result], *args: object) -> Result:
+        return await self._bulkhead.run(partial(call, *args), host=self._sources.host(reference), sender=asker.sender)
 
-    def _look(self, reference: str, token: SecretStr | None, expert: Expert | None, norms: bool) -> "Looked":
-        secret = None if token is None else token.get_secret_value()
-        located = self._sources.locate(reference, token=secret, expert=expert)
+    def _look(self, reference: str, asker: Asker, expert: Expert | None, norms: bool) -> "Looked":
+        secret = None if asker.token is None else asker.token.get_secret_value()
+        located = self._sources.locate(reference, token=secret, expert=expert, owner=asker.owner)
         if located.path is not None:
-            seen = self._look_at_local(located.path, located.reference, norms)
+            seen = self._look_at_local(located.path, located.reference, asker.owner, norms)
         else:
             parsed = self._parsed(located, secret, strict=False)
             seen = Seen(located.file_name, parsed.header, parsed.contents)
         return Looked(located.reference, located.location, seen)
 
-    def _look_at_local(self, path: Path, name: str, norms: bool) -> Seen:
-        beside = self._library.beside(name)
+    def _look_at_local(self, path: Path, name: str, owner: str | None, norms: bool) -> Seen:
+        beside = self._library.beside(name, owner)
         checked = None if norms else self._library.known(path, beside)
         if checked is None:
             most = self._library.most_header_bytes
@@ -151,7 +161,7 @@ class LoraResolver:
         )
 
     async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
-        return await self._in_thread(partial(self._library.find, file.reference, strict=file.strict))
+        return await self._in_thread(partial(self._library.find, file.reference, strict=file.strict, owner=file.owner))
 
     def _parsed(self, located: Located, token: str | None, strict: bool) -> _Parsed:
         """Return the header of a file and what it changes, read and parsed once per content."""
@@ -181,10 +191,9 @@ class LoraResolver:
 class Looks:
     """The looks of one request: each path is looked up once, however often the request names it."""
 
-    def __init__(self, resolver: LoraResolver, sender: str, token: SecretStr | None) -> None:
+    def __init__(self, resolver: LoraResolver, asker: Asker) -> None:
         self._resolver = resolver
-        self._sender = sender
-        self._token = token
+        self._asker = asker
         self._begun: dict[Hashable, asyncio.Task[Any]] = {}
         self._at_once = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
@@ -200,14 +209,7 @@ class Looks:
             OSError: the service's own storage failed.
         """
         choosing = expert if self._resolver.names_folder(reference) else None
-        look = partial(
-            self._resolver.resolve,
-            reference,
-            sender=self._sender,
-            token=self._token,
-            expert=choosing,
-            strict=strict,
-        )
+        look = partial(self._resolver.resolve, reference, asker=self._asker, expert=choosing, strict=strict)
         return self._once(("resolve", reference, choosing, strict), look)
 
     async def inspect(self, reference: str, expert: Expert | None, *, norms: bool) -> InspectedLora:
@@ -216,14 +218,7 @@ class Looks:
         `norms` are for local files only.
         """
         choosing = expert if self._resolver.names_folder(reference) else None
-        look = partial(
-            self._resolver.look,
-            reference,
-            sender=self._sender,
-            token=self._token,
-            expert=choosing,
-            norms=norms,
-        )
+        look = partial(self._resolver.look, reference, asker=self._asker, expert=choosing, norms=norms)
         return await self._resolver.report(await self._once(("inspect", reference, choosing, norms), look), expert)
 
     def _once(self, key: Hashable, look: Callable[[], Coroutine[Any, Any, Result]]) -> asyncio.Task[Result]:

@@ -66,8 +66,12 @@ class LoraSources:
             **dict.fromkeys(BUCKETS, bucket),
         }
 
-    def locate(self, reference: str, *, token: str | None = None, expert: Expert | None = None) -> Located:
-        """Identify the file that `reference` names now. `expert` chooses among the files of a whole repository.
+    def locate(
+        self, reference: str, *, token: str | None = None, expert: Expert | None = None, owner: str | None = None
+    ) -> Located:
+        """Identify the file that `reference` names now, for that owner if it is a path.
+
+        `expert` chooses among the files of a whole repository.
 
         Raises:
             LoraPathRefused, LoraNotFound, LoraInvalid: the client must change the request.
@@ -75,7 +79,7 @@ class LoraSources:
             OSError: the service's own storage failed.
         """
         if not is_remote(reference):
-            return self._local(reference)
+            return self._local(reference, owner)
         name = shown(reference)
         with worded(name):
             source = self._source(reference, name)
@@ -155,8 +159,8 @@ class LoraSources:
                 file = held.enter_context(self._cache.hold(content, fill, name, wait_s=deadline.left()))
             yield file
 
-    def _local(self, reference: str) -> Located:
-        file = paths.resolve(reference, self._root)
+    def _local(self, reference: str, owner: str | None) -> Located:
+        file = paths.Folders(self._root, owner).resolve(reference)
         try:
             found = file.stat()
         except OSError as error:

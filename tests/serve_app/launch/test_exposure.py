@@ -49,7 +49,7 @@ def test_on_the_loopback_no_key_is_needed(host: str, tmp_path: Path) -> None:
 
 
 def test_a_short_admin_key_is_refused_and_a_hash_is_taken_as_it_is() -> None:
-    with pytest.raises(ConfigurationInvalid, match="admin_key: .*32 characters") as refused:
+    with pytest.raises(ConfigurationInvalid, match=r"admin_key: .*32 characters") as refused:
         Settings.from_args({"admin_key": "hush-hush"})
     assert "hush-hush" not in str(refused.value)
     hashed = Settings(admin_key=ADMIN_KEY).admin_key

@@ -8,7 +8,7 @@ import pytest
 
 from serve_app.errors import LoraSourceUnavailable
 from serve_app.loras.library import LoraLibrary, ResolvedLora
-from serve_app.loras.resolver import LoraResolver
+from serve_app.loras.resolver import Asker, LoraResolver
 from serve_app.loras.sources import LoraSources
 from serve_app.net import Bulkhead, ShareLimits
 from tests.fixtures.web_server import File, WebServer, sha256
@@ -30,7 +30,7 @@ def resolver(sources: LoraSources, root: Path) -> LoraResolver:
 
 
 async def resolve(sources: LoraSources, root: Path, reference: str) -> ResolvedLora:
-    return await resolver(sources, root).resolve(reference, sender="me", token=None, expert=None, strict=True)
+    return await resolver(sources, root).resolve(reference, asker=Asker("me", None, None), expert=None, strict=True)
 
 
 def scales(found: ResolvedLora) -> set[float | None]:
