@@ -58,6 +58,7 @@
     ├── ServiceNotReady         what is accepted now would only wait; only told by the readiness probe (503)
     ├── MetricsUnavailable      Ray's agent on this node does not answer (503)
     ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
+    ├── TooManyBodies           large bodies hold as much memory as the service gives them (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
     │   ├── LoraNotFetched
@@ -414,6 +415,12 @@ class ImageSourceUnavailable(ServiceError):
 
 class TooManyFetches(ServiceError):
     """As many files are being read as the service reads at once: in all, from one host, or for one sender."""
+
+    status = 503
+
+
+class TooManyBodies(ServiceError):
+    """The large bodies that are being read take as much memory as the service gives them."""
 
     status = 503
 

@@ -15,6 +15,7 @@ from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import Services
 from serve_app.api.docs_page import add_docs
 from serve_app.api.guard import Guard
+from serve_app.api.large_bodies import LargeBodies
 from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
 from serve_app.api.model_health import ModelsHealth
@@ -47,6 +48,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     authentication = Authentication(services.store, services.plan.settings)
     app.state.authentication = authentication
+    app.state.large_bodies = LargeBodies()
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
     app.state.lora_catalog = lora_files.catalog_of(services)

@@ -8,11 +8,10 @@ stops inflating gzip there.
 """
 
 import asyncio
-import gc
 import json
 import zlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from email.message import Message
 from typing import Any, NoReturn
 
@@ -23,9 +22,12 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
 from serve_app.api.dependencies import Services
+from serve_app.api.large_bodies import LargeBodies
 from serve_app.echo import cut
 from serve_app.errors import BodyDamaged, BodyTooLarge, BodyTooSlow, EncodingNotSupported, MediaTypeNotSupported
+from serve_app.json_bounds import has_more_values
 
+MOST_VALUES = 75_000  # of a body; a thousand prompts with every field have some 20,000. Parsing takes 40 ms at most
 _LONGEST_LENGTH = 30  # digits of a Content-Length that are read; what is longer is too large in any case
 _SHOWN = 100  # characters of a header that is repeated
 _GZIP = ("gzip", "x-gzip")
@@ -41,8 +43,9 @@ class JsonRoute(APIRoute):
         MediaTypeNotSupported, EncodingNotSupported: the headers, or the bytes themselves, are not those of JSON.
         BodyTooSlow: it did not arrive in time.
         BodyTooLarge: there is more of it than the service reads.
+        TooManyBodies: others that are as large are being read.
         BodyDamaged: it is compressed, and cannot be decompressed.
-        RequestValidationError: it is no JSON.
+        RequestValidationError: it is no JSON, or holds more values than any request.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -50,9 +53,8 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def read_and_handle(request: Request) -> Response:
-            services: Services = request.app.state.services
-            body = await read_body(request, services.max_body_bytes, services.plan.settings.body_timeout_s)
-            return await handle(Parsed(request, body, parse(body) if body else None))
+            async with body_of(request) as body:
+                return await handle(Parsed(request, body, await json_of(request, body)))
 
         return read_and_handle
 
@@ -83,14 +85,34 @@ def is_form(headers: Headers) -> bool:
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
-async def read_body(request: Request, most: int, within_s: float, *, checks_type: bool = True) -> bytes:
-    """Return the body, decompressed; at most `most` bytes of it are read, and at most `most` are inflated.
+@asynccontextmanager
+async def body_of(request: Request, *, checks_type: bool = True) -> AsyncIterator[bytes]:
+    """Hold the body in memory during the block, decompressed, within the service's limits.
 
-    All of it must arrive within `within_s` seconds. `checks_type` is off where the body may be no JSON.
+    `checks_type` is off where the body may be no JSON.
 
     Raises:
-        MediaTypeNotSupported, EncodingNotSupported, BodyTooSlow, BodyTooLarge, BodyDamaged: see `JsonRoute`.
+        MediaTypeNotSupported, EncodingNotSupported, BodyTooSlow, BodyTooLarge, TooManyBodies, BodyDamaged: see
+            `JsonRoute`.
     """
+    services: Services = request.app.state.services
+    bodies: LargeBodies = request.app.state.large_bodies
+    with bodies.room() as take:
+        body = await _read(request, services.max_body_bytes, services.plan.settings.body_timeout_s, take)
+        if body and checks_type:
+            _check_type(request.headers.get("content-type"))
+        yield body
+
+
+async def json_of(request: Request, body: bytes) -> Any:
+    """Return what the JSON in `body` says, large ones in turn; None where it is empty. Raises as `parse` does."""
+    bodies: LargeBodies = request.app.state.large_bodies
+    async with bodies.turn(len(body)):
+        return parse(body) if body else None
+
+
+async def _read(request: Request, most: int, within_s: float, take: Callable[[int], None]) -> bytes:
+    """Read and inflate at most `most` bytes in `within_s` seconds; `take` hears the bytes of each piece."""
     compressed = _is_gzip(request.headers.get("content-encoding", ""))
     if _announced(request.headers.get("content-length", "")) > most:
         raise _too_large(most)
@@ -98,15 +120,13 @@ async def read_body(request: Request, most: int, within_s: float, *, checks_type
     pieces = _within(_inflated(chunks, most), most) if compressed else chunks
     try:
         async with asyncio.timeout(within_s):
-            body = b"".join([piece async for piece in pieces])
+            body = b"".join([piece async for piece in _taken(pieces, take)])
     except TimeoutError:
         raise BodyTooSlow(
             f"the body did not arrive within {within_s:g} seconds; send it again", {"body_timeout_s": within_s}
         ) from None
     except ClientDisconnect:
         raise BodyDamaged("the connection ended before the body did") from None
-    if body and checks_type:
-        _check_type(request.headers.get("content-type"))
     return body
 
 
@@ -115,7 +135,7 @@ def parse(body: bytes) -> Any:
 
     Raises:
         EncodingNotSupported: it is not UTF-8.
-        RequestValidationError: it is no JSON, with its byte offset.
+        RequestValidationError: it is no JSON, with its byte offset; or it holds more values than any request.
     """
     if len(body) > 1 and _NUL in body[:2]:
         raise _not_utf8("it looks like UTF-16 or UTF-32")
@@ -124,27 +144,16 @@ def parse(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         found = f"byte 0x{body[error.start]:02x} at position {error.start} is none of UTF-8"
         raise _not_utf8(f"{found}; it may be Latin-1 or Windows-1252") from None
+    if has_more_values(body, MOST_VALUES):
+        _not_json("too_many_values", 0, f"JSON has more than {MOST_VALUES} values; send fewer prompts in one request")
     try:
-        with _garbage_kept():
-            return json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        _not_json(error.pos, "JSON decode error")
+        _not_json("json_invalid", error.pos, "JSON decode error")
     except RecursionError:
-        _not_json(0, "JSON is nested too deeply")
+        _not_json("json_invalid", 0, "JSON is nested too deeply")
     except ValueError:  # Python reads no integer of more than 4,300 digits
-        _not_json(0, "JSON has a number of too many digits")
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Keep Python from looking for garbage: among a million new lists, that takes longer than making them."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
+        _not_json("json_invalid", 0, "JSON has a number of too many digits")
 
 
 async def _within(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
@@ -154,6 +163,12 @@ async def _within(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[byte
         if total > most:
             raise _too_large(most)
         yield chunk
+
+
+async def _taken(pieces: AsyncIterator[bytes], take: Callable[[int], None]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        take(len(piece))
+        yield piece
 
 
 async def _inflated(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
@@ -224,5 +239,5 @@ def _too_large(most: int) -> BodyTooLarge:
     )
 
 
-def _not_json(position: int, message: str) -> NoReturn:
-    raise RequestValidationError([{"type": "json_invalid", "loc": ("body", position), "msg": message, "input": {}}])
+def _not_json(kind: str, position: int, message: str) -> NoReturn:
+    raise RequestValidationError([{"type": kind, "loc": ("body", position), "msg": message, "input": {}}])

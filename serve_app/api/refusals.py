@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_app.api.access_log import entry_of
+from serve_app.api.schemas.items import MORE_PROBLEMS
 from serve_app.echo import ITEMS, cut, remainder
 from serve_app.errors import (
     AdmissionError,
@@ -28,13 +29,20 @@ from serve_app.errors import (
     ScopeRequired,
     ServiceError,
     StoreUnavailable,
+    TooManyBodies,
     TooManyFetches,
 )
 
 _RETRY_AFTER_S = 5  # where the error does not say itself
-_TEMPORARY = (StoreUnavailable, OutputStorageUnavailable, LoraSourceUnavailable, ImageSourceUnavailable, TooManyFetches)
+_TEMPORARY = (
+    StoreUnavailable,
+    OutputStorageUnavailable,
+    LoraSourceUnavailable,
+    ImageSourceUnavailable,
+    TooManyFetches,
+    TooManyBodies,
+)
 _NAME_LENGTH = 100  # of a field, which may be one that the client made up
-_TOO_MANY = "too_many_problems"
 _REALM = 'Bearer realm="wan-lora"'
 
 
@@ -80,10 +88,11 @@ def _retry_after_s(error: ServiceError) -> int | None:
 
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
     """Return FastAPI's own 422 body without the input, which may hold a token; the first 20 problems of all."""
-    problems = error.errors()
+    problems = [problem for problem in error.errors() if problem["type"] != MORE_PROBLEMS]
+    count = len(problems) + sum(more["ctx"]["count"] for more in error.errors() if more["type"] == MORE_PROBLEMS)
     _note(request, str(problems[0]["type"]) if problems else "")
     detail = [{"loc": _where(item["loc"]), "msg": cut(item["msg"]), "type": item["type"]} for item in problems[:ITEMS]]
-    detail += [{"loc": ["body"], "msg": more, "type": _TOO_MANY} for more in remainder(len(problems))]
+    detail += [{"loc": ["body"], "msg": more, "type": MORE_PROBLEMS} for more in remainder(count)]
     return JSONResponse({"detail": detail}, status_code=422)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from serve_app.api.schemas.items import few_problems
 from serve_app.api.schemas.scalars import WHOLE, Flag, Number
 from serve_app.models import limits
 from serve_app.spec import Expert, Fit, OutputFormat, Priority, Recipe, Sampler, Speed
@@ -207,6 +208,6 @@ class InferenceRequest(RequestOptions):
 
     model: str = Field(max_length=limits.NAME_LENGTH, description="Model id, as listed by `GET /v1/models`.")
     loras: list[LoraItem] = Field(max_length=limits.LORAS, description=("The LoRA files."))
-    prompts: list[PromptItem] = Field(
+    prompts: Annotated[list[PromptItem], few_problems(PromptItem, limits.PROMPTS.most)] = Field(
         min_length=limits.PROMPTS.least, max_length=limits.PROMPTS.most, description="One video each."
     )

@@ -5,7 +5,8 @@ router = APIRouter(route_class=VideosRoute)
 {"error": {"message": "...", "type": "invalid_request_error", "param": "seconds", "code": "VALUE_INVALID"}}
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,8 +15,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from serve_app.api.access_log import entry_of
-from serve_app.api.dependencies import Services
-from serve_app.api.json_body import Parsed, is_form, parse, read_body
+from serve_app.api.json_body import Parsed, body_of, is_form, json_of
 from serve_app.api.refusals import response_of
 from serve_app.api.schemas.errors import Responses
 from serve_app.api.schemas.videos import OpenAIErrorBody, OpenAIErrorResponse
@@ -40,7 +40,8 @@ class VideosRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                return await handle(await _with_json(request))
+                async with _with_json(request) as read:
+                    return await handle(read)
             except ServiceError as error:
                 entry_of(request.scope).code = error.code
                 return _refusal(error)
@@ -61,17 +62,18 @@ def refusals(*statuses: int) -> Responses:
     return {status: {"model": OpenAIErrorResponse, "description": "An error in OpenAI's shape."} for status in statuses}
 
 
-async def _with_json(request: Request) -> Request:
+@asynccontextmanager
+async def _with_json(request: Request) -> AsyncIterator[Request]:
+    """Hold the request during the block, its body read as JSON or as a form."""
     if request.method != "POST":
-        return request
-    services: Services = request.app.state.services
+        yield request
+        return
     of_form = is_form(request.headers)
-    body = await read_body(
-        request, services.max_body_bytes, services.plan.settings.body_timeout_s, checks_type=not of_form
-    )
-    if not of_form:
-        return Parsed(request, body, parse(body) if body else None)
-    return Parsed(request, body, await read_form(body, request.headers), content_type="application/json")
+    async with body_of(request, checks_type=not of_form) as body:
+        if of_form:
+            yield Parsed(request, body, await read_form(body, request.headers), content_type="application/json")
+        else:
+            yield Parsed(request, body, await json_of(request, body))
 
 
 def _refusal(error: ServiceError) -> Response:
