@@ -27,7 +27,7 @@ from serve_app.echo import cut
 from serve_app.errors import BodyDamaged, BodyTooLarge, BodyTooSlow, EncodingNotSupported, MediaTypeNotSupported
 from serve_app.json_bounds import has_more_values
 
-MOST_VALUES = 75_000  # of a body; a thousand prompts with every field have some 20,000. Parsing takes 40 ms at most
+MOST_VALUES = 100_000  # of a body; a thousand prompts with every field have some 20,000. Parsing takes 50 ms at most
 _LONGEST_LENGTH = 30  # digits of a Content-Length that are read; what is longer is too large in any case
 _SHOWN = 100  # characters of a header that is repeated
 _GZIP = ("gzip", "x-gzip")
