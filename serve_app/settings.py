@@ -92,6 +92,7 @@ ENVIRONMENT = {
 
 
 HASHED = "sha256:"
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
 _SHORTEST_KEY = 32  # characters: what people make up is shorter
 
 
@@ -326,6 +327,13 @@ class Settings(ModelArgs):
             _check_port(url)
             return f"postgresql://{rest}"
         raise ValueError("must start with sqlite:/// (embedded) or postgresql:// (clusters)")
+
+    @field_validator("cors_origins", mode="after")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in origins):
+            raise ValueError("each must be * or an origin such as https://app.example.com, without a path")
+        return origins
 
     @field_validator("hub_endpoint", mode="after")
     @classmethod

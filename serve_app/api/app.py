@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service
 from serve_app.api.access_log import AccessLog
 from serve_app.api.authentication import Authentication
+from serve_app.api.browsers import add_headers_for_browsers
 from serve_app.api.dependencies import Services
 from serve_app.api.docs_page import add_docs
 from serve_app.api.guard import Guard
@@ -72,6 +73,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(Guard, authentication=authentication, routes=routes)
     answer_all_methods(app, routes)
     app.add_middleware(RootedRedirects)
+    add_headers_for_browsers(app, services.plan.settings.cors_origins)
     app.add_middleware(AccessLog)
     add_refusals(app)
     return app

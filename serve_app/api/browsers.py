@@ -1,0 +1,86 @@
+"""What browsers are told: security headers of every answer, and from which web pages the API may be called (CORS).
+
+add_headers_for_browsers(app, settings.cors_origins)
+"""
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+_TAKEN = (
+    "Authorization",
+    "Content-Encoding",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Prefer",
+    "Range",
+    "X-Tenant",
+)
+_GIVEN = (
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Idempotency-Replayed",
+    "Preference-Applied",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "openai-poll-after-ms",
+)
+_PREFLIGHT_KEPT_S = 600
+
+_HTML = "text/html"
+_POLICIES = {  # Content-Security-Policy by the kind of the answer
+    # Swagger UI starts from a script in its page.
+    _HTML: "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    # Opened on its own: it may show itself, and nothing in it may run. In a sandbox 'self' is no origin, so it says *.
+    "": "default-src 'none'; img-src *; media-src *; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox",
+}
+_ALWAYS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",  # the address of an output may hold a signature
+}
+
+
+def add_headers_for_browsers(app: FastAPI, origins: Sequence[str]) -> None:
+    """Have every answer of `app` carry security headers, and let pages of these origins (or of all, `*`) call it."""
+    app.add_middleware(SecurityHeaders)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=_METHODS,
+            allow_headers=_TAKEN,
+            expose_headers=_GIVEN,
+            max_age=_PREFLIGHT_KEPT_S,
+        )
+
+
+class SecurityHeaders:
+    """ASGI middleware that adds the headers which an answer does not have yet."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                kind = _HTML if headers.get("content-type", "").startswith(_HTML) else ""
+                for name, value in {**_ALWAYS, "Content-Security-Policy": _POLICIES[kind]}.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, guarded if scope["type"] == "http" else send)
