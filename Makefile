@@ -1,8 +1,8 @@
 # make run   serve on http://127.0.0.1:8000 (the demo checkpoint where Ray finds no GPU)
 # make test  run every test
-# make quick run the unit tests: no server, no cluster, no pipeline
+# make quick run the unit tests: no server, no other process, no cluster, no pipeline
 # make check format, lint, types, import rules
-# make contract try what /openapi.json says on every endpoint
+# make contract try what /openapi.json says on every endpoint, and every property with many examples
 # make chaos kill every part of a service under load, and count what became of the renders
 # Each target makes what it needs: a virtual environment in .venv and the packages pinned in constraints.txt.
 
@@ -14,6 +14,9 @@ NICENESS := 0
 
 # Two are enough for a few minutes of work, and leave other cores to other work.
 WORKERS := 2
+
+# Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
 .PHONY: install run test test-services test-rest quick check format contract bench chaos
 
@@ -28,14 +31,14 @@ test: $(VENV)/installed-dev
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-services test-rest
 
 test-services:
-	$(BIN)/python -m pytest -q -m service
+	$(PYTEST) -m service
 
 test-rest:
-	$(BIN)/python -m pytest -q -m "not service"
+	$(PYTEST) -m "not service"
 
 quick: $(VENV)/installed-dev
 	@echo "==> running the unit tests"
-	$(BIN)/python -m pytest -q -m unit -n $(WORKERS)
+	$(PYTEST) -m unit -n $(WORKERS)
 
 check: $(VENV)/installed-dev
 	@echo "==> checking format, lint, types and import rules"
@@ -51,6 +54,8 @@ format: $(VENV)/installed-dev
 contract: $(VENV)/installed-dev
 	@echo "==> trying what the API's description says, with 300 examples an endpoint"
 	$(BIN)/python -m tests.contract
+	@echo "==> trying 500 examples of every other property"
+	$(PYTEST) -m "hypothesis and unit" --hypothesis-profile=thorough
 
 chaos: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos

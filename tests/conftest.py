@@ -1,13 +1,17 @@
 """Fixtures that every test may use, and which tests are quick."""
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
-# An example on a busy machine may take long; how long is a benchmark's business.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
+# An example on a busy machine may take long; how long is a benchmark's business. Thirty examples are for every day, and
+# `make contract` tries many more (--hypothesis-profile=thorough).
+settings.register_profile("daily", deadline=None, max_examples=30)
+settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.load_profile("daily")
 
 pytest_plugins = [
     # First, since others import them: pytest rewrites the assertions of what it imports itself.
@@ -20,11 +24,18 @@ pytest_plugins = [
     "tests.fixtures.service",
 ]
 
-# A test that starts a server, a cluster or a pipeline is no unit test. Each of them begins with one of these fixtures,
-# or lies in one of these folders.
-_HEAVY_FIXTURES = frozenset({"postgres", "service", "client", "demo_checkpoint", "demo_loras", "s3_server"})
+# A unit test needs nothing but this process: no database or HTTP server, no other process, no cluster, no pipeline.
+# One that does begins with one of these fixtures, lies in one of these folders, or in a file with such an import.
+_HEAVY_FIXTURES = frozenset({"postgres", "service", "client", "demo_checkpoint", "demo_loras", "s3_server", "server"})
 _HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan")
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
+_HEAVY_IMPORT = re.compile(
+    r"^(import (subprocess|torch|uvicorn)\b"
+    r"|from (deployments\.wan|diffusers|moto|torch|uvicorn)\b"
+    r"|from tests\.(fixtures\.(s3|web_server)|serve_app\.loras\.sources)\b"
+    r"|from tests\.service_process import .*ServiceProcess)",
+    re.MULTILINE,
+)
 
 # Tests that start a service of their own, or use the session's. They mostly wait, and want their clusters one at a
 # time: `make test` runs them one after another, and the rest beside them.
@@ -32,9 +43,16 @@ _SERVICE_FIXTURES = frozenset({"service", "client"})
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave folders without unit tests alone in `make quick`: to import PyTorch takes longer than many a test."""
-    heavy = [config.rootpath / folder for folder in _HEAVY_FOLDERS]
-    return True if config.option.markexpr == "unit" and collection_path in heavy else None
+    """Leave what holds no unit test alone in `make quick`: to import PyTorch takes longer than many a test."""
+    if config.option.markexpr != "unit":
+        return None
+    folders = [config.rootpath / folder for folder in _HEAVY_FOLDERS]
+    return True if collection_path in folders or _imports_more(collection_path) else None
+
+
+@cache
+def _imports_more(path: Path) -> bool:
+    return path.suffix == ".py" and path.name.startswith("test_") and bool(_HEAVY_IMPORT.search(path.read_text()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,4 +77,5 @@ def _is_heavy(item: pytest.Item) -> bool:
         or item.nodeid.startswith(_HEAVY_FOLDERS)
         or _HEAVY_PARAMETER in item.name
         or item.get_closest_marker("slow") is not None
+        or _imports_more(item.path)
     )

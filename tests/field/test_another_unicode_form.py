@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import LoraNotFound, LoraPathRefused
@@ -67,7 +67,6 @@ def test_it_is_no_way_out_of_lora_root(tmp_path: Path) -> None:
         paths.resolve(in_form("NFC", "é"), root)
 
 
-@settings(deadline=None)  # others use the cores, too
 @given(st.text(max_size=50))
 def test_any_text_is_found_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.getbasetemp()

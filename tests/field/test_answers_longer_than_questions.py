@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.echo import ITEMS, bounded
@@ -85,7 +85,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100)
 @given(value=VALUES)
 def test_whatever_an_error_tells_is_cut(value: Any) -> None:
     cut = bounded(value)

@@ -19,7 +19,7 @@ REQUEST = json.dumps(body({"prompt": TEXT}), ensure_ascii=False)
 PLAIN = REQUEST.encode()
 JSON = "application/json"
 
-fuzz = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 async def post(api: Api, content: Any, path: str = "/v1/inference", **headers: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from threading import Thread
@@ -37,29 +38,30 @@ def empty_tensors(count: int, key: str = KEY) -> bytes:
     return json.dumps({key.format(number): entry for number in range(count)}, separators=(",", ":")).encode()
 
 
-BOMBS = {
-    "many tensors": (empty_tensors(150_000), TOO_LONG),
-    "spaces": (b"{" + b" " * DEFAULT_HEADER_BYTES + b"}", TOO_LONG),
-    "one name": (b'{"' + b"a" * DEFAULT_HEADER_BYTES + b'":1}', TOO_LONG),
-    "tensors within the length": (empty_tensors(60_000), TOO_MANY),
-    "escaped names": (empty_tensors(40_000).replace(b"data_offsets", b"data\\u005foffsets"), TOO_MANY),
-    "metadata": (json.dumps({"__metadata__": {str(n): "" for n in range(400_000)}}).encode(), TOO_MANY),
-    "numbers": (b'{"a":{"dtype":"F32","data_offsets":[0,4],"shape":[' + b"1," * 4_000_000 + b"1]}}", TOO_MANY),
-    "lists": (b'{"a":[' + b"[]," * 2_700_000 + b"[]]}", TOO_MANY),
-    "objects": (b'{"a":[' + b"{}," * 2_700_000 + b"{}]}", TOO_MANY),
-    "nesting": (b'{"a":' + b"[" * 150_000 + b"]" * 150_000 + b"}", "nested too deeply"),
-    "nested wide": (b"[" * (ROOM // 2) + b"]" * (ROOM // 2), "no JSON object"),
-    "quotes": (b'{"' + b'\\"' * (ROOM // 2) + b'":1}', "does not consist of"),
-    "backslashes": (b'{"' + b"\\\\" * (ROOM // 2) + b'":1}', "does not consist of"),
-    "long numbers": (b'{"a":[' + b",".join([b"1" * 4200] * 1900) + b"]}", "does not consist of"),
-    "a number without end": (b'{"a":0.' + b"1" * ROOM + b"}", "does not consist of"),
+# Made by the test that wants one: they are megabytes.
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "many tensors": (lambda: empty_tensors(150_000), TOO_LONG),
+    "spaces": (lambda: b"{" + b" " * DEFAULT_HEADER_BYTES + b"}", TOO_LONG),
+    "one name": (lambda: b'{"' + b"a" * DEFAULT_HEADER_BYTES + b'":1}', TOO_LONG),
+    "tensors within the length": (lambda: empty_tensors(60_000), TOO_MANY),
+    "escaped names": (lambda: empty_tensors(40_000).replace(b"data_offsets", b"data\\u005foffsets"), TOO_MANY),
+    "metadata": (lambda: json.dumps({"__metadata__": {str(n): "" for n in range(400_000)}}).encode(), TOO_MANY),
+    "numbers": (lambda: b'{"a":{"dtype":"F32","data_offsets":[0,4],"shape":[' + b"1," * 4_000_000 + b"1]}}", TOO_MANY),
+    "lists": (lambda: b'{"a":[' + b"[]," * 2_700_000 + b"[]]}", TOO_MANY),
+    "objects": (lambda: b'{"a":[' + b"{}," * 2_700_000 + b"{}]}", TOO_MANY),
+    "nesting": (lambda: b'{"a":' + b"[" * 150_000 + b"]" * 150_000 + b"}", "nested too deeply"),
+    "nested wide": (lambda: b"[" * (ROOM // 2) + b"]" * (ROOM // 2), "no JSON object"),
+    "quotes": (lambda: b'{"' + b'\\"' * (ROOM // 2) + b'":1}', "does not consist of"),
+    "backslashes": (lambda: b'{"' + b"\\\\" * (ROOM // 2) + b'":1}', "does not consist of"),
+    "long numbers": (lambda: b'{"a":[' + b",".join([b"1" * 4200] * 1900) + b"]}", "does not consist of"),
+    "a number without end": (lambda: b'{"a":0.' + b"1" * ROOM + b"}", "does not consist of"),
 }
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_costs_little(bomb: str) -> None:
     header, why = BOMBS[bomb]
-    content = file_of(header)
+    content = file_of(header())
     started = time.process_time()
     with pytest.raises(LoraInvalid) as caught:
         parse_header(content, len(content), "bomb")
@@ -114,7 +116,7 @@ def with_path(path: str) -> dict[str, Any]:
 
 
 async def test_from_disk(api: Api) -> None:
-    (api.lora_root / "bomb.safetensors").write_bytes(file_of(BOMBS["many tensors"][0]))
+    (api.lora_root / "bomb.safetensors").write_bytes(file_of(BOMBS["many tensors"][0]()))
     error = await api.refused(with_path("bomb.safetensors"), "LORA_INVALID")
     assert TOO_LONG in error["message"]
     inspected = await api.http.post("/v1/loras/inspect", json={"loras": [{"path": "bomb.safetensors"}]})
@@ -130,7 +132,7 @@ async def test_the_limit_is_an_arg(serve_api: ServeApi) -> None:
 @pytest.mark.parametrize("etag", ['"1"', None])
 async def test_from_the_web_it_is_not_downloaded(serve_api: ServeApi, etag: str | None) -> None:
     with web_server() as server:
-        bomb = File(file_of(BOMBS["many tensors"][0]), etag=etag)
+        bomb = File(file_of(BOMBS["many tensors"][0]()), etag=etag)
         server.pages["/bomb.safetensors"] = bomb
         async with serve_api(lora_private_hosts=(server.host,), lora_allow_http=True) as api:
             error = await api.refused(with_path(f"{server.url}/bomb.safetensors"), "LORA_INVALID")
@@ -140,7 +142,7 @@ async def test_from_the_web_it_is_not_downloaded(serve_api: ServeApi, etag: str 
 
 async def test_from_the_hub_it_is_not_downloaded(serve_api: ServeApi) -> None:
     with web_server() as server, web_server() as cdn:
-        hub = HubStandIn(server, cdn, {"high_noise.safetensors": file_of(BOMBS["many tensors"][0])})
+        hub = HubStandIn(server, cdn, {"high_noise.safetensors": file_of(BOMBS["many tensors"][0]())})
         hub.publish()
         allowed = {"lora_private_hosts": (cdn.host,), "lora_allow_http": True}
         async with serve_api(hub_endpoint=server.url, **allowed) as api:
@@ -152,7 +154,7 @@ async def test_from_the_hub_it_is_not_downloaded(serve_api: ServeApi) -> None:
 @pytest.mark.parametrize("sides", [("high",), ("high", "low"), ("low", None, "high")])
 async def test_a_path_that_is_named_often_is_looked_up_once(serve_api: ServeApi, sides: tuple[str | None, ...]) -> None:
     with web_server() as server:
-        server.pages["/a.safetensors"] = File(file_of(BOMBS["tensors within the length"][0]))
+        server.pages["/a.safetensors"] = File(file_of(BOMBS["tensors within the length"][0]()))
         path = f"{server.url}/a.safetensors"
         items = [{"path": path, "transformer": sides[number % len(sides)]} for number in range(16)]
         async with serve_api(lora_private_hosts=(server.host,), lora_allow_http=True, max_loras_per_side=4) as api:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -182,7 +182,6 @@ def test_a_file_that_is_cut_off_is_refused(form: str, mode: str) -> None:
 
 
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 10_000), flips=st.integers(1, 30))
-@settings(max_examples=300)
 def test_damaged_files_are_decoded_or_refused_and_nothing_else(kind: tuple[str, str], seed: int, flips: int) -> None:
     data, chance = bytearray(file(*kind, 24, 16)), random.Random(seed)
     for _ in range(flips):
@@ -194,7 +193,6 @@ def test_damaged_files_are_decoded_or_refused_and_nothing_else(kind: tuple[str, 
     start=st.sampled_from([b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"RIFF\0\0\0\0WEBPVP8X", b"BM"]),
     rest=st.binary(),
 )
-@settings(max_examples=300)
 def test_any_bytes_behind_a_magic_number_are_decoded_or_refused(start: bytes, rest: bytes) -> None:
     _decoded_or_refused(start + rest)
 

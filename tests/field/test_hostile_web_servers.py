@@ -184,7 +184,7 @@ def in_one_answer(**headers: str) -> bytes:
     return b"HTTP/1.1 206 Partial\r\n" + "".join(lines).encode("latin-1") + b"\r\n" + FILE
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(in_one_answer(Content_Range=f"bytes {LONG}-{LONG}/{LONG}"))
 @example(in_one_answer(Content_Length=LONG))
 @example(b"HTTP/1.1 429 No\r\nRetry-After: " + b"9" * 400 + b"\r\n\r\n")
@@ -196,7 +196,7 @@ def test_of_a_web_server(make: MakeSources, raw: RawServer, answer: bytes) -> No
     must_be_documented(sources, f"{raw.url}/a.safetensors")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANSWERS, st.sampled_from(["hf://me/pair/a.safetensors", "hf://me/pair"]))
 def test_of_a_hub(make: MakeSources, raw: RawServer, answer: bytes, reference: str) -> None:
     raw.answer = answer
@@ -227,7 +227,7 @@ LISTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(JSON | LISTINGS)
 def test_of_a_hub_that_lists_nonsense(make: MakeSources, raw: RawServer, listing: object) -> None:
     content = json.dumps(listing).encode()

@@ -133,7 +133,7 @@ async def test_a_range_in_another_unit_is_ignored(wanted: str, output: str, api:
     assert (answer.status_code, answer.content) == (200, VIDEO)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.integers(0, len(VIDEO) - 1), length=st.integers(1, 3000) | st.none(), suffix=st.booleans())
 async def test_any_range_gives_its_bytes(start: int, length: int | None, suffix: bool, output: str, api: Api) -> None:
     end = "" if length is None else str(start + length - 1)
@@ -146,7 +146,7 @@ async def test_any_range_gives_its_bytes(start: int, length: int | None, suffix:
     assert (answer.status_code, answer.content) == (206, expected)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     wanted=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
     | st.from_regex(r"bytes=[-0-9, ]{0,20}", fullmatch=True)

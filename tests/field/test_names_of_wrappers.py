@@ -6,7 +6,7 @@ A wrapper that names an expert is the side. Each key has exactly one place, or t
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.loras.formats.changes import Difference
@@ -35,7 +35,6 @@ def spelled(prefix: str, name: str) -> str:
     return prefix + (name.replace(".", "_") if prefix.endswith("_") else name)
 
 
-@settings(deadline=None)  # others use the cores, too
 @given(st.lists(st.sampled_from(DOTTED), max_size=4), st.sampled_from((*UNDERSCORED, "")), MODULES)
 def test_wrappers_in_any_order_and_number(wrappers: list[str], last: str, module: Module) -> None:
     prefix = "".join(wrappers) + last

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.api.prompt_flags import read_flags
@@ -126,7 +126,6 @@ async def test_a_placeholder_without_a_trigger_word_is_warned_of(
     assert any(placeholder in warning and "trigger_word" in warning for warning in spec.warnings)
 
 
-@settings(deadline=None)  # others use the cores, too
 @given(st.text(max_size=200), st.sampled_from(["", " --seed ", " --w", " --m ", " --n "]), st.text(max_size=30))
 def test_any_text_is_read_or_refused(text: str, flag: str, value: str) -> None:
     try:

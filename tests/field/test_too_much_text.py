@@ -102,7 +102,7 @@ async def test_the_longest_text_that_a_field_takes_is_taken(field: str, api: Api
     assert len(answer.text) < 8000
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     count=st.integers(0, limits.PROMPT_LENGTH // len("[trigger]")),
     word=st.integers(1, limits.TRIGGER_LENGTH),

@@ -116,7 +116,7 @@ async def test_the_address_of_the_service_goes_before_any_host(serve_api: ServeA
         assert {link.partition("/v1/")[0] for link in await links(api, "evil.example")} == {"https://wan.example/api"}
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=10),
     after=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=10),

@@ -3,16 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import serve_app
-from deployments.wan.demo.untrained import DemoCheckpoint
 from serve_app import application
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
 from serve_app.settings import Profile, Settings
 from tests.lantern import CARD
+
+if TYPE_CHECKING:
+    from deployments.wan.demo.untrained import DemoCheckpoint
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,7 @@ def test_auto_takes_the_gpu_where_there_is_one(gpus: int, expected: Profile) -> 
     assert application._profile(Settings(profile=Profile.AUTO), gpus) is expected
 
 
-def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: DemoCheckpoint) -> None:
+def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: "DemoCheckpoint") -> None:
     card = load_card("wan22_14b_t2v").of_checkpoint(str(demo_checkpoint.transformers))
     assert card.architecture.num_layers == 2
 

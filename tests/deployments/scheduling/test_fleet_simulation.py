@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.scheduling import Rules, rank
@@ -47,7 +47,6 @@ def run(work: list[Work], count: int) -> list[Start]:
     return Simulation(replicas, ours(replicas)).run(work)
 
 
-@settings(deadline=None)
 @given(works(), st.integers(1, 4), st.sampled_from([ours, Fifo, Multiplex, ConsistentHashing]))
 def test_every_render_runs_once_and_no_replica_idles_while_one_waits(
     work: list[Work], count: int, make: Callable[[Replicas], Policy]
@@ -61,7 +60,6 @@ def test_every_render_runs_once_and_no_replica_idles_while_one_waits(
         assert busy_s >= count * late.wait_s - 1e-6
 
 
-@settings(deadline=None)
 @given(works(), st.integers(1, 4))
 def test_a_replica_runs_one_render_at_a_time(work: list[Work], count: int) -> None:
     ends: dict[int, float] = {}

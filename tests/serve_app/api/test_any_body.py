@@ -13,7 +13,6 @@ from tests.fixtures.api import Api
 from tests.fixtures.specs import MODEL
 
 fuzz = settings(
-    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -107,7 +107,7 @@ def prompts(most_frames: int) -> st.SearchStrategy[list[dict[str, int]]]:
     return st.lists(prompt, min_size=1, max_size=20)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=prompts(most_frames=1000))
 async def test_sizes_are_floored_to_32_and_frames_are_one_more_than_a_multiple_of_four(
     api: Api, asked: list[dict[str, int]]
@@ -121,7 +121,7 @@ async def test_sizes_are_floored_to_32_and_frames_are_one_more_than_a_multiple_o
         assert abs(spec.num_frames - prompt["num_frames"]) <= 2
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=prompts(most_frames=999))  # 1000 becomes 1001, which cannot be asked for
 async def test_asking_for_the_effective_values_gives_the_same_video(api: Api, asked: list[dict[str, int]]) -> None:
     first = await api.specs(body(*asked))

@@ -4,16 +4,19 @@ import json
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from deployments.wan.demo.untrained import DemoCheckpoint
 from serve_app.errors import ConfigurationInvalid
 from serve_app.launch.preflight import ServeConfig, check, read_config
 from serve_app.launch.supervisor import told
 from tests.service_process import free_port
+
+if TYPE_CHECKING:
+    from deployments.wan.demo.untrained import DemoCheckpoint
 
 
 def checked(directory: Path, **args: Any) -> ServeConfig:
@@ -110,27 +113,27 @@ def test_a_port_in_use_is_refused_also_where_its_user_would_share_it(tmp_path: P
 
 
 @pytest.fixture
-def checkpoint(demo_checkpoint: DemoCheckpoint, tmp_path: Path) -> DemoCheckpoint:
+def checkpoint(demo_checkpoint: "DemoCheckpoint", tmp_path: Path) -> "DemoCheckpoint":
     """A copy of a whole checkpoint, to be damaged."""
-    copy = DemoCheckpoint(tmp_path / "base", tmp_path / "transformers")
+    copy = replace(demo_checkpoint, base=tmp_path / "base", transformers=tmp_path / "transformers")
     shutil.copytree(demo_checkpoint.base, copy.base)
     shutil.copytree(demo_checkpoint.transformers, copy.transformers)
     return copy
 
 
-def refused_checkpoint(directory: Path, checkpoint: DemoCheckpoint) -> str:
+def refused_checkpoint(directory: Path, checkpoint: "DemoCheckpoint") -> str:
     with pytest.raises(ConfigurationInvalid) as refused:
         checked(directory, base_model=str(checkpoint.base), transformer_model=str(checkpoint.transformers))
     return refused.value.message
 
 
-def test_a_whole_checkpoint_passes(checkpoint: DemoCheckpoint, tmp_path: Path) -> None:
+def test_a_whole_checkpoint_passes(checkpoint: "DemoCheckpoint", tmp_path: Path) -> None:
     checked(tmp_path, base_model=str(checkpoint.base), transformer_model=str(checkpoint.transformers))
 
 
 @pytest.mark.parametrize("part", ["base/vae", "base/text_encoder", "transformers/transformer_2"])
 @pytest.mark.parametrize("kept", [0, 5, -1])
-def test_weights_that_are_cut_off_are_named(checkpoint: DemoCheckpoint, tmp_path: Path, part: str, kept: int) -> None:
+def test_weights_that_are_cut_off_are_named(checkpoint: "DemoCheckpoint", tmp_path: Path, part: str, kept: int) -> None:
     weights = next((tmp_path / part).glob("*.safetensors"))
     os.truncate(weights, kept if kept >= 0 else weights.stat().st_size + kept)
     message = refused_checkpoint(tmp_path, checkpoint)
@@ -138,12 +141,12 @@ def test_weights_that_are_cut_off_are_named(checkpoint: DemoCheckpoint, tmp_path
     assert "cut off" in message
 
 
-def test_a_part_that_is_missing_is_named(checkpoint: DemoCheckpoint, tmp_path: Path) -> None:
+def test_a_part_that_is_missing_is_named(checkpoint: "DemoCheckpoint", tmp_path: Path) -> None:
     shutil.rmtree(checkpoint.base / "text_encoder")
     assert "text_encoder" in refused_checkpoint(tmp_path, checkpoint)
 
 
-def test_a_file_that_an_index_names_and_that_is_missing_is_named(checkpoint: DemoCheckpoint, tmp_path: Path) -> None:
+def test_a_file_that_an_index_names_and_that_is_missing_is_named(checkpoint: "DemoCheckpoint", tmp_path: Path) -> None:
     index = checkpoint.transformers / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "part-00002.safetensors"}}))
     assert "part-00002.safetensors is missing" in refused_checkpoint(tmp_path, checkpoint)

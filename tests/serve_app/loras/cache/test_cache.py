@@ -1,5 +1,6 @@
 """The cache by itself. What it does for threads, processes and downloads is in sources/test_sharing.py."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ import pytest
 
 from serve_app.errors import ConfigurationInvalid, LoraSourceUnavailable
 from serve_app.loras.cache import CachedFile, DigestMismatch, LoraCache, Partial
-from tests.fixtures.web_server import sha256
 
 CONTENTS = [bytes([index]) * 1000 for index in range(4)]
 ETAGS = [f"etag-{index:064}" for index in range(4)]
@@ -43,8 +43,12 @@ def held(cache: LoraCache, index: int, fill: Fill | None = None) -> Iterator[Cac
         yield file
 
 
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def kept(directory: Path) -> set[int]:
-    return {index for index, content in enumerate(CONTENTS) if (directory / "blobs" / sha256(content)).exists()}
+    return {index for index, content in enumerate(CONTENTS) if (directory / "blobs" / digest(content)).exists()}
 
 
 def use(cache: LoraCache, *indices: int) -> None:
@@ -57,8 +61,8 @@ def test_a_file_is_filled_once_and_known_by_its_hash(cache: LoraCache, tmp_path:
     fill = Fill(CONTENTS[0])
     for _ in range(2):
         with held(cache, 0, fill) as file:
-            assert file.sha256 == file.path.name == sha256(CONTENTS[0])
-    with cache.hold(sha256(CONTENTS[0]), fill, "x", wait_s=0) as file:
+            assert file.sha256 == file.path.name == digest(CONTENTS[0])
+    with cache.hold(digest(CONTENTS[0]), fill, "x", wait_s=0) as file:
         assert file.path.read_bytes() == CONTENTS[0]
     with held(LoraCache(tmp_path, 3500), 0, fill):
         pass
@@ -99,7 +103,7 @@ def test_without_room_the_reason_is_told(cache: LoraCache) -> None:
 
 
 def use_of(cache: LoraCache, content: bytes) -> None:
-    with cache.hold(sha256(content), Fill(content), "x", wait_s=0):
+    with cache.hold(digest(content), Fill(content), "x", wait_s=0):
         pass
 
 
@@ -141,20 +145,20 @@ def test_a_download_that_failed_is_resumed(cache: LoraCache) -> None:
         pass
     fill = Fill(CONTENTS[0])
     with held(cache, 0, fill) as file:
-        assert file.sha256 == sha256(CONTENTS[0])
+        assert file.sha256 == digest(CONTENTS[0])
     assert fill.began == [300]
 
 
 def test_what_is_resumed_wrongly_is_downloaded_again(cache: LoraCache, tmp_path: Path) -> None:
-    (tmp_path / "partial" / sha256(CONTENTS[0])).write_bytes(b"damaged")
+    (tmp_path / "partial" / digest(CONTENTS[0])).write_bytes(b"damaged")
     fill = Fill(CONTENTS[0])
-    with cache.hold(sha256(CONTENTS[0]), fill, "x", wait_s=0) as file:
+    with cache.hold(digest(CONTENTS[0]), fill, "x", wait_s=0) as file:
         assert file.path.read_bytes() == CONTENTS[0]
     assert fill.began == [7, 0]
 
 
 def test_what_is_wrong_twice_is_not_kept(cache: LoraCache, tmp_path: Path) -> None:
-    with pytest.raises(DigestMismatch), cache.hold(sha256(CONTENTS[0]), Fill(CONTENTS[1]), "x", wait_s=0):
+    with pytest.raises(DigestMismatch), cache.hold(digest(CONTENTS[0]), Fill(CONTENTS[1]), "x", wait_s=0):
         pass
     assert kept(tmp_path) == set()
 
@@ -172,7 +176,7 @@ def test_a_file_known_by_its_place_is_downloaded_every_time(cache: LoraCache, tm
 
 def test_a_removed_file_is_downloaded_again(cache: LoraCache, tmp_path: Path) -> None:
     use(cache, 0)
-    (tmp_path / "blobs" / sha256(CONTENTS[0])).unlink()
+    (tmp_path / "blobs" / digest(CONTENTS[0])).unlink()
     fill = Fill(CONTENTS[0])
     with held(cache, 0, fill):
         pass
@@ -185,7 +189,7 @@ def test_a_start_removes_what_nobody_will_resume(cache: LoraCache, tmp_path: Pat
     for path in (old, new):
         path.write_bytes(b"x")
     os.utime(old, (time.time() - 90_000,) * 2)
-    (tmp_path / "blobs" / sha256(CONTENTS[0])).unlink()
+    (tmp_path / "blobs" / digest(CONTENTS[0])).unlink()
     (tmp_path / "refs" / ETAGS[2]).touch()  # as a crash of the machine may leave it
     use(cache, 1)
     LoraCache(tmp_path, 3500)

@@ -12,6 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from serve_app.errors import LoraPathRefused
 from serve_app.loras.sources import LoraSources
+from serve_app.net import ssl_context
 from tests.fixtures.web_server import File, WebServer, redirect, web_server
 from tests.serve_app.loras.sources.conftest import MakeSources, Pin
 from tests.serve_app.loras.sources.servers import lora_bytes
@@ -55,10 +56,12 @@ def secure(certificate: Path) -> Iterator[WebServer]:
 @pytest.fixture
 def sources(
     make: MakeSources, secure: WebServer, server: WebServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
-) -> LoraSources:
+) -> Iterator[LoraSources]:
     """Sources that trust the certificate, may reach both servers, and know no plain http."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    return make(private_hosts=("localhost", "127.0.0.1"))
+    ssl_context.cache_clear()
+    yield make(private_hosts=("localhost", "127.0.0.1"))
+    ssl_context.cache_clear()
 
 
 def test_a_file_comes_over_tls(sources: LoraSources, secure: WebServer, pin: Pin) -> None:
