@@ -23,6 +23,8 @@ from serve_app.jobs.store import JobStore
 from serve_app.net import Bulkhead
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
+from serve_app.tasks import detached
+from serve_app.webhooks.worker import WebhookWorker
 
 # New objects after which Python looks for garbage; the same as in Serve's proxies. With Python's own 700, a run of the
 # load benchmark has it look 1,100 times and not 38.
@@ -46,11 +48,13 @@ class Ingress:
             models=_models(plan, store, dispatchers, fetches),
             store=store,
             images=image_resolver(plan, fetches),
+            fetches=fetches,
             outputs=OutputStore.from_url(plan.settings.output_url, make=False),
             observers=service_observers(),
             node_metrics=NodeMetrics(),
         )
         self._app = create_app(self._services)
+        self._telling = detached(WebhookWorker(store, plan.settings, self._services.observers).run())
         gc.set_threshold(_GC_THRESHOLD)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
 

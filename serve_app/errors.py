@@ -22,6 +22,7 @@
     │   ├── PromptTooLong
     │   ├── HeaderInvalid
     │   ├── CursorInvalid
+    │   ├── WebhookRefused
     │   ├── VideoFieldRefused
     │   ├── FormInvalid
     │   └── BodyDamaged
@@ -216,6 +217,10 @@ class HeaderInvalid(RequestError):
 
 class CursorInvalid(RequestError):
     """A list is asked to go on behind something that it has never named."""
+
+
+class WebhookRefused(RequestError):
+    """The address of a webhook is none that this service tells anything, or it tells nobody."""
 
 
 class VideoFieldRefused(RequestError):

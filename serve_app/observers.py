@@ -22,6 +22,7 @@ in its own process, and sends the signals that arise there:
     step         Generator    a denoising step is done
     published    Generator    the output is stored, and the request says so
     ended        Generator    the attempt is over, whatever its end
+    told         Ingress      an attempt at a webhook's delivery was made
 
 A render may be started several times, since an attempt whose replica dies sends no `ended`; `published` comes once.
 A request that is canceled before it was claimed sends nothing after `accepted`.
@@ -34,6 +35,7 @@ from enum import StrEnum
 
 from serve_app.errors import RenderError
 from serve_app.jobs.load import Load
+from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk
 
@@ -112,6 +114,9 @@ class Observer:
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         """Hear how an attempt ended. After `published`, where there is an output."""
 
+    def told(self, state: DeliveryState) -> None:
+        """Hear what has become of a webhook's delivery after an attempt at it."""
+
 
 class Observers(Observer):
     """Sends each signal to every observer, in their order. An observer that raises is logged and changes nothing."""
@@ -158,6 +163,10 @@ class Observers(Observer):
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         """Send how an attempt ended."""
         self._send("ended", lambda observer: observer.ended(claim, outcome))
+
+    def told(self, state: DeliveryState) -> None:
+        """Send what has become of a webhook's delivery."""
+        self._send("told", lambda observer: observer.told(state))
 
     def _send(self, signal: str, call: Callable[[Observer], None]) -> None:
         for observer in self._observers:

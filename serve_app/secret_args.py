@@ -16,7 +16,7 @@ _PASSWORDS = ("password", "sslpassword")  # parameters of a PostgreSQL URL
 
 def secrets_in(args: Mapping[str, Any]) -> dict[str, str]:
     """Return those args that hold a secret, with their values."""
-    found = {arg: str(args[arg]) for arg in ("hf_token", "admin_key") if args.get(arg)}
+    found = {arg: str(args[arg]) for arg in ("hf_token", "admin_key", "webhook_secret") if args.get(arg)}
     url = args.get("database_url")
     if isinstance(url, str) and _holds_password(url):
         found["database_url"] = url

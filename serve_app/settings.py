@@ -84,6 +84,7 @@ ENVIRONMENT = {
     "lora_cache_dir": "LORA_DOWNLOAD_CACHE_DIR",
     "base_url": "BASE_URL",
     "hf_token": "HF_TOKEN",
+    "webhook_secret": "WEBHOOK_SECRET",
     "database_url": "DATABASE_URL",
     "admin_key": "WAN_ADMIN_KEY",
     "offload": "OFFLOAD_MODE",
@@ -216,6 +217,13 @@ class Settings(ModelArgs):
     image_max_megapixels: float = Field(40, gt=0, le=89)  # beyond that Pillow itself warns of a decompression bomb
     image_max_frames: int = Field(1000, ge=1)  # of an animation, of which the first is used
     image_timeout_s: float = Field(30, gt=0)  # for all images of a request
+    # Webhooks: what their signatures are made with, and where they may go, as with LoRAs. Without a secret: none.
+    webhook_secret: SecretStr | None = Field(None, min_length=24)
+    webhook_hosts: tuple[str, ...] = ("*",)
+    webhook_private_hosts: tuple[str, ...] = ()
+    webhook_allow_http: bool = False
+    webhook_timeout_s: float = Field(15, gt=0)  # for one attempt
+    webhook_backoff_s: float = Field(5, gt=0)  # before the second attempt; doubled before each further one
     max_attempts: int = Field(3, ge=1)
     lease_s: float = Field(15, gt=0)
     heartbeat_s: float = Field(0.5, gt=0)

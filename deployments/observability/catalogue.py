@@ -42,6 +42,12 @@ _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 _ALL = (
     Metric("wan_accepted_renders", Kind.COUNTER, ("model", "priority"), "Renders that became durable."),
     Metric("wan_refusals", Kind.COUNTER, ("code",), "Requests that the API refused, by error code."),
+    Metric(
+        "wan_webhook_attempts",
+        Kind.COUNTER,
+        ("state",),
+        "Attempts to tell a webhook, by what became of the message: `delivered`, `pending` (again later), `given_up`.",
+    ),
     Metric("wan_queued_renders", Kind.GAUGE, ("model", "priority"), "Renders that wait for a Generator."),
     Metric(
         "wan_queued_seconds", Kind.GAUGE, ("model", "priority"), "Predicted seconds of one replica for all that wait."

@@ -11,6 +11,7 @@ from ray.serve import metrics
 
 from deployments.observability.catalogue import METRICS
 from serve_app.jobs.load import Amount, Load
+from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
@@ -42,11 +43,12 @@ def _histogram(name: str) -> metrics.Histogram:
 
 
 class ApiMetrics(Observer):
-    """Counts what the API accepts and refuses."""
+    """Counts what the API accepts, refuses and tells."""
 
     def __init__(self) -> None:
         self._accepted = _counter("wan_accepted_renders")
         self._refused = _counter("wan_refusals")
+        self._told = _counter("wan_webhook_attempts")
 
     def accepted(self, request: NewRequest) -> None:
         """Count the request's renders."""
@@ -55,6 +57,10 @@ class ApiMetrics(Observer):
     def refused(self, code: str) -> None:
         """Count the refusal."""
         self._refused.inc(1, {"code": code or _NO_CODE})
+
+    def told(self, state: DeliveryState) -> None:
+        """Count the attempt at a webhook's delivery."""
+        self._told.inc(1, {"state": state.value})
 
 
 class QueueMetrics(Observer):

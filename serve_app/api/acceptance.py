@@ -20,6 +20,7 @@ from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
 from serve_app.api.prompt_flags import placed, read_flags, unplaced
 from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
+from serve_app.api.webhooks import checked_webhook
 from serve_app.errors import PromptFlagRefused, SpeedNotAllowed
 from serve_app.images.kept import RequestInputs
 from serve_app.jobs.ownership import Sender
@@ -60,6 +61,7 @@ async def accept(
         OutputStorageUnavailable: there is no place for an image.
     """
     served = services.served(body.model)
+    webhook = await checked_webhook(body, services, fetcher)
     card = served.card
     speed = _allowed_speed(body, served.plan.settings)
     looks = served.loras.looks(sender=fetcher, token=body.hf_token, owner=sender.owner)
@@ -91,6 +93,7 @@ async def accept(
         priority=body.priority,
         hf_token=_token_to_keep(body, chosen),
         idempotency=idempotency,
+        webhook=webhook,
     )
 
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service
+from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service, webhooks
 from serve_app.api.access_log import AccessLog
 from serve_app.api.authentication import Authentication
 from serve_app.api.browsers import add_headers_for_browsers
@@ -62,6 +62,7 @@ def create_app(services: Services) -> FastAPI:
         service,
         operations,
         videos,
+        webhooks,
         page,
     ]
     routers = [room.router for room in rooms]

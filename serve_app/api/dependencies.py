@@ -24,6 +24,7 @@ from serve_app.images.resolver import ImageResolver
 from serve_app.jobs.ownership import TENANT_HEADER, Sender, sender_of
 from serve_app.jobs.store import JobStore
 from serve_app.models.card import ImageInput
+from serve_app.net import Bulkhead
 from serve_app.observers import Observers
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
@@ -39,6 +40,7 @@ class Services:
     models: Mapping[str, ServedModel]  # by the ids of their cards, in the order of the args
     store: JobStore
     images: ImageResolver
+    fetches: Bulkhead  # threads that wait for other people's servers
     outputs: OutputStore
     observers: Observers
     node_metrics: Callable[[], Awaitable[bytes]]  # raises MetricsUnavailable

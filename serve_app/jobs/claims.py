@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from serve_app.errors import RenderError
-from serve_app.jobs import transitions
+from serve_app.jobs import outbox, transitions
 from serve_app.jobs.costs import Measurement, add_cost
 from serve_app.jobs.database import Database
 from serve_app.jobs.records import Claim, Output
@@ -49,7 +49,10 @@ class Claims:
 
         def take(connection: Connection) -> tuple[Row[Any], SecretStr | None] | None:
             row = connection.execute(statement).one_or_none()
-            return None if row is None else (row, _read_token(connection, row.request_id))
+            if row is None:
+                return None
+            outbox.record(connection, self._database, [row.request_id])
+            return row, _read_token(connection, row.request_id)
 
         taken = await self._database.write(take)
         # Parsed after the commit: a spec that cannot be parsed uses up its attempts, instead of staying first forever.
@@ -85,7 +88,7 @@ class Claims:
                 add_cost(connection, self._database.insert(render_costs), measured)
             return published
 
-        return await transitions.write_end(self._database, publish)
+        return await transitions.write_end(self._database, publish, of=lambda _: [claim.request_id])
 
     async def fail(self, claim: Claim, error: RenderError) -> bool:
         """End a claim with an error and cancel its siblings; return False if the claim is no longer valid."""
@@ -96,13 +99,15 @@ class Claims:
                 transitions.cancel(connection, claim.request_id)  # its siblings
             return failed
 
-        return await transitions.write_end(self._database, end)
+        return await transitions.write_end(self._database, end, of=lambda _: [claim.request_id])
 
     async def cancel(self, claim: Claim) -> bool:
         """End a claim whose cancellation was requested; return False if the claim is no longer valid."""
         statement = transitions.change(RenderEvent.CANCEL, transitions.held(claim)).values(finished_at=time())
         return await transitions.write_end(
-            self._database, lambda connection: connection.execute(statement).rowcount == 1
+            self._database,
+            lambda connection: connection.execute(statement).rowcount == 1,
+            of=lambda _: [claim.request_id],
         )
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
@@ -125,13 +130,14 @@ class Claims:
         return await self._database.read(lambda connection: connection.execute(running).scalar_one())
 
     async def _lose(self, condition: ColumnElement[bool], model: str, max_attempts: int) -> int:
-        def give_back(connection: Connection) -> int:
+        def give_back(connection: Connection) -> list[str]:
             found = transitions.give_back(connection, condition, max_attempts)
             if found:
                 self._database.notify(connection, [model])
             return found
 
-        return await transitions.write_end(self._database, give_back)
+        lost: list[str] = await transitions.write_end(self._database, give_back, of=lambda found: found)
+        return len(lost)
 
 
 _CLAIMED = (

@@ -1,6 +1,7 @@
 """Records: the values that the job store takes and returns. Times are seconds since the epoch (UTC)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, SecretStr
@@ -49,6 +50,23 @@ class Idempotency:
     digest: str
 
 
+class WebhookEvent(StrEnum):
+    """What a client may want to hear of its request."""
+
+    STARTED = "started"  # the first of its renders was claimed
+    OUTPUT = "output"  # one of its videos can be downloaded
+    ENDED = "ended"  # all of its renders have ended
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where a request's client wants to hear of it, and what."""
+
+    url: str = field(repr=False)  # may hold a token
+    host: str  # scheme, name and port of the URL
+    events: tuple[WebhookEvent, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewRequest:
     """A validated request with one spec per prompt, to be inserted."""
@@ -62,6 +80,7 @@ class NewRequest:
     priority: Priority = Priority.NORMAL
     hf_token: SecretStr | None = None  # stored until the request ends, to download its LoRAs
     idempotency: Idempotency | None = None
+    webhook: Webhook | None = None
 
     @property
     def line(self) -> Line:

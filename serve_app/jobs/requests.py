@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from serve_app.batching import Batches
 from serve_app.errors import IdempotencyConflict, RequestNotEnded, ServiceError
-from serve_app.jobs import rows, transitions
+from serve_app.jobs import outbox, rows, transitions
 from serve_app.jobs.admission import Limits, admit
 from serve_app.jobs.database import Database, Upsert
 from serve_app.jobs.listing import Cursor, Filter, Page, read_page
@@ -23,7 +23,7 @@ from serve_app.jobs.queue import Standing, read_loads, read_standings
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRecord
 from serve_app.jobs.rows import read_request
 from serve_app.jobs.states import FINAL
-from serve_app.jobs.tables import renders, request_tokens, requests
+from serve_app.jobs.tables import renders, request_tokens, requests, webhooks
 
 NO_LIMITS = Limits()
 
@@ -119,7 +119,7 @@ class Requests:
             transitions.cancel(connection, request_id)
             return read_request(connection, request_id)
 
-        return await transitions.write_end(self._database, end)
+        return await transitions.write_end(self._database, end, of=lambda record: [record.id])
 
     async def remove(self, request_id: str, *, owner: str | None = None) -> None:
         """Delete a request whose renders have all ended.
@@ -235,4 +235,6 @@ def _insert(connection: Connection, into_requests: Upsert, admitted: Sequence[Ne
         connection.execute(insert(renders), [row for request in new for row in rows.of_renders(request)])
     if tokens := [row for request in new for row in rows.of_tokens(request)]:
         connection.execute(insert(request_tokens), tokens)
+    if hooks := [outbox.of_webhook(request.id, request.webhook) for request in new if request.webhook]:
+        connection.execute(insert(webhooks), hooks)
     return inserted

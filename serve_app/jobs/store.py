@@ -15,6 +15,7 @@ from serve_app.jobs.coordination import Leadership
 from serve_app.jobs.costs import read_costs
 from serve_app.jobs.database import Database
 from serve_app.jobs.keys import Keys
+from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.queue import Queue
 from serve_app.jobs.requests import Requests
 
@@ -26,6 +27,7 @@ class JobStore:
         self._database = Database(url)
         self.requests = Requests(self._database)
         self.claims = Claims(self._database)
+        self.outbox = Outbox(self._database)
         self.keys = Keys(self._database)
 
     @property

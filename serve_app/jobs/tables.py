@@ -51,6 +51,52 @@ request_tokens = Table(
     Column("hf_token", Text, nullable=False),
 )
 
+# Where a request's client wants to hear of it.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("request_id", String(36), ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("host", Text, nullable=False),  # of the URL: one receiver that hangs must not hold up the others
+    Column("events", Text, nullable=False),  # separated by commas
+)
+
+# The outbox: what has happened to requests with a webhook, each to be told once, in the order of the ids.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _ROW_NUMBER, primary_key=True, autoincrement=True),
+    Column("request_id", String(36), ForeignKey("webhooks.request_id", ondelete="CASCADE"), nullable=False),
+    Column("event", String(16), nullable=False),
+    Column("index", Integer, nullable=False),  # of the prompt; -1 for an event of the whole request
+    Column("message_id", String(40), nullable=False),  # the same for each attempt, so that receivers see repeats
+    Column("payload", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", Double, nullable=False),  # of a pending one: when the next attempt is due
+    Index("webhook_deliveries_once", "request_id", "event", "index", unique=True),
+    Index(
+        "webhook_deliveries_pending",
+        "next_at",
+        "id",
+        sqlite_where=text("state = 'pending'"),
+        postgresql_where=text("state = 'pending'"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+# Attempts at these deliveries, for their log.
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("delivery_id", _ROW_NUMBER, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # from 1
+    Column("at", Double, nullable=False),
+    Column("status", Integer),  # of the answer, if there was one
+    Column("error", Text),
+)
+
 renders = Table(
     "renders",
     metadata,

@@ -5,13 +5,14 @@
 `serve_app.jobs.states` decides which transitions exist.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import time
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, select, update
 
 from serve_app.errors import AttemptsExhausted, RenderError
+from serve_app.jobs import outbox
 from serve_app.jobs.database import Database
 from serve_app.jobs.records import Claim
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
@@ -26,11 +27,18 @@ _FORGET_TOKENS = delete(request_tokens).where(
 )
 
 
-async def write_end(database: Database, work: Callable[[Connection], Result]) -> Result:
-    """Run `work`, which may end requests, and delete the tokens of ended requests in the same transaction."""
+async def write_end(
+    database: Database, work: Callable[[Connection], Result], *, of: Callable[[Result], Collection[str]]
+) -> Result:
+    """Run `work`, which may end the requests that `of` names afterwards.
+
+    Their webhooks' events are recorded, and the tokens of ended requests deleted, in the same transaction.
+    """
 
     def end(connection: Connection) -> tuple[Result, bool]:
-        return work(connection), connection.execute(_FORGET_TOKENS).rowcount > 0
+        result = work(connection)
+        outbox.record(connection, database, of(result))
+        return result, connection.execute(_FORGET_TOKENS).rowcount > 0
 
     result, _ = await database.write(end, scrub_if=lambda ended: ended[1])
     return result
@@ -64,8 +72,8 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
-def give_back(connection: Connection, condition: ColumnElement[bool], max_attempts: int) -> int:
-    """Take back the claims under `condition`, whose holders are gone; return how many there were."""
+def give_back(connection: Connection, condition: ColumnElement[bool], max_attempts: int) -> list[str]:
+    """Take back the claims under `condition`, whose holders are gone; return the request of each."""
     # SKIP LOCKED (PostgreSQL): a row that its holder is renewing or ending right now is not lost.
     found = connection.execute(_columns_of_lost(condition).with_for_update(skip_locked=True)).all()
     # A failure cancels its siblings, so renders to be queued again come first.
@@ -73,7 +81,7 @@ def give_back(connection: Connection, condition: ColumnElement[bool], max_attemp
         ended = connection.execute(_end_of_lost(row, max_attempts))
         if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
             cancel(connection, row.request_id)
-    return len(found)
+    return [row.request_id for row in found]
 
 
 def _columns_of_lost(condition: ColumnElement[bool]) -> Select[Any]:

@@ -15,7 +15,7 @@ What it raises is worded for nobody in particular: `Forbidden` (the policy says 
 """
 
 from serve_app.net.bulkhead import Bulkhead, ShareLimits, host_of
-from serve_app.net.client import Client, ssl_context
+from serve_app.net.client import Client, check_address, ssl_context
 from serve_app.net.guard import AddressForbidden, Forbidden, HostForbidden, NetPolicy
 from serve_app.net.retry import Deadline, TooSlow, Transient, retry
 
@@ -30,6 +30,7 @@ __all__ = [
     "ShareLimits",
     "TooSlow",
     "Transient",
+    "check_address",
     "host_of",
     "retry",
     "ssl_context",

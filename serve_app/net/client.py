@@ -20,7 +20,7 @@ import httpcore2
 import httpx2
 
 from serve_app.errors import first_problem
-from serve_app.net.guard import Forbidden, GuardedBackend, HostForbidden, NetPolicy
+from serve_app.net.guard import Forbidden, GuardedBackend, HostForbidden, NetPolicy, checked_addresses, port_of
 from serve_app.net.retry import Deadline, Transient
 
 # At INFO it writes the URL of every request, and with it the signature of a signed one.
@@ -86,17 +86,34 @@ class Client:
         return response.next_request
 
     def _check(self, url: httpx2.URL) -> None:
-        problem = first_problem(
-            {
-                f"it leads to {url.scheme}://, which is off here; use https://": not self._policy.allows_scheme(url),
-                "it has no host; check the spelling": not url.host,
-                "it holds a user name or password; no credentials belong in an address": bool(url.userinfo),
-            }
-        )
-        if problem is not None:
-            raise Forbidden(problem)
-        if not self._policy.allows(url.host):
-            raise HostForbidden(url.host)
+        check_url(url, self._policy)
+
+
+def check_address(address: str, policy: NetPolicy) -> None:
+    """Check `address` as a request to it would, and look its host up, but connect to nothing. Blocking.
+
+    Raises:
+        Forbidden: the policy forbids it.
+        Transient: its host's name could not be resolved now.
+    """
+    url = _parsed(address)
+    check_url(url, policy)
+    checked_addresses(url.host, port_of(url), policy)
+
+
+def check_url(url: httpx2.URL, policy: NetPolicy) -> None:
+    """Raise Forbidden where the policy forbids to ask for `url`, whatever address its host has."""
+    problem = first_problem(
+        {
+            f"it leads to {url.scheme}://, which is off here; use https://": not policy.allows_scheme(url),
+            "it has no host; check the spelling": not url.host,
+            "it holds a user name or password; no credentials belong in an address": bool(url.userinfo),
+        }
+    )
+    if problem is not None:
+        raise Forbidden(problem)
+    if not policy.allows(url.host):
+        raise HostForbidden(url.host)
 
 
 class _GuardedTransport(httpx2.BaseTransport):

@@ -133,7 +133,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             Transient: its name could not be resolved now.
         """
         failure: Exception = httpcore2.ConnectError("the name has no address")
-        for address in self._checked(host, port):
+        for address in checked_addresses(host, port, self._policy):
             try:
                 left = bounded(timeout, self._deadline)
                 stream = self._tcp.connect_tcp(address, port, left, local_address, socket_options)
@@ -142,14 +142,21 @@ class GuardedBackend(httpcore2.NetworkBackend):
                 failure = error
         raise failure
 
-    def _checked(self, host: str, port: int) -> list[str]:
-        addresses = _resolved(host, port)
-        private = self._policy.allows_private(host, port)
-        for address in addresses:
-            if is_metadata(address) or not (private or is_public(address)):
-                # Without the address: answers must not map a private network for whoever asks.
-                raise AddressForbidden(f"its host {host!r} has an address that is not on the public internet")
-        return addresses
+
+def checked_addresses(host: str, port: int, policy: NetPolicy) -> list[str]:
+    """Return the addresses of `host`, all of which may be reached. Blocking.
+
+    Raises:
+        Forbidden: there is no such host, or this service may not connect to one of its addresses.
+        Transient: its name could not be resolved now.
+    """
+    addresses = _resolved(host, port)
+    private = policy.allows_private(host, port)
+    for address in addresses:
+        if is_metadata(address) or not (private or is_public(address)):
+            # Without the address: answers must not map a private network for whoever asks.
+            raise AddressForbidden(f"its host {host!r} has an address that is not on the public internet")
+    return addresses
 
 
 class _BoundedStream(httpcore2.NetworkStream):

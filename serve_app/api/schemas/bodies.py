@@ -1,13 +1,14 @@
 """Request bodies: names and limits are the reference server's; fields that it ignores are refused here."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from serve_app.api.schemas.items import few_problems
 from serve_app.api.schemas.scalars import WHOLE, Flag, Number
+from serve_app.jobs.records import WebhookEvent
 from serve_app.models import limits
 from serve_app.spec import Expert, Fit, OutputFormat, Priority, Recipe, Sampler, Speed
 
@@ -201,6 +202,28 @@ class RequestOptions(Body):
             "hundredth of the time and change no frame."
         ),
     )
+    webhook_url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=limits.PATH_LENGTH,
+        description=(
+            "`https://...`: where to tell what becomes of the request, signed as Standard Webhooks has it and repeated "
+            "until it is answered with 2xx, for up to a day."
+        ),
+        examples=["https://example.com/hooks/videos"],
+    )
+    webhook_events: list[WebhookEvent] | None = Field(
+        None,
+        min_length=1,
+        max_length=len(WebhookEvent),
+        description="Of what: `started`, `output` (each finished video), `ended`. When omitted, `ended`.",
+    )
+
+    @model_validator(mode="after")
+    def _events_have_an_address(self) -> Self:
+        if self.webhook_events is not None and self.webhook_url is None:
+            raise PydanticCustomError("webhook_url_missing", "webhook_events needs webhook_url")
+        return self
 
 
 class InferenceRequest(RequestOptions):

@@ -31,6 +31,7 @@ MATRIX: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/requests/{request_id}/status"): Scope.READ,
     ("GET", "/v1/requests/{request_id}/result"): Scope.READ,
     ("GET", "/v1/requests/{request_id}/outputs/{index}"): Scope.READ,
+    ("GET", "/v1/requests/{request_id}/webhooks"): Scope.READ,
     ("POST", "/v1/requests/{request_id}/cancel"): Scope.SUBMIT,
     ("DELETE", "/v1/requests/{request_id}"): Scope.SUBMIT,
     ("GET", "/v1/loras"): Scope.READ,

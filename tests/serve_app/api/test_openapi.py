@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from serve_app.api.openapi import request_example
-from serve_app.api.schemas import answers, bodies, errors, inspection, listing, loras, service, videos
+from serve_app.api.schemas import answers, bodies, errors, inspection, listing, loras, service, videos, webhooks
 from serve_app.api.schemas import operations as operation_schemas
 from serve_app.api.schemas.bodies import Body, InferenceRequest, RequestOptions
 from serve_app.models.card import load_card
@@ -18,7 +18,7 @@ from tests.fixtures.specs import MODEL
 EXAMPLE = request_example(load_card(MODEL))
 MODELS = [
     model
-    for module in (bodies, answers, errors, inspection, listing, loras, operation_schemas, service, videos)
+    for module in (bodies, answers, errors, inspection, listing, loras, operation_schemas, service, videos, webhooks)
     for name, model in inspect.getmembers(module, inspect.isclass)
     if issubclass(model, BaseModel)
     and model.__module__ == module.__name__
@@ -32,6 +32,7 @@ OPERATIONS = {
     ("get", "/v1/requests/{request_id}"): {"200", "404", "503"},
     ("get", "/v1/requests/{request_id}/status"): {"200", "404"},
     ("get", "/v1/requests/{request_id}/result"): {"200", "404"},
+    ("get", "/v1/requests/{request_id}/webhooks"): {"200", "404"},
     ("post", "/v1/requests/{request_id}/cancel"): {"200", "404"},
     ("delete", "/v1/requests/{request_id}"): {"200", "404", "409"},
     ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},

@@ -47,6 +47,7 @@ _TRIGGERS = {  # name: event, condition, statements
 def upgrade() -> None:
     """Create all tables, indexes and triggers."""
     _create_requests()
+    _create_webhooks()
     _create_renders()
     _create_queue_totals()
     _create_leaders()
@@ -73,6 +74,43 @@ def _create_requests() -> None:
         "request_tokens",
         sa.Column("request_id", sa.String(36), sa.ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
         sa.Column("hf_token", sa.Text, nullable=False),
+    )
+
+
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhooks",
+        sa.Column("request_id", sa.String(36), sa.ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+        sa.Column("url", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("events", sa.Text, nullable=False),
+    )
+    hook = sa.ForeignKey("webhooks.request_id", ondelete="CASCADE")
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("id", _ROW_NUMBER, primary_key=True, autoincrement=True),
+        sa.Column("request_id", sa.String(36), hook, nullable=False),
+        sa.Column("event", sa.String(16), nullable=False),
+        sa.Column("index", sa.Integer, nullable=False),
+        sa.Column("message_id", sa.String(40), nullable=False),
+        sa.Column("payload", sa.Text, nullable=False),
+        sa.Column("created_at", sa.Double, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("next_at", sa.Double, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    once = ["request_id", "event", "index"]
+    op.create_index("webhook_deliveries_once", "webhook_deliveries", once, unique=True)
+    _partial_index("webhook_deliveries_pending", "webhook_deliveries", "state = 'pending'", "next_at", "id")
+    delivery = sa.ForeignKey("webhook_deliveries.id", ondelete="CASCADE")
+    op.create_table(
+        "webhook_attempts",
+        sa.Column("delivery_id", _ROW_NUMBER, delivery, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("at", sa.Double, nullable=False),
+        sa.Column("status", sa.Integer),
+        sa.Column("error", sa.Text),
     )
 
 
@@ -192,7 +230,8 @@ def _create_access() -> None:
 def downgrade() -> None:
     """Drop everything. The triggers go with their table, their functions on PostgreSQL do not."""
     access = ("tenant_usage", "server_secrets", "api_keys")
-    for table in (*access, "render_costs", "leaders", "queue_totals", "renders", "request_tokens", "requests"):
+    hooks = ("webhook_attempts", "webhook_deliveries", "webhooks")
+    for table in (*access, "render_costs", "leaders", "queue_totals", "renders", *hooks, "request_tokens", "requests"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
         for name in _TRIGGERS:

@@ -1,0 +1,31 @@
+"""Signatures of webhooks (HMAC-SHA256, Standard Webhooks), and each tenant's secret, derived from the service's one.
+
+headers = signed(secret_of("team-a", master), "msg_1", payload, now)
+standardwebhooks.Webhook(secret_of("team-a", master)).verify(payload, headers)  # what a receiver does
+"""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from pydantic import SecretStr
+from standardwebhooks import Webhook
+
+
+def secret_of(tenant: str, master: SecretStr) -> SecretStr:
+    """Return the secret that the receivers of a tenant's webhooks verify with; it tells nothing of another's."""
+    key = hmac.digest(master.get_secret_value().encode(), f"webhooks of {tenant}".encode(), hashlib.sha256)
+    return SecretStr(f"whsec_{base64.b64encode(key).decode()}")
+
+
+def signed(secret: SecretStr, message_id: str, payload: str, at: float) -> Mapping[str, str]:
+    """Return the headers of a message that is sent at that time (seconds since the epoch)."""
+    now = datetime.fromtimestamp(at, UTC)
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(secret.get_secret_value()).sign(message_id, now, payload),
+    }
