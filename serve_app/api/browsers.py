@@ -43,8 +43,10 @@ _POLICIES = {  # Content-Security-Policy by the kind of the answer
     # Swagger UI starts from a script in its page.
     _HTML: "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-    # Opened on its own: it may show itself, and nothing in it may run. In a sandbox 'self' is no origin, so it says *.
-    "": "default-src 'none'; img-src *; media-src *; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox",
+    # Opened on its own: it may show itself, and nothing in it may run. A browser plays no video in a sandbox without
+    # allow-same-origin, and without scripts there is nobody to use it.
+    "": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'; sandbox allow-same-origin",
 }
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",

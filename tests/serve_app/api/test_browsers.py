@@ -55,4 +55,4 @@ async def test_every_answer_has_security_headers(api: Api) -> None:
         assert headers["x-content-type-options"] == "nosniff", path
         assert headers["referrer-policy"] == "no-referrer", path
         assert "frame-ancestors 'none'" in headers["content-security-policy"], path
-    assert headers["content-security-policy"].endswith("sandbox")
+    assert headers["content-security-policy"].endswith("sandbox allow-same-origin")
