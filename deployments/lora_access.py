@@ -4,6 +4,7 @@ from serve_app.loras.cache import LoraCache
 from serve_app.loras.files import LoraFiles
 from serve_app.loras.library import LoraLibrary
 from serve_app.loras.resolver import LoraResolver
+from serve_app.loras.siblings import Siblings
 from serve_app.loras.sources import LoraSources, SourcePolicy
 from serve_app.net import Bulkhead, ShareLimits
 from serve_app.plan import ModelPlan, ServicePlan
@@ -17,7 +18,13 @@ _KIB = 2**10
 def lora_resolvers(plan: ServicePlan, bulkhead: Bulkhead) -> dict[str, LoraResolver]:
     """Return what the Ingress asks about the LoRAs of a request, by the model that it is for."""
     sources = _sources(plan.settings)
-    return {model.card.id: LoraResolver(_library(model), sources, model.card, bulkhead) for model in plan.models}
+    cards = [model.card for model in plan.models]
+    most = _header_bytes(plan.settings)
+    siblings = {card.id: Siblings([other for other in cards if other is not card], most) for card in cards}
+    return {
+        model.card.id: LoraResolver(_library(model), sources, model.card, bulkhead, siblings[model.card.id])
+        for model in plan.models
+    }
 
 
 def bulkhead(settings: Settings) -> Bulkhead:

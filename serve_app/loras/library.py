@@ -22,6 +22,7 @@ from serve_app.loras.formats import CheckedLora, LoraContents, check_file, read_
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.refusals import invalid, renamed
+from serve_app.loras.siblings import NO_SIBLINGS, Siblings
 from serve_app.loras.sources import is_remote
 from serve_app.models.architecture import WanArchitecture
 from serve_app.spec import Expert, LoraFile
@@ -104,7 +105,14 @@ class LoraLibrary:
         self._by_content: SingleFlightCache[_Key[str], _Verdict] = SingleFlightCache(capacity)
         self._digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(capacity)
 
-    def find(self, reference: str, *, strict: bool = True, owner: str | None = None) -> ResolvedLora:
+    def find(
+        self,
+        reference: str,
+        *,
+        strict: bool = True,
+        owner: str | None = None,
+        siblings: Siblings = NO_SIBLINGS,
+    ) -> ResolvedLora:
         """Find, check and identify the file in `lora_root` that `reference` names for that owner.
 
         Raises:
@@ -116,7 +124,8 @@ class LoraLibrary:
         path = paths.Folders(self._root, owner).resolve(reference)
         try:
             beside = self.beside(reference, owner)
-            checked = self.check(path, reference, strict=strict, beside=beside)
+            with siblings.asked_about(path, reference):
+                checked = self.check(path, reference, strict=strict, beside=beside)
         except OSError as error:
             raise paths.unreadable(reference, error) from error
         return ResolvedLora(

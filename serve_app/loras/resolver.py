@@ -19,11 +19,13 @@ from pydantic import SecretStr
 
 from serve_app.batching import SharedAnswers
 from serve_app.caching import SingleFlightCache
+from serve_app.errors import LoraInvalid
 from serve_app.loras import adapter_files
 from serve_app.loras.formats import LoraContents, SafetensorsHeader, parse
 from serve_app.loras.formats.scales import ADAPTER_FILE, AdapterFile
 from serve_app.loras.library import LoraLibrary, ResolvedLora, identified
 from serve_app.loras.report import FileReport, Seen, look_into
+from serve_app.loras.siblings import Siblings
 from serve_app.loras.sources import Located, LoraSources, is_remote
 from serve_app.models.card import ModelCard
 from serve_app.net import Bulkhead
@@ -80,8 +82,17 @@ class _LocalFile:
 class LoraResolver:
     """Finds, checks and identifies LoRAs; one per process. Calls for one local file are answered together."""
 
-    def __init__(self, library: LoraLibrary, sources: LoraSources, card: ModelCard, bulkhead: Bulkhead) -> None:
+    def __init__(
+        self,
+        library: LoraLibrary,
+        sources: LoraSources,
+        card: ModelCard,
+        bulkhead: Bulkhead,
+        siblings: Siblings,
+    ) -> None:
+        """Refusals point to `siblings`, the service's other models."""
         self._library = library
+        self._siblings = siblings
         self._card = card
         self._sources = sources
         self._bulkhead = bulkhead
@@ -141,7 +152,10 @@ class LoraResolver:
         checked = None if norms else self._library.known(path, beside)
         if checked is None:
             most = self._library.most_header_bytes
-            return look_into(path, name, self._card, strict=False, norms=norms, beside=beside, most_header_bytes=most)
+            with self._siblings.asked_about(path, name):
+                return look_into(
+                    path, name, self._card, strict=False, norms=norms, beside=beside, most_header_bytes=most
+                )
         return Seen(PurePosixPath(name).name, checked.header, checked.contents, checked.alphas)
 
     def _resolve_remote(
@@ -161,7 +175,9 @@ class LoraResolver:
         )
 
     async def _resolve_local(self, file: _LocalFile) -> ResolvedLora:
-        return await self._in_thread(partial(self._library.find, file.reference, strict=file.strict, owner=file.owner))
+        return await self._in_thread(
+            partial(self._library.find, file.reference, strict=file.strict, owner=file.owner, siblings=self._siblings)
+        )
 
     def _parsed(self, located: Located, token: str | None, strict: bool) -> _Parsed:
         """Return the header of a file and what it changes, read and parsed once per content."""
@@ -182,10 +198,13 @@ class LoraResolver:
         self, located: Located, header: SafetensorsHeader, strict: bool, beside: AdapterFile | None
     ) -> _Parsed:
         name, architecture = located.reference, self._card.architecture
-        return self._parsed_headers.get(
-            (located.content, strict, beside),
-            lambda: _Parsed(header, parse(header, architecture, name, strict=strict, beside=beside)),
-        )
+        try:
+            return self._parsed_headers.get(
+                (located.content, strict, beside),
+                lambda: _Parsed(header, parse(header, architecture, name, strict=strict, beside=beside)),
+            )
+        except LoraInvalid as error:
+            raise self._siblings.hinted(error, located.content, lambda: header) from error
 
 
 class Looks:

@@ -9,6 +9,7 @@ import pytest
 from serve_app.errors import LoraSourceUnavailable
 from serve_app.loras.library import LoraLibrary, ResolvedLora
 from serve_app.loras.resolver import Asker, LoraResolver
+from serve_app.loras.siblings import NO_SIBLINGS
 from serve_app.loras.sources import LoraSources
 from serve_app.net import Bulkhead, ShareLimits
 from tests.fixtures.web_server import File, WebServer, sha256
@@ -26,7 +27,7 @@ def lora(tmp_path: Path) -> bytes:
 
 
 def resolver(sources: LoraSources, root: Path) -> LoraResolver:
-    return LoraResolver(LoraLibrary(root, TINY), sources, CARD, Bulkhead(ShareLimits()))
+    return LoraResolver(LoraLibrary(root, TINY), sources, CARD, Bulkhead(ShareLimits()), NO_SIBLINGS)
 
 
 async def resolve(sources: LoraSources, root: Path, reference: str) -> ResolvedLora:
