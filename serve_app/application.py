@@ -217,7 +217,7 @@ def _ingress(plan: ServicePlan) -> Deployment:
         Ingress,
         name="Ingress",
         num_replicas=plan.settings.ingress_replicas,
-        max_ongoing_requests=_MANY,
+        max_ongoing_requests=_MANY + plan.settings.max_listeners,  # who listens takes no place from other calls
         ray_actor_options={"num_cpus": 0.2, "runtime_env": {"env_vars": _ONE_LOOP}},
         # Clients poll, so a line per request would hide every other one, and costs as much as the answer. The level
         # is set too: Serve formats the access line, and drops it later, wherever the level lets it through.

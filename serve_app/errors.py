@@ -49,7 +49,8 @@
     ├── AdmissionError          the queue takes no more just now (429)
     │   ├── QueueFull
     │   ├── TenantQueueFull
-    │   └── WaitTooLong
+    │   ├── WaitTooLong
+    │   └── TooManyOwnListeners
     ├── OutputGone              the video of a finished render is not what was stored (410)
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
@@ -58,6 +59,7 @@
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
     ├── ServiceNotReady         what is accepted now would only wait; only told by the readiness probe (503)
     ├── MetricsUnavailable      Ray's agent on this node does not answer (503)
+    ├── TooManyListeners        as many streams of events are open as the process serves (503)
     ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
     ├── TooManyBodies           large bodies hold as much memory as the service gives them (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
@@ -358,6 +360,10 @@ class WaitTooLong(AdmissionError):
     """The render would wait longer than the service lets anyone wait."""
 
 
+class TooManyOwnListeners(AdmissionError):
+    """As many streams of events are open as one sender may have."""
+
+
 class StoreUnavailable(ServiceError):
     """The job store did not answer; nothing was written."""
 
@@ -414,6 +420,12 @@ class LoraSourceUnavailable(ServiceError):
 
 class ImageSourceUnavailable(ServiceError):
     """The server that a control image comes from did not deliver it, after retries; it may do so later."""
+
+    status = 503
+
+
+class TooManyListeners(ServiceError):
+    """As many streams of events are open as the process serves."""
 
     status = 503
 

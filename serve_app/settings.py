@@ -192,6 +192,9 @@ class Settings(ModelArgs):
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none
     compile_cache_dir: Path = STATE_DIRECTORY / "compile-cache"  # what `fast` compiled; replicas may share it
     max_loras_per_side: int = Field(1, ge=1, le=4)  # 1 is the reference server's rule
+    # Streams of events that an Ingress has open at once: in all, and for one sender.
+    max_listeners: int = Field(500, ge=1)
+    max_listeners_per_sender: int = Field(100, ge=1)
     uploads: bool = False  # whether clients may store LoRAs in lora_root
     # Where LoRAs may come from besides lora_root. Hosts are patterns with *; a bucket is written s3://name.
     lora_hosts: tuple[str, ...] = ("*",)

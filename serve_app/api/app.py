@@ -11,10 +11,14 @@ from fastapi import FastAPI
 
 from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service, webhooks
 from serve_app.api.access_log import AccessLog
+from serve_app.api.answers import status_answer
 from serve_app.api.authentication import Authentication
 from serve_app.api.browsers import add_headers_for_browsers
 from serve_app.api.dependencies import Services
 from serve_app.api.docs_page import add_docs
+from serve_app.api.events import routes as events
+from serve_app.api.events.hub import EventHub
+from serve_app.api.events.listeners import Listeners
 from serve_app.api.guard import Guard
 from serve_app.api.large_bodies import LargeBodies
 from serve_app.api.links import RootedRedirects
@@ -53,9 +57,13 @@ def create_app(services: Services) -> FastAPI:
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
     app.state.lora_catalog = lora_files.catalog_of(services)
+    app.state.listeners = Listeners()
+    # Of the services as they are then: `user_config` may have changed them.
+    app.state.event_hub = EventHub(services.store, lambda standing: status_answer(standing, app.state.services))
     rooms = [
         inference,
         requests,
+        events,
         outputs,
         loras,
         lora_files,

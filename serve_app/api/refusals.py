@@ -23,6 +23,7 @@ from serve_app.errors import (
     KeyInvalid,
     KeyRequired,
     LoraSourceUnavailable,
+    LoraStorageUnavailable,
     MethodNotAllowed,
     OutputStorageUnavailable,
     PathNotFound,
@@ -31,6 +32,7 @@ from serve_app.errors import (
     StoreUnavailable,
     TooManyBodies,
     TooManyFetches,
+    TooManyListeners,
 )
 
 _RETRY_AFTER_S = 5  # where the error does not say itself
@@ -41,6 +43,8 @@ _TEMPORARY = (
     ImageSourceUnavailable,
     TooManyFetches,
     TooManyBodies,
+    LoraStorageUnavailable,
+    TooManyListeners,
 )
 _NAME_LENGTH = 100  # of a field, which may be one that the client made up
 _REALM = 'Bearer realm="wan-lora"'

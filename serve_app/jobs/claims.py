@@ -19,9 +19,9 @@ from serve_app.errors import RenderError
 from serve_app.jobs import outbox, transitions
 from serve_app.jobs.costs import Measurement, add_cost
 from serve_app.jobs.database import Database
-from serve_app.jobs.records import Claim, Output
+from serve_app.jobs.records import Claim, Output, Preview
 from serve_app.jobs.states import RenderEvent, RenderState
-from serve_app.jobs.tables import render_costs, renders, request_tokens
+from serve_app.jobs.tables import previews, render_costs, renders, request_tokens
 from serve_app.spec import Priority, RenderSpec
 
 
@@ -58,8 +58,8 @@ class Claims:
         # Parsed after the commit: a spec that cannot be parsed uses up its attempts, instead of staying first forever.
         return None if taken is None else _to_claim(*taken)
 
-    async def renew(self, claim: Claim, steps_done: int, lease_s: float) -> bool | None:
-        """Renew the lease (heartbeat) and record progress.
+    async def renew(self, claim: Claim, steps_done: int, lease_s: float, preview: Preview | None = None) -> bool | None:
+        """Renew the lease (heartbeat), record progress, and show a new preview in place of the last one.
 
         Returns:
             Whether the render should be canceled; None if the claim is no longer valid and its holder must stop.
@@ -70,8 +70,20 @@ class Claims:
             .values(lease_expires_at=time() + lease_s, steps_done=steps_done)
             .returning(renders.c.cancel_requested)
         )
-        row = await self._database.write(lambda connection: connection.execute(statement).one_or_none())
+
+        def beat(connection: Connection) -> Row[Any] | None:
+            row = connection.execute(statement).one_or_none()
+            if row is not None and preview is not None:
+                self._show(connection, claim, preview)
+            return row
+
+        row = await self._database.write(beat)
         return None if row is None else bool(row.cancel_requested)
+
+    def _show(self, connection: Connection, claim: Claim, preview: Preview) -> None:
+        shown = {"step": preview.step, "image": preview.image}
+        new = self._database.insert(previews).values(render_id=claim.render_id, **shown)
+        connection.execute(new.on_conflict_do_update(index_elements=["render_id"], set_=shown))
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement | None = None) -> bool:
         """End a claim with its video, and add what it cost to the measurements, if given.

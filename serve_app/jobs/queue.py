@@ -155,15 +155,18 @@ def read_loads(connection: Connection, models: Collection[str]) -> dict[str, Loa
 def read_standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
     """Return the standing of each wanted request that exists; the number of statements does not depend on how many."""
     records = read_requests(connection, wanted)
-    queued = {key: render.id for key, record in records.items() if (render := _first_queued(record))}
+    places = read_places(connection, records.values())
+    return {key: Standing(record, places.get(record.id)) for key, record in records.items()}
+
+
+def read_places(connection: Connection, records: Collection[RequestRecord]) -> dict[str, Place]:
+    """Return, by request id, the place of the first queued render of each request that has one."""
+    queued = {record.id: (record.model, render.id) for record in records if (render := _first_queued(record))}
     if not queued:
-        return {key: Standing(record) for key, record in records.items()}
-    loads = read_loads(connection, {records[key].model for key in queued})
-    ahead = read_ahead(connection, queued.values())
-    return {
-        key: Standing(record, Place(loads[record.model], ahead[queued[key]]) if key in queued else None)
-        for key, record in records.items()
-    }
+        return {}
+    loads = read_loads(connection, {model for model, _ in queued.values()})
+    ahead = read_ahead(connection, [render_id for _, render_id in queued.values()])
+    return {request_id: Place(loads[model], ahead[render_id]) for request_id, (model, render_id) in queued.items()}
 
 
 def read_ahead(connection: Connection, render_ids: Collection[int]) -> Mapping[int, Amount]:

@@ -35,6 +35,14 @@ class Output(BaseModel):
         return None if self.size is None or self.sha256 is None else Fingerprint(self.size, self.sha256)
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What the latents of a running render show after so many denoising steps: a small animated WebP."""
+
+    step: int
+    image: bytes
+
+
 class Line(NamedTuple):
     """The queued renders of one tenant with one priority, in order of arrival."""
 

@@ -7,7 +7,7 @@ Every method takes the `owner`: the tenant whose requests the client may see, or
 of another tenant is answered as one that does not exist.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from sqlalchemy import Connection, delete, insert, select
@@ -24,6 +24,7 @@ from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRec
 from serve_app.jobs.rows import read_request
 from serve_app.jobs.states import FINAL
 from serve_app.jobs.tables import renders, request_tokens, requests, webhooks
+from serve_app.jobs.watching import News, read_news
 
 NO_LIMITS = Limits()
 
@@ -106,6 +107,10 @@ class Requests:
         """Return at most `limit` requests behind `after` that pass the filter, newest first; see `jobs.listing`."""
         of_page = partial(read_page, wanted=wanted, limit=limit, after=after, owner=owner, oldest_first=oldest_first)
         return await self._database.read(of_page)
+
+    async def look(self, known: Mapping[str, RequestRecord], shown: Mapping[int, int], *, places: bool) -> News:
+        """Return what has changed of these requests since they were read; see `jobs.watching`."""
+        return await self._database.read(partial(read_news, known=known, shown=shown, places=places))
 
     async def cancel(self, request_id: str, *, owner: str | None = None) -> RequestRecord:
         """Cancel the request's queued renders, and mark its running ones for cancellation. Idempotent.

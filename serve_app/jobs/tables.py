@@ -8,6 +8,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -157,6 +158,17 @@ renders = Table(
         postgresql_where=text("state = 'processing'"),
     ),
     sqlite_autoincrement=True,
+)
+
+# What the latents of a running render show: one row each, replaced by the next and deleted at the attempt's end.
+previews = Table(
+    "previews",
+    metadata,
+    Column(
+        "render_id", BigInteger, ForeignKey("renders.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("step", Integer, nullable=False),  # denoising steps done
+    Column("image", LargeBinary, nullable=False),  # animated WebP
 )
 
 BUCKET = 512  # neighbouring render ids share a row of totals; the triggers in migrations/versions/0001 divide by it too

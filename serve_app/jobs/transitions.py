@@ -16,7 +16,7 @@ from serve_app.jobs import outbox
 from serve_app.jobs.database import Database
 from serve_app.jobs.records import Claim
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
-from serve_app.jobs.tables import renders, request_tokens
+from serve_app.jobs.tables import previews, renders, request_tokens
 
 Result = TypeVar("Result")
 
@@ -25,6 +25,10 @@ Result = TypeVar("Result")
 _FORGET_TOKENS = delete(request_tokens).where(
     ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
 )
+# Likewise of renders that do not run any more; there is a row for each running one at most.
+_FORGET_PREVIEWS = delete(previews).where(
+    ~exists().where(renders.c.id == previews.c.render_id, renders.c.state == RenderState.PROCESSING)
+)
 
 
 async def write_end(
@@ -32,12 +36,13 @@ async def write_end(
 ) -> Result:
     """Run `work`, which may end the requests that `of` names afterwards.
 
-    Their webhooks' events are recorded, and the tokens of ended requests deleted, in the same transaction.
+    Their webhooks' events are recorded, and the tokens of ended requests and previews deleted, in the same transaction.
     """
 
     def end(connection: Connection) -> tuple[Result, bool]:
         result = work(connection)
         outbox.record(connection, database, of(result))
+        connection.execute(_FORGET_PREVIEWS)
         return result, connection.execute(_FORGET_TOKENS).rowcount > 0
 
     result, _ = await database.write(end, scrub_if=lambda ended: ended[1])

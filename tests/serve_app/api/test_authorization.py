@@ -29,6 +29,7 @@ MATRIX: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/requests"): Scope.READ,
     ("GET", "/v1/requests/{request_id}"): Scope.READ,
     ("GET", "/v1/requests/{request_id}/status"): Scope.READ,
+    ("GET", "/v1/requests/{request_id}/events"): Scope.READ,
     ("GET", "/v1/requests/{request_id}/result"): Scope.READ,
     ("GET", "/v1/requests/{request_id}/outputs/{index}"): Scope.READ,
     ("GET", "/v1/requests/{request_id}/webhooks"): Scope.READ,

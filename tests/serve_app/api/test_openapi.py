@@ -31,6 +31,7 @@ OPERATIONS = {
     ("get", "/v1/requests"): {"200", "400", "422"},
     ("get", "/v1/requests/{request_id}"): {"200", "404", "503"},
     ("get", "/v1/requests/{request_id}/status"): {"200", "404"},
+    ("get", "/v1/requests/{request_id}/events"): {"200", "204", "400", "404", "429", "503"},
     ("get", "/v1/requests/{request_id}/result"): {"200", "404"},
     ("get", "/v1/requests/{request_id}/webhooks"): {"200", "404"},
     ("post", "/v1/requests/{request_id}/cancel"): {"200", "404"},

@@ -49,6 +49,7 @@ def upgrade() -> None:
     _create_requests()
     _create_webhooks()
     _create_renders()
+    _create_previews()
     _create_queue_totals()
     _create_leaders()
     _create_render_costs()
@@ -155,6 +156,21 @@ def _partial_index(name: str, table: str, condition: str, *columns: str, unique:
     op.create_index(name, table, list(columns), unique=unique, sqlite_where=where, postgresql_where=where)
 
 
+def _create_previews() -> None:
+    op.create_table(
+        "previews",
+        sa.Column(
+            "render_id",
+            sa.BigInteger,
+            sa.ForeignKey("renders.id", ondelete="CASCADE"),
+            primary_key=True,
+            autoincrement=False,
+        ),
+        sa.Column("step", sa.Integer, nullable=False),
+        sa.Column("image", sa.LargeBinary, nullable=False),
+    )
+
+
 def _create_queue_totals() -> None:
     op.create_table(
         "queue_totals",
@@ -231,7 +247,8 @@ def downgrade() -> None:
     """Drop everything. The triggers go with their table, their functions on PostgreSQL do not."""
     access = ("tenant_usage", "server_secrets", "api_keys")
     hooks = ("webhook_attempts", "webhook_deliveries", "webhooks")
-    for table in (*access, "render_costs", "leaders", "queue_totals", "renders", *hooks, "request_tokens", "requests"):
+    queue = ("render_costs", "leaders", "queue_totals", "previews", "renders")
+    for table in (*access, *queue, *hooks, "request_tokens", "requests"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
         for name in _TRIGGERS:

@@ -1,0 +1,181 @@
+"""Fan-out of changes: every request that somebody watches here is looked at in one read, a few times a second.
+
+    hub = EventHub(store, describe)
+    async with hub.watching(request_id, owner=sender.owner) as watch:
+        while True:
+            snapshot = watch.snapshot  # None once the request is deleted
+            await watch.changed(within_s=15)
+
+What listeners cost does not grow with their number: they share the snapshots. While nobody watches, nothing is read.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from time import monotonic
+
+from serve_app.api.schemas.answers import RequestStatus
+from serve_app.errors import StoreUnavailable
+from serve_app.jobs.queue import Standing
+from serve_app.jobs.records import Preview, RequestRecord
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.store import JobStore
+from serve_app.jobs.watching import News, wants_preview
+from serve_app.tasks import detached, happened
+
+logger = logging.getLogger("ray.serve")
+
+LOOK_S = 0.3  # between two looks; progress itself comes with the heartbeats, every half second
+PLACES_S = 1.0  # between two looks at the queue
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A request as it was at the last look. `previews` are by the index of the prompt."""
+
+    standing: Standing
+    status: RequestStatus
+    previews: Mapping[int, Preview] = field(default_factory=dict)
+
+    @property
+    def record(self) -> RequestRecord:
+        """Return the request."""
+        return self.standing.record
+
+
+class Watch:
+    """One listener's view of a request."""
+
+    def __init__(self, request: "_Watched") -> None:
+        self._request = request
+        self._news = asyncio.Event()
+        request.listeners.add(self._news)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Return the request as it was at the last look; None once it is deleted."""
+        return self._request.snapshot
+
+    async def changed(self, within_s: float) -> bool:
+        """Wait until there is another snapshot than when this was called last; return whether there is."""
+        if not await happened(self._news, within_s):
+            return False
+        self._news.clear()
+        return True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._request.listeners.discard(self._news)
+
+
+@dataclass(slots=True)
+class _Watched:
+    snapshot: Snapshot | None
+    listeners: set[asyncio.Event] = field(default_factory=set)
+
+    def show(self, snapshot: Snapshot | None) -> None:
+        self.snapshot = snapshot
+        for listener in self.listeners:
+            listener.set()
+
+
+class EventHub:
+    """The watched requests of one process. Use it on one event loop."""
+
+    def __init__(self, store: JobStore, describe: Callable[[Standing], RequestStatus]) -> None:
+        """`describe` makes the status that clients see."""
+        self._store = store
+        self._describe = describe
+        self._watched: dict[str, _Watched] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def watching(self, request_id: str, *, owner: str | None) -> AsyncIterator[Watch]:
+        """Watch a request while the block runs.
+
+        Raises:
+            RequestNotFound: there is none with that id, or another tenant owns it.
+            StoreUnavailable: the database did not answer.
+        """
+        standing = await self._store.requests.standing(request_id, owner=owner)
+        request = self._watched.setdefault(request_id, _Watched(None))
+        if request.snapshot is None:
+            request.snapshot = self._snapshot(standing)
+        watch = Watch(request)
+        if self._looking is None:
+            self._looking = detached(self._look_again_and_again())
+        try:
+            yield watch
+        finally:
+            watch.close()
+            if not request.listeners and self._watched.get(request_id) is request:
+                del self._watched[request_id]
+
+    def _snapshot(self, standing: Standing) -> Snapshot:
+        return Snapshot(standing, self._describe(standing))
+
+    async def _look_again_and_again(self) -> None:
+        places_at = monotonic()
+        try:
+            while self._watched:
+                await asyncio.sleep(LOOK_S)
+                places = monotonic() - places_at >= PLACES_S
+                places_at = monotonic() if places else places_at
+                try:
+                    await self._look(places=places)
+                except StoreUnavailable as error:
+                    logger.warning("%s; who listens hears of it when the store is back", error)
+                except Exception:
+                    logger.exception("a look at the watched requests failed")
+        finally:
+            self._looking = None
+
+    async def _look(self, *, places: bool) -> None:
+        snapshots = {
+            request_id: request.snapshot
+            for request_id, request in self._watched.items()
+            if request.snapshot is not None
+        }
+        if not snapshots:
+            return
+        known = {request_id: snapshot.record for request_id, snapshot in snapshots.items()}
+        news = await self._store.requests.look(known, _shown(snapshots.values()), places=places)
+        for request_id, before in snapshots.items():
+            request = self._watched.get(request_id)
+            if request is None or request.snapshot is not before:  # nobody listens any more
+                continue
+            if request_id in news.gone:
+                request.show(None)
+            elif (now := self._after(before, news, places=places)) != before:
+                request.show(now)
+
+    def _after(self, before: Snapshot, news: News, *, places: bool) -> Snapshot:
+        record = news.records.get(before.record.id, before.record)
+        # Until the next look at the queue, a place that was known is better than none.
+        place = news.places.get(record.id) if places else before.standing.place
+        standing = Standing(record, place if _waits(record) else None)
+        shown = dict(before.previews)
+        for render in record.renders:
+            if not wants_preview(render):
+                shown.pop(render.index, None)
+            elif render.id in news.previews:
+                shown[render.index] = news.previews[render.id]
+        if standing == before.standing:
+            return before if shown == before.previews else replace(before, previews=shown)
+        return Snapshot(standing, self._describe(standing), shown)
+
+
+def _waits(record: RequestRecord) -> bool:
+    return any(render.state is RenderState.QUEUED for render in record.renders)
+
+
+def _shown(snapshots: Iterable[Snapshot]) -> dict[int, int]:
+    """Return the step of the preview that each render shows whose request wants some; 0 where there is none yet."""
+    return {
+        render.id: snapshot.previews[render.index].step if render.index in snapshot.previews else 0
+        for snapshot in snapshots
+        for render in snapshot.record.renders
+        if wants_preview(render)
+    }

@@ -1,0 +1,115 @@
+"""Narration: from what a listener has heard and how a request is now, to the events that are still to be told.
+
+    narration = Narration.resumed(headers.get("Last-Event-ID"))
+    for event in narration.tell(snapshot, video):
+        yield event  # bytes, as they go over the wire
+    narration.over  # nothing follows
+
+Ids are made from what was told and not from a log of events: the outputs that the listener has, as the bits of a number
+in hex. So any process can go on where another was cut off, nothing is kept for listeners who may never return, and
+none of them misses an output or the end.
+"""
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel
+
+from serve_app.api.events.hub import Snapshot
+from serve_app.api.schemas.answers import RequestStatus, Video
+from serve_app.api.schemas.events import EventName, Preview, Step
+from serve_app.errors import HeaderInvalid
+from serve_app.jobs.records import Output, RequestRecord
+from serve_app.jobs.states import FINAL, RenderState
+from serve_app.models import limits
+
+DescribeVideo = Callable[[RequestRecord, int, Output], Video]
+"""Makes what clients see of one output of a request."""
+
+LAST_EVENT_ID = "Last-Event-ID"
+HEARTBEAT = format_sse_event(comment="alive")
+RETRY_MS = 1000  # after which a browser connects again
+ID_PATTERN = rf"^[0-9a-f]{{1,{limits.PROMPTS.most // 4}}}(\.end)?$"
+_ID = re.compile(ID_PATTERN)
+_END = ".end"
+
+
+class Narration:
+    """What one listener has been told of one request."""
+
+    def __init__(self, told: int = 0, *, over: bool = False) -> None:
+        """`told` has a bit for each output that the listener has."""
+        self._told = told
+        self._retry_ms: int | None = RETRY_MS
+        self._status: RequestStatus | None = None
+        self._steps: dict[int, tuple[int, int]] = {}  # by index: attempt and step
+        self._previews: dict[int, int] = {}  # by index: step
+        self.over = over
+
+    @classmethod
+    def resumed(cls, last_event_id: str | None) -> Self:
+        """Go on behind the event with that id; from the beginning where there is none.
+
+        Raises:
+            HeaderInvalid: no event of a request has such an id.
+        """
+        if not last_event_id:
+            return cls()
+        if not _ID.fullmatch(last_event_id):
+            raise HeaderInvalid(
+                f"{LAST_EVENT_ID} is none of the ids that events of a request have; leave it out to hear all again",
+                {"header": LAST_EVENT_ID},
+            )
+        return cls(int(last_event_id.removesuffix(_END), 16), over=last_event_id.endswith(_END))
+
+    def tell(self, snapshot: Snapshot, video: DescribeVideo) -> Iterator[bytes]:
+        """Yield the events that lead from what was told to this snapshot; `video` describes an output."""
+        status, last = snapshot.status, self._status
+        final = snapshot.record.state in FINAL
+        if not final and (last is None or _news_of(status) != _news_of(last)):
+            yield self._event("status", status)
+        self._status = status
+        yield from self._told_steps(snapshot)
+        for render in snapshot.record.renders:
+            if render.output is not None and not self._told >> render.index & 1:
+                self._told |= 1 << render.index
+                yield self._event("output", video(snapshot.record, render.index, render.output))
+        if final:
+            self.over = True
+            yield self._event("done", status)
+
+    def _told_steps(self, snapshot: Snapshot) -> Iterator[bytes]:
+        for render in snapshot.record.renders:
+            now = (render.attempt, render.steps_done)
+            if render.state is RenderState.PROCESSING and render.steps_done and self._steps.get(render.index) != now:
+                self._steps[render.index] = now
+                yield self._event(
+                    "step",
+                    Step(
+                        index=render.index,
+                        step=render.steps_done,
+                        steps=render.spec.sample_steps,
+                        progress=snapshot.status.progress,
+                        eta_seconds=snapshot.status.eta_seconds,
+                    ),
+                )
+        for index, preview in snapshot.previews.items():
+            if self._previews.get(index) != preview.step:
+                self._previews[index] = preview.step
+                image = f"data:image/webp;base64,{base64.b64encode(preview.image).decode()}"
+                yield self._event("preview", Preview(index=index, step=preview.step, image=image))
+
+    def _event(self, name: EventName, data: BaseModel) -> bytes:
+        event_id = f"{self._told:x}{_END if self.over else ''}"
+        retry, self._retry_ms = self._retry_ms, None  # once is enough
+        return format_sse_event(data_str=data.model_dump_json(), event=name, id=event_id, retry=retry)
+
+
+def _news_of(status: RequestStatus) -> RequestStatus:
+    """Return the part of a status whose change is told by itself; what steps change is told with them."""
+    if status.status == "in_progress":
+        return status.model_copy(update={"progress": 0.0, "eta_seconds": None})
+    return status
