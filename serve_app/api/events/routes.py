@@ -30,9 +30,11 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
+    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack, status_code: int = 200) -> None:
+        """FastAPI reads the default of `status_code` for the documentation."""
         # The second header has nginx pass each event on as it comes.
-        super().__init__(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, status_code, headers=headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
