@@ -21,7 +21,7 @@ from serve_app.spec import Expert
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: wan-lora inspect my_high_noise.safetensors my_low_noise.safetensors")
 def inspect(
     high: Annotated[Path, typer.Argument(help="The file for the high noise expert, or the only file.")],
     low: Annotated[Path | None, typer.Argument(help="The file for the low noise expert.")] = None,

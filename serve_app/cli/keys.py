@@ -22,7 +22,7 @@ _NAME_LENGTH = 100
 _SCOPES = (Scope.READ, Scope.SUBMIT)
 
 
-@app.command()
+@app.command(epilog="Example: wan-lora keys make studio --scope read --scope submit")
 @reporting
 def make(
     tenant: Annotated[str, typer.Argument(help="Whose key it is: requests, outputs and LoRAs belong to the tenant.")],
@@ -46,7 +46,7 @@ def make(
     typer.echo(made.token)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: wan-lora keys list studio")
 @reporting
 def list_keys(
     tenant: Annotated[str | None, typer.Option(help="Only those of one tenant.")] = None,
@@ -66,7 +66,7 @@ def list_keys(
     Console().print(table)
 
 
-@app.command()
+@app.command(epilog="Example: wan-lora keys revoke KEY_ID")
 @reporting
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `wan-lora keys list` shows it.")],

@@ -9,13 +9,11 @@ from rich.markup import escape
 
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
-from serve_app.models.download import Hub, checkpoint_files
-from serve_app.models.download import download as fetch
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: wan-lora serve serve_config.yaml")
 def serve(
     config: Annotated[Path, typer.Argument(help="A Serve config file.")] = Path("serve_config.yaml"),
 ) -> None:
@@ -29,7 +27,7 @@ def serve(
     raise typer.Exit(supervise(config))
 
 
-@app.command()
+@app.command(epilog="Example: wan-lora download wan22_14b_t2v wan22_5b")
 def download(
     models: Annotated[list[str], typer.Argument(help="Model cards: their ids, or the paths of their files.")],
     *,
@@ -40,12 +38,17 @@ def download(
 
     Each part comes from the repository that the card names. HF_TOKEN opens gated and private ones.
     """
+    # Imported here: the Hub's client takes a moment to import, and no other command needs it.
+    from serve_app.models import download as downloads  # noqa: PLC0415
+
     console = Console(stderr=True)
-    hub = Hub(endpoint, cache)
+    hub = downloads.Hub(endpoint, cache)
     try:
-        for wanted in dict.fromkeys(files for model in models for files in checkpoint_files(load_card(model))):
+        for wanted in dict.fromkeys(
+            files for model in models for files in downloads.checkpoint_files(load_card(model))
+        ):
             console.print(f"[bold]{escape(wanted.repository)}[/]")
-            typer.echo(fetch(wanted, hub))
+            typer.echo(downloads.download(wanted, hub))
     except ConfigurationInvalid as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(1) from None

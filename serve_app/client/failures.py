@@ -28,8 +28,17 @@ from serve_app.errors import (
 
 _EXCERPT = 200  # characters of an answer that is none of the API's
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-# What a proxy in front of the service says while the service starts or moves. Ray Serve's own says 404 in plain text.
-_OF_A_PROXY = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, *_BUSY})
+# What a proxy in front of the service says while the service starts or moves. Ray Serve's own says 404 in plain text
+# before it knows the application, and 500 where the replica that it had asked has died.
+_OF_A_PROXY = frozenset(
+    {
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.GATEWAY_TIMEOUT,
+        *_BUSY,
+    }
+)
 
 
 @dataclass(frozen=True)

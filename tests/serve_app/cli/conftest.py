@@ -8,8 +8,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serve_app.cli import app
+from tests.client import pair
 from tests.fixtures.api import Api
 from tests.fixtures.loopback import loopback
+
+HIGH, LOW = (lora["path"] for lora in pair())
+SMALL = ("--size", "64x64", "--frames", "5", "--steps", "4", "--high", HIGH, "--low", LOW)
 
 WanLora = Callable[..., Awaitable[Result]]
 
