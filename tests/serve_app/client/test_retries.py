@@ -1,6 +1,7 @@
 """Lost connections, busy services, wrong addresses: what the client rides out, and what it says when it cannot."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,13 +91,13 @@ def test_another_service_at_the_address_is_named(web: WebServer) -> None:
 
 def test_a_proxy_that_knows_no_service_yet_is_waited_for(web: WebServer) -> None:
     answers = iter(
-        [httpx2.Response(404, text="Path not found"), httpx2.Response(502), httpx2.Response(200, json=MODELS)]
+        [httpx2.Response(404, text="Path not found"), httpx2.Response(502), httpx2.Response(200, json=NO_LORAS)]
     )
     with Client(web.url, transport=httpx2.MockTransport(lambda _request: next(answers))) as client:
-        assert client.models().models == []
+        assert client.loras().files == []
 
 
-MODELS: dict[str, list[str]] = {"models": []}
+NO_LORAS = {"pairs": [], "files": [], "complete": True, "uploads_allowed": False}
 
 
 def error(code: str, status: int = 400, **headers: str) -> Refusal:
@@ -172,9 +173,9 @@ async def test_a_video_that_was_deleted_says_so(api: Api, remote: Client, tmp_pa
 
 
 def test_the_key_goes_to_its_server_only(web: WebServer) -> None:
-    web.pages["/v1/models"] = lambda exchange, _count: exchange.answer(200, b'{"models": []}')
+    web.pages["/v1/loras"] = lambda exchange, _count: exchange.answer(200, json.dumps(NO_LORAS).encode())
     with Client(web.url, key="secret") as client:
-        client.models()
+        client.loras()
     assert web.requests[0].headers["authorization"] == "Bearer secret"
 
 
