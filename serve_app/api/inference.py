@@ -1,5 +1,6 @@
 """Submission: `POST /v1/inference` makes a request durable; `POST /v1/forecast` only says what it would cost."""
 
+from contextlib import AbstractContextManager
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
@@ -7,18 +8,24 @@ from fastapi import APIRouter, Request, Response
 from serve_app.access.keys import Scope
 from serve_app.api.acceptance import accept
 from serve_app.api.access_log import entry_of
+from serve_app.api.answers import result_answer
 from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, ServicesDep
+from serve_app.api.events.dependencies import HubDep, ListenersDep
+from serve_app.api.events.hub import EventHub
 from serve_app.api.forecast import forecast_of_new
 from serve_app.api.guard import needs
 from serve_app.api.json_body import JsonRoute
-from serve_app.api.links import PublicRootDep
-from serve_app.api.schemas.answers import API_STATUS, Accepted, timestamp
+from serve_app.api.links import OutputLinksDep, PublicRootDep
+from serve_app.api.preferences import APPLIED, WaitDep
+from serve_app.api.schemas.answers import API_STATUS, Accepted, RequestResult, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest
 from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
 from serve_app.api.schemas.listing import PromptForecast, RequestForecast
 from serve_app.api.submission import submitted
+from serve_app.errors import RequestNotFound, StoreUnavailable, TooManyListeners, TooManyOwnListeners
 from serve_app.images.kept import RequestInputs
 from serve_app.jobs.records import Accepted as DurableRequest
+from serve_app.jobs.records import RequestRecord
 from serve_app.jobs.states import RenderState
 
 _REFUSALS: Responses = {
@@ -48,15 +55,34 @@ async def submit(
     fetcher: FetcherDep,
     idempotency_key: IdempotencyKeyDep,
     root: PublicRootDep,
-) -> Accepted:
+    links: OutputLinksDep,
+    wait_s: WaitDep,
+    hub: HubDep,
+    listeners: ListenersDep,
+) -> Accepted | RequestResult:
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
     durable = await submitted(body, services, sender=sender, fetcher=fetcher, idempotency_key=idempotency_key)
     entry_of(request.scope).request_id = durable.request_id
-    if not durable.replayed:
-        return _answer(durable, RenderState.QUEUED, root)
-    response.headers["Idempotency-Replayed"] = "true"
-    record = await services.store.requests.get(durable.request_id)
-    return _answer(durable, record.state, root)
+    if durable.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    if wait_s and (record := await _ended(durable, wait_s, hub, listeners.place(fetcher, services.plan.settings))):
+        response.headers[APPLIED] = f"wait={wait_s}"
+        return result_answer(record, links, services)
+    state = (await services.store.requests.get(durable.request_id)).state if durable.replayed else RenderState.QUEUED
+    return _answer(durable, state, root)
+
+
+async def _ended(
+    durable: DurableRequest, within_s: float, hub: EventHub, place: AbstractContextManager[None]
+) -> RequestRecord | None:
+    """Return the request if it ends in that time. It is accepted in any case, so nothing here is an error."""
+    try:
+        with place:
+            async with hub.watching(durable.request_id, owner=None) as watch:
+                snapshot = await watch.ended(within_s)
+    except (StoreUnavailable, RequestNotFound, TooManyListeners, TooManyOwnListeners):
+        return None
+    return None if snapshot is None else snapshot.record
 
 
 @router.post("/v1/forecast", responses=_REFUSALS)

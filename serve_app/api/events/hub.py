@@ -20,7 +20,7 @@ from serve_app.api.schemas.answers import RequestStatus
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Preview, RequestRecord
-from serve_app.jobs.states import RenderState
+from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.watching import News, wants_preview
 from serve_app.tasks import detached, happened
@@ -64,6 +64,16 @@ class Watch:
             return False
         self._news.clear()
         return True
+
+    async def ended(self, within_s: float) -> Snapshot | None:
+        """Return the request once it has ended; None where it has not within that time, or is deleted."""
+        deadline = monotonic() + within_s
+        while (snapshot := self.snapshot) is not None and snapshot.record.state not in FINAL:
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                return None
+            await self.changed(left_s)
+        return snapshot
 
     def close(self) -> None:
         """Stop listening."""

@@ -9,14 +9,14 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serve_app.api.answers import video_answer
 from serve_app.api.dependencies import FetcherDep, SenderDep, ServicesDep
-from serve_app.api.events.hub import EventHub, Watch
-from serve_app.api.events.listeners import Listeners
+from serve_app.api.events.dependencies import HubDep, ListenersDep
+from serve_app.api.events.hub import Watch
 from serve_app.api.events.narration import HEARTBEAT, ID_PATTERN, LAST_EVENT_ID, DescribeVideo, Narration
 from serve_app.api.links import OutputLinksDep
 from serve_app.api.requests import RequestId, known_form
@@ -46,18 +46,6 @@ class EventStream(StreamingResponse):
 router = APIRouter(tags=["requests"], responses=UNAVAILABLE | WRONG_HEADER)
 
 
-async def _hub(request: Request) -> EventHub:
-    hub: EventHub = request.app.state.event_hub
-    return hub
-
-
-async def _listeners(request: Request) -> Listeners:
-    listeners: Listeners = request.app.state.listeners
-    return listeners
-
-
-HubDep = Annotated[EventHub, Depends(_hub)]
-ListenersDep = Annotated[Listeners, Depends(_listeners)]
 LastEventIdDep = Annotated[
     str | None,
     Header(

@@ -142,5 +142,6 @@ async def test_the_headers_of_a_post_are_described(api: Api) -> None:
     assert {parameter["name"]: parameter["in"] for parameter in parameters} == {
         "X-Tenant": "header",
         "Idempotency-Key": "header",
+        "Prefer": "header",
     }
     assert all(parameter["description"] for parameter in parameters)
