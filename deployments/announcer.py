@@ -17,7 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.results import GeneratorRuntime
 from serve_app.tasks import detached
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _FLEET_WITHIN_S = 1.0
 ANNOUNCE_EVERY_S = 0.05  # far below a render's time, and a burst of requests costs a few calls only

@@ -23,7 +23,7 @@ from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 # Seconds past its deadline after which an attempt hangs: no single step, decode, encoding or upload takes as long.
 HANGS_AFTER_S = 600.0

@@ -17,7 +17,7 @@ from deployments.pipeline import Pipeline, Rendered, RenderInputs
 from serve_app.results import Runtime
 from serve_app.spec import LoraFile, RenderSpec
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 # On a shared CPU the API must win over generation. On top of the 15 that Ray gives all workers this is 19, the end of
 # Linux's scale: two fifths of the API's share of a core (weights 15 and 36); on top of 0, a tenth (110 and 1,024).

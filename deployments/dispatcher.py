@@ -29,6 +29,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.jobs.coordination import OUTPUTS_FAIL, dispatcher_of, listen
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
+from serve_app.logs import about, configure_logging
 from serve_app.observers import Loss, Observers
 from serve_app.outputs import OutputStore
 from serve_app.outputs.lookout import Lookout
@@ -36,7 +37,7 @@ from serve_app.plan import ModelPlan
 from serve_app.results import GeneratorRuntime
 from serve_app.tasks import detached, happened
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _AFTER_LOSS_S = 1  # before a lost render is queued again: a broken replica must not use up its attempts at once
 _BEATS_PER_LEASE = 3
@@ -96,6 +97,7 @@ class Dispatcher:
     _opened = False  # whether there is something to close
 
     def __init__(self, plan: ModelPlan, generators: DeploymentHandle, *, observers: Observers | None = None) -> None:
+        configure_logging()
         self._built = plan  # by the args alone
         self._plan = plan
         self._observers = service_observers() if observers is None else observers
@@ -254,7 +256,8 @@ class Dispatcher:
             if claim is None:
                 return False
             # Inside the block: the slot is held until the replica has answered.
-            await self._dispatch(replica, claim)
+            with about(claim):
+                await self._dispatch(replica, claim)
         return True
 
     async def _dispatch(self, replica: Any, claim: Claim) -> None:

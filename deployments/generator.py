@@ -30,6 +30,7 @@ from serve_app.images.kept import read_fitted
 from serve_app.jobs.costs import Measurement
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
+from serve_app.logs import about, configure_logging
 from serve_app.loras.files import LoraOnDisk
 from serve_app.observers import End, LoraSource, Observers, Outcome
 from serve_app.outputs import OutputStore
@@ -39,7 +40,7 @@ from serve_app.settings import Profile
 from serve_app.spec import RenderSpec
 from serve_app.tasks import detached
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _LAST_OUTPUTS_S = 60.0  # for what is being encoded or stored when a device has failed
 _GIB = 2**30
@@ -58,6 +59,7 @@ class Generator:
         leave: Callable[[str], None] = leave_process,
     ) -> None:
         """Load the pipeline that the plan's card names. `leave` ends this process, with a reason."""
+        configure_logging()
         self._built = plan  # by the args alone
         self._plan = plan
         self._observers = service_observers() if observers is None else observers
@@ -137,10 +139,11 @@ class Generator:
 
     async def _run(self, attempt: Attempt, device_free: asyncio.Event) -> None:
         """Run one attempt to its end, recorded in the store under the claim's token."""
-        self._observers.started(attempt.claim)
-        async with Lease(attempt, self._store, self._plan.settings, self._leave):
-            outcome = await self._outcome(attempt, device_free)
-        self._observers.ended(attempt.claim, outcome)
+        with about(attempt.claim):
+            self._observers.started(attempt.claim)
+            async with Lease(attempt, self._store, self._plan.settings, self._leave):
+                outcome = await self._outcome(attempt, device_free)
+            self._observers.ended(attempt.claim, outcome)
 
     async def _outcome(self, attempt: Attempt, device_free: asyncio.Event) -> Outcome:
         """Generate, encode, store, and write how it ended."""

@@ -10,7 +10,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.jobs.coordination import OUTPUTS_FAIL, dispatcher_of
 from serve_app.jobs.store import JobStore
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 STARVED_S = 15.0  # far beyond any gap between two renders while some wait
 STARVED_CHECKS = 3  # in a row

@@ -20,6 +20,7 @@ from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecaster
 from serve_app.api.served import ServedModel
 from serve_app.jobs.store import JobStore
+from serve_app.logs import configure_logging
 from serve_app.net import Bulkhead
 from serve_app.outputs import OutputStore
 from serve_app.plan import ServicePlan
@@ -40,6 +41,7 @@ class Ingress:
 
     def __init__(self, plan: ServicePlan, *dispatchers: DeploymentHandle) -> None:
         """`dispatchers` are those of the plan's models, in their order."""
+        configure_logging()
         self._built = plan  # by the args alone
         store = JobStore(plan.settings.database_url)
         fetches = bulkhead(plan.settings)

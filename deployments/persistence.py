@@ -18,7 +18,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
 from serve_app.tasks import happened
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 TRIES = 3  # of one file, at a place that takes others
 RETRY_S = 1.0

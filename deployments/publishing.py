@@ -33,7 +33,7 @@ from serve_app.results import ImageUse, LoraUse, RenderMetadata, Timings
 from serve_app.spec import RenderSpec
 from serve_app.tasks import happened
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 STORE_RETRY_S = 1.0
 _TURN_S = 0.02  # between two looks at whether the attempt before is stored

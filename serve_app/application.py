@@ -16,6 +16,7 @@ import ray
 from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, RequestRouterConfig
+from ray.serve.schema import LoggingConfig
 
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
@@ -24,13 +25,14 @@ from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.schema import migrate
 from serve_app.launch.exposure import check_exposure, serves_at
+from serve_app.logs import is_quiet
 from serve_app.models.card import ModelCard
 from serve_app.models.served import Served, served_models
 from serve_app.plan import ModelPlan, ServicePlan
 from serve_app.secret_args import refuse_secrets
 from serve_app.settings import STATE_DIRECTORY, OffloadMode, PristineMode, Profile, Settings
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _BANNER_COLUMNS = 88
 # The Ingress never blocks its event loop, so it runs on Serve's own: no request changes threads twice.
@@ -57,7 +59,8 @@ def application(args: dict[str, Any]) -> Application:
     migrate(plan.settings.database_url)
     if (host := serves_at()) is not None:
         check_exposure(host, plan.settings)
-    logger.warning(_banner(plan))
+    if not is_quiet():  # then `wan-lora serve` says it itself, once all is up
+        logger.warning(_banner(plan))
     return bind(plan)
 
 
@@ -164,7 +167,9 @@ def bind(plan: ServicePlan) -> Application:
     Fractions of CPUs let all of them share one core. With several models, a name of theirs ends with the model's id.
     """
     dispatchers = [
-        _dispatcher(f"Dispatcher{suffix}").bind(model, _generator(f"Generator{suffix}", model).bind(model))
+        _dispatcher(f"Dispatcher{suffix}", model.settings).bind(
+            model, _generator(f"Generator{suffix}", model).bind(model)
+        )
         for model in plan.models
         for suffix in [f"-{model.card.id}" if len(plan.models) > 1 else ""]
     ]
@@ -184,6 +189,7 @@ def _generator(name: str, plan: ModelPlan) -> Deployment:
         graceful_shutdown_timeout_s=settings.render_timeout_s + _DRAIN_MARGIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
         health_check_period_s=_HEALTH_PERIOD_S,
+        logging_config=_logging(settings),
         request_router_config=RequestRouterConfig(
             request_router_class="deployments.routing:WarmFirstRouter",
             request_routing_stats_period_s=_HEALTH_PERIOD_S,
@@ -201,10 +207,11 @@ def _generator(name: str, plan: ModelPlan) -> Deployment:
     )
 
 
-def _dispatcher(name: str) -> Deployment:
+def _dispatcher(name: str, settings: Settings) -> Deployment:
     return serve.deployment(
         Dispatcher,
         name=name,
+        logging_config=_logging(settings),
         num_replicas=1,
         max_ongoing_requests=_MANY,
         ray_actor_options={"num_cpus": 0.1},
@@ -221,5 +228,9 @@ def _ingress(plan: ServicePlan) -> Deployment:
         ray_actor_options={"num_cpus": 0.2, "runtime_env": {"env_vars": _ONE_LOOP}},
         # Clients poll, so a line per request would hide every other one, and costs as much as the answer. The level
         # is set too: Serve formats the access line, and drops it later, wherever the level lets it through.
-        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+        logging_config=_logging(plan.settings, enable_access_log=False, log_level="WARNING"),
     )
+
+
+def _logging(settings: Settings, **more: Any) -> LoggingConfig:
+    return LoggingConfig(encoding=settings.log_format.name, **more)

@@ -39,7 +39,7 @@ from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 
 class End(StrEnum):

@@ -65,6 +65,13 @@ class OffloadMode(StrEnum):
     SEQUENTIAL = "sequential"  # one layer at a time on the GPU; slow, fits almost anywhere
 
 
+class LogFormat(StrEnum):
+    """How the lines of log files look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class PristineMode(StrEnum):
     """Where a Generator keeps the weights that a merged LoRA has changed, as they were."""
 
@@ -187,6 +194,7 @@ class Settings(ModelArgs):
     # Hosts that may be named in links where base_url is empty: patterns with *. Silent: names that only this network
     # has; see api/links.py.
     allowed_hosts: tuple[str, ...] | None = None
+    log_format: LogFormat = LogFormat.TEXT  # of the log files; see docs/observability.md
     body_timeout_s: float = Field(30, gt=0)  # for all of a request's body to arrive
     max_body_bytes: int = Field(4 * 1024**2, ge=1024)  # of a request, as sent and once decompressed
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none

@@ -10,6 +10,7 @@ from time import monotonic
 from ray.serve import metrics
 
 from deployments.observability.catalogue import METRICS
+from deployments.observability.journal import RenderLog
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
@@ -24,7 +25,7 @@ _PHASES = sorted(set(Timings.model_fields) - {"generate"})  # `generate` is the 
 
 def service_observers() -> Observers:
     """Return the observers of one actor. A new observer of the service is one entry here."""
-    return Observers(ApiMetrics(), QueueMetrics(), RenderMetrics())
+    return Observers(RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics())
 
 
 def _counter(name: str) -> metrics.Counter:

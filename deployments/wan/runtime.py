@@ -40,7 +40,7 @@ from serve_app.results import Acceleration, MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _PROBE_SIZE = 8
 _PLANS_TRIED = 2  # at most, for one render

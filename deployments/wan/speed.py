@@ -26,7 +26,7 @@ from deployments.wan.kernels import FLASH_3_PACKAGE, register_flash_attention_3
 from serve_app.results import Acceleration, Attention
 from serve_app.spec import Speed
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _HOPPER = 9  # CUDA compute capability, major; FlashAttention 3 is written for it alone
 

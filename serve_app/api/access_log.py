@@ -16,7 +16,7 @@ from serve_app.echo import cut
 
 # The Ingress logs from WARNING on, as Serve's own line for each call would hide every other one. This logger has a
 # level of its own, and the handlers of its parent.
-logger = logging.getLogger("ray.serve.requests")
+logger = logging.getLogger("ray.serve.wan.requests")
 logger.setLevel(logging.INFO)
 
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})

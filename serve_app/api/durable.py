@@ -12,7 +12,7 @@ from serve_app.images.kept import RequestInputs
 from serve_app.jobs.records import Accepted, NewRequest
 from serve_app.tasks import detached
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 # A transaction whose answer was lost has ended by then, one way or the other.
 SETTLES_AFTER_S = 60.0

@@ -23,7 +23,7 @@ from serve_app.jobs.requests import check_ended
 from serve_app.jobs.rows import not_found
 from serve_app.jobs.states import FINAL
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 router = APIRouter(tags=["requests"], responses=UNAVAILABLE | WRONG_HEADER)
 

@@ -23,7 +23,7 @@ from serve_app.outputs import NotAsStored, OutputStore
 from serve_app.results import ImageUse
 from serve_app.spec import InputImage, RenderSpec
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _MEDIA_TYPE = "application/octet-stream"  # nobody is served these files, so nobody needs to know
 # An accepted image was within the limits of its time, and is known by its hash; the args may be stricter by now.

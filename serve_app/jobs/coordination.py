@@ -20,7 +20,7 @@ from sqlalchemy import delete, or_, select
 from serve_app.jobs.database import QUEUE_CHANNEL, SERVER_TIMEOUTS, Database
 from serve_app.jobs.tables import leaders
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 # The role of whoever has found that outputs cannot be stored: while it is held, no render is claimed.
 OUTPUTS_FAIL = "outputs-fail"

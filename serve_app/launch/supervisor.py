@@ -6,7 +6,6 @@ status = serve(Path("serve_config.yaml"))  # returns once the service has ended
 import asyncio
 import os
 import signal
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +14,13 @@ from types import FrameType
 import click
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayError
 from ray.serve.scripts import cli
 
 from serve_app.errors import ConfigurationInvalid, ServiceError
 from serve_app.jobs.store import JobStore
 from serve_app.launch.connections import ENVIRONMENT
+from serve_app.launch.console import keep_quiet, ray_log_level, say, say_ready, without_chatter
 from serve_app.launch.preflight import ServeConfig, check, read_config
 from serve_app.launch.secrets import MaskedConfig, without_secrets
 
@@ -60,13 +61,14 @@ class _Supervisor:
         """Run until the service ends; return the exit status."""
         # As `serve run` does, but before it: Ray takes SIGTERM for itself when it starts.
         os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-        ray.init(namespace=_SERVE_NAMESPACE)
+        keep_quiet()
+        ray.init(namespace=_SERVE_NAMESPACE, logging_level=ray_log_level())
         self._masked.check_workers()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
         threading.Thread(target=self._watch, name="start-watch", daemon=True).start()
         try:
-            with suppress(SystemExit):
+            with suppress(SystemExit), without_chatter():
                 cli.main(["run", str(self._masked.path)], standalone_mode=False)
         except (KeyboardInterrupt, click.Abort):
             at_once = True
@@ -86,7 +88,7 @@ class _Supervisor:
             return _ended(f"the service could not start: {self._failure}")
         if not self._interrupts:
             return _ended("the service ended by itself; the log above says why")
-        _say("stopped; what was accepted is kept and goes on at the next start")
+        say("stopped; what was accepted is kept and goes on at the next start")
         return 0
 
     def _watch(self) -> None:
@@ -98,7 +100,7 @@ class _Supervisor:
                 continue
             state, message = status
             if state == "RUNNING":
-                _say(f"ready: {self._config.url} (API documentation: {self._config.url}/docs)")
+                say_ready(self._config, serve_logs())
                 return
             # Serve tries a constructor again. That helps where a network or a GPU is at fault, not the config.
             if state == "DEPLOY_FAILED" or _own_error(message):
@@ -109,13 +111,19 @@ class _Supervisor:
             waited += _POLL_S
             if waited >= _REMIND_S:
                 waited = 0.0
-                _say(f"still starting: {told(message) or state}")
+                say(f"still starting: {told(message) or state}")
 
     def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
         self._interrupts += 1
         if self._failure is None and self._interrupts == 1:
-            _say(_what_ctrl_c_does(self._config))
+            say(_what_ctrl_c_does(self._config))
         raise KeyboardInterrupt
+
+
+def serve_logs() -> Path:
+    """Return the folder with the log files of Serve's processes on this node; Ray must run."""
+    context = ray.get_runtime_context()
+    return Path(context.get_temp_dir(), context.get_session_name(), "logs", "serve")
 
 
 def told(message: str) -> str:
@@ -134,7 +142,10 @@ def _status(applications: tuple[str, ...]) -> tuple[str, str] | None:
     """Return the state of the application that is furthest behind, and Serve's words; None before Serve is up."""
     if not ray.is_initialized():
         return None
-    found = ray_serve.status().applications
+    try:
+        found = ray_serve.status().applications
+    except RayError:  # it is being shut down
+        return None
     states = [found[name] for name in applications if name in found]
     if len(states) < len(applications):
         return None
@@ -174,10 +185,6 @@ def _running(database_url: str) -> int | None:
         return None
 
 
-def _say(text: str) -> None:
-    print(f"==> {text}", file=sys.stderr, flush=True)  # noqa: T201 - what a person at the terminal reads
-
-
 def _ended(text: str, status: int = FAILED) -> int:
-    _say(text)
+    say(text)
     return status

@@ -26,7 +26,7 @@ from serve_app.loras.tree import Entry, files_under
 from serve_app.models.architecture import WanArchitecture
 from serve_app.spec import Expert
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 MOST_FILES = 10_000
 _REMEMBERED = 20_000  # glances, of a few hundred bytes each

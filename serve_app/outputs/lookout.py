@@ -10,7 +10,7 @@ from serve_app.errors import OutputNotWritten
 from serve_app.freshness import Fresh
 from serve_app.outputs.base import OutputStore
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _FRESH_S = 5.0
 _FAILING_FRESH_S = 1.0  # it is to be noticed soon that the place is back
