@@ -24,7 +24,7 @@ from serve_app.settings import Settings
 from serve_app.tasks import detached
 from serve_app.webhooks.delivery import deliver
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 ROLE = "webhooks"
 AT_ONCE = 32

@@ -25,7 +25,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.jobs.watching import News, wants_preview
 from serve_app.tasks import detached, happened
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 LOOK_S = 0.3  # between two looks; progress itself comes with the heartbeats, every half second
 PLACES_S = 1.0  # between two looks at the queue
