@@ -8,7 +8,7 @@ Credentials, regions and endpoints come from the environment variables of each c
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
@@ -17,9 +17,11 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from serve_app.errors import first_problem
 from serve_app.net.guard import Forbidden, HostForbidden, NetPolicy
+from serve_app.net.pace import SpeedFloor
 from serve_app.net.retry import Deadline
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ClientConfig
 
 Bucket = S3Store | GCSStore | AzureStore
@@ -27,6 +29,7 @@ Bucket = S3Store | GCSStore | AzureStore
 BUCKETS: Mapping[str, type[Bucket]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of environment variables
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
+_AS_THEY_ARRIVE = 1  # bytes; a longer chunk would hold back the few that a slow server sends
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -55,6 +58,22 @@ def open_bucket(address: str, policy: NetPolicy, deadline: Deadline) -> tuple[Bu
         return _opened(scheme.lower(), place, policy, deadline), key
     except (BaseError, ValueError):
         raise Forbidden("its bucket cannot be opened; check its name and the service's environment") from None
+
+
+def paced(found: "GetResult", policy: NetPolicy) -> Iterator[bytes]:
+    """Yield the bytes of an object as they arrive from the network.
+
+    Raises:
+        TooSlow: its store sends below the policy's floor on speed.
+    """
+    floor = SpeedFloor(policy)
+    pieces = iter(found.stream(min_chunk_size=_AS_THEY_ARRIVE))
+    while True:
+        with floor.waiting() as received:
+            piece = received(bytes(next(pieces, b"")))
+        if not piece:
+            return
+        yield piece
 
 
 def _opened(scheme: str, place: str, policy: NetPolicy, deadline: Deadline) -> Bucket:

@@ -3,6 +3,8 @@
 import asyncio
 import resource
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from tests.fixtures.api import Api
 from tests.fixtures.s3 import S3Server, running_s3
 from tests.service_process import ServiceProcess, free_port
 
+DISK = 64 * 1024  # bytes
 LIMIT = 100_000  # bytes; less than a look writes, and more than the job store does in these tests
 
 
@@ -47,8 +50,27 @@ def no_room(_root: Path) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@contextmanager
+def a_full_disk(root: Path) -> Iterator[None]:
+    """Lay a file system over the directory that has room for nothing of the size of an output."""
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", f"size={DISK}", "outputs", root], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["/bin/umount", "-l", root], check=True)
+
+
+def may_mount() -> bool:
+    """Return whether this process may: as root, and in few containers."""
+    with tempfile.TemporaryDirectory() as place:
+        if subprocess.run(["/bin/mount", "-t", "tmpfs", "probe", place], capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["/bin/umount", "-l", place], check=True)
+        return True
+
+
 Harm = Callable[[Path], AbstractContextManager[None]]
-HARM = [a_file_for_the_directory, no_room]
+HARM = [a_file_for_the_directory, no_room, *([a_full_disk] if may_mount() else [])]
 LARGE: dict[str, Any] = {"num_frames": 41, "width": 192, "height": 192}  # its file is larger than LIMIT
 
 

@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from serve_app.images.header import ImageLimits, check_size
 from serve_app.images.sources.policy import ImageMissing, ImagePolicy
 from serve_app.net import Client, Deadline, Forbidden, Transient, retry, ssl_context
-from serve_app.net.buckets import BUCKETS, open_bucket
+from serve_app.net.buckets import BUCKETS, open_bucket, paced
 from serve_app.net.hub import HubFile, parse_link, parse_reference
 
 _OK = 200
@@ -26,7 +26,6 @@ _BUSY = frozenset({408, 425, 429})
 _SERVER_ERROR = 500
 _SUFFIX = ".png"  # in examples
 _DATASETS = "datasets/"
-_CHUNK_BYTES = 1 << 20
 _MOST_DIGITS = 18  # of a size in bytes
 
 
@@ -92,9 +91,7 @@ class RemoteImages:
         bucket, key = open_bucket(address, self._policy, deadline)
         try:
             found = obstore.get(bucket, key)
-            return self._gathered(
-                map(bytes, found.stream(min_chunk_size=_CHUNK_BYTES)), int(found.meta["size"]), deadline
-            )
+            return self._gathered(paced(found, self._policy), int(found.meta["size"]), deadline)
         except FileNotFoundError:
             raise ImageMissing from None
         except (PermissionDeniedError, UnauthenticatedError):

@@ -10,13 +10,11 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from serve_app.loras.sources.base import Changed, Located, Part, ReadRequest, RemoteSource, SourcePolicy, identity
 from serve_app.loras.sources.wording import attempt, not_found, refused, too_large
 from serve_app.net import Deadline, HostForbidden, Transient
-from serve_app.net.buckets import Bucket, open_bucket
+from serve_app.net.buckets import Bucket, open_bucket, paced
 from serve_app.spec import Expert
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
-
-_CHUNK_BYTES = 1 << 20
 
 
 class BucketSource(RemoteSource):
@@ -65,7 +63,11 @@ class BucketSource(RemoteSource):
             found = obstore.get(store, key, options={"range": (begin, end)}) if end > begin else None
         if found is not None:
             _check(found.meta, wanted)  # it may have changed between the two requests
-        yield Part(begin, size, iter(()) if found is None else _chunks(found, wanted.name))
+        yield Part(begin, size, iter(()) if found is None else self._chunks(found, wanted.name))
+
+    def _chunks(self, found: "GetResult", name: str) -> Iterator[bytes]:
+        with _translated(name):
+            yield from paced(found, self._policy)
 
     def _store(self, location: str, name: str, deadline: Deadline) -> tuple[Bucket, str]:
         try:
@@ -82,11 +84,6 @@ def _identity(location: str, meta: "ObjectMeta") -> str:
 def _check(meta: "ObjectMeta", wanted: ReadRequest) -> None:
     if wanted.content and _identity(wanted.location, meta) != wanted.content:
         raise Changed
-
-
-def _chunks(found: "GetResult", name: str) -> Iterator[bytes]:
-    with _translated(name):
-        yield from map(bytes, found.stream(min_chunk_size=_CHUNK_BYTES))
 
 
 @contextmanager
