@@ -18,6 +18,7 @@
     │   ├── ControlImageRefused
     │   ├── ControlImageInvalid
     │   ├── SpeedNotAllowed
+    │   ├── RenderTooLarge
     │   ├── PromptFlagRefused
     │   ├── PromptTooLong
     │   ├── HeaderInvalid
@@ -51,6 +52,8 @@
     │   ├── TenantQueueFull
     │   ├── WaitTooLong
     │   └── TooManyOwnListeners
+    │   ├── GpuTimeExhausted
+    │   └── RateExceeded
     ├── OutputGone              the video of a finished render is not what was stored (410)
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
@@ -203,6 +206,10 @@ class ControlImageInvalid(RequestError):
 
 class SpeedNotAllowed(RequestError):
     """The request names a speed profile that this server does not allow."""
+
+
+class RenderTooLarge(RequestError):
+    """A render has more pixels, frames or steps than its tenant may use."""
 
 
 class PromptFlagRefused(RequestError):
@@ -362,6 +369,25 @@ class WaitTooLong(AdmissionError):
 
 class TooManyOwnListeners(AdmissionError):
     """As many streams of events are open as one sender may have."""
+
+
+class GpuTimeExhausted(AdmissionError):
+    """The tenant has used, or reserved with what it has queued, its GPU seconds of the day."""
+
+
+class RateExceeded(AdmissionError):
+    """The tenant calls more often than it may. `headers` say how often that is."""
+
+    def __init__(
+        self,
+        message: str,
+        details: Mapping[str, Any],
+        *,
+        retry_after_s: int | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, details, retry_after_s=retry_after_s)
+        self.headers = dict(headers or {})
 
 
 class StoreUnavailable(ServiceError):

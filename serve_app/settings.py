@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from serve_app.access.limits import TenantLimits
 from serve_app.aliases import Alias, AliasName
 from serve_app.errors import ConfigurationInvalid
 from serve_app.spec import Speed
@@ -178,6 +179,8 @@ class Settings(ModelArgs):
             "max_queued",
             "max_queued_per_tenant",
             "max_wait_s",
+            "limits",
+            "tenant_limits",
             "target_wait_s",
         }
     )
@@ -245,6 +248,9 @@ class Settings(ModelArgs):
     key_cache_s: float = Field(5, gt=0, le=300)  # how long a key that was revoked may still be taken
     link_lifetime_s: float = Field(86_400, ge=60)  # of signed links to outputs
     cors_origins: tuple[str, ...] = ()  # of web pages that may call from elsewhere, as https://app.example.com; or *
+    # What each tenant may use, and what differs for some of them; see access/limits.py.
+    limits: TenantLimits = TenantLimits()
+    tenant_limits: dict[str, TenantLimits] = Field(default_factory=dict)
     # Who gets the next free replica.
     trust_tenant_header: bool = False  # requests belong to the tenant that X-Tenant names; else all to one
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # shares; 1 if not named
@@ -280,6 +286,10 @@ class Settings(ModelArgs):
             return type(self).model_validate({**self._given(), **changes})
         except ValidationError as error:
             raise ConfigurationInvalid(f"user_config: {wrong_values(error)}") from None
+
+    def limits_of(self, tenant: str) -> TenantLimits:
+        """Return what a tenant may use."""
+        return self.limits.with_own(self.tenant_limits.get(tenant))
 
     def _given(self) -> dict[str, Any]:
         """Return the values as args; entries of `models` as they are, since only they know what they leave out."""

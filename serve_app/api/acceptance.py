@@ -14,6 +14,7 @@ from time import time
 
 from pydantic import SecretStr
 
+from serve_app.access.limits import check_sizes
 from serve_app.api.control_images import PromptImage, refuse_unsupported, require_images, resolve_images
 from serve_app.api.dependencies import Services
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
@@ -82,6 +83,7 @@ async def accept(
         _spec(prompt, index, shared, image)
         for index, (prompt, image) in enumerate(zip(body.prompts, images, strict=True))
     )
+    check_sizes(specs, services.plan.settings.limits_of(sender.tenant))
     costs = await served.forecaster.costs()
     return NewRequest(
         id=inputs.request_id,

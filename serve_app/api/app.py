@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service, webhooks
+from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service, usage, webhooks
 from serve_app.api.access_log import AccessLog
 from serve_app.api.answers import status_answer
 from serve_app.api.authentication import Authentication
@@ -69,6 +69,7 @@ def create_app(services: Services) -> FastAPI:
         lora_files,
         service,
         operations,
+        usage,
         videos,
         webhooks,
         page,
@@ -79,7 +80,12 @@ def create_app(services: Services) -> FastAPI:
     add_docs(app)
     routes = [route for router in routers for route in router.routes]
     app.api_routes = routes
-    app.add_middleware(Guard, authentication=authentication, routes=routes)
+    app.add_middleware(
+        Guard,
+        authentication=authentication,
+        routes=routes,
+        settings=lambda: app.state.services.plan.settings,  # `user_config` may change them
+    )
     answer_all_methods(app, routes)
     app.add_middleware(RootedRedirects)
     add_headers_for_browsers(app, services.plan.settings.cors_origins)

@@ -5,6 +5,7 @@ durable = await store_request(new, inputs, services)   # also where the client h
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from serve_app.api.dependencies import Services
 from serve_app.errors import RequestNotFound, ServiceError, StoreUnavailable
@@ -32,7 +33,9 @@ async def store_request(new: NewRequest, inputs: RequestInputs, services: Servic
 
 async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> Accepted:
     try:
-        durable = await services.store.requests.submit(new, services.served(new.model).limits)
+        of_tenant = services.plan.settings.limits_of(new.tenant)
+        limits = replace(services.served(new.model).limits, tenant=of_tenant)
+        durable = await services.store.requests.submit(new, limits)
     except StoreUnavailable:
         if inputs.names:
             logger.warning("request %s may have been stored; its images stay until that is known", new.id)

@@ -22,9 +22,11 @@ from serve_app.access.keys import allows
 from serve_app.access.links import EXPIRES, SIGNATURE
 from serve_app.api.access_log import entry_of
 from serve_app.api.authentication import Authentication
+from serve_app.api.rate_headers import RateHeaders
 from serve_app.api.refusals import response_of
 from serve_app.errors import KeyInvalid, KeyRequired, LinkInvalid, ScopeRequired, ServiceError
 from serve_app.jobs.ownership import DEFAULT_TENANT, TENANT_HEADER, Sender, sender_with_key
+from serve_app.settings import Settings
 
 # What tells nothing of anyone: whether the service lives, its documentation, the files of its page.
 PUBLIC_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
@@ -74,10 +76,18 @@ def is_public(path: str) -> bool:
 class Guard:
     """ASGI middleware that lets requests pass whose sender may send them, and notes the sender."""
 
-    def __init__(self, app: ASGIApp, authentication: Authentication, routes: Sequence[BaseRoute]) -> None:
-        """`routes` are those that may need another scope than their method says."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        authentication: Authentication,
+        routes: Sequence[BaseRoute],
+        settings: Callable[[], Settings],
+    ) -> None:
+        """`routes` are those that may need another scope than their method says; `settings` are those of now."""
         self._app = app
         self._authentication = authentication
+        self._settings = settings
+        self._rates = RateHeaders()
         self._routes = [route for route in routes if isinstance(route, APIRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,8 +95,10 @@ class Guard:
         if scope["type"] == "http" and not (scope["method"] in _READING and is_public(_path(scope))):
             route = self._route(scope)
             try:
-                if await self._authentication.is_on():
+                keys_on = await self._authentication.is_on()
+                if keys_on:
                     await self._check(scope, route)
+                send = self._within_rate(scope, send, keys_on=keys_on)
             except ServiceError as refusal:
                 entry_of(scope).code = refusal.code
                 answer: Callable[[ServiceError], Response] = getattr(route, "refused", response_of)
@@ -111,6 +123,18 @@ class Guard:
         scope[_SENDER] = sender
         entry = entry_of(scope)
         entry.tenant, entry.key_id = sender.tenant, sender.key_id
+
+    def _within_rate(self, scope: Scope, send: Send, *, keys_on: bool) -> Send:
+        """Take one of the calls that the tenant may send; return `send` with what is left in the headers.
+
+        Raises:
+            RateExceeded: there is none now.
+        """
+        sender, settings = sender_in(scope), self._settings()
+        if keys_on and sender is not None and sender.key_id is None:
+            return send  # a signed link: the browser asks for ranges as it likes
+        named = Headers(scope=scope).get(TENANT_HEADER) if settings.trust_tenant_header else None
+        return self._rates.checked(sender.tenant if sender else named or DEFAULT_TENANT, settings, send)
 
     async def _opened(self, scope: Scope) -> Sender:
         query = QueryParams(scope["query_string"])

@@ -29,6 +29,7 @@ def _describe(operation: dict[str, Any], scope: str) -> None:
     refusals = {
         "401": "The API key is missing, unknown, revoked or expired, and the service has keys.",
         "403": f"The API key lacks the scope `{scope}`, or a signed link has expired.",
+        "429": "The tenant calls more often than it may; Retry-After says when to try again.",
     }
     for status, description in refusals.items():
         operation["responses"].setdefault(status, {"description": description, "content": _REFUSED})

@@ -27,6 +27,7 @@ from serve_app.errors import (
     MethodNotAllowed,
     OutputStorageUnavailable,
     PathNotFound,
+    RateExceeded,
     ScopeRequired,
     ServiceError,
     StoreUnavailable,
@@ -61,6 +62,8 @@ def response_of(error: ServiceError) -> JSONResponse:
     """Return the response that tells of `error`."""
     retry_after_s = _retry_after_s(error)
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if isinstance(error, RateExceeded):
+        headers |= error.headers
     if challenge := _challenge(error):
         headers["WWW-Authenticate"] = challenge
     if isinstance(error, BodyTooSlow):

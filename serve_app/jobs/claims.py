@@ -21,7 +21,8 @@ from serve_app.jobs.costs import Measurement, add_cost
 from serve_app.jobs.database import Database
 from serve_app.jobs.records import Claim, Output, Preview
 from serve_app.jobs.states import RenderEvent, RenderState
-from serve_app.jobs.tables import previews, render_costs, renders, request_tokens
+from serve_app.jobs.tables import previews, render_costs, renders, request_tokens, tenant_usage
+from serve_app.jobs.usage import add_use
 from serve_app.spec import Priority, RenderSpec
 
 
@@ -96,6 +97,8 @@ class Claims:
 
         def publish(connection: Connection) -> bool:
             published = connection.execute(statement).rowcount == 1
+            if published:
+                self._add_use(connection, claim)
             if published and measured is not None:
                 add_cost(connection, self._database.insert(render_costs), measured)
             return published
@@ -108,6 +111,7 @@ class Claims:
         def end(connection: Connection) -> bool:
             failed = connection.execute(transitions.failure(transitions.held(claim), error)).rowcount == 1
             if failed:
+                self._add_use(connection, claim)
                 transitions.cancel(connection, claim.request_id)  # its siblings
             return failed
 
@@ -116,11 +120,14 @@ class Claims:
     async def cancel(self, claim: Claim) -> bool:
         """End a claim whose cancellation was requested; return False if the claim is no longer valid."""
         statement = transitions.change(RenderEvent.CANCEL, transitions.held(claim)).values(finished_at=time())
-        return await transitions.write_end(
-            self._database,
-            lambda connection: connection.execute(statement).rowcount == 1,
-            of=lambda _: [claim.request_id],
-        )
+
+        def end(connection: Connection) -> bool:
+            canceled = connection.execute(statement).rowcount == 1
+            if canceled:
+                self._add_use(connection, claim)
+            return canceled
+
+        return await transitions.write_end(self._database, end, of=lambda _: [claim.request_id])
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
         """Give back a claim whose holder died: the render is queued again, or failed if no attempt is left.
@@ -140,6 +147,9 @@ class Claims:
         """Return how many renders, of all models, are claimed now."""
         running = select(func.count()).select_from(renders).where(renders.c.state == RenderState.PROCESSING)
         return await self._database.read(lambda connection: connection.execute(running).scalar_one())
+
+    def _add_use(self, connection: Connection, claim: Claim) -> None:
+        add_use(connection, self._database.insert(tenant_usage), claim)
 
     async def _lose(self, condition: ColumnElement[bool], model: str, max_attempts: int) -> int:
         def give_back(connection: Connection) -> list[str]:
@@ -178,6 +188,7 @@ def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
         tenant=row.tenant,
         cost_s=row.cost_s,
         priority=Priority.of_rank(row.priority),
+        claimed_at=time(),
         waited_s=max(0.0, time() - row.created_at),
         hf_token=hf_token,
     )

@@ -134,6 +134,7 @@ class Claim:
     tenant: str = DEFAULT_TENANT
     cost_s: float = 0.0  # predicted seconds of one replica
     priority: Priority = Priority.NORMAL
+    claimed_at: float = 0.0
     waited_s: float = 0.0  # from its POST to this claim
     hf_token: SecretStr | None = None
 

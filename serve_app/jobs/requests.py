@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, insert, select
 from serve_app.batching import Batches
 from serve_app.errors import IdempotencyConflict, RequestNotEnded, ServiceError
 from serve_app.jobs import outbox, rows, transitions
-from serve_app.jobs.admission import Limits, admit
+from serve_app.jobs.admission import Limits, admit, admit_tenant
 from serve_app.jobs.database import Database, Upsert
 from serve_app.jobs.listing import Cursor, Filter, Page, read_page
 from serve_app.jobs.ownership import Wanted
@@ -24,6 +24,7 @@ from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRec
 from serve_app.jobs.rows import read_request
 from serve_app.jobs.states import FINAL
 from serve_app.jobs.tables import renders, request_tokens, requests, webhooks
+from serve_app.jobs.usage import read_usages
 from serve_app.jobs.watching import News, read_news
 
 NO_LIMITS = Limits()
@@ -165,6 +166,7 @@ def insert_all(
         batch: requests with the limits that apply to them.
     """
     loads = read_loads(connection, {request.model for request, _ in batch})
+    usages = read_usages(connection, {request.tenant for request, limits in batch if limits.count_usage})
     outcomes: dict[str, Outcome] = {}
     admitted = []
     for request, limits in batch:
@@ -172,7 +174,10 @@ def insert_all(
             if known := _known(connection, request):
                 outcomes[request.id] = known
                 continue
-            loads[request.model] = admit(request, loads[request.model], limits)
+            after = admit(request, loads[request.model], limits)
+            if limits.count_usage:
+                usages[request.tenant] = admit_tenant(request, usages[request.tenant], limits.tenant)
+            loads[request.model] = after
         except ServiceError as refusal:
             outcomes[request.id] = refusal
         else:

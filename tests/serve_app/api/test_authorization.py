@@ -37,6 +37,7 @@ MATRIX: dict[tuple[str, str], Scope | None] = {
     ("DELETE", "/v1/requests/{request_id}"): Scope.SUBMIT,
     ("GET", "/v1/loras"): Scope.READ,
     ("POST", "/v1/loras/inspect"): Scope.READ,
+    ("GET", "/v1/usage"): Scope.READ,
     ("POST", "/v1/videos"): Scope.SUBMIT,
     ("GET", "/v1/videos"): Scope.READ,
     ("GET", "/v1/videos/{request_id}"): Scope.READ,

@@ -21,7 +21,13 @@ async def test_the_queue_takes_as_many_renders_as_it_may_and_says_when_there_is_
         await api.submit(body({}, {}))
         answer = await api.post(body({}, {}))
         error = refusal(answer, "QUEUE_FULL")
-        assert error["details"] == {"queued": 2, "limit": 3, "retry_after_s": int(answer.headers["retry-after"])}
+        retry_after_s = int(answer.headers["retry-after"])
+        assert error["details"] == {
+            "queued": 2,
+            "limit": 3,
+            "limit_name": "max_queued",
+            "retry_after_s": retry_after_s,
+        }
         assert int(answer.headers["retry-after"]) >= 1
         await api.submit(body())  # what fits still gets in
         assert api.announced.count == 2

@@ -44,7 +44,7 @@ def test_a_full_queue_says_when_there_will_be_room() -> None:
     refusal = refused(load, Limits(max_queued=11), [10.0] * 3)  # two too many, at 20 s each, on 4 replicas
     assert isinstance(refusal, QueueFull)
     assert (refusal.retry_after_s, refusal.status) == (10, 429)
-    assert refusal.details == {"queued": 10, "limit": 11, "retry_after_s": 10}
+    assert refusal.details == {"queued": 10, "limit": 11, "limit_name": "max_queued", "retry_after_s": 10}
     assert "10 renders wait already and the limit is 11" in refusal.message
 
 

@@ -156,7 +156,7 @@ async def test_the_queue_takes_so_many_renders_and_no_more(store: JobStore) -> N
     await store.requests.submit(new_request(2, tenant="a"), limits)
     with pytest.raises(QueueFull) as refused:
         await store.requests.submit(new_request(2, tenant="b"), limits)
-    assert refused.value.details == {"queued": 2, "limit": 3, "retry_after_s": 1}
+    assert refused.value.details == {"queued": 2, "limit": 3, "limit_name": "max_queued", "retry_after_s": 1}
     await store.requests.submit(new_request(1, tenant="b"), limits)
     assert (await store.queue(MODEL).load()).queued == Amount(3, 3)
 

@@ -1,0 +1,102 @@
+"""Usage of tenants (metering): GPU seconds of each day as measured, and what is queued or running as predicted.
+
+usage = await store.usage.of("team-a")
+usage.gpu_s, usage.reserved_s
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import time
+
+from sqlalchemy import Connection, func, select
+
+from serve_app.jobs.database import Database, Upsert
+from serve_app.jobs.load import Amount
+from serve_app.jobs.records import Claim
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.tables import WHOLE_LINE, queue_totals, renders, tenant_usage
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one tenant uses now, of all models, and has used today (UTC)."""
+
+    queued: Amount = field(default_factory=Amount)
+    running: Amount = field(default_factory=Amount)
+    gpu_s: float = 0.0  # measured, of renders that have ended
+    renders: int = 0  # that have ended
+
+    @property
+    def reserved_s(self) -> float:
+        """Return the predicted seconds of what has not ended."""
+        return self.queued.cost_s + self.running.cost_s
+
+    def plus(self, asked: Amount) -> "Usage":
+        """Return the usage with that much more queued."""
+        return replace(self, queued=self.queued + asked)
+
+
+class Usages:
+    """The usage of the tenants of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of(self, tenant: str) -> Usage:
+        """Return the usage of a tenant."""
+        return (await self._database.read(partial(read_usages, tenants=[tenant])))[tenant]
+
+
+def read_usages(connection: Connection, tenants: Collection[str]) -> dict[str, Usage]:
+    """Return the usage of each of these tenants."""
+    if not tenants:
+        return {}
+    totals, used = queue_totals.c, tenant_usage.c
+    queued = (
+        select(totals.tenant, func.sum(totals.queued), func.sum(totals.cost_s))
+        .where(totals.tenant.in_(tenants), totals.bucket == WHOLE_LINE)
+        .group_by(totals.tenant)
+    )
+    running = (
+        select(renders.c.tenant, func.count(), func.sum(renders.c.cost_s))
+        .where(renders.c.state == RenderState.PROCESSING, renders.c.tenant.in_(tenants))
+        .group_by(renders.c.tenant)
+    )
+    today = select(used.tenant, used.gpu_s, used.renders).where(used.tenant.in_(tenants), used.day == day_of(time()))
+    found = dict.fromkeys(tenants, Usage())
+    for tenant, count, cost_s in connection.execute(queued).all():
+        found[tenant] = replace(found[tenant], queued=Amount(int(count), float(cost_s)))
+    for tenant, count, cost_s in connection.execute(running).all():
+        found[tenant] = replace(found[tenant], running=Amount(int(count), float(cost_s)))
+    for tenant, gpu_s, ended in connection.execute(today).all():
+        found[tenant] = replace(found[tenant], gpu_s=gpu_s, renders=ended)
+    return found
+
+
+def add_use(connection: Connection, insert: Upsert, claim: Claim) -> None:
+    """Add the time from a claim until now to what its tenant has used today; `insert` is one into `tenant_usage`.
+
+    A claim that was lost with its replica is not counted: that is no use to the tenant.
+    """
+    seconds = max(0.0, time() - claim.claimed_at)
+    row = insert.values(tenant=claim.tenant, day=day_of(time()), gpu_s=seconds, renders=1)
+    used = tenant_usage.c
+    connection.execute(
+        row.on_conflict_do_update(
+            index_elements=["tenant", "day"], set_={"gpu_s": used.gpu_s + seconds, "renders": used.renders + 1}
+        )
+    )
+
+
+def day_of(at: float) -> int:
+    """Return the day of a time, in days since 1970-01-01 (UTC)."""
+    return int(at // DAY_S)
+
+
+def until_tomorrow_s(at: float) -> int:
+    """Return the seconds until the next day begins (UTC)."""
+    return math.ceil((day_of(at) + 1) * DAY_S - at)
