@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from serve_app.jobs.store import JobStore
 from serve_app.settings import ENVIRONMENT, Settings
+
+if TYPE_CHECKING:
+    from serve_app.jobs.store import JobStore
 
 Result = TypeVar("Result")
 
@@ -34,13 +36,15 @@ def settings_of(config: Path) -> Settings:
     return first
 
 
-def in_store(settings: Settings, work: Callable[[JobStore], Awaitable[Result]]) -> Result:
+def in_store(settings: Settings, work: Callable[["JobStore"], Awaitable[Result]]) -> Result:
     """Run `work` on the job store, which is made or brought up to date first, and return its result. Blocking.
 
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    from serve_app.jobs.schema import migrate  # noqa: PLC0415  # Alembic is slow to import
+    # Imported here: SQLAlchemy and Alembic are slow to import.
+    from serve_app.jobs.schema import migrate  # noqa: PLC0415
+    from serve_app.jobs.store import JobStore  # noqa: PLC0415
 
     async def run() -> Result:
         store = JobStore(settings.database_url)

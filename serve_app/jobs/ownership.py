@@ -7,14 +7,10 @@ A request that the owner may not see is answered as one that does not exist (404
 """
 
 import re
-from collections.abc import Collection
 from dataclasses import dataclass, replace
-
-from sqlalchemy import ColumnElement, or_, tuple_
 
 from serve_app.access.keys import EVERYTHING, Scope
 from serve_app.errors import HeaderInvalid
-from serve_app.jobs.tables import requests
 
 TENANT_HEADER = "X-Tenant"
 DEFAULT_TENANT = "default"  # of clients that name none
@@ -79,14 +75,3 @@ def checked_tenant(name: str) -> str:
 def may_see(owner: str | None, tenant: str) -> bool:
     """Return whether `owner` may see the requests of `tenant`."""
     return owner is None or owner == tenant
-
-
-def visible(wanted: Collection[Wanted]) -> ColumnElement[bool]:
-    """Return the SQL condition on `requests` that holds for the wanted ids which their owners may see.
-
-    An id that another tenant owns matches no row, like an unknown id.
-    """
-    ids = {request_id for request_id, owner in wanted if owner is None}
-    owned = {(request_id, owner) for request_id, owner in wanted if owner is not None}
-    anyones = requests.c.id.in_(ids)
-    return or_(anyones, tuple_(requests.c.id, requests.c.tenant).in_(owned)) if owned else anyones

@@ -4,10 +4,10 @@ from collections.abc import Collection
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, or_, select, tuple_
 
 from serve_app.errors import RequestNotFound
-from serve_app.jobs.ownership import Wanted, may_see, visible
+from serve_app.jobs.ownership import Wanted, may_see
 from serve_app.jobs.records import Line, NewRequest, Output, RenderRecord, RequestRecord
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders, requests
@@ -130,3 +130,14 @@ def _record(found: list[RowMapping]) -> RequestRecord:
         line=Line(first["tenant"], Priority.of_rank(first["priority"])),
         renders=tuple(to_render(row) for row in found),
     )
+
+
+def visible(wanted: Collection[Wanted]) -> ColumnElement[bool]:
+    """Return the SQL condition on `requests` that holds for the wanted ids which their owners may see.
+
+    An id that another tenant owns matches no row, like an unknown id.
+    """
+    ids = {request_id for request_id, owner in wanted if owner is None}
+    owned = {(request_id, owner) for request_id, owner in wanted if owner is not None}
+    anyones = requests.c.id.in_(ids)
+    return or_(anyones, tuple_(requests.c.id, requests.c.tenant).in_(owned)) if owned else anyones

@@ -1,10 +1,53 @@
-"""Every command stands in docs/cli.md."""
+"""Every command of docs/cli.md, in order, against the API."""
+
+import asyncio
+import shlex
+from pathlib import Path
 
 import pytest
 from typer.models import CommandInfo
+from typer.testing import CliRunner, Result
 
+from deployments.media.encoding import encode
 from serve_app.cli import app
-from tests.fixtures.documents import DOCS
+from serve_app.spec import OutputFormat
+from tests.fixtures.api import ServeApi
+from tests.fixtures.documents import DOCS, blocks
+from tests.fixtures.loopback import loopback
+from tests.fixtures.renderer import frames_of, rendering
+from tests.fixtures.specs import make_spec
+from tests.serve_app.cli.test_inspect import write_experts
+from tests.serve_app.loras.files import full, save
+
+
+def prepare(directory: Path) -> None:
+    """The files that the document takes for granted."""
+    save(directory / "high.safetensors", full(8))
+    save(directory / "low.safetensors", full(4))
+    write_experts(directory / "experts")
+    spec = make_spec(width=128, height=128, num_frames=17)
+    encode(frames_of(spec), spec.fps, OutputFormat.WEBP, directory / "preview.webp")
+
+
+@pytest.mark.slow
+async def test_the_examples_run(serve_api: ServeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    prepare(here)
+    monkeypatch.chdir(here)
+    commands = [command for block in blocks("cli.md", "console") for command in block.commands()]
+    async with serve_api(uploads=True) as api, loopback(api.app) as url, rendering(api):
+        for command in commands:
+            name, *arguments = shlex.split(command)
+            assert name == "wan-lora"
+            request = api.observed.requests[0].id if api.observed.requests else ""
+            done = await run([argument.replace("REQUEST", request) for argument in arguments], url)
+            assert done.exit_code == 0, (command, done.output)
+    assert {"circle.mp4", "fox-7.webp", "fox-8.webp", "grid.html"} <= {path.name for path in here.iterdir()}
+
+
+async def run(arguments: list[str], url: str) -> Result:
+    return await asyncio.to_thread(CliRunner().invoke, app, arguments, env={"WAN_SERVER": url, "COLUMNS": "200"})
 
 
 def _spelled(command: CommandInfo) -> str:

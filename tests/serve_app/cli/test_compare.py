@@ -8,6 +8,9 @@ from typer.testing import CliRunner, Result
 from deployments.media.encoding import encode
 from serve_app.cli import app
 from serve_app.spec import OutputFormat
+from tests.fixtures.api import Api
+from tests.fixtures.renderer import rendering
+from tests.serve_app.cli.conftest import SMALL, WanLora
 from tests.serve_app.videos.test_comparison import clip
 
 
@@ -38,3 +41,24 @@ def test_a_file_that_is_no_video_and_one_that_is_absent_are_named(tmp_path: Path
     assert compare(tmp_path / "a.mp4", tmp_path / "a.mp4").exit_code == 2
     absent = compare(tmp_path / "absent.mp4", tmp_path / "a.mp4")
     assert (absent.exit_code, "absent.mp4" in absent.stderr) == (2, True)
+
+
+async def test_recipes_and_samplers_are_tried_and_the_nearest_is_named(
+    api: Api, wan_lora: WanLora, tmp_path: Path
+) -> None:
+    async with rendering(api):
+        for recipe, name in (("preview", "preview.webp"), ("reference", "output.mp4")):
+            options = ("--recipe", recipe, "--sampler", "euler" if recipe == "preview" else "unipc")
+            assert (await wan_lora("generate", "a fox", *SMALL, *options, "-o", tmp_path / name)).exit_code == 0
+        tried = await wan_lora("compare", tmp_path / "preview.webp", tmp_path / "output.mp4", "--try", "--json")
+    found = json.loads(tried.stdout)
+    assert found["settings"]["recipe"] == {"preview": "preview", "output": "reference"}
+    assert len(found["trials"]) == 4
+    assert (found["trials"][0]["recipe"], found["trials"][0]["sampler"]) == ("preview", "euler")
+    assert found["trials"][0]["mean_psnr"] > found["trials"][1]["mean_psnr"] + 3
+
+
+async def test_a_file_without_settings_cannot_be_tried(wan_lora: WanLora, tmp_path: Path) -> None:
+    encode(clip(), 16, OutputFormat.MP4, tmp_path / "a.mp4")
+    refused = await wan_lora("compare", tmp_path / "a.mp4", tmp_path / "a.mp4", "--try")
+    assert (refused.exit_code, "no settings in it" in refused.stderr) == (2, True)
