@@ -1,4 +1,4 @@
-"""The Generator actor: one GPU (or, in the demo, one CPU thread), one render at a time.
+"""The Generator actor: one GPU, or several that share each render (in the demo, CPU threads); one render at a time.
 
 It only orchestrates. `deployments.attempt` keeps the lease, `deployments.device` runs the pipeline,
 `deployments.publishing` stores outputs and writes how attempts ended, `deployments.health` ends a broken replica.
@@ -257,4 +257,5 @@ def _options(plan: ModelPlan) -> PipelineOptions:
         pristine=settings.pristine,
         lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
         compile_cache=settings.compile_cache_dir,
+        gpus=settings.gpus_per_generator,
     )

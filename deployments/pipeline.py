@@ -44,6 +44,7 @@ class PipelineOptions:
     pristine: PristineMode  # where weights that LoRAs change are kept as they were
     lora_memory_bytes: int  # host memory for LoRAs that stay ready
     compile_cache: Path  # directory of compiled kernels; replicas may share it
+    gpus: int = 1  # that share each render; on a CPU, processes
 
 
 Image = npt.NDArray[np.uint8]  # [height, width, 3], RGB, full range 0..255
@@ -75,7 +76,8 @@ class Pipeline(Protocol):
         """Load the base model. Blocking, for minutes with real weights.
 
         Raises:
-            ConfigurationInvalid: the checkpoint cannot be loaded, or an option does not go with the device.
+            ConfigurationInvalid: the checkpoint cannot be loaded, or an option does not go with the device; or `gpus`
+                says several, and this class cannot share a render.
         """
 
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:

@@ -81,26 +81,56 @@ def _plan(settings: Settings) -> ServicePlan:
 def _model_plan(served: Served, profile: Profile, gpus: int) -> ModelPlan:
     settings, card = served.settings, served.card
     _check_modes(settings, profile)
+    _check_group(settings, profile, gpus)
     demo = card.demo if profile is Profile.CPU and settings.base_model is None else None
     base_model, transformer_model = _demo(demo, card, settings) if demo else _checkpoint(card, settings)
     return ModelPlan(
         settings=settings,
-        card=card.of_checkpoint(transformer_model),
+        card=_divisible(card.of_checkpoint(transformer_model), settings),
         profile=profile,
         base_model=base_model,
         transformer_model=transformer_model,
-        max_generators=settings.max_generators or (max(1, gpus) if profile is Profile.GPU else 1),
+        max_generators=settings.max_generators or _most_generators(settings, profile, gpus),
         demo=demo is not None,
     )
 
 
+def _most_generators(settings: Settings, profile: Profile, gpus: int) -> int:
+    return max(1, gpus // settings.gpus_per_generator) if profile is Profile.GPU else 1
+
+
+def _check_group(settings: Settings, profile: Profile, gpus: int) -> None:
+    """Refuse a Generator that would wait for ever for GPUs: all of one have to be in one node."""
+    wanted = settings.gpus_per_generator
+    if wanted > 1 and settings.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
+        raise ConfigurationInvalid(
+            f"gpus_per_generator: {wanted} needs both experts on every GPU; use offload: auto, none or text with it"
+        )
+    if profile is Profile.GPU and settings.max_generators is None and wanted > gpus:
+        raise ConfigurationInvalid(
+            f"gpus_per_generator: {wanted}, and the Ray cluster has {gpus} GPUs now; use fewer, or set max_generators "
+            "where nodes come and go"
+        )
+
+
+def _divisible(card: ModelCard, settings: Settings) -> ModelCard:
+    """Return the card of a model whose attention heads the GPUs of a Generator can share."""
+    heads, gpus = card.architecture.num_attention_heads, settings.gpus_per_generator
+    if heads % gpus:
+        raise ConfigurationInvalid(
+            f"gpus_per_generator: {gpus} does not divide the {heads} attention heads of {card.title}; use a number "
+            "that does"
+        )
+    return card
+
+
 def _check_room(plan: ServicePlan, gpus: int) -> None:
     """Refuse models that would wait for ever for a GPU that the others keep."""
-    kept = sum(model.least_generators for model in plan.models)
+    kept = sum(model.gpus_kept for model in plan.models)
     on_gpu = plan.models[0].profile is Profile.GPU
     if len(plan.models) > 1 and on_gpu and kept > gpus and not _grows(plan.settings):
         raise ConfigurationInvalid(
-            f"models: they keep {kept} Generators when idle, and the Ray cluster has {gpus} GPUs; set min_generators: "
+            f"models: they keep {kept} GPUs when idle, and the Ray cluster has {gpus}; set min_generators: "
             "0 for those that may give their GPU to another, or max_generators where nodes come later"
         )
 
@@ -179,7 +209,10 @@ def bind(plan: ServicePlan) -> Application:
 
 def _generator(name: str, plan: ModelPlan) -> Deployment:
     settings = plan.settings
-    device = {"num_cpus": 0.5} if plan.profile is Profile.CPU else {"num_cpus": 1, "num_gpus": 1}
+    # An actor's resources are always of one node, and come all at once: what a placement group of several bundles with
+    # STRICT_PACK would give, whose further bundles nobody would use, since the ranks are this actor's own processes.
+    gpus = settings.gpus_per_generator
+    device = {"num_cpus": 0.5 * gpus} if plan.profile is Profile.CPU else {"num_cpus": gpus, "num_gpus": gpus}
     return serve.deployment(
         Generator,
         name=name,

@@ -29,10 +29,16 @@ class ModelPlan(BaseModel):
         return min(self.settings.min_generators, self.max_generators)
 
     @property
+    def gpus_kept(self) -> int:
+        """Return the GPUs that the model keeps when it is idle."""
+        return self.least_generators * self.settings.gpus_per_generator
+
+    @property
     def cost_name(self) -> str:
-        """Return the name of replicas whose renders cost alike: model, weights and kind of device."""
+        """Return the name of replicas whose renders cost alike: model, weights, kind of device and number of GPUs."""
         weights = hashlib.sha256(f"{self.base_model}|{self.transformer_model}|{self.settings.dtype}".encode())
-        return f"{self.card.id}@{self.profile.value}-{weights.hexdigest()[:12]}"
+        gpus = self.settings.gpus_per_generator
+        return f"{self.card.id}@{self.profile.value}{f'x{gpus}' if gpus > 1 else ''}-{weights.hexdigest()[:12]}"
 
     def retuned(self, changes: Mapping[str, Any] | None) -> Self:
         """Return the plan with the `user_config` of one of its deployments; see `Settings.retuned`."""

@@ -56,12 +56,35 @@ class Attention(StrEnum):
     FLASH_3 = "flash_attention_3"  # Hopper cards, with the extra `hopper`
 
 
+class Parallelism(_Value):
+    """How the GPUs of one Generator shared a render; their number is the product of the three."""
+
+    guidance: int = Field(1, description="2: the passes with the prompt and with the negative prompt ran side by side.")
+    ulysses: int = Field(1, description="GPUs that shared the tokens, and for attention the heads.")
+    ring: int = Field(1, description="GPUs that shared the tokens, and passed keys and values on.")
+
+    @property
+    def sequence(self) -> int:
+        """Return into how many parts the tokens were split."""
+        return self.ulysses * self.ring
+
+    @property
+    def ranks(self) -> int:
+        """Return the number of GPUs."""
+        return self.guidance * self.sequence
+
+    def is_even(self, tokens: int) -> bool:
+        """Return whether every GPU gets as many of `tokens` tokens."""
+        return tokens % self.sequence == 0
+
+
 class Acceleration(_Value):
     """How a speed profile was carried out on its device."""
 
     speed: Speed = Field(Speed.EXACT, description="`exact`: the recipe's own numerics; `fast`: rounded otherwise.")
     attention: Attention = Field(Attention.NATIVE, description="The kernel that computed attention.")
     compiled: bool = Field(False, description="Whether the transformer's blocks were compiled.")
+    parallelism: Parallelism = Field(Parallelism(), description="How several GPUs shared the render.")
 
 
 class Runtime(_Value):

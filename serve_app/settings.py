@@ -138,6 +138,7 @@ class ModelArgs(BaseModel):
     max_queued: int | None = Field(100_000, ge=1)
     max_queued_per_tenant: int | None = Field(None, ge=1)
     max_wait_s: float | None = Field(None, gt=0)  # predicted
+    gpus_per_generator: Literal[1, 2, 4, 8] = 1  # that share each render; all of one node
     # Custom Ray resources that each Generator takes beside its GPU, so that it goes to the nodes that have them.
     generator_resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     min_generators: int = Field(1, ge=0)

@@ -32,11 +32,13 @@ from deployments.wan.memory.offload import (
     without_hooks,
 )
 from deployments.wan.memory.planner import MemoryPlan, make_plan
+from deployments.wan.parallel.team import Leader, Rank, Team
+from deployments.wan.parallel.work import ChangePlan, LeaveGpu, Probe, Render
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed import Accelerator, keep_compiled_in
 from serve_app.models.card import ModelCard
-from serve_app.results import Acceleration, MadeWith, PipelineSeconds, Runtime
+from serve_app.results import Acceleration, MadeWith, Parallelism, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec
 
@@ -58,9 +60,12 @@ class WanRuntime:
         device: torch.device,
         dtype: torch.dtype,
         files: Callable[[Expert], Mapping[str, Path]],
+        team: Team,
     ) -> None:
         """Place a pipeline that lies in host memory; `files` finds the file of each parameter of an expert."""
         self._pipe = pipe
+        self._card = card
+        self._team = team
         self._plan = plan
         self._device = device
         self._dtype = dtype
@@ -74,25 +79,45 @@ class WanRuntime:
             without_hooks=lambda: without_hooks(pipe, self._plan.offload, device),
         )
         self._prompts = PromptEmbeddings(pipe, device)
-        self._accelerator = Accelerator((getattr(pipe, COMPONENTS[side]) for side in card.experts), device, dtype)
-        self._sampler = VideoSampler(pipe, device, card)
+        experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
+        self._heads: int = experts[0].config.num_attention_heads
+        self._accelerator = Accelerator(experts, device, dtype)
+        if isinstance(team, Rank):
+            team.take(experts, token_timesteps=card.token_timesteps)
+        self._sampler = VideoSampler(pipe, device, card, team)
 
     @classmethod
     def load(cls, options: PipelineOptions) -> Self:
         """Load the base model onto `options.device`. Takes minutes with real weights.
 
-        On a CPU, torch is limited to half of the cores and to instructions whose results do not depend on the CPU's
-        generation, in the whole process.
+        With several GPUs, the other ranks load it in processes of their own, at the same time. On a CPU, torch is
+        limited to half of the cores and to instructions whose results do not depend on the CPU's generation, in the
+        whole process.
 
         Raises:
             ConfigurationInvalid: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
                 with the device; or the card does not say how an image enters the model.
         """
+        device = torch.device(options.device)
+        if device.type == "cpu":
+            settle_cpu()
+        if options.gpus == 1:
+            return cls.of_team(options, Team())
+        team = Leader(options, device)
+        try:
+            runtime = cls.of_team(options, team)
+            team.ready()
+        except BaseException:
+            team.close()
+            raise
+        return runtime
+
+    @classmethod
+    def of_team(cls, options: PipelineOptions, team: Team) -> Self:
+        """Load the base model as one rank of `team`. Raise ConfigurationInvalid as `load` does."""
         check_conditioning(options.card)
         device = torch.device(options.device)
         dtype = compute_dtype(options.dtype, device)
-        if device.type == "cpu":
-            settle_cpu()
         keep_compiled_in(options.compile_cache)
         pipe = load_pipeline(options, dtype)
         plan = make_plan(
@@ -101,9 +126,10 @@ class WanRuntime:
             lora_host_bytes=options.lora_memory_bytes,
             weights=weight_bytes(pipe, [COMPONENTS[side] for side in options.card.experts]),
             free=free_memory(device),
+            ranks=options.gpus,
         )
         files = partial(expert_files, options.transformer_model)
-        return cls(pipe, options.card, plan, device=device, dtype=dtype, files=files)
+        return cls(pipe, options.card, plan, device=device, dtype=dtype, files=files, team=team)
 
     @property
     def runtime(self) -> Runtime:
@@ -137,48 +163,75 @@ class WanRuntime:
             LoraChanged, LoraNotLoaded: see `LoraState.apply`; the LoRAs that acted before stay.
             OutOfMemory: the device's memory does not hold this render.
             RenderFailed: the video has numbers that are not finite, or not the size that the spec says.
+            TeamBroken: another rank is gone or hangs; every further call raises it, too.
         """
+        mix = self._mix(spec)
         tried = [self._plan.offload]
         while True:
             try:
-                return self._attempt(spec, inputs, on_step)
+                with self._team.doing(Render(spec, inputs, mix)):
+                    return self._attempt(spec, inputs, on_step, mix)
             except torch.OutOfMemoryError as error:
-                if self._leave_gpu():
+                if self._spare_memory():
                     continue
                 leaner = self._plan.leaner()
                 if len(tried) == _PLANS_TRIED or leaner is None:
                     advised = None if leaner is None else leaner.offload
                     raise out_of_memory(self._device_name, spec, tried, advised, str(error)) from None
-                self._change_plan(leaner, spec)
+                with self._team.doing(ChangePlan(leaner, spec)):
+                    self.change_plan(leaner, spec)
                 tried.append(leaner.offload)
 
+    def take_part(self, spec: RenderSpec, inputs: RenderInputs, mix: Parallelism) -> None:
+        """Do this rank's share of one attempt at a render that another rank leads."""
+        self._attempt(spec, inputs, lambda _: None, mix)
+
     def probe(self) -> None:
-        """Compute something tiny and wait for it.
+        """Compute something tiny on every rank, and wait for it.
 
         Raises:
-            RuntimeError: the device no longer computes (a CUDA context stays broken after some errors), so this
-                process must be replaced.
+            RuntimeError: the device no longer computes (a CUDA context stays broken after some errors), or another rank
+                is gone, so this process must be replaced.
         """
+        with self._team.doing(Probe()):
+            self._compute()
+
+    def _compute(self) -> None:
         ones = torch.ones(_PROBE_SIZE, device=self._device)
         if ones.sum().item() != _PROBE_SIZE:  # item() waits for the device
             raise RuntimeError(f"{self._device_name} computes wrong sums")
 
-    def _attempt(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
+    def close(self) -> None:
+        """End the other ranks, where there are any."""
+        self._team.close()
+
+    def _mix(self, spec: RenderSpec) -> Parallelism:
+        return self._team.mix(heads=self._heads, tokens=self._tokens(spec), guided=spec.guidance_scale > 1)
+
+    def _tokens(self, spec: RenderSpec) -> int:
+        return self._card.token_count(width=spec.width, height=spec.height, num_frames=spec.num_frames)
+
+    def _attempt(
+        self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None], mix: Parallelism
+    ) -> Rendered:
         watch = Stopwatch()
         forget_peak(self._device)
         try:
-            self._loras.apply(spec, inputs.loras)
-            watch.lap("lora")
-            embeddings = self._prompts.arguments(spec)
-            watch.lap("text")
-            with self._accelerator.running(spec.speed, hooked=self._layers_are_hooked) as acceleration:
-                sampled = self._sampler.sample(spec, embeddings, inputs.image, on_step, watch)
+            with self._team.agreed():
+                self._loras.apply(spec, inputs.loras)
+                watch.lap("lora")
+                embeddings = self._prompts.arguments(spec)
+                watch.lap("text")
+            # What exchanges uneven parts of the tokens cannot be compiled.
+            eager = self._layers_are_hooked or not mix.is_even(self._tokens(spec))
+            with self._accelerator.running(spec.speed, hooked=eager) as used:
+                sampled = self._sampler.sample(spec, embeddings, inputs.image, on_step, watch, mix=mix)
         except BaseException as error:
             self._recover(error)
             raise
         return Rendered(
             frames=sampled.frames,
-            made_with=self._made_with(spec, sampled, acceleration),
+            made_with=self._made_with(spec, sampled, used.model_copy(update={"parallelism": mix})),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
         )
@@ -204,7 +257,12 @@ class WanRuntime:
         place(self._pipe, self._plan.offload, self._device)
         self._empty_cache()
 
-    def _leave_gpu(self) -> bool:
+    def _spare_memory(self) -> bool:
+        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False where none is."""
+        with self._team.doing(LeaveGpu()):
+            return self.leave_gpu()
+
+    def leave_gpu(self) -> bool:
         """Free the GPU memory that only makes switching LoRAs faster; return False where there is none."""
         if not self._loras.leave_gpu():
             return False
@@ -212,7 +270,7 @@ class WanRuntime:
         self._empty_cache()
         return True
 
-    def _change_plan(self, plan: MemoryPlan, spec: RenderSpec) -> None:
+    def change_plan(self, plan: MemoryPlan, spec: RenderSpec) -> None:
         """Go over to `plan` for good, because `spec` did not fit."""
         logger.warning(
             "%s ran out of memory for %s with offload: %s; from now on this replica runs with offload: %s, slower",

@@ -16,9 +16,13 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from deployments.pipeline import Frames
 from deployments.wan.conditioning import Conditioning, acting_on, condition
 from deployments.wan.loading import COMPONENTS
+from deployments.wan.parallel.team import Team
 from serve_app.errors import RenderFailed
 from serve_app.models.card import ImageInput, ModelCard
+from serve_app.results import Parallelism
 from serve_app.spec import RenderSpec, Sampler
+
+_NO_FRAMES = np.empty((0, 0, 0, 3), np.uint8)
 
 
 class Stopwatch:
@@ -39,7 +43,7 @@ class Stopwatch:
 class Sampled:
     """One video, and what its scheduler did."""
 
-    frames: Frames
+    frames: Frames  # none on a rank that does not lead
     shift: float  # flow shift in effect
     boundary_step: int  # denoising steps of the high noise expert
 
@@ -47,9 +51,13 @@ class Sampled:
 class VideoSampler:
     """Runs one pipeline whose experts and text embeddings are ready."""
 
-    def __init__(self, pipe: Any, device: torch.device, card: ModelCard) -> None:
-        """Take a WanPipeline of `card` with the scheduler that its checkpoint ships; `device` computes."""
+    def __init__(self, pipe: Any, device: torch.device, card: ModelCard, team: Team | None = None) -> None:
+        """Take a WanPipeline of `card` with the scheduler that its checkpoint ships; `device` computes.
+
+        `team` has the ranks that render with this one; silent: none.
+        """
         self._pipe = pipe
+        self._team = team or Team()
         self._device = device
         self._card = card
         self._experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
@@ -62,8 +70,10 @@ class VideoSampler:
         image: npt.NDArray[np.uint8] | None,
         on_step: Callable[[int], None],
         watch: Stopwatch,
+        *,
+        mix: Parallelism,
     ) -> Sampled:
-        """Generate the frames of `spec`; time the parts "denoise" and "decode".
+        """Generate the frames of `spec`, shared by `mix`; time the parts "denoise" and "decode".
 
         `embeddings` are arguments of the pipeline in place of prompts. `image`, RGB at the spec's size, is what the
         video starts from. `on_step` gets the count of finished denoising steps after each one.
@@ -71,21 +81,25 @@ class VideoSampler:
         Raises:
             RenderFailed: there is no image and the model needs one; or see `to_pixels`.
         """
-        conditioning = self._condition(spec, image)
+        with self._team.agreed():
+            conditioning = self._condition(spec, image)
         watch.lap("text")
 
         def after_step(_pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if step + 1 == spec.sample_steps:
                 self._wait_for_device()  # else the last step would count as decoding
             watch.lap("denoise")
-            on_step(step + 1)
+            with self._team.agreed():  # so that all ranks stop at the same step
+                on_step(step + 1)
             return {} if conditioning is None else {"latents": conditioning.after_step(tensors["latents"])}
 
         boundary = self._card.boundary_ratio(spec.recipe)
         scheduler = make_scheduler(spec, self._shipped_scheduler, self._card)
         self._pipe.scheduler = scheduler
         self._pipe.register_to_config(boundary_ratio=boundary, expand_timesteps=self._card.token_timesteps)
-        with acting_on(self._experts, conditioning):
+        tokens = self._card.token_count(width=spec.width, height=spec.height, num_frames=spec.num_frames)
+        sharing = self._team.sharing(mix, tokens, embeddings.get("negative_prompt_embeds"))
+        with acting_on(self._experts, conditioning), sharing:
             result = self._pipe(
                 **embeddings,
                 width=spec.width,
@@ -98,9 +112,9 @@ class VideoSampler:
                 generator=torch.Generator("cpu").manual_seed(spec.seed),
                 latents=None if conditioning is None else conditioning.latents,
                 callback_on_step_end=after_step,
-                output_type="np",
+                output_type="np" if self._team.leads else "latent",
             )
-        frames = to_pixels(result.frames[0], spec)
+        frames = to_pixels(result.frames[0], spec) if self._team.leads else _NO_FRAMES
         watch.lap("decode")
         return Sampled(frames, shift_of(scheduler), boundary_step(scheduler, boundary))
 

@@ -23,6 +23,7 @@ from deployments.pipeline import RenderInputs
 from deployments.wan.loading import COMPONENTS
 from deployments.wan.memory.offload import free_memory, weight_bytes
 from deployments.wan.memory.planner import FreeMemory, make_plan
+from deployments.wan.parallel.team import Team
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
 from serve_app.models.card import load_card
@@ -105,7 +106,7 @@ def rows_of(pipe: Any, cap_gib: int, args: argparse.Namespace, device: torch.dev
     )
     print(f"{cap_gib or 'no cap'}: {plan.offload.value} ({plan.reason}); originals: {plan.originals.value}", flush=True)
     dtype = pipe.transformer.dtype
-    runtime = WanRuntime(pipe, card, plan, device=device, dtype=dtype, files=lambda _: {})
+    runtime = WanRuntime(pipe, card, plan, device=device, dtype=dtype, files=lambda _: {}, team=Team())
     runtime._prompts = TokenlessEmbeddings(pipe, device)
     rows = []
     for speed in args.speed:

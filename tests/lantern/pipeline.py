@@ -8,6 +8,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from deployments.pipeline import Frames, Image, PipelineOptions, Rendered, RenderInputs
+from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import ModelCard
 from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime
 from serve_app.spec import LoraFile, RenderSpec
@@ -22,6 +23,8 @@ class LanternPipeline:
 
     @classmethod
     def load(cls, options: PipelineOptions) -> Self:
+        if options.gpus > 1:
+            raise ConfigurationInvalid(f"gpus_per_generator: {options.gpus}, and a lantern is drawn by one; use 1")
         return cls(options.card)
 
     @property

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import serve_app
 from serve_app import application
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import load_card
-from serve_app.settings import Profile, Settings
+from serve_app.settings import OffloadMode, Profile, Settings
 from tests.lantern import CARD
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         ({"profile": "tpu"}, "profile"),
         ({"max_generators": "many"}, "max_generators"),
         ({"output_url": 7}, "output_url"),
+        ({"gpus_per_generator": 3}, "gpus_per_generator"),
     ],
 )
 def test_a_wrong_arg_is_named(args: dict[str, object], named: str) -> None:
@@ -44,6 +46,25 @@ def test_gpu_nodes_may_come_with_the_work() -> None:
 @pytest.mark.parametrize(("gpus", "expected"), [(0, Profile.CPU), (1, Profile.GPU), (8, Profile.GPU)])
 def test_auto_takes_the_gpu_where_there_is_one(gpus: int, expected: Profile) -> None:
     assert application._profile(Settings(profile=Profile.AUTO), gpus) is expected
+
+
+def test_generators_are_counted_and_not_gpus() -> None:
+    of_four = Settings(gpus_per_generator=4)
+    assert [application._most_generators(of_four, Profile.GPU, gpus) for gpus in (4, 7, 8)] == [1, 1, 2]
+    application._check_group(of_four, Profile.GPU, gpus=4)
+    with pytest.raises(ConfigurationInvalid, match="gpus_per_generator: 4, and the Ray cluster has 2 GPUs now"):
+        application._check_group(of_four, Profile.GPU, gpus=2)
+    application._check_group(Settings(gpus_per_generator=4, max_generators=2), Profile.GPU, gpus=0)
+
+
+def test_gpus_that_cannot_share_a_render_are_refused() -> None:
+    with pytest.raises(ConfigurationInvalid, match="use offload: auto, none or text"):
+        application._check_group(Settings(gpus_per_generator=2, offload=OffloadMode.MODEL), Profile.GPU, gpus=8)
+    card = load_card("wan22_14b_t2v")
+    odd = card.model_copy(update={"architecture": replace(card.architecture, num_attention_heads=12)})
+    with pytest.raises(ConfigurationInvalid, match="8 does not divide the 12 attention heads"):
+        application._divisible(odd, Settings(gpus_per_generator=8))
+    assert application._divisible(card, Settings(gpus_per_generator=8)) is card
 
 
 def test_the_architecture_comes_from_the_checkpoint_on_disk(demo_checkpoint: "DemoCheckpoint") -> None:

@@ -90,7 +90,7 @@ def test_a_wrong_checkpoint_is_told_with_its_entry(tmp_path: Path) -> None:
 
 def test_models_that_keep_more_gpus_than_there_are_do_not_start() -> None:
     plan = plan_of(Settings.from_args({"models": BOTH}))
-    with pytest.raises(ConfigurationInvalid, match="they keep 2 Generators when idle, and the Ray cluster has 1 GPUs"):
+    with pytest.raises(ConfigurationInvalid, match="they keep 2 GPUs when idle, and the Ray cluster has 1"):
         application._check_room(plan, gpus=1)
     for args in ({"min_generators": 0}, {"max_generators": 2}):
         application._check_room(plan_of(Settings.from_args({"models": BOTH, **args})), gpus=1)

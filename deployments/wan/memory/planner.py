@@ -31,6 +31,9 @@ _GPU_LORA_BYTES = 2 * _GIB
 
 _FROM_FASTEST = (OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
 
+# The others put hooks around the experts, where ranks that share a render put theirs.
+_OF_RANKS = (OffloadMode.NONE, OffloadMode.TEXT)
+
 TEXT_ENCODER = "text_encoder"  # works once a prompt, for a fraction of a second
 
 _HOST_SHARE = 0.8  # of the free host memory; encoding and the page cache need some, too
@@ -100,6 +103,7 @@ def make_plan(
     weights: WeightBytes,
     free: FreeMemory,
     activation_bytes: int = ACTIVATION_BYTES,
+    ranks: int = 1,
 ) -> MemoryPlan:
     """Decide where everything lies: weights first, then originals, then LoRAs, each in the fastest memory left.
 
@@ -110,13 +114,22 @@ def make_plan(
         pristine: where the operator wants originals.
         lora_host_bytes: host memory that the operator gives to LoRAs.
         weights: what is to be placed.
-        free: memory to place it in.
+        free: memory to place it in; all ranks of a node share the host's.
         activation_bytes: GPU memory that a render needs besides weights.
+        ranks: processes that share each render, each with a GPU and weights of its own.
 
     Raises:
-        ConfigurationInvalid: a mode that needs a GPU where there is none.
+        ConfigurationInvalid: a mode that needs a GPU where there is none; or one that moves the experts during a render
+            which several ranks share.
     """
     mode, reason = _plan_offload(offload, weights, free, activation_bytes)
+    if ranks > 1 and mode not in _OF_RANKS:
+        raise ConfigurationInvalid(
+            f"gpus_per_generator: {ranks} needs both experts on every GPU, and not offload: {mode.value} ({reason}); "
+            "use larger GPUs or gpus_per_generator: 1"
+        )
+    free = replace(free, host=free.host // ranks)
+    leaner = () if free.gpu is None else _FROM_FASTEST[_FROM_FASTEST.index(mode) + 1 :]
     spare = _spare_gpu_bytes(mode, weights, free, activation_bytes)
     originals = _plan_originals(
         pristine, needed=weights.of_experts, gpu=spare, host=free.host - lora_host_bytes, has_gpu=free.gpu is not None
@@ -129,7 +142,7 @@ def make_plan(
         originals=originals,
         lora_host_bytes=lora_host_bytes,
         lora_gpu_bytes=max(0, min(spare, _GPU_LORA_BYTES)),
-        fallbacks=() if free.gpu is None else _FROM_FASTEST[_FROM_FASTEST.index(mode) + 1 :],
+        fallbacks=tuple(other for other in leaner if ranks == 1 or other in _OF_RANKS),
     )
 
 

@@ -27,6 +27,7 @@ def _plan(
     offload: OffloadMode = OffloadMode.AUTO,
     pristine: PristineMode = PristineMode.AUTO,
     lora_host_bytes: int = 0,
+    ranks: int = 1,
 ) -> MemoryPlan:
     """A plan for Wan A14B with that many free bytes; None is a CPU."""
     return make_plan(
@@ -35,7 +36,21 @@ def _plan(
         lora_host_bytes=lora_host_bytes,
         weights=_WAN,
         free=FreeMemory(gpu, host),
+        ranks=ranks,
     )
+
+
+def test_ranks_that_share_a_render_keep_the_experts_on_their_gpus_and_share_the_host() -> None:
+    assert _plan(79 * _GIB, ranks=2).offload is OffloadMode.TEXT
+    assert [_plan(81 * _GIB, host=256 * _GIB, ranks=ranks).originals for ranks in (2, 4)] == [
+        PristineMode.HOST,
+        PristineMode.CHECKPOINT,
+    ]
+    leaner = _plan(139 * _GIB, ranks=2).leaner()
+    assert leaner is not None
+    assert (leaner.offload, leaner.leaner()) == (OffloadMode.TEXT, None)
+    with pytest.raises(ConfigurationInvalid, match="gpus_per_generator: 2 needs both experts on every GPU"):
+        _plan(47 * _GIB, ranks=2)
 
 
 @pytest.mark.parametrize(
