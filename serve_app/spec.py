@@ -83,6 +83,14 @@ class OutputFormat(StrEnum):
         return {"mp4": "video/mp4", "webp": "image/webp", "png": "application/zip"}[self.value]
 
 
+class Variant(StrEnum):
+    """What may be asked for of a finished video."""
+
+    VIDEO = "video"  # the file itself
+    THUMBNAIL = "thumbnail"  # the frame in its middle, small
+    SPRITESHEET = "spritesheet"  # up to 25 frames, from left to right and from top to bottom
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -23,7 +23,7 @@ from serve_app.api.schemas.listing import LoraSummary, PromptSummary, RequestSum
 from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Output, RenderRecord, RequestRecord
 from serve_app.jobs.states import FINAL
-from serve_app.spec import Expert, LoraFile
+from serve_app.spec import Expert, LoraFile, Variant
 
 
 def status_answer(standing: Standing, services: Services) -> RequestStatus:
@@ -119,5 +119,7 @@ def _prompt(record: RequestRecord, render: RenderRecord, links: OutputLinks) -> 
         fps=spec.fps,
         seed=spec.seed,
         url=None if render.output is None else links.output(record.id, render.index),
-        thumbnail_url=None,
+        thumbnail_url=None
+        if render.output is None
+        else links.output(record.id, render.index, variant=Variant.THUMBNAIL.value),
     )

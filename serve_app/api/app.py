@@ -27,6 +27,7 @@ from serve_app.api.model_health import ModelsHealth
 from serve_app.api.openapi import DocumentedApi
 from serve_app.api.readiness import Readiness
 from serve_app.api.refusals import add_refusals
+from serve_app.api.variants import Variants
 from serve_app.api.videos import routes as videos
 
 _DESCRIPTION = """\
@@ -57,6 +58,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
     app.state.lora_catalog = lora_files.catalog_of(services)
+    app.state.variants = Variants(services.store, services.outputs)
     app.state.listeners = Listeners()
     # Of the services as they are then: `user_config` may have changed them.
     app.state.event_hub = EventHub(services.store, lambda standing: status_answer(standing, app.state.services))

@@ -1,13 +1,15 @@
 """Downloads: `GET /v1/requests/{id}/outputs/{index}`, the video of one prompt, checked before it is served.
 
 What is served holds the bytes that were published: a regular file below the outputs' root, reached without following
-links, of the size and SHA-256 that were kept with the render. The SHA-256 is the ETag.
+links, of the size and SHA-256 that were kept with the render. The SHA-256 is the ETag. `?variant=` asks for a picture
+of the video instead; see `api.variants`.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 from pydantic import BeforeValidator
 from pydantic_core import PydanticKnownError
@@ -18,10 +20,14 @@ from serve_app.api.guard import opened_by_link
 from serve_app.api.ranges import RangedFile
 from serve_app.api.requests import RequestId, known_form
 from serve_app.api.schemas.errors import UNAVAILABLE, WRONG_HEADER, refusal
+from serve_app.api.variants import Variants, VariantsDep
+from serve_app.clips.variants import MEDIA_TYPE
 from serve_app.errors import OutputGone, OutputNotFound, OutputStorageUnavailable
+from serve_app.files import Fingerprint
 from serve_app.jobs.records import Output, RequestRecord
 from serve_app.jobs.states import RenderState
 from serve_app.outputs import NotAsStored, OpenOutput
+from serve_app.spec import Variant
 
 _LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right after they ask for it
 
@@ -37,6 +43,12 @@ def _index(text: str) -> int:
     return int(text)
 
 
+VariantQuery = Annotated[
+    Variant,
+    Query(
+        description="`video`, the file itself; `thumbnail` or `spritesheet` (up to 25 frames): a WebP drawn from it."
+    ),
+]
 Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the prompt in the request, from 0.")]
 
 
@@ -56,32 +68,66 @@ Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the p
 )
 @opened_by_link
 async def output(
-    request_id: RequestId, index: Index, request: Request, services: ServicesDep, sender: SenderDep
+    request_id: RequestId,
+    index: Index,
+    request: Request,
+    *,
+    services: ServicesDep,
+    sender: SenderDep,
+    variants: VariantsDep,
+    variant: VariantQuery = Variant.VIDEO,
 ) -> Response:
-    """Return the video of one prompt; ranges and conditional requests are supported."""
+    """Return the video of one prompt, or a picture of it; ranges and conditional requests are supported."""
     record = await services.store.requests.get(known_form(request_id), owner=sender.owner)
-    found = _finished_output(record, index)
-    opened = await _opened(found, record, index, services)
-    etag = None if found.sha256 is None else f'"{found.sha256}"'
-    if etag is not None and _names(request.headers.getlist("If-None-Match"), etag):
+    file = _video(_finished_output(record, index))
+    opened = await _opened(file, record, index, services)
+    if variant is not Variant.VIDEO:
         if opened is not None:
             opened.stream.close()
-        return Response(status_code=304, headers={"ETag": etag})
+        file = await _picture(record, index, variant, variants)
+        opened = await _opened(file, record, index, services)
+    if file.etag is not None and _names(request.headers.getlist("If-None-Match"), file.etag):
+        if opened is not None:
+            opened.stream.close()
+        return Response(status_code=304, headers={"ETag": file.etag})
     if opened is None:
-        return await _redirect(found, record, index, services)
+        return await _redirect(file, services)
     return _OpenFile(
         opened,
-        headers=None if etag is None else {"ETag": etag},
-        media_type=found.format.media_type,
-        filename=f"{record.id}_{index}.{found.format.extension}",
+        headers=None if file.etag is None else {"ETag": file.etag},
+        media_type=file.media_type,
+        filename=f"{record.id}_{index}{file.ending}",
         content_disposition_type="inline",
     )
 
 
-async def _opened(found: Output, record: RequestRecord, index: int, services: Services) -> OpenOutput | None:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """What is served: a name in the output store, and what is known of the bytes. `ending` is of the name for users."""
+
+    name: str
+    media_type: str
+    ending: str
+    fingerprint: Fingerprint | None
+    etag: str | None
+
+
+def _video(made: Output) -> _File:
+    etag = None if made.sha256 is None else f'"{made.sha256}"'
+    return _File(made.name, made.format.media_type, f".{made.format.extension}", made.fingerprint, etag)
+
+
+async def _picture(record: RequestRecord, index: int, variant: Variant, variants: Variants) -> _File:
+    made = _finished_output(record, index)
+    name = await variants.made(made, variant, record.id)
+    etag = None if made.sha256 is None else f'"{made.sha256}-{variant.value}"'
+    return _File(name, MEDIA_TYPE, f"_{variant.value}.webp", None, etag)
+
+
+async def _opened(file: _File, record: RequestRecord, index: int, services: Services) -> OpenOutput | None:
     details = {"request_id": record.id, "index": index}
     try:
-        return await services.outputs.open(found.name, found.fingerprint)
+        return await services.outputs.open(file.name, file.fingerprint)
     except FileNotFoundError:
         raise OutputNotFound(
             f"output {index} of request {record.id} was removed from the server; render it again", details
@@ -95,9 +141,9 @@ async def _opened(found: Output, record: RequestRecord, index: int, services: Se
         raise OutputStorageUnavailable.of("read", error) from error
 
 
-async def _redirect(found: Output, record: RequestRecord, index: int, services: Services) -> Response:
+async def _redirect(file: _File, services: Services) -> Response:
     try:
-        return RedirectResponse(await services.outputs.signed_url(found.name, _LINK_LIFETIME_S))
+        return RedirectResponse(await services.outputs.signed_url(file.name, _LINK_LIFETIME_S))
     except OSError as error:
         raise OutputStorageUnavailable.of("read", error) from error
 

@@ -15,10 +15,10 @@ from serve_app.cli.console import JsonOption, UsageError, print_json, reporting,
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
 from serve_app.client import Client, InferenceRequest
 from serve_app.client.patience import PATIENCE_S
+from serve_app.clips.reading import Clip, NotAVideo, read_clip
 from serve_app.spec import OutputFormat, Recipe, Sampler
 from serve_app.videos.comparison import SAME_DB, Difference, compare
 from serve_app.videos.explanation import Finding, explain
-from serve_app.videos.reading import Clip, NotAVideo, read_clip
 from serve_app.videos.settings import differing, read_settings
 
 app = typer.Typer()

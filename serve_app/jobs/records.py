@@ -10,7 +10,10 @@ from serve_app.files import Fingerprint
 from serve_app.jobs.ownership import DEFAULT_TENANT
 from serve_app.jobs.states import RenderState, request_state
 from serve_app.results import RenderMetadata
-from serve_app.spec import OutputFormat, Priority, RenderSpec
+from serve_app.spec import OutputFormat, Priority, RenderSpec, Variant
+
+DRAWN = (Variant.THUMBNAIL, Variant.SPRITESHEET)
+"""Variants that are files of their own, beside the video's."""
 
 
 class Output(BaseModel):
@@ -162,6 +165,11 @@ def output_name(request_id: str, index: int, attempt: int, output_format: Output
     return f"{request_id}/{index}-{attempt}.{output_format.extension}"
 
 
+def variant_name(name: str, variant: Variant) -> str:
+    """Return the name of a variant, a WebP, of the output of that name."""
+    return f"{name}.{variant.value}.webp"
+
+
 def input_name(request_id: str, sha256: str) -> str:
     """Return the name, in the output store, of a file that came with a request."""
     return f"{request_id}/inputs/{sha256}"
@@ -206,12 +214,14 @@ class RequestRecord:
 
     @property
     def output_names(self) -> list[str]:
-        """Return the names of all outputs that attempts at its renders may have written."""
-        return [
+        """Return the names of all outputs that attempts at its renders may have written, and of their variants."""
+        written = [
             output_name(self.id, render.index, attempt, render.spec.output_format)
             for render in self.renders
             for attempt in range(1, render.attempt + 1)
         ]
+        published = [render.output.name for render in self.renders if render.output is not None]
+        return [*written, *(variant_name(name, variant) for name in published for variant in DRAWN)]
 
     @property
     def input_names(self) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serve_app.videos.reading import Clip, Frames
+from serve_app.clips.reading import Clip, Frames
 
 SAME_DB = 35.0
 """Two encodings of the same frames."""

@@ -17,10 +17,12 @@ from serve_app.api.forecast import forecast
 from serve_app.api.requests import RequestId, known_form
 from serve_app.api.schemas.videos import VideoDeleted, VideoList, VideoObject, VideoRequest
 from serve_app.api.submission import submitted
+from serve_app.api.variants import VariantsDep
 from serve_app.api.videos.route import VideosRoute, refusals
 from serve_app.api.videos.translation import inference_request, video_of
 from serve_app.jobs.listing import Cursor, Filter
 from serve_app.models.limits import NAME_LENGTH
+from serve_app.spec import Variant
 
 _MOST = 100  # videos of a page
 _POLL_AFTER = "openai-poll-after-ms"
@@ -105,6 +107,16 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
         **refusals(404, 410, 416),
     },
 )
-async def content(request_id: RequestId, request: Request, services: ServicesDep, sender: SenderDep) -> Response:
-    """Return the file of a video that is completed."""
-    return await outputs.output(request_id, 0, request, services, sender)
+async def content(
+    request_id: RequestId,
+    request: Request,
+    *,
+    services: ServicesDep,
+    sender: SenderDep,
+    variants: VariantsDep,
+    variant: outputs.VariantQuery = Variant.VIDEO,
+) -> Response:
+    """Return the file of a video that is completed, or a picture of it."""
+    return await outputs.output(
+        request_id, 0, request, services=services, sender=sender, variants=variants, variant=variant
+    )

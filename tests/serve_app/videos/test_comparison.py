@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from deployments.media.encoding import encode
+from serve_app.clips.reading import Frames, NotAVideo, read_clip
 from serve_app.spec import OutputFormat
 from serve_app.videos.comparison import SAME_DB, Difference, compare
 from serve_app.videos.explanation import explain
-from serve_app.videos.reading import Frames, NotAVideo, read_clip
 
 
 def clip(length: int = 12, width: int = 96, height: int = 64, start: int = 0) -> Frames:

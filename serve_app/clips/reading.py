@@ -7,6 +7,7 @@ clip.frames.shape, clip.fps  # (41, 480, 832, 3), 16.0
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -66,16 +67,45 @@ def read_clip(path: Path) -> Clip:
         raise NotAVideo(f"{path} cannot be decoded: {reason[0]}") from error
 
 
+def each_frame(path: Path) -> Iterator[Frames]:
+    """Yield the frames of a file one by one [height, width, 3], so that the memory for one is enough.
+
+    Raises:
+        NotAVideo: it cannot be decoded.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    try:
+        if start == _ZIP:
+            yield from _stills(path)
+        elif start in _PICTURES or start[:3] == _PICTURES[-1]:
+            with Image.open(path) as image:
+                yield from (np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image))
+        else:
+            with TemporaryFile() as said, _decoding(path, said) as pictures:
+                yield from pictures
+    except (OSError, RuntimeError, SyntaxError, BadZipFile, Image.DecompressionBombError) as error:
+        raise NotAVideo(f"{path.name} cannot be decoded: {type(error).__name__}") from error
+
+
+@contextmanager
+def _decoding(path: Path, said: IO[bytes]) -> Iterator[Iterator[Frames]]:
+    """Run ffmpeg over a file while the block runs, and yield its frames as they come; `said` gets what it says."""
+    # `passthrough`: every frame of the file once, where ffmpeg would repeat or drop some for a steady rate.
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", f"file:{path}", "-map", "0:v:0"]
+    command += ["-fps_mode", "passthrough", "-c:v", "ppm", "-f", "image2pipe", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as ffmpeg:  # noqa: S603  all ours
+        try:
+            yield _pictures_of(cast(IO[bytes], ffmpeg.stdout))
+        finally:
+            ffmpeg.kill()
+
+
 def _film(path: Path) -> Clip:
     with TemporaryFile() as said:
-        # `passthrough`: every frame of the file once, where ffmpeg would repeat or drop some for a steady rate.
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", f"file:{path}", "-map", "0:v:0"]
-        command += ["-fps_mode", "passthrough", "-c:v", "ppm", "-f", "image2pipe", "-"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as ffmpeg:  # noqa: S603  all ours
-            try:
-                frames = _collected(path, _pictures_of(cast(IO[bytes], ffmpeg.stdout)))
-            finally:
-                ffmpeg.kill()
+        with _decoding(path, said) as pictures:
+            frames = _collected(path, pictures)
         said.seek(0)
         notes = said.read().decode(errors="replace")
     if not frames:
