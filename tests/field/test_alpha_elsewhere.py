@@ -57,7 +57,9 @@ async def report(api: Api, name: str) -> Json:
 # In the metadata of the header
 
 
-@pytest.mark.parametrize("name", ["lora_alpha", "network_alpha", "alpha"])
+@pytest.mark.parametrize(
+    "name", ["lora_alpha", "network_alpha", "alpha", "LORA_ALPHA", "lora-alpha", "networkAlpha", "Alpha", "lora.alpha"]
+)
 @given(alpha=st.floats(1e-3, 1e3))
 def test_a_flat_alpha_in_the_metadata_scales_by_alpha_over_rank(name: str, alpha: float) -> None:
     contents = accept(PAIR, {name: repr(alpha)})
@@ -111,6 +113,22 @@ def test_the_alpha_of_kohya_alone_is_not_applied_but_said(alpha: str, said: bool
     assert scales(contents) == [None]
     assert ["ss_network_alpha" in remark for remark in contents.remarks] == [True] * said
     assert accept(PAIR | {f"{STEM}.alpha": ()}, {"ss_network_alpha": alpha}).remarks == ()
+
+
+@pytest.mark.parametrize("name", ["linear_alpha", "network_linear_alpha", "train_alpha", "alpha_value"])
+@pytest.mark.parametrize(("alpha", "said"), [("16", True), ("4", False), ("4.0", False), ("", False), ("sure", False)])
+def test_an_alpha_of_a_name_that_nobody_knows_is_not_applied_but_said(name: str, alpha: str, said: bool) -> None:
+    contents = accept(PAIR, {name: alpha})
+    assert scales(contents) == [None]
+    assert [f"{name!r} (16) is not applied" in remark for remark in contents.remarks] == [True] * said
+
+
+@pytest.mark.parametrize("suffix", ["lora_alpha", "lora.alpha", "network_alpha"])
+def test_alpha_tensors_under_other_names(suffix: str) -> None:
+    key = f"{STEM}.{suffix}"
+    (change,) = accept(PAIR | {key: ()}).changes()
+    assert isinstance(change, LowRank)
+    assert change.alpha == key
 
 
 # Beside the file

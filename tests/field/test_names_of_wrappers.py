@@ -17,15 +17,18 @@ from tests.serve_app.loras.headers import accept, refusal
 
 DOTTED = (
     *("base_model.model.", "model.", "diffusion_model.", "transformer.", "module.", "unet.", "dit.", "pipe."),
-    *("_orig_mod.", "_fsdp_wrapped_module.", "lora_unet.", "network.", "generator."),
+    *("_orig_mod.", "_fsdp_wrapped_module.", "lora_unet.", "network.", "generator.", "DiT.", "Diffusion_Model."),
+    *("backbone.", "student.", "ema.", "state_dict.", "peft_model.", "wan2.2.", "wan_video.", "WanTransformer3DModel."),
 )
 UNDERSCORED = ("lora_unet_", "lora_unet__", "lycoris_", "lora_transformer_", "lora_unet_diffusion_model_", "unet_")
 HIGH = (
     *("high_noise_model.", "high_noise.", "transformer_1.", "transformer_high_noise.", "dit1.", "model_high."),
+    *("noise_high.", "experts.high.", "moe_high_", "High_Noise.", "lora_transformer_1_"),
     *("high.", "lora_unet_high_noise_", "lora_unet_transformer_1_", "unet_1.", "highnoise.", "dit_hn."),
 )
 LOW = (
     *("low_noise_model.", "low_noise.", "transformer_2.", "transformer_low_noise.", "dit2.", "model_low."),
+    *("noise_low.", "experts.low.", "moe_low_", "Low_Noise.", "lora_transformer_2_"),
     *("low.", "lora_unet_low_noise_", "lora_unet_transformer_2_", "unet_2.", "lownoise.", "dit_ln."),
 )
 MODULES = st.sampled_from(TINY.modules)
@@ -61,6 +64,7 @@ def test_a_wrapper_that_names_an_expert_is_the_side(prefix: str, expert: Expert,
         ("model.", "model_2."),
         ("base_model.model.transformer.", "base_model.model.transformer_2."),
         ("lora_unet_dit_", "lora_unet_dit2_"),
+        ("lora_transformer_", "lora_transformer_2_"),
     ],
 )
 def test_the_first_denoiser_beside_a_second_is_the_high_noise_expert(first: str, second: str) -> None:
@@ -81,6 +85,22 @@ def test_one_tensor_under_two_wrappers_is_refused(one: str, other: str) -> None:
     details = refusal({f"{spelled(prefix, module.original)}.diff": module.shape for prefix in (one, other)})
     assert "several of its tensors mean the same part" in details["reason"]
     assert details["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("down", "up"),
+    [
+        ("lora_A", "lora_B"),
+        ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight"),
+        ("lora.down.weight", "lora.up.weight"),
+        ("lora_A.default_0.weight", "lora_B.default_0.weight"),
+    ],
+)
+def test_the_halves_of_a_lora_under_other_names(down: str, up: str) -> None:
+    stem = "diffusion_model.blocks.0.self_attn.q"
+    (change,) = accept({f"{stem}.{down}": (4, 24), f"{stem}.{up}": (24, 4)}).changes()
+    assert change.keys == (f"{stem}.{down}", f"{stem}.{up}")
+    assert refusal({f"{stem}.{down}": (4, 24)})["keys"] == [f"{stem}.{up}"]
 
 
 @pytest.mark.parametrize("wrapper", ["high_noise_model.transformer_2.", "transformer_1.low_noise.", "dit2.high."])

@@ -7,10 +7,8 @@ reader refuses all that the library refuses, and also repeated names, which the 
 A file that is no safetensors file is refused with the name of its real format, told from its first bytes.
 """
 
-import codecs
 import json
 import os
-import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -19,6 +17,7 @@ from typing import Any
 
 from serve_app.files import open_regular
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES, LIBRARY_HEADER_BYTES, in_turn, too_many_values
+from serve_app.loras.formats.magic import describe_wrong_format
 from serve_app.loras.refusals import invalid
 
 LENGTH_BYTES = 8
@@ -40,35 +39,6 @@ SCALAR_DTYPES = (
     *("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F8_E4M3", "F8_E5M2", "F8_E8M0"),
 )
 """The dtypes that an alpha may have: each holds one number exactly."""
-
-_AGAIN = "download the file itself"
-_CONVERT = "save it as .safetensors"
-_UNPACK = "unpack it and use the .safetensors file in it"
-_PICKLE = f"it is a PyTorch pickle (.pt, .ckpt, .bin), which can run code when loaded; {_CONVERT}"
-_ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # a first entry, an empty archive, a spanned one
-_TAR_MAGIC_AT = 257
-_LONGEST_ENTRY = 100  # characters of a name that is shown
-_NO_LORA = "use the .safetensors file of the LoRA"
-# Sources: the formats' own specifications, as collected in the `magic` files of file(1).
-_MAGIC_NUMBERS = {
-    b"GGUF": f"it is a GGUF file; {_CONVERT}",
-    b"\x1f\x8b": f"it is compressed with gzip; {_UNPACK}",
-    b"7z\xbc\xaf\x27\x1c": f"it is a 7z archive; {_UNPACK}",
-    b"Rar!\x1a\x07": f"it is a RAR archive; {_UNPACK}",
-    b"\xfd7zXZ\x00": f"it is compressed with xz; {_UNPACK}",
-    b"BZh": f"it is compressed with bzip2; {_UNPACK}",
-    b"\x28\xb5\x2f\xfd": f"it is compressed with Zstandard; {_UNPACK}",
-    b"\x93NUMPY": f"it is a NumPy array (.npy); {_CONVERT}",
-    b"\x89HDF\r\n": f"it is an HDF5 file (.h5, Keras); {_CONVERT}",
-    b"\x89PNG": f"it is a PNG image; {_NO_LORA}",
-    b"\xff\xd8\xff": f"it is a JPEG image; {_NO_LORA}",
-    b"GIF8": f"it is a GIF image; {_NO_LORA}",
-    b"RIFF": f"it is a WebP image or an AVI video; {_NO_LORA}",
-    b"ftyp": f"it is an MP4 video; {_NO_LORA}",
-    b"%PDF": f"it is a PDF document; {_NO_LORA}",
-}
-_PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-_PRINTABLE = frozenset(string.printable.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,53 +116,6 @@ def parse_header(head: bytes, file_size: int, name: str, most_bytes: int = DEFAU
             return _parse(_RawHeader(head[LENGTH_BYTES:data_offset], data_offset), file_size)
     except _Malformed as error:
         raise invalid(name, str(error)) from error
-
-
-def describe_wrong_format(head: bytes) -> str | None:
-    """Return the reason to refuse a file that begins with `head` (some hundred bytes), naming its format if known."""
-    if not head:
-        return "it is empty (0 bytes); download or copy it again"
-    if head.startswith(_PICKLES):
-        return _PICKLE
-    if head.startswith(_ZIPS):
-        return _describe_zip(head)
-    if head[_TAR_MAGIC_AT:].startswith(b"ustar"):
-        return f"it is a tar archive; {_UNPACK}"
-    found = next((what for magic, what in _MAGIC_NUMBERS.items() if head[_offset(magic) :].startswith(magic)), None)
-    return found or _describe_text(head)
-
-
-def _offset(magic: bytes) -> int:
-    return 4 if magic == b"ftyp" else 0  # MP4 begins with the length of its first box
-
-
-def _describe_zip(head: bytes) -> str:
-    """Tell a PyTorch file from an archive of files by the name of its first entry (APPNOTE 4.3.7)."""
-    name = (
-        head[30 : 30 + int.from_bytes(head[26:28], "little")].decode(errors="replace") if head[:4] == _ZIPS[0] else ""
-    )
-    if name.endswith(("/data.pkl", "/.format_version", "/byteorder", "/version")) or name == "data.pkl":
-        return _PICKLE
-    if name.endswith(".npy"):
-        return f"it is an archive of NumPy arrays (.npz); {_CONVERT}"
-    if not name.strip("\0"):
-        return f"it is a ZIP archive, perhaps a PyTorch pickle (.pt); {_UNPACK}, or {_CONVERT}"
-    return f"it is a ZIP archive of files, the first of which is {name[:_LONGEST_ENTRY]!r}; {_UNPACK}"
-
-
-def _describe_text(head: bytes) -> str | None:
-    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a git-lfs pointer, not the file that it points to; run `git lfs pull`"
-    if text.startswith(b"/annex/objects/") or b"/.git/annex/objects/" in text:
-        return "it is a git-annex pointer, not the file that it points to; run `git annex get`"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b"<!--", b"<script", b"<meta")):
-        return f"it is a web page, probably an error or log-in page; {_AGAIN}"
-    if text.startswith((b"{", b"[")):
-        return f"it is JSON text, probably an error answer; {_AGAIN}"
-    if _PRINTABLE.issuperset(head):
-        return f"it is text; {_AGAIN}"
-    return None
 
 
 class _Malformed(Exception):

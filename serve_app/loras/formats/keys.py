@@ -5,8 +5,9 @@ suffix tells the `Role`, the rest the `Place`. The keys of one file may follow d
 an entry in `_OTHER_WRAPPERS` or `_DENOISERS`, a new suffix one in `_SUFFIXES`.
 
 Sources of the suffixes: kohya and musubi-tuner (lora_down, lora_up, alpha, dora_scale), PEFT (lora_A, lora_B,
-lora_magnitude_vector, also with an adapter's name), diffusers (lora.down, lora.up), AI Toolkit (magnitude), LyCORIS
-(lokr_*, diff, w_norm, b_norm) and ComfyUI's comfy/weight_adapter, which reads them all (diff, diff_b).
+lora_magnitude_vector, also with an adapter's name), diffusers (lora.down, lora_linear_layer.down and their up), AI
+Toolkit (magnitude), LyCORIS (lokr_*, diff, w_norm, b_norm) and ComfyUI's comfy/weight_adapter, which reads them all
+(diff, diff_b).
 """
 
 import re
@@ -44,9 +45,9 @@ LOKR_ROLES = frozenset(chain.from_iterable(FACTOR_ROLES))
 
 _ADAPTER = r"(?:\.[^.]+)?"  # PEFT's state dicts carry the adapter's name before the last part
 _SUFFIXES = {
-    Role.DOWN: rf"lora_A{_ADAPTER}\.weight|lora_down\.weight|lora\.down\.weight",
-    Role.UP: rf"lora_B{_ADAPTER}\.weight|lora_up\.weight|lora\.up\.weight",
-    Role.ALPHA: r"alpha",
+    Role.DOWN: rf"lora_A(?:{_ADAPTER}\.weight)?|lora(?:_|\.|_linear_layer\.)down\.weight",
+    Role.UP: rf"lora_B(?:{_ADAPTER}\.weight)?|lora(?:_|\.|_linear_layer\.)up\.weight",
+    Role.ALPHA: r"(?:lora[_.]|network_)?alpha",
     Role.MAGNITUDE: rf"dora_scale|magnitude|lora_magnitude_vector{_ADAPTER}(?:\.weight)?",
     Role.W1: r"lokr_w1",
     Role.W1_A: r"lokr_w1_a",
@@ -85,7 +86,12 @@ LONGEST_KEY = 500
 """Characters. Longer keys are unknown: no convention comes near, and on a hostile key some patterns take quadratic time
 (ReDoS)."""
 
-_HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up"))
+_HALVES = (
+    ("lora_A", "lora_B"),
+    ("lora_down", "lora_up"),
+    ("lora.down", "lora.up"),
+    ("lora_linear_layer.down", "lora_linear_layer.up"),
+)
 
 
 def split_key(key: str) -> tuple[str, Role] | None:
@@ -141,7 +147,10 @@ class Place:
 
 # Words that trainers, pipelines and torch put in front of a module's name, and the layout that some of them show.
 # DiffSynth writes `pipe.dit.`, VideoX-Fun `lora_unet__`, torch.compile `_orig_mod.`, FSDP `_fsdp_wrapped_module.`.
-_DENOISERS = ("diffusion_model", "denoiser", "dit", "expert", "generator", "model", "net", "transformer", "unet", "wan")
+_DENOISERS = (
+    *("backbone", "denoiser", "diffusion", "diffusion_model", "dit", "expert", "generator", "model", "net"),
+    *("network", "student", "transformer", "transformer_?3d", "unet", "video_dit", "video_model", "wan"),
+)
 _LAYOUTS = {
     "base_model": Layout.PEFT,
     "lora_unet": Layout.KOHYA,
@@ -151,9 +160,11 @@ _LAYOUTS = {
     "transformer": Layout.DIFFUSERS,
 }
 _OTHER_WRAPPERS = (
-    *("base_model", "lora", "lora_dit", "lora_unet", "lora_transformer", "lycoris", "module", "network"),
-    *("pipe", "pipeline", "wan_model", "_checkpoint_wrapped_module", "_forward_module", "_fsdp_wrapped_module"),
-    "_orig_mod",
+    *("adapter", "base_model", "ema", "ema_model", "experts", "fsdp", "model_ema", "module", "moe", "params"),
+    *("lora", "lora_dit", "lora_model", "lora_unet", "lora_transformer", "lora_wan", "lycoris", "peft_model"),
+    *("pipe", "pipeline", "sd_model", "state_dict", "trainer", "unwrapped_model", "weights", "wrapped_model"),
+    *("wan_?model", "wan_?video", "wan_?transformer_?3d(?:_?model)?", "_checkpoint_wrapped_module", "_forward_module"),
+    *("_fsdp_wrapped_module", "_orig_mod"),
 )
 _SIDES = {
     **{"1": Expert.HIGH, "high": Expert.HIGH, "hn": Expert.HIGH},
@@ -165,13 +176,14 @@ _PLAIN = "|".join(sorted({*_OTHER_WRAPPERS, *_DENOISERS}, key=len, reverse=True)
     "|transformer|", "|transformer(?!_blocks)|"
 )
 _WRAPPER = re.compile(
-    "(?:"
+    r"(?:wan_?2[._]?[12](?=[._]\D)|"  # the version of the model, and not its second denoiser
     # transformer_2, dit2, model_high_noise, transformer_low
     rf"(?P<before>{_DENOISER})_?(?P<side>[12]|hn|ln|(?:high|low)(?=_?noise|[._]))(?:_?noise)?"
-    # high_noise_model, low_noise, high
-    rf"|(?P<side_first>hn|ln|high|low)(?:_?noise)?(?:_(?:{_DENOISER})(?!_blocks))?"
-    rf"|(?P<plain>{_PLAIN})"
-    r")(?:\.|_+)"
+    # high_noise_model, low_noise, noise_high, high
+    rf"|(?:noise_)?(?P<side_first>hn|ln|high|low)(?:_?noise)?(?:_(?:{_DENOISER})(?!_blocks))?"
+    rf"|(?P<plain>{_PLAIN})(?!_?[12][._])"
+    r")(?:\.|_+)",
+    re.IGNORECASE,
 )
 _TORCH_WRAPPERS = re.compile(r"\._(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)(?=\.)")
 
@@ -188,7 +200,7 @@ def find_place(stem: str, architecture: WanArchitecture) -> Place | None:
         rest = rest[match.end() :]
     names = _names(architecture)
     module = names.dotted.get(rest) or names.underscored.get(rest.replace(".", "_"))
-    sides = {_SIDES[side] for match in found if (side := match["side"] or match["side_first"])}
+    sides = {_SIDES[side.lower()] for match in found if (side := match["side"] or match["side_first"])}
     if module is None or len(sides) > 1:
         return None
     wrapper = "".join(match[0] for match in found)
@@ -203,7 +215,7 @@ def _as_first(match: re.Match[str]) -> str:
 
 def _layout(wrappers: list[re.Match[str]]) -> Layout:
     words = [match["plain"] or match["before"] for match in wrappers]
-    known = [_LAYOUTS[word] for word in words if word in _LAYOUTS]
+    known = [_LAYOUTS[word.lower()] for word in words if word and word.lower() in _LAYOUTS]
     return Layout.PEFT if Layout.PEFT in known else next(iter(known), Layout.BARE)
 
 

@@ -104,7 +104,8 @@ _SCALING = (
     *("peft_type", "bias", "lora_bias", "fan_in_fan_out"),
 )
 _CONFIG_ENTRIES = (ADAPTER_METADATA, "adapter_config", "peft_config", "lora_config")
-_FLAT_ALPHAS = ("lora_alpha", "network_alpha", "alpha")
+_FLAT_ALPHAS = frozenset({"loraalpha", "networkalpha", "alpha"})  # in whatever spelling
+_MOST_REMARKS = 3  # on entries that nobody knows
 _IDLE_ALPHA = "ss_network_alpha"
 _LONGEST_NUMBER = 50  # characters
 
@@ -146,7 +147,7 @@ def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str], besid
     if beside is not None and not beside.certain:
         remarks.append(f"{_FILE} is not applied, as it may be another file's; lay the two into a folder of their own")
     if not has_alphas and not sources and flat is None:
-        remarks.extend(_idle_alpha(placed, metadata))
+        remarks.extend(_idle_alphas(placed, metadata))
     return Scaled(scaled, tuple(remarks))
 
 
@@ -169,8 +170,7 @@ class _Flat:
 
 def _flat_alpha(metadata: Mapping[str, str], remarks: list[str]) -> _Flat | None:
     found = {}
-    for name in _FLAT_ALPHAS:
-        text = metadata.get(name, "").strip()
+    for name, text in ((name, text.strip()) for name, text in metadata.items() if _plain(name) in _FLAT_ALPHAS):
         if not text:
             continue
         try:
@@ -187,14 +187,34 @@ def _flat_alpha(metadata: Mapping[str, str], remarks: list[str]) -> _Flat | None
     return _Flat(next(iter(found.values())), stabilised) if found else None
 
 
-def _idle_alpha(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Iterable[str]:
-    text = metadata.get(_IDLE_ALPHA, "").strip()
+def _plain(name: str) -> str:
+    """Return a name without case and separators: `network_alpha` and `networkAlpha` are one."""
+    return re.sub("[^a-z]", "", name[:_LONGEST_NAME].lower())
+
+
+def _idle_alphas(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Iterable[str]:
+    """Yield a remark on each entry that gives an alpha other than the rank, and whose meaning is not certain."""
     ranks = {change.rank for _, _, change in placed if not isinstance(change, Difference) and change.rank}
-    if text and text != "None" and ranks and any(_differs(text, rank) for rank in ranks):
-        yield (
-            f"its {_IDLE_ALPHA} {text[:_LONGEST_NUMBER]} is not applied: it has no alpha tensors, and programs that "
-            "remove them multiply them into the weights"
-        )
+    unknown = []
+    for name, text in ((name, text.strip()) for name, text in metadata.items() if "alpha" in _plain(name)):
+        if not text or text == "None" or not any(_differs(text, rank) for rank in ranks):
+            continue
+        shown = text[:_LONGEST_NUMBER]
+        if name == _IDLE_ALPHA:
+            yield (
+                f"its {name} {shown} is not applied: it has no alpha tensors, and programs that remove them multiply "
+                "them into the weights"
+            )
+        elif _plain(name) not in _FLAT_ALPHAS and _is_number(text):
+            unknown.append(f"its metadata entry {name[:_LONGEST_NAME]!r} ({shown}) is not applied: it may be an alpha")
+    yield from unknown[:_MOST_REMARKS]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return len(text) <= _LONGEST_NUMBER and isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _differs(text: str, rank: int) -> bool:

@@ -13,7 +13,8 @@ import httpx2
 
 from serve_app.files import open_regular
 from serve_app.loras.cache import LoraCache, Partial
-from serve_app.loras.formats.header import describe_wrong_format, header_bytes_needed
+from serve_app.loras.formats.header import header_bytes_needed
+from serve_app.loras.formats.magic import describe_wrong_format
 from serve_app.loras.refusals import invalid
 from serve_app.loras.sources.base import (
     Changed,
