@@ -100,7 +100,7 @@ class Dispatcher:
         configure_logging()
         self._built = plan  # by the args alone
         self._plan = plan
-        self._observers = service_observers() if observers is None else observers
+        self._observers = service_observers(plan.settings) if observers is None else observers
         self._store = JobStore(plan.settings.database_url)
         self._queue = self._store.queue(plan.card.id)
         self._place = Lookout(OutputStore.from_url(plan.settings.output_url, make=False))

@@ -62,7 +62,7 @@ class Generator:
         configure_logging()
         self._built = plan  # by the args alone
         self._plan = plan
-        self._observers = service_observers() if observers is None else observers
+        self._observers = service_observers(plan.settings) if observers is None else observers
         self._leave = leave
         yielding = plan.profile is Profile.CPU
         # The pipeline comes last, since it takes minutes: what is wrong with the rest shows before.

@@ -15,6 +15,7 @@ from deployments.image_access import image_resolver
 from deployments.lora_access import bulkhead, lora_resolvers
 from deployments.observability.metrics import service_observers
 from deployments.observability.scrape import NodeMetrics
+from deployments.observability.tracing import tracer_provider
 from serve_app.api.app import create_app
 from serve_app.api.dependencies import Services
 from serve_app.api.forecast import Forecaster
@@ -52,8 +53,9 @@ class Ingress:
             images=image_resolver(plan, fetches),
             fetches=fetches,
             outputs=OutputStore.from_url(plan.settings.output_url, make=False),
-            observers=service_observers(),
+            observers=service_observers(plan.settings),
             node_metrics=NodeMetrics(),
+            tracer_provider=tracer_provider(plan.settings),
         )
         self._app = create_app(self._services)
         self._telling = detached(WebhookWorker(store, plan.settings, self._services.observers).run())

@@ -199,6 +199,7 @@ class Settings(ModelArgs):
     # has; see api/links.py.
     allowed_hosts: tuple[str, ...] | None = None
     log_format: LogFormat = LogFormat.TEXT  # of the log files; see docs/observability.md
+    otlp_endpoint: str | None = Field(None, pattern=r"^https?://")  # of an OpenTelemetry collector; none: no traces
     body_timeout_s: float = Field(30, gt=0)  # for all of a request's body to arrive
     max_body_bytes: int = Field(4 * 1024**2, ge=1024)  # of a request, as sent and once decompressed
     hf_token: SecretStr | None = None  # for the base model's repositories, and for LoRAs of requests that bring none

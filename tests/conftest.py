@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.fixtures.images",
     "tests.fixtures.s3",
     "tests.fixtures.demo",
+    "tests.fixtures.collector",
     "tests.fixtures.service",
 ]
 

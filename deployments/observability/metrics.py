@@ -11,21 +11,25 @@ from ray.serve import metrics
 
 from deployments.observability.catalogue import METRICS
 from deployments.observability.journal import RenderLog
+from deployments.observability.tracing import RenderTraces, tracer_provider
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
 from serve_app.results import Timings
+from serve_app.settings import Settings
 from serve_app.spec import Priority
 
 _NO_CODE = "none"
 _PHASES = sorted(set(Timings.model_fields) - {"generate"})  # `generate` is the sum of others
 
 
-def service_observers() -> Observers:
+def service_observers(settings: Settings) -> Observers:
     """Return the observers of one actor. A new observer of the service is one entry here."""
-    return Observers(RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics())
+    provider = tracer_provider(settings)
+    traces = [] if provider is None else [RenderTraces(provider)]
+    return Observers(RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics(), *traces)
 
 
 def _counter(name: str) -> metrics.Counter:

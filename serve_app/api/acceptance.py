@@ -21,6 +21,7 @@ from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
 from serve_app.api.prompt_flags import placed, read_flags, unplaced
 from serve_app.api.recipes import RecipeChoice, choose_recipe
 from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
+from serve_app.api.tracing import current_traceparent
 from serve_app.api.webhooks import checked_webhook
 from serve_app.errors import PromptFlagRefused, SpeedNotAllowed
 from serve_app.images.kept import RequestInputs
@@ -95,6 +96,7 @@ async def accept(
         priority=body.priority,
         hf_token=_token_to_keep(body, chosen),
         idempotency=idempotency,
+        traceparent=current_traceparent(),
         webhook=webhook,
     )
 

@@ -27,6 +27,7 @@ from serve_app.api.model_health import ModelsHealth
 from serve_app.api.openapi import DocumentedApi
 from serve_app.api.readiness import Readiness
 from serve_app.api.refusals import add_refusals
+from serve_app.api.tracing import TracedPosts
 from serve_app.api.variants import Variants
 from serve_app.api.videos import routes as videos
 
@@ -92,5 +93,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(RootedRedirects)
     add_headers_for_browsers(app, services.plan.settings.cors_origins)
     app.add_middleware(AccessLog)
+    if services.tracer_provider is not None:
+        app.add_middleware(TracedPosts, provider=services.tracer_provider)
     add_refusals(app)
     return app

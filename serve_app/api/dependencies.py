@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from opentelemetry.trace import TracerProvider
 
 from serve_app.api.access_log import entry_of
 from serve_app.api.guard import sender_in
@@ -43,6 +44,7 @@ class Services:
     fetches: Bulkhead  # threads that wait for other people's servers
     outputs: OutputStore
     observers: Observers
+    tracer_provider: TracerProvider | None = None  # where POSTs are traced
     node_metrics: Callable[[], Awaitable[bytes]]  # raises MetricsUnavailable
 
     @property

@@ -173,6 +173,7 @@ _CLAIMED = (
     renders.c.cost_s,
     renders.c.priority,
     renders.c.created_at,
+    renders.c.traceparent,
 )
 
 
@@ -190,6 +191,7 @@ def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
         priority=Priority.of_rank(row.priority),
         claimed_at=time(),
         waited_s=max(0.0, time() - row.created_at),
+        traceparent=row.traceparent,
         hf_token=hf_token,
     )
 

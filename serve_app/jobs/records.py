@@ -92,6 +92,7 @@ class NewRequest:
     hf_token: SecretStr | None = None  # stored until the request ends, to download its LoRAs
     idempotency: Idempotency | None = None
     webhook: Webhook | None = None
+    traceparent: str | None = None  # W3C Trace Context of the POST
 
     @property
     def line(self) -> Line:
@@ -139,6 +140,7 @@ class Claim:
     priority: Priority = Priority.NORMAL
     claimed_at: float = 0.0
     waited_s: float = 0.0  # from its POST to this claim
+    traceparent: str | None = None  # W3C Trace Context of its POST
     hf_token: SecretStr | None = None
 
 

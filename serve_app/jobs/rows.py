@@ -49,6 +49,7 @@ def of_renders(request: NewRequest) -> list[dict[str, Any]]:
             "cost_s": cost_s,
             "steps": spec.sample_steps,
             "searched": searchable(spec.prompt),
+            "traceparent": request.traceparent,
         }
         for index, (spec, cost_s) in enumerate(zip(request.specs, request.costs, strict=True))
     ]

@@ -125,6 +125,7 @@ renders = Table(
     Column("priority", Integer, nullable=False, server_default=text("1")),
     Column("cost_s", Double, nullable=False, server_default=text("0")),  # predicted seconds of one replica
     Column("steps", Integer, nullable=False, server_default=text("1")),  # denoising steps, as in the spec
+    Column("traceparent", String(55)),  # W3C Trace Context of its POST
     Column("searched", Text, nullable=False, server_default=""),  # the prompt, casefolded: what a search looks in
     Index("renders_of_request", "request_id", "index", unique=True),
     # Partial indexes: their size does not depend on the number of finished renders. The first one is covering: it

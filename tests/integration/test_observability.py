@@ -9,6 +9,7 @@ from prometheus_client.samples import Sample
 
 from deployments.observability.catalogue import METRICS, Kind
 from tests.client import Client, body, pair
+from tests.fixtures.collector import Collector
 
 # Only a GPU has a peak, only a replica that dies loses an attempt, and this service has no secret for webhooks.
 ELSEWHERE = {"wan_device_peak_bytes", "wan_lost_attempts", "wan_webhook_attempts"}
@@ -76,3 +77,31 @@ def scraped(client: Client) -> Mapping[str, list[Sample]]:
             name = family.name if family.name in histograms else sample.name
             found.setdefault(name, []).append(sample)
     return found
+
+
+def test_a_render_is_one_trace_from_its_post_to_its_upload(client: Client, collector: Collector) -> None:
+    trace_id, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    steps = 3
+    posted = client.http.post(
+        "/v1/inference",
+        json=body({"sample_steps": steps, "prompt": "a purple kangaroo"}),
+        headers={"traceparent": f"00-{trace_id}-{caller}-01"},
+    )
+    request_id = posted.raise_for_status().json()["request_id"]
+    client.wait(request_id)
+    end = time.monotonic() + WITHIN_S
+    wanted = {"POST /v1/inference", "queue", "render", "denoise", "decode", "encode", "store"}
+    while not wanted <= {span.name for span in collector.of_trace(trace_id)}:
+        assert time.monotonic() < end, [span.name for span in collector.of_trace(trace_id)]
+        time.sleep(0.2)
+    spans = {span.name: span for span in collector.of_trace(trace_id)}
+    parents = {name: span.parent_span_id for name, span in spans.items()}
+    assert parents["POST /v1/inference"].hex() == caller
+    assert parents["queue"] == parents["render"] == spans["POST /v1/inference"].span_id
+    assert parents["denoise"] == parents["store"] == spans["render"].span_id
+    assert [parents[f"step {number}"] for number in range(1, steps + 1)] == [spans["denoise"].span_id] * steps
+    assert all(span.start_time_unix_nano <= span.end_time_unix_nano for span in spans.values())
+    assert spans["render"].end_time_unix_nano >= spans["store"].end_time_unix_nano
+    attributes = {one.key: one.value.string_value for one in spans["render"].attributes}
+    assert (attributes["wan.request"], attributes["wan.end"]) == (request_id, "succeeded")
+    assert "kangaroo" not in str(collector.spans)

@@ -8,6 +8,7 @@ import yaml
 
 from deployments.observability.catalogue import METRICS, Kind
 from deployments.observability.metrics import service_observers
+from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs" / "observability.md"
@@ -29,7 +30,7 @@ def test_the_docs_show_every_metric_as_it_is() -> None:
 def test_every_metric_of_the_catalogue_is_made_by_an_observer() -> None:
     made = {
         metric._name  # Ray gives a metric no public name
-        for observer in service_observers()._observers
+        for observer in service_observers(Settings())._observers
         for metric in vars(observer).values()
         if hasattr(metric, "_name")
     }

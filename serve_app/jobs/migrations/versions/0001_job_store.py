@@ -141,6 +141,7 @@ def _create_renders() -> None:
         sa.Column("priority", sa.Integer, nullable=False, server_default=sa.text("1")),
         sa.Column("cost_s", sa.Double, nullable=False, server_default=sa.text("0")),
         sa.Column("steps", sa.Integer, nullable=False, server_default=sa.text("1")),
+        sa.Column("traceparent", sa.String(55)),
         sa.Column("searched", sa.Text, nullable=False, server_default=""),
         sqlite_autoincrement=True,
     )
