@@ -22,6 +22,7 @@ from ray.serve.exceptions import RequestCancelledError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.autoscaling import wanted_slots
+from deployments.janitor import Janitor
 from deployments.observability.metrics import service_observers
 from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
@@ -103,7 +104,8 @@ class Dispatcher:
         self._observers = service_observers(plan.settings) if observers is None else observers
         self._store = JobStore(plan.settings.database_url)
         self._queue = self._store.queue(plan.card.id)
-        self._place = Lookout(OutputStore.from_url(plan.settings.output_url, make=False))
+        outputs = OutputStore.from_url(plan.settings.output_url, make=False)
+        self._place = Lookout(outputs)
         self._pause = self._store.leadership(OUTPUTS_FAIL)
         self._pausing = False
         self._leadership = self._store.leadership(dispatcher_of(plan.card.id))
@@ -115,7 +117,8 @@ class Dispatcher:
         self._leads_until = 0.0
         self._closing = False
         self._queued = asyncio.Event()
-        self._tasks = [detached(self._run())]
+        janitor = Janitor(self._store, outputs)
+        self._tasks = [detached(self._run()), detached(janitor.run(lambda: self._plan.settings))]
         if self._store.notifies:
             self._tasks.append(detached(listen(plan.settings.database_url, plan.card.id, self._queued)))
         self._opened = True

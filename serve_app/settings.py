@@ -82,6 +82,14 @@ class PristineMode(StrEnum):
     CHECKPOINT = "checkpoint"  # nowhere: read again from the checkpoint's files
 
 
+class RetentionMode(StrEnum):
+    """Whether what is beyond its time is removed."""
+
+    OFF = "off"
+    DRY_RUN = "dry-run"  # only said
+    ON = "on"
+
+
 # Args that mean the one model of a service; with several, each entry of `models` has its own.
 _OF_ONE_MODEL = frozenset({"model", "base_model", "transformer_model"})
 
@@ -253,6 +261,12 @@ class Settings(ModelArgs):
     # What each tenant may use, and what differs for some of them; see access/limits.py.
     limits: TenantLimits = TenantLimits()
     tenant_limits: dict[str, TenantLimits] = Field(default_factory=dict)
+    # What happens to requests that have ended, and to files that no request knows; see retention/.
+    retention: RetentionMode = RetentionMode.OFF
+    retention_days: float | None = Field(None, gt=0)  # after the end of a request
+    retention_gib: float | None = Field(None, gt=0)  # of all outputs together; the oldest go first
+    retention_grace_s: float = Field(3600, ge=600)  # what is younger is left alone
+    retention_every_s: float = Field(600, gt=0)
     # Who gets the next free replica.
     trust_tenant_header: bool = False  # requests belong to the tenant that X-Tenant names; else all to one
     tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)  # shares; 1 if not named
@@ -358,6 +372,12 @@ class Settings(ModelArgs):
             _check_port(url)
             return f"postgresql://{rest}"
         raise ValueError("must start with sqlite:/// (embedded) or postgresql:// (clusters)")
+
+    @field_validator("retention", mode="before")
+    @classmethod
+    def _as_yaml_reads_it(cls, mode: Any) -> Any:
+        """YAML 1.1 reads on and off as truth values."""
+        return {True: "on", False: "off"}.get(mode, mode) if isinstance(mode, bool) else mode
 
     @field_validator("cors_origins", mode="after")
     @classmethod

@@ -23,6 +23,7 @@ from serve_app.api.schemas.listing import LoraSummary, PromptSummary, RequestSum
 from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Output, RenderRecord, RequestRecord
 from serve_app.jobs.states import FINAL
+from serve_app.retention.rules import RetentionRules
 from serve_app.spec import Expert, LoraFile, Variant
 
 
@@ -40,9 +41,14 @@ def status_answer(standing: Standing, services: Services) -> RequestStatus:
         created_at=timestamp(record.created_at),
         started_at=timestamp(record.started_at),
         finished_at=timestamp(record.finished_at),
+        expires_at=_expires_at(record, services),
         error=failure.error_message if failure else None,
         error_code=failure.error_code if failure else None,
     )
+
+
+def _expires_at(record: RequestRecord, services: Services) -> str | None:
+    return timestamp(RetentionRules.of(services.plan.settings).expires_at(record.finished_at))
 
 
 def _eta_seconds(record: RequestRecord, predicted: Forecast) -> float | None:
@@ -64,6 +70,7 @@ def result_answer(record: RequestRecord, links: OutputLinks, services: Services)
         error_code=failure.error_code if failure else None,
         created_at=timestamp(record.created_at),
         finished_at=timestamp(record.finished_at),
+        expires_at=_expires_at(record, services),
         metadata=ResultMetadata(prompts=prompts) if finished else None,
     )
 

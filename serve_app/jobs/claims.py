@@ -92,7 +92,10 @@ class Claims:
         Return False if the claim is no longer valid; then nothing was changed.
         """
         statement = transitions.change(RenderEvent.SUCCEED, transitions.held(claim)).values(
-            output=output.model_dump_json(), finished_at=time(), steps_done=claim.spec.sample_steps
+            output=output.model_dump_json(),
+            output_bytes=output.size or 0,
+            finished_at=time(),
+            steps_done=claim.spec.sample_steps,
         )
 
         def publish(connection: Connection) -> bool:

@@ -24,6 +24,8 @@ logger = logging.getLogger("ray.serve.wan")
 
 # The role of whoever has found that outputs cannot be stored: while it is held, no render is claimed.
 OUTPUTS_FAIL = "outputs-fail"
+# The role of whoever removes what has ended.
+RETENTION = "retention"
 
 _RECONNECT_S = 1.0
 

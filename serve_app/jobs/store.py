@@ -18,6 +18,7 @@ from serve_app.jobs.keys import Keys
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.queue import Queue
 from serve_app.jobs.requests import Requests
+from serve_app.jobs.retention import Retention
 from serve_app.jobs.usage import Usages
 
 
@@ -31,6 +32,7 @@ class JobStore:
         self.outbox = Outbox(self._database)
         self.keys = Keys(self._database)
         self.usage = Usages(self._database)
+        self.retention = Retention(self._database)
 
     @property
     def notifies(self) -> bool:

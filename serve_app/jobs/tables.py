@@ -117,6 +117,7 @@ renders = Table(
     Column("started_at", Double),
     Column("finished_at", Double),
     Column("output", Text),
+    Column("output_bytes", BigInteger, nullable=False, server_default=text("0")),
     Column("error_code", String(64)),
     Column("error_message", Text),
     # Copied from the request, so that a line of a model's queue is one range of an index.

@@ -3,8 +3,8 @@
 outputs = OutputStore.from_url("s3://bucket/videos")
 """
 
-from serve_app.outputs.base import NotAsStored, OpenOutput, OutputStore
+from serve_app.outputs.base import NotAsStored, OpenOutput, OutputStore, StoredFile
 from serve_app.outputs.bucket import Bucket
 from serve_app.outputs.directory import Directory
 
-__all__ = ["Bucket", "Directory", "NotAsStored", "OpenOutput", "OutputStore"]
+__all__ = ["Bucket", "Directory", "NotAsStored", "OpenOutput", "OutputStore", "StoredFile"]

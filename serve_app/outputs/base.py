@@ -12,7 +12,7 @@ how a client gets at a file: from an open file, or through a signed URL.
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -39,6 +39,15 @@ class OpenOutput:
 
     stream: BinaryIO
     status: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file in the store. `size` is bytes, `modified_at` seconds since the epoch."""
+
+    name: str
+    size: int
+    modified_at: float
 
 
 class OutputStore(ABC):
@@ -148,6 +157,22 @@ class OutputStore(ABC):
     @abstractmethod
     def location(self, name: str) -> str:
         """Return where the file is, for people: an absolute path, or the full URL with its scheme."""
+
+    @abstractmethod
+    def files(self) -> AsyncIterator[StoredFile]:
+        """Yield every file, also those that are no outputs. What comes or goes meanwhile may be among them or not.
+
+        Raises:
+            OSError: the place cannot be reached or read.
+        """
+
+    @abstractmethod
+    async def has(self, name: str) -> bool:
+        """Return whether there is a file of that name.
+
+        Raises:
+            OSError: the place cannot be reached.
+        """
 
     @abstractmethod
     async def delete(self, names: Iterable[str]) -> None:

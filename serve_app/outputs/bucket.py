@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -14,7 +14,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from serve_app.errors import OutputNotWritten
 from serve_app.files import Fingerprint
-from serve_app.outputs.base import OutputStore, check_stored, checked, misconfigured
+from serve_app.outputs.base import OutputStore, StoredFile, check_stored, checked, misconfigured
 
 if TYPE_CHECKING:  # obstore has this name for type checkers only
     from obstore.store import RetryConfig
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # obstore has this name for type checkers only
 
 # A bucket that is away must not hold an answer, or a cancel, for the three minutes of obstore's default.
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+_FILES_AT_ONCE = 1000
 _NO_BUCKET = "NoSuchBucket"
 _SHA256 = "sha256"  # the key of an object's own metadata
 
@@ -94,6 +95,23 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
     def location(self, name: str) -> str:
         """See `OutputStore.location`."""
         return f"{self._url}/{checked(name)}"
+
+    async def files(self) -> AsyncIterator[StoredFile]:
+        """See `OutputStore.files`. One request for each thousand."""
+        try:
+            async for chunk in obstore.list(self._objects, chunk_size=_FILES_AT_ONCE):
+                for found in chunk:
+                    yield StoredFile(found["path"], found["size"], found["last_modified"].timestamp())
+        except BaseError as error:
+            raise OSError(f"the bucket could not be listed: {_redacted(error)}") from None
+
+    async def has(self, name: str) -> bool:
+        """See `OutputStore.has`. One HEAD request."""
+        try:
+            await self.open(name, None)
+        except FileNotFoundError:
+            return False
+        return True
 
     async def delete(self, names: Iterable[str]) -> None:
         """See `OutputStore.delete`."""

@@ -6,7 +6,8 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Self
 from urllib.parse import SplitResult, unquote
@@ -14,9 +15,18 @@ from urllib.parse import SplitResult, unquote
 from serve_app.caching import FileSignature, SingleFlightCache
 from serve_app.errors import OutputNotWritten
 from serve_app.files import Fingerprint, NotRegular, open_folder, open_regular
-from serve_app.outputs.base import NotAsStored, OpenOutput, OutputStore, check_stored, checked, misconfigured
+from serve_app.outputs.base import (
+    NotAsStored,
+    OpenOutput,
+    OutputStore,
+    StoredFile,
+    check_stored,
+    checked,
+    misconfigured,
+)
 
 _PIECE = 1 << 20
+_FILES_AT_ONCE = 1000
 _REMEMBERED = 4096  # hashes, of a hundred bytes or so each
 # Time stamps of a file system tick as coarsely as 2 s (FAT). Within one tick a file can change and keep its signature.
 _AT_REST_S = 2.0
@@ -75,6 +85,19 @@ class Directory(OutputStore, schemes=("file",)):
     def location(self, name: str) -> str:
         """See `OutputStore.location`."""
         return str(self.local_path(name))
+
+    async def files(self) -> AsyncIterator[StoredFile]:
+        """See `OutputStore.files`. Links are not followed."""
+        self._check_root()
+        found = self._walk(self._root)
+        while batch := await asyncio.to_thread(lambda: list(islice(found, _FILES_AT_ONCE))):
+            for file in batch:
+                yield file
+
+    async def has(self, name: str) -> bool:
+        """See `OutputStore.has`."""
+        self._check_root()
+        return await asyncio.to_thread(os.path.lexists, self.local_path(name))
 
     async def delete(self, names: Iterable[str]) -> None:
         """See `OutputStore.delete`."""
@@ -137,6 +160,21 @@ class Directory(OutputStore, schemes=("file",)):
         with contextlib.suppress(FileNotFoundError), open_folder(self._root, folders) as folder:
             os.unlink(leaf, dir_fd=folder)
         self._prune(folders)
+
+    def _walk(self, folder: Path) -> Iterator[StoredFile]:
+        try:
+            with os.scandir(folder) as entries:
+                found = list(entries)
+        except FileNotFoundError:  # it went meanwhile
+            return
+        for entry in found:
+            path = Path(entry.path)
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._walk(path)
+                elif entry.is_file(follow_symlinks=False):
+                    status = entry.stat(follow_symlinks=False)
+                    yield StoredFile(path.relative_to(self._root).as_posix(), status.st_size, status.st_mtime)
 
     def _check_root(self) -> None:
         """Raise OSError, and not FileNotFoundError, where the root is missing: that is not one file that is missing."""

@@ -83,3 +83,8 @@ def test_a_wrong_arg_is_named(args: dict[str, object], named: str) -> None:
 )
 def test_database_urls(url: str, expected: str) -> None:
     assert Settings(database_url=url).database_url == expected
+
+
+@pytest.mark.parametrize(("written", "mode"), [(True, "on"), (False, "off"), ("dry-run", "dry-run")])
+def test_yaml_may_write_on_and_off(written: object, mode: str) -> None:
+    assert Settings.model_validate({"retention": written}).retention == mode

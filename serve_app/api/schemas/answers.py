@@ -21,6 +21,7 @@ API_STATUS: dict[RenderState, Status] = {
 
 _ID = "b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11"
 _TIME = "2026-01-17T00:00:00.000Z"
+_EXPIRES = "When the request and its files are removed for their age, where the server removes them."
 
 
 @overload
@@ -65,6 +66,7 @@ class RequestStatus(BaseModel):
     created_at: str = Field(examples=[_TIME])
     started_at: str | None = Field(None, examples=[_TIME])
     finished_at: str | None = Field(None, examples=[_TIME])
+    expires_at: str | None = Field(None, examples=[_TIME], description=_EXPIRES)
     error: str | None = Field(None, description="What went wrong and what to do; only when failed.")
     error_code: str | None = Field(None, examples=["OUT_OF_MEMORY"], description="Machine-readable; only when failed.")
 
@@ -129,6 +131,7 @@ class RequestResult(BaseModel):
     error_code: str | None = Field(None, examples=["OUT_OF_MEMORY"], description="Machine-readable; only when failed.")
     created_at: str = Field(examples=[_TIME])
     finished_at: str | None = Field(None, examples=[_TIME])
+    expires_at: str | None = Field(None, examples=[_TIME], description=_EXPIRES)
     metadata: ResultMetadata | None = Field(
         None,
         description="What was used: per prompt the recipe, LoRA hashes and scales, attempt and timings (s).",

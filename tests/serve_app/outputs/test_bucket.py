@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from time import time
 
 import httpx
 import pytest
@@ -138,3 +139,13 @@ async def test_a_small_file_is_read_whole(store: OutputStore, source: Path) -> N
     assert await store.read(NAME) == CONTENT
     with pytest.raises(FileNotFoundError, match="is not in the bucket"):
         await store.read("request/none")
+
+
+async def test_files_are_listed_by_the_names_that_they_were_stored_under(store: OutputStore, source: Path) -> None:
+    for name in (NAME, "request/inputs/abc"):
+        await store.put(name, source, "video/mp4")
+    found = {file.name: file async for file in store.files()}
+    assert found.keys() == {NAME, "request/inputs/abc"}
+    assert found[NAME].size == len(CONTENT)
+    assert abs(found[NAME].modified_at - time()) < 60
+    assert [await store.has(name) for name in (NAME, "request/0-2.mp4")] == [True, False]

@@ -134,6 +134,7 @@ def _create_renders() -> None:
         sa.Column("started_at", sa.Double),
         sa.Column("finished_at", sa.Double),
         sa.Column("output", sa.Text),
+        sa.Column("output_bytes", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         sa.Column("error_code", sa.String(64)),
         sa.Column("error_message", sa.Text),
         sa.Column("model", sa.String(64), nullable=False),
