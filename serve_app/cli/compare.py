@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say
+from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say, show, table
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
 from serve_app.client import Client, InferenceRequest
 from serve_app.client.patience import PATIENCE_S
@@ -56,9 +55,9 @@ def compare_files(
     """
     clips = [_read(path) for path in (preview, output)]
     difference = compare(*clips)
-    findings = explain(difference)
     of_preview, of_output = read_settings(preview), read_settings(output)
     settings = differing(of_preview, of_output) if of_preview and of_output else {}
+    findings = explain(difference, settings)
     trials = _tried(connect(server, key, patience), clips[0], of_output, output) if trying else []
     if as_json:
         print_json(_document(difference, findings, settings, trials))
@@ -120,13 +119,13 @@ def _document(
 
 def _print(difference: Difference, findings: Sequence[Finding], settings: Settings, trials: Sequence[Trial]) -> None:
     console = Console()
-    table = Table("", "preview", "output")
-    table.add_row("size", *(f"{width}x{height}" for width, height in difference.sizes))
-    table.add_row("frames", *map(str, difference.lengths))
-    table.add_row("frames a second", *("-" if rate is None else f"{rate:.4g}" for rate in difference.rates))
+    rows = table("", "preview", "output")
+    rows.add_row("size", *(f"{width}x{height}" for width, height in difference.sizes))
+    rows.add_row("frames", *map(str, difference.lengths))
+    rows.add_row("frames a second", *("-" if rate is None else f"{rate:.4g}" for rate in difference.rates))
     for name, values in settings.items():
-        table.add_row(escape(name), *(escape(str(value)) for value in values))
-    console.print(table)
+        rows.add_row(escape(name), *(escape(str(value)) for value in values))
+    show(rows)
     console.print(
         f"pictures: {difference.mean_psnr:.1f} dB on average, {min(difference.psnr):.1f} at worst, of "
         f"{len(difference.psnr)} frames ({SAME_DB:g} and more: the same frames)"

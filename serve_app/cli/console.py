@@ -11,6 +11,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from serve_app.client.failures import details_of
 from serve_app.errors import (
@@ -44,6 +45,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 _FAILED = (RenderError, RequestCanceled, DownloadDamaged)
 _UNREACHABLE = (ServerUnreachable, AnswerNotUnderstood, AdmissionError, WaitedTooLong)
 _UNAVAILABLE = 503
+_WIDE = 400  # characters of a line in a file
 
 
 class UsageError(Exception):
@@ -53,6 +55,21 @@ class UsageError(Exception):
 def stderr() -> Console:
     """Return the console of everything that is not the answer."""
     return Console(stderr=True)
+
+
+def table(first: str, *others: str) -> Table:
+    """Return an empty table. What is meant to be copied is never cut: the first column keeps its width, others fold."""
+    made = Table()
+    made.add_column(first, no_wrap=True)
+    for other in others:
+        made.add_column(other, overflow="fold")
+    return made
+
+
+def show(made: Table) -> None:
+    """Write a table; in a file or a pipe it is as wide as it wants to be."""
+    console = Console()
+    console.print(made, width=None if console.is_terminal else _WIDE)
 
 
 def say(message: str) -> None:

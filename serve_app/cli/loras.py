@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from serve_app.api.schemas.loras import LoraFile, LoraPair
-from serve_app.cli.console import JsonOption, print_json, reporting
+from serve_app.cli.console import JsonOption, print_json, reporting, show, table
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
 from serve_app.client.patience import PATIENCE_S
 
@@ -35,12 +34,12 @@ def loras(
     if as_json:
         print_json(found.model_copy(update={"pairs": pairs, "files": [f for f in found.files if text in f.path]}))
         return
-    table = Table("name", "step", "rank", "model", "files")
+    rows = table("name", "step", "rank", "model", "files")
     for pair in pairs:
-        _row(table, pair.name, pair.high or pair.low, step=pair.step, models=pair.models, paths=_paths(pair))
+        _row(rows, pair.name, pair.high or pair.low, step=pair.step, models=pair.models, paths=_paths(pair))
     for file in single:
-        _row(table, file.name, file, step=file.step, models=file.models, paths=[file.path])
-    Console().print(table)
+        _row(rows, file.name, file, step=file.step, models=file.models, paths=[file.path])
+    show(rows)
 
 
 def _paths(pair: LoraPair) -> list[str]:
@@ -48,11 +47,11 @@ def _paths(pair: LoraPair) -> list[str]:
 
 
 def _row(
-    table: Table, name: str, file: LoraFile | None, *, step: int | None, models: list[str], paths: list[str]
+    rows: Table, name: str, file: LoraFile | None, *, step: int | None, models: list[str], paths: list[str]
 ) -> None:
     rank = file.rank if file is not None else None
     told = ("-" if value is None else str(value) for value in (step, rank))
-    table.add_row(escape(name), *told, escape(", ".join(models)) or "-", escape("\n".join(paths)))
+    rows.add_row(escape(name), *told, escape(", ".join(models)) or "-", escape("\n".join(paths)))
 
 
 @app.command(epilog="Example: wan-lora upload my_high_noise.safetensors my_low_noise.safetensors --to my_job")

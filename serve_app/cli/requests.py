@@ -6,12 +6,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from serve_app.api.schemas.answers import API_STATUS, RequestStatus
-from serve_app.cli.console import Exit, JsonOption, print_json, reporting, say
+from serve_app.cli.console import Exit, JsonOption, print_json, reporting, say, show, table
 from serve_app.cli.progress import Bars, note_of
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
 from serve_app.client import Client, Done, Wanted
@@ -137,25 +135,29 @@ def list_requests(
     if as_json:
         print_json(page)
         return
-    table = Table("request", "status", "created", "prompt", "LoRAs")
+    rows = table("request", "status", "created", "prompt")
     for one in page.requests:
         prompts = [prompt.prompt for prompt in one.prompts]
         more = f" (and {len(prompts) - 1} more)" if len(prompts) > 1 else ""
-        loras = "\n".join(f"{lora.path} x {lora.network_multiplier or 1:g}" for lora in one.loras)
-        table.add_row(one.request_id, note_of(one), one.created_at, escape(prompts[0] + more), escape(loras))
-    Console().print(table)
+        rows.add_row(one.request_id, note_of(one), _minute(one.created_at), escape(prompts[0] + more))
+    show(rows)
     if page.next is not None:
         say(f"there are more: --after {page.next}")
+
+
+def _minute(timestamp: str) -> str:
+    """Return an RFC 3339 time as people write it, in UTC as the service has it."""
+    return timestamp[:16].replace("T", " ")
 
 
 def _show(found: Iterable[RequestStatus], as_json: bool) -> None:
     if as_json:
         print_json({"requests": [one.model_dump(mode="json") for one in found]})
         return
-    table = Table("request", "model", "status", "progress", "created")
+    rows = table("request", "model", "status", "progress", "created")
     for one in found:
-        table.add_row(one.request_id, escape(one.model), note_of(one), f"{one.progress:.0%}", one.created_at)
-    Console().print(table)
+        rows.add_row(one.request_id, escape(one.model), note_of(one), f"{one.progress:.0%}", _minute(one.created_at))
+    show(rows)
 
 
 def _bar(client: Client, request: str) -> RequestStatus:

@@ -3,7 +3,8 @@
     difference = compare(read_clip(Path("preview.webp")), read_clip(Path("output.mp4")))
     difference.mean_psnr, difference.shift  # 43.1, 0
 
-PSNR is 10 log10(255^2 / MSE) over RGB.
+PSNR is 10 log10(255^2 / MSE) over RGB. Measured on the demo checkpoint (128x128, 17 frames), against an MP4: 39 dB for
+the same frames as WebP or lossless, 21 dB for the other recipe or a strength of 0.8, 16 dB for another seed.
 """
 
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from serve_app.clips.reading import Clip, Frames
 SAME_DB = 35.0
 """Two encodings of the same frames."""
 
-ALIKE_DB = 25.0
-"""The same scene with other rounding, another sampler or a slightly other strength."""
+ALIKE_DB = 18.5
+"""The same scene, made otherwise: between another recipe and another seed."""
 
 _BEST_DB = 100.0  # of equal frames, whose PSNR would be infinite
 _THUMBNAIL = 64  # pixels of the longer side: enough to see what moves where
 _MOST_SHIFT = 8  # frames
 _CLEARLY_DB = 3.0  # half the error: by so much another arrangement must fit better than the plain one
+_FITS_DB = 25.0  # and at least so well: thumbnails of other scenes are alike by chance
 
 Gray = npt.NDArray[np.float32]
 
@@ -98,7 +100,7 @@ def _decibel(error: float) -> float:
 
 
 def _fits_better(found: float, plain: float) -> bool:
-    return found > max(plain + _CLEARLY_DB, ALIKE_DB)
+    return found > max(plain + _CLEARLY_DB, _FITS_DB)
 
 
 def _shift(one: Gray, other: Gray, plain: float) -> int:

@@ -1,8 +1,9 @@
 """From the difference of two clips to what to change: one sentence for each setting that explains a part of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serve_app.videos.comparison import ALIKE_DB, SAME_DB, Difference
+from serve_app.videos.comparison import SAME_DB, Difference
 
 _RATE_TOLERANCE = 0.02  # of a rate: WebP keeps whole milliseconds, so 16 fps come back as 15.9
 
@@ -11,18 +12,50 @@ _RATE_TOLERANCE = 0.02  # of a rate: WebP keeps whole milliseconds, so 16 fps co
 class Finding:
     """One setting that differs, and what to do."""
 
-    setting: str  # size, frames, fps, start, mirrored, reversed, pictures
+    setting: str  # size, frames, fps, start, mirrored, reversed, settings, pictures
     text: str
 
 
-def explain(difference: Difference) -> list[Finding]:
+Differing = Mapping[str, tuple[object, object]]
+"""Embedded settings that differ, by name, with the value of either clip."""
+
+# How `wan-lora generate` spells a setting. What is not here, such as the format of the file, changes no picture, or is
+# found in the clips themselves.
+_OPTIONS = {
+    "model": "--model",
+    "trigger_word": "--trigger",
+    "prompt": "the prompt",
+    "neg": "--neg",
+    "seed": "--seed",
+    "sample_steps": "--steps",
+    "guidance_scale": "--guidance",
+    "recipe": "--recipe",
+    "sampler": "--sampler",
+    "shift": "--shift",
+    "speed": "--speed",
+}
+_OF_LORAS = {"path": "--high or --low", "network_multiplier": "--strength", "transformer": "--high and --low"}
+
+
+def explain(difference: Difference, differing: Differing | None = None) -> list[Finding]:
     """Return what explains that the second clip is not as the first; empty where they show the same."""
-    found = [_size(difference), _length(difference), _rate(difference), *_arrangement(difference)]
+    arranged = _arrangement(difference)
+    found = [_size(difference), _length(difference), _rate(difference), *arranged]
     findings = [finding for finding in found if finding is not None]
-    return [*findings, *_pictures(difference, explained=any(one.setting in _MOVES for one in findings))]
+    if arranged or difference.mean_psnr >= SAME_DB:
+        return findings
+    settings = _settings(differing or {})
+    return [*findings, _pictures(difference) if settings is None else settings]
 
 
-_MOVES = frozenset({"start", "mirrored", "reversed"})
+def _settings(differing: Differing) -> Finding | None:
+    """Return the finding of embedded settings, which explain what no look at the pictures can."""
+    told = [
+        f"{option} {first} (and not {second})"
+        for name, (first, second) in differing.items()
+        if (option := _OPTIONS.get(name) or _OF_LORAS.get(name.rpartition(".")[2])) is not None
+    ]
+    return Finding("settings", f"render with {', '.join(dict.fromkeys(told))}") if told else None
 
 
 def _size(difference: Difference) -> Finding | None:
@@ -73,22 +106,18 @@ def _arrangement(difference: Difference) -> list[Finding]:
     return found
 
 
-def _pictures(difference: Difference, *, explained: bool) -> list[Finding]:
+def _pictures(difference: Difference) -> Finding:
     mean, alike, count = difference.mean_psnr, difference.alike_until, len(difference.psnr)
-    if explained or mean >= SAME_DB:
-        return []
-    if mean >= ALIKE_DB:
-        text = (
-            f"the same scene with other details ({mean:.1f} dB): another recipe, sampler, speed profile or precision; "
-            "--try renders with the others"
-        )
+    if 0 < alike < count:
+        text = f"alike for {alike} of {count} frames, then apart: another sampler, speed profile or precision"
     elif alike:
         text = (
-            f"alike for {alike} of {count} frames, then apart: another sampler, speed profile or precision; try --try"
+            f"the same scene, made otherwise ({mean:.1f} dB): another recipe, sampler, strength, checkpoint or number "
+            "of steps; --try renders with each recipe and sampler"
         )
     else:
         text = (
-            f"other pictures ({mean:.1f} dB): another seed, prompt, trigger word, strength, checkpoint, steps or "
-            "guidance; with all these equal, another recipe: --try renders with the others"
+            f"other pictures ({mean:.1f} dB): another seed, prompt, trigger word or guidance, or another LoRA; with "
+            "all these equal, another recipe: --try renders with the others"
         )
-    return [Finding("pictures", text)]
+    return Finding("pictures", text)

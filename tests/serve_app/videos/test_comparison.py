@@ -91,6 +91,15 @@ def test_other_pictures_are_other_settings(tmp_path: Path) -> None:
     assert "another seed" in finding.text
 
 
+def test_embedded_settings_explain_what_the_pictures_cannot(tmp_path: Path) -> None:
+    other = np.random.default_rng(0).integers(0, 255, clip().shape, np.uint8)
+    found = difference(tmp_path, clip(), other)
+    differing = {"seed": (42, 43), "output_format": ("webp", "mp4"), "loras[0].network_multiplier": (0.8, 1.0)}
+    (finding,) = explain(found, differing)
+    assert finding.text == "render with --seed 42 (and not 43), --strength 0.8 (and not 1.0)"
+    assert explain(difference(tmp_path, clip(), clip()), differing) == []
+
+
 def test_pictures_that_part_later_are_another_way_to_compute(tmp_path: Path) -> None:
     other = clip()
     other[6:] = 255 - other[6:]
