@@ -1,21 +1,21 @@
 """`wan-lora sweep`: retention once, now, or what it would remove."""
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serve_app.cli.console import JsonOption, print_json, reporting, say
 from serve_app.cli.database import DEFAULT_CONFIG, ConfigOption, in_store, settings_of
-from serve_app.jobs.store import JobStore
-from serve_app.outputs import OutputStore
-from serve_app.retention.rules import RetentionRules
-from serve_app.retention.sweeper import Sweeper, SweepReport
+
+if TYPE_CHECKING:
+    from serve_app.jobs.store import JobStore
+    from serve_app.retention.sweeper import SweepReport
 
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog="Example: wan-lora sweep --dry-run")
 @reporting
 def sweep(
     *,
@@ -27,9 +27,14 @@ def sweep(
 
     It may run beside the service, and does so whatever the arg `retention` says.
     """
+    # Imported here: SQLAlchemy and obstore are slow to import.
+    from serve_app.outputs import OutputStore  # noqa: PLC0415
+    from serve_app.retention.rules import RetentionRules  # noqa: PLC0415
+    from serve_app.retention.sweeper import Sweeper  # noqa: PLC0415
+
     settings = settings_of(config)
 
-    async def once(store: JobStore) -> SweepReport:
+    async def once(store: "JobStore") -> "SweepReport":
         outputs = OutputStore.from_url(settings.output_url, make=False)
         return await Sweeper(store, outputs).sweep(RetentionRules.of(settings), dry_run=dry_run)
 

@@ -122,8 +122,9 @@ def _keep(asked: httpx2.Request, sent: list[bytes]) -> httpx2.Response:
     return httpx2.Response(200, json={"request_id": UNKNOWN, "status": "in_queue", "created_at": "", **links})
 
 
-def test_it_imports_neither_pytorch_nor_ray_nor_fastapi() -> None:
-    heavy = "{'torch', 'ray', 'fastapi', 'starlette', 'sqlalchemy', 'alembic'}"
-    code = f"import serve_app.client, sys; print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize("module", ["serve_app.client", "serve_app.cli"])
+def test_it_imports_neither_pytorch_nor_ray_nor_fastapi_nor_a_database(module: str) -> None:
+    heavy = "{'torch', 'ray', 'fastapi', 'starlette', 'sqlalchemy', 'alembic', 'obstore', 'huggingface_hub'}"
+    code = f"import {module}, sys; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
