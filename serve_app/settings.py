@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -108,6 +109,8 @@ ENVIRONMENT = {
 }
 
 
+_LARGEST = 2**53  # every integer up to it is a float, too
+_HOST = re.compile(r"[\w.*-]+(:[0-9]+)?|\[[0-9a-fA-F:*]+\](:[0-9]+)?|[0-9a-fA-F:]+")
 HASHED = "sha256:"
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
 _SHORTEST_KEY = 32  # characters: what people make up is shorter
@@ -128,7 +131,7 @@ AdminKey = Annotated[str, BeforeValidator(_hashed)]
 class ModelArgs(BaseModel):
     """What may differ between the models of one service."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     model: str  # an id under configs/models, or the path of a card file
     base_model: str | None = None  # from the card
@@ -156,6 +159,23 @@ class ModelArgs(BaseModel):
     target_wait_s: float = Field(60, gt=0)
     upscale_delay_s: float = Field(2, ge=2)
     downscale_delay_s: float = Field(600, ge=5)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_a_plain_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what YAML makes of `max_queued: yes`, and numbers that no database and no clock has room for."""
+        kinds = (int, float, int | None, float | None)
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in kinds:
+            raise ValueError("must be a number")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError("is too large a number")
+        return value
+
+    @model_validator(mode="after")
+    def _keeps_no_more_generators_than_it_may_have(self) -> Self:
+        if self.max_generators is not None and self.min_generators > self.max_generators:
+            raise ValueError(f"min_generators: {self.min_generators} is more than max_generators")
+        return self
 
     @model_validator(mode="after")
     def _allows_its_own_speed(self) -> Self:
@@ -385,6 +405,16 @@ class Settings(ModelArgs):
         if any(origin != "*" and not _ORIGIN.fullmatch(origin) for origin in origins):
             raise ValueError("each must be * or an origin such as https://app.example.com, without a path")
         return origins
+
+    @field_validator(
+        "allowed_hosts", "lora_private_hosts", "image_private_hosts", "webhook_private_hosts", mode="after"
+    )
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Refuse what could never match, as an address with its scheme."""
+        if any(not _HOST.fullmatch(host) for host in hosts or ()):
+            raise ValueError("each must be a host or host:port, without scheme and path; * stands for any text")
+        return hosts
 
     @field_validator("hub_endpoint", mode="after")
     @classmethod

@@ -228,11 +228,13 @@ def load_card(model: str) -> ModelCard:
     Raises:
         ConfigurationInvalid: there is no such card, or it is not a valid one; the message says what is wrong.
     """
-    text = Path(model).read_text() if model.endswith(_SUFFIX) and Path(model).is_file() else _own_card(model)
     try:
+        text = Path(model).read_text() if model.endswith(_SUFFIX) and Path(model).is_file() else _own_card(model)
         return ModelCard.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationInvalid(f"model: the card of '{model}' is not YAML: {error}") from error
+    except OSError as error:
+        raise ConfigurationInvalid(f"model: the card of '{model}' cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigurationInvalid(f"model: the card of '{model}': {wrong_values(error, 'card')}") from error
 

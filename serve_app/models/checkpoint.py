@@ -1,6 +1,7 @@
 """Checkpoint folders on disk: whether they are whole, told without loading them."""
 
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from serve_app.files import open_regular, read_regular
 
 EXPERT_FOLDERS = ("transformer", "transformer_2")  # of a checkpoint in diffusers' layout, the first for one expert
 
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _INDEX_BYTES = 64 << 20
 _MODEL_INDEX = "model_index.json"
 _WEIGHT_INDEX = "*.safetensors.index.json"
@@ -27,7 +29,9 @@ def check_checkpoint(arg: str, checkpoint: Path, *, experts: int = 0) -> None:
         ConfigurationInvalid: something is missing, damaged or cut off; names `arg` and the file.
     """
     if not checkpoint.is_dir():
-        if checkpoint.is_absolute():
+        if checkpoint.exists():
+            raise ConfigurationInvalid(f"{arg}: {checkpoint} is no directory; name one, or a Hugging Face id")
+        if not _HUB_ID.fullmatch(str(checkpoint)):
             raise ConfigurationInvalid(f"{arg}: {checkpoint} does not exist; name a directory or a Hugging Face id")
         return
     for part in EXPERT_FOLDERS[:experts] if experts else _components(arg, checkpoint):

@@ -66,6 +66,15 @@ def test_a_token_is_not_shown_and_survives_the_way_to_a_replica(monkeypatch: pyt
         ({"base_url": "video.example"}, "base_url"),
         ({"render_timeout_s": 0}, "render_timeout_s"),
         ({"max_generators": 0}, "max_generators"),
+        ({"min_generators": 3, "max_generators": 2}, "min_generators"),
+        ({"render_timeout_s": float("inf")}, "render_timeout_s"),
+        ({"lora_max_gib": float("nan")}, "lora_max_gib"),
+        ({"max_queued": 10**400}, "max_queued"),
+        ({"lease_s": 10**400}, "lease_s"),
+        ({"max_queued": True}, "max_queued"),
+        ({"max_wait_s": False}, "max_wait_s"),
+        ({"allowed_hosts": ["https://video.example/"]}, "allowed_hosts"),
+        ({"lora_private_hosts": ["http://10.0.0.1"]}, "lora_private_hosts"),
     ],
 )
 def test_a_wrong_arg_is_named(args: dict[str, object], named: str) -> None:

@@ -39,6 +39,14 @@ def document(port: int, **args: Any) -> dict[str, Any]:
     return {"http_options": {"host": "127.0.0.1", "port": port}, "applications": [application]}
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"- 1\n", b"id: x\n", b"{", b""])
+def test_a_card_that_is_none_is_named(content: bytes, tmp_path: Path) -> None:
+    card = tmp_path / "card.yaml"
+    card.write_bytes(content)
+    with pytest.raises(ConfigurationInvalid, match=r"model: the card of .*card\.yaml"):
+        checked(tmp_path, model=str(card))
+
+
 def test_a_config_that_is_right_passes_and_leaves_no_output_behind(tmp_path: Path) -> None:
     config = checked(tmp_path)
     assert config.applications == ("wan",)
@@ -57,6 +65,8 @@ def test_a_config_that_is_right_passes_and_leaves_no_output_behind(tmp_path: Pat
         ({"database_url": "sqlite:////proc/no/such/place.db"}, ("database_url",)),
         ({"output_url": "/proc/no/such/place"}, ("output_url",)),
         ({"output_url": "ftp://host/place"}, ("output_url", "s3://")),
+        ({"base_model": "no/such/place"}, ("base_model", "no/such/place")),
+        ({"base_model": "/etc/hostname"}, ("base_model", "directory")),
         ({"lora_root": "/proc/no/such/place"}, ("lora_root",)),
         ({"lora_cache_dir": "/proc/no/such/place"}, ("lora_cache_dir",)),
         ({"base_model": "/no/such/place"}, ("base_model", "/no/such/place")),
