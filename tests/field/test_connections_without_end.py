@@ -1,7 +1,10 @@
 """Half-sent heads, half-sent bodies and idle connections are closed in time; whoever is only slow is served."""
 
 import asyncio
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -9,12 +12,15 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
+from ray.serve.config import HTTPOptions
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve_app.launch.connections import limit_heads
+from serve_app.launch.connections import ENVIRONMENT, limit_heads
 from tests.client import body
 from tests.fixtures.api import ServeApi
+from tests.service_process import free_port
 
 HEAD_S = 0.5
 IDLE_S = 1
@@ -132,3 +138,44 @@ async def test_half_a_body_is_answered_408(serve_api: ServeApi, timed: None, pat
             assert b"BODY_TOO_SLOW" in received
             assert seconds < PROMPT_S
         assert (await api.post(body())).status_code == 200
+
+
+# HAProxy, in Serve's own configuration of it
+
+
+@pytest.fixture
+async def haproxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
+    """Serve's HAProxy with short times, before any replica: a head that never ends gets no further in any case."""
+    place = tmp_path_factory.mktemp("ha")  # a socket's path is short
+    port = free_port()
+    config = HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=port, keep_alive_timeout_s=IDLE_S),
+        timeout_client_s=IDLE_S,
+        socket_path=str(place / "admin.sock"),
+        stats_port=free_port(),
+        metrics_port=free_port(),
+        server_state_base=str(place),
+        server_state_file=str(place / "state"),
+    )
+    proxy = HAProxyApi(config, config_file_path=str(place / "haproxy.cfg"))
+    await proxy.start()
+    yield port
+    await proxy.stop()
+
+
+async def test_haproxy_closes_connections_that_say_nothing(haproxy: int) -> None:
+    for head in HALF_HEADS:
+        with connected(haproxy) as connection:
+            connection.sendall(head)
+            started = time.monotonic()
+            received = await asyncio.to_thread(until_closed, connection)
+            assert time.monotonic() - started < PROMPT_S
+            assert received[:12] in (b"", b"HTTP/1.1 408")
+
+
+def test_serve_reads_the_time_that_this_service_sets_for_haproxy() -> None:
+    program = "from ray.serve._private.haproxy import HAProxyConfig; print(HAProxyConfig().timeout_client_s)"
+    found = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split()[-1] == ENVIRONMENT["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]

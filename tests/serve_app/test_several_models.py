@@ -1,5 +1,6 @@
 """The arg `models`: one service for several cards, each with settings of its own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def test_models_that_keep_more_gpus_than_there_are_do_not_start() -> None:
         application._check_room(plan, gpus=1)
     for args in ({"min_generators": 0}, {"max_generators": 2}):
         application._check_room(plan_of(Settings.from_args({"models": BOTH, **args})), gpus=1)
+
+
+def test_the_line_that_serve_config_shows_serves_two_models_in_place_of_one() -> None:
+    shown = Path("serve_config.yaml").read_text()
+    changed = re.sub(r"^( +)#   (models: .*)\n\1model: .*$", r"\1\2", shown, flags=re.MULTILINE)
+    assert changed != shown
+    settings = Settings.from_args(yaml.safe_load(changed)["applications"][0]["args"])
+    assert [served.card.id for served in served_models(settings)] == ["wan22_14b_t2v", "wan22_5b"]
+    assert [served.settings.min_generators for served in served_models(settings)] == [1, 0]
 
 
 def test_the_example_serves_two_models_that_give_each_other_the_gpu() -> None:
