@@ -5,6 +5,7 @@ import { titleOf, titleOfPaths } from "./pairs.js";
 import { service } from "./service.js";
 
 const MOST_VALUES = 12; // of one axis
+const FEW = 4; // that are chosen at first
 
 /** A kind of axis: `read` gives its values from its fields or raises an Error that says what to change. */
 const numbers = (name, title, { example, least, most, whole = false, apply, label }) => ({
@@ -36,11 +37,11 @@ export const KINDS = [
   {
     name: "checkpoint",
     title: "Checkpoint",
-    fields: (chosen, model) => {
+    fields: (chosen, model, base) => {
       const picker = h("pair-picker", { multiple: true });
       const choices = service.choices(model);
       picker.show(choices, "There are no LoRAs under lora_root.");
-      picker.chosen = chosen ?? sameName(choices);
+      picker.chosen = chosen ?? firstOf(choices, base);
       return picker;
     },
     read: (place) => place.querySelector("pair-picker").chosen.map(({ high, low }) => ({ high, low })),
@@ -95,17 +96,19 @@ export const KINDS = [
 
 export const kindOf = (name) => KINDS.find((kind) => kind.name === name);
 
-// A first choice: the checkpoints of the first LoRA that has several, else the first two.
-function sameName(choices) {
-  const names = [...Map.groupBy(choices, ({ name }) => name).values()];
-  return (names.find((found) => found.length > 1) ?? choices.slice(0, 2)).slice(0, 4);
+// A first choice: the checkpoints of the LoRA that is picked in "Make"; where it has one, another LoRA beside it.
+function firstOf(choices, { high, low }) {
+  const own = choices.find((choice) => choice.high === high && choice.low === low) ?? choices[0];
+  const same = choices.filter(({ name }) => name === own?.name);
+  return same.length > 1 ? same.slice(-FEW) : choices.filter((choice) => choice === own || choice !== choices[0]).slice(0, 2);
 }
 
 /** Fills a <fieldset data-axis> with a choice of kinds and their fields; its `axis` is {kind, values}. */
 export class AxisField {
-  constructor(place, kind, model, onChange) {
+  constructor(place, { kind, model, base, onChange }) {
     this.place = place;
     this.model = model;
+    this.base = base;
     this.kind = h(
       "select",
       { "aria-label": place.querySelector("legend").textContent, onchange: () => (this.#show(), onChange()) },
@@ -132,7 +135,7 @@ export class AxisField {
   }
 
   #show(values) {
-    this.fields.replaceChildren(kindOf(this.kind.value).fields(values, this.model));
+    this.fields.replaceChildren(kindOf(this.kind.value).fields(values, this.model, this.base));
   }
 }
 

@@ -64,7 +64,7 @@ class CompareView extends HTMLElement {
     const model = service.model(values.model);
     for (const place of this.querySelectorAll("[data-axis]")) {
       place.replaceChildren(place.querySelector("legend"));
-      this[place.dataset.axis] = new AxisField(place, "none", model, () => this.#changed());
+      this[place.dataset.axis] = new AxisField(place, { kind: "none", model, base: values, onChange: () => this.#changed() });
     }
     this.form.elements.prompt.value = values.prompt;
     const pair = titleOfPaths(values.high, values.low, service.choices(model));

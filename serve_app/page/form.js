@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { count, duration, h, press, pressed, settled } from "./dom.js";
+import { clearProblems, problemsOf, showProblems } from "./problems.js";
 import { service } from "./service.js";
 import { bodyOf, defaults, drawSeed, framesOf, isPair, keep, lorasOf, valuesOf } from "./settings.js";
 
@@ -27,6 +28,7 @@ export class SettingsForm {
     this.form = form;
     this.fields = form.elements;
     this.picker = form.querySelector("pair-picker");
+    this.problem = form.querySelector(".problem");
     this.onChange = onChange;
     this.inspect = settled(() => this.#inspect(), SETTLES_MS);
     this.forecast = settled(() => this.#forecast(), SETTLES_MS);
@@ -207,16 +209,21 @@ export class SettingsForm {
     this.asked?.abort();
     this.asked = new AbortController();
     const { signal } = this.asked;
+    const { body } = this;
     try {
-      const { seconds, eta_seconds: eta, prompts } = await call("POST", "v1/forecast", this.body, { signal });
+      const { seconds, eta_seconds: eta, prompts } = await call("POST", "v1/forecast", body, { signal });
+      clearProblems(this.form, this.problem);
       const [{ width, height, num_frames: frames, warnings }] = prompts;
       snapped.replaceChildren(`Renders ${width} × ${height}, ${count(frames, "frame")}`, ...warnings.map((text) => h("span", { className: "warning" }, text)));
       const waits = eta - seconds > 1 ? `, done in ${duration(eta)}` : "";
       cost.value = `${capital(duration(seconds))} to render${waits}`;
     } catch (error) {
       if (signal.aborted) return;
-      cost.value = error.message;
+      cost.value = "";
       snapped.textContent = "";
+      // Inspection says what is wrong with a LoRA, in its own place.
+      const problems = problemsOf(error, body).filter(({ field }) => field !== "high" && field !== "low");
+      showProblems(this.form, problems, this.problem, { focus: false });
     }
   }
 

@@ -35,7 +35,7 @@ class MakeView extends HTMLElement {
   #first() {
     const before = kept();
     const base = defaults(service.model(before?.model));
-    const [choice] = service.choices(service.model(base.model));
+    const choice = newest(service.choices(service.model(base.model)));
     return { ...base, ...(choice && { high: choice.high, low: choice.low }), ...before };
   }
 
@@ -63,6 +63,10 @@ class MakeView extends HTMLElement {
     [...this.stage.children].slice(MOST_CARDS).forEach((old) => old.remove());
     if (matchMedia("(max-width: 60rem)").matches) card.scrollIntoView({ behavior: "smooth", block: "start" });
   }
+}
+
+function newest(choices) {
+  return choices.reduce((best, choice) => (best && best.modifiedAt >= choice.modifiedAt ? best : choice), null);
 }
 
 customElements.define("make-view", MakeView);

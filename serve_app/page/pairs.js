@@ -6,7 +6,7 @@ import { isPair } from "./settings.js";
 const MANY = 8; // names, above which there is a search field
 
 /**
- * Return the choices for a model, by name and then by step: {name, step, rank, partial, high, low}. A side that a pair
+ * Return the choices for a model, by name and then by step: {name, step, rank, modifiedAt, partial, high, low}. A side that a pair
  * lacks is an empty text; for a model with one expert, `high` is the file.
  */
 export function choicesFor({ pairs, files }, model) {
@@ -17,11 +17,11 @@ export function choicesFor({ pairs, files }, model) {
 function ofPair({ name, step, high, low }) {
   const file = high ?? low;
   const partial = high && low ? "" : `${high ? "high" : "low"} only`;
-  return { name, step, rank: file.rank, partial, high: high?.path ?? "", low: low?.path ?? "" };
+  return { name, step, rank: file.rank, modifiedAt: file.modified_at, partial, high: high?.path ?? "", low: low?.path ?? "" };
 }
 
-function ofFile({ name, step, path, rank }) {
-  return { name, step, rank, partial: "", high: path, low: "" };
+function ofFile({ name, step, path, rank, modified_at: modifiedAt }) {
+  return { name, step, rank, modifiedAt, partial: "", high: path, low: "" };
 }
 
 function byNameAndStep(one, other) {

@@ -36,8 +36,8 @@ function fieldOfCode({ code, details }, body) {
   return loraField(body.loras.find(({ path }) => path && named.includes(JSON.stringify(path).slice(1, -1))));
 }
 
-/** Show problems in a form: beside their fields, and those of no field in `elsewhere`. The first field gets the focus. */
-export function showProblems(form, problems, elsewhere) {
+/** Show problems in a form: beside their fields, and those of no field in `elsewhere`. With `focus`, go to the first. */
+export function showProblems(form, problems, elsewhere, { focus = true } = {}) {
   clearProblems(form, elsewhere);
   const shown = problems.map(({ field, message }) => {
     const input = field && form.elements[field];
@@ -48,7 +48,10 @@ export function showProblems(form, problems, elsewhere) {
     mark(input, message);
     return input;
   });
-  shown.find(Boolean)?.focus();
+  const first = shown.find(Boolean);
+  if (!focus || !first) return;
+  first.closest("details")?.setAttribute("open", "");
+  first.focus();
 }
 
 /** Take all problems away. */
@@ -62,7 +65,6 @@ function mark(input, message) {
   const id = `problem-${input.name}`;
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-errormessage", id);
-  input.closest("details")?.setAttribute("open", "");
   const place = input.closest("label") ?? input;
   place.after(h("p", { className: "field-problem", id, role: "alert" }, message));
   input.addEventListener("input", () => unmark(input), { once: true });

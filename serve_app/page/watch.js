@@ -25,7 +25,7 @@ class RenderCard extends HTMLElement {
     this.#stop.abort();
   }
 
-  get id() {
+  get request() {
     return this.getAttribute("request");
   }
 
@@ -34,13 +34,13 @@ class RenderCard extends HTMLElement {
     this.line = h("p", { className: "state", role: "status" }, "…");
     this.bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
     this.cancel = h("button", { type: "button", onclick: () => this.#cancel() }, "Cancel");
-    this.title = h("p", { className: "title" });
+    this.heading = h("p", { className: "title" });
     this.actions = h("div", { className: "actions" });
     this.facts = h("div", { className: "facts" });
     this.replaceChildren(
       this.picture,
       h("div", { className: "live" }, this.line, this.bar, this.cancel),
-      this.title,
+      this.heading,
       this.actions,
       this.facts,
     );
@@ -48,11 +48,11 @@ class RenderCard extends HTMLElement {
 
   async #follow() {
     const { signal } = this.#stop;
-    this.details = await get(`v1/requests/${this.id}`, { signal });
+    this.details = await get(`v1/requests/${this.request}`, { signal });
     this.#describe();
     this.#status(this.details);
     if (!FINAL.has(this.details.status)) {
-      for await (const { event, data } of events(this.id, signal)) this.#event(event, data);
+      for await (const { event, data } of events(this.request, signal)) this.#event(event, data);
     }
     await this.#finish(signal);
   }
@@ -71,7 +71,7 @@ class RenderCard extends HTMLElement {
     const pair = titleOfPaths(this.values.high, this.values.low, service.choices(service.model(request.model)));
     const strengths = [...new Set(loras.map(({ network_multiplier: strength }) => strength))].join(" / ");
     this.label = prompt;
-    this.title.replaceChildren(
+    this.heading.replaceChildren(
       h("q", {}, prompt),
       h("small", {}, `${pair} at ${strengths} · ${width} × ${height}, ${count(frames, "frame")} · ${request.prompts[0].sample_steps} steps · seed ${seed}`),
     );
@@ -109,7 +109,7 @@ class RenderCard extends HTMLElement {
   }
 
   async #finish(signal) {
-    const result = await get(`v1/requests/${this.id}/result`, { signal });
+    const result = await get(`v1/requests/${this.request}/result`, { signal });
     this.#status({ ...this.details, ...result, progress: 1 });
     const videos = result.outputs?.videos ?? [];
     if (videos.length) {
@@ -126,11 +126,11 @@ class RenderCard extends HTMLElement {
   #offer(videos) {
     const tell = (name) => this.dispatchEvent(new CustomEvent(name, { bubbles: true, detail: { body: this.body } }));
     this.actions.replaceChildren(
-      ...videos.map((video) => h("a", { className: "button", href: here(video.url), download: fileName(video, this.id) }, "Download")),
+      ...videos.map((video) => h("a", { className: "button", href: here(video.url), download: fileName(video, this.request) }, "Download")),
       h("button", { type: "button", onclick: () => tell("reuse") }, "Use these settings"),
       h("button", { type: "button", onclick: () => tell("compare") }, "Compare from here"),
       h("button", { type: "button", onclick: () => showText(this.body) }, "Copy as…"),
-      h("a", { className: "button quiet", href: `#/watch/${this.id}` }, "Link"),
+      h("a", { className: "button quiet", href: `#/watch/${this.request}` }, "Link"),
       h("button", { type: "button", className: "quiet", onclick: () => this.#remove() }, "Delete"),
     );
   }
@@ -138,7 +138,7 @@ class RenderCard extends HTMLElement {
   async #cancel() {
     this.cancel.disabled = true;
     try {
-      this.#status(await post(`v1/requests/${this.id}/cancel`));
+      this.#status(await post(`v1/requests/${this.request}/cancel`));
     } catch (error) {
       this.#fail(error);
     }
@@ -146,7 +146,7 @@ class RenderCard extends HTMLElement {
 
   async #remove() {
     try {
-      await call("DELETE", `v1/requests/${this.id}`);
+      await call("DELETE", `v1/requests/${this.request}`);
       this.dispatchEvent(new CustomEvent("removed", { bubbles: true }));
       this.remove();
     } catch (error) {
