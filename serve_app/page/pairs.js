@@ -30,7 +30,8 @@ function byNameAndStep(one, other) {
 
 /** Return what a choice is called: "hero 1500". */
 export function titleOf({ name, step }) {
-  return step === null ? name : `${name} ${step}`;
+  const short = name.split("/").pop();
+  return step === null ? short : `${short} ${step}`;
 }
 
 /** Return what the LoRAs of a request are called, by their paths. */
@@ -91,7 +92,7 @@ class PairPicker extends HTMLElement {
     return h(
       "div",
       { className: "pair-row", "data-name": name.toLowerCase() },
-      h("span", { className: "pair-name" }, name, rank && h("small", {}, `rank ${rank}`)),
+      h("span", { className: "pair-name", title: name }, name.split("/").pop(), rank && h("small", {}, `rank ${rank}`)),
       h("span", { className: "steps" }, ...choices.map((choice) => this.#choice(choice))),
     );
   }
