@@ -4,6 +4,7 @@ const BASE = new URL(".", document.baseURI);
 const KEY = "wan-lora-key"; // in session storage: it ends with the tab
 const LOST_AGAIN_MS = [500, 1000, 2000, 4000, 8000]; // waits before a lost connection is tried again
 const BUSY = 429;
+const ENDED = 204; // to a stream that resumes behind its last event
 
 export const FINAL = new Set(["succeeded", "failed", "canceled"]);
 
@@ -69,6 +70,7 @@ export async function* events(id, signal) {
     try {
       const headers = last === null ? {} : { "Last-Event-ID": last };
       const answer = await send("GET", `v1/requests/${id}/events`, { headers, signal });
+      if (answer.status === ENDED) return;
       for await (const { id: number, event, data } of parseEvents(answer.body)) {
         last = number ?? last;
         lost = 0;
@@ -76,7 +78,8 @@ export async function* events(id, signal) {
         if (event === "done") return;
       }
     } catch (error) {
-      if (signal?.aborted || (error instanceof Refusal && error.status && error.status < 500)) throw error;
+      const final = error.status >= 400 && error.status < 500 && error.status !== BUSY;
+      if (signal?.aborted || final) throw error;
     }
     await pause(LOST_AGAIN_MS[Math.min(lost, LOST_AGAIN_MS.length - 1)], signal);
   }

@@ -12,7 +12,8 @@ import { bodyOf } from "./settings.js";
 import { comparePair } from "./wipe.js";
 
 const AT_ONCE = 3; // submissions under way
-const WIDTHS = { least: 80, most: 640, first: 260 }; // pixels of a column
+const WIDTHS = { least: 80, first: 340, most: 640 }; // pixels of a column
+const HEADING = 130; // pixels of the headings of rows
 
 /** <video-grid>: `start(grid)` shows {base, columns, rows, ids} and renders what has no id; fires "link" with its text. */
 class VideoGrid extends HTMLElement {
@@ -85,7 +86,7 @@ class VideoGrid extends HTMLElement {
   }
 
   #tools(table) {
-    const size = h("input", { type: "range", min: WIDTHS.least, max: WIDTHS.most, value: String(WIDTHS.first), "aria-label": "Size of the videos" });
+    const size = h("input", { type: "range", min: WIDTHS.least, max: WIDTHS.most, value: String(this.#firstWidth()), "aria-label": "Size of the videos" });
     const resize = () => table.style.setProperty("--cell", `${size.value}px`);
     size.addEventListener("input", resize);
     resize();
@@ -93,6 +94,12 @@ class VideoGrid extends HTMLElement {
     this.cancelAll = h("button", { type: "button", hidden: true, onclick: () => this.#cancel() }, "Cancel the rest");
     const link = h("button", { type: "button", onclick: async () => (await copy(location.href), (link.textContent = "Copied"), announce("Copied")) }, "Copy link");
     return h("div", { className: "tools" }, this.conductor.bar, h("label", { className: "size" }, "Size", size), this.progress, this.cancelAll, link);
+  }
+
+  /** Return a width with which all columns fit, where they can. */
+  #firstWidth() {
+    const room = this.clientWidth || document.documentElement.clientWidth - 60;
+    return Math.min(Math.max((room - HEADING) / this.grid.columns.values.length - 6, WIDTHS.least), WIDTHS.first);
   }
 
   async #link() {

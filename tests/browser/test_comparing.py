@@ -1,0 +1,63 @@
+"""A grid fills, plays in step, survives a reload, and two of its videos are compared."""
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.browser.conftest import Visit
+from tests.browser.steps import fill, times
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+IN_STEP_S = 0.13  # two frames at 16 a second
+
+
+async def render_grid(page: Page) -> None:
+    """Render 0, 0.5, 1 times two checkpoints, from the settings of "Make"."""
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    for name in ("wan22_demo 500", "style 500"):
+        chosen = page.locator(f"[data-axis=rows] input[aria-label='{name}']")
+        await chosen.check(force=True)
+    await expect(page.locator(".axes [name=cost]")).to_contain_text("6 videos")
+    await page.get_by_role("button", name="Render 6 videos").click()
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(6, timeout=60_000)
+
+
+async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit) -> None:
+    page = visit.page
+    await visit.go()
+    await fill(page, "a grid", num_frames=33)
+    await render_grid(page)
+    assert [await page.locator("th[scope=col]").all_inner_texts()] == [["× 0", "× 0.5", "× 1"]]
+    await page.wait_for_timeout(500)
+    for _ in range(3):
+        found = await times(page, ".cell video")
+        assert max(found) - min(found) < IN_STEP_S, found
+        await page.wait_for_timeout(150)
+    assert max(found) > 0
+
+    await page.locator(".cell").nth(4).click()
+    dialog = page.get_by_role("dialog", name="Compare two")
+    await expect(dialog.locator("video")).to_have_count(2)
+    await expect(dialog.locator("figcaption").nth(1)).to_have_text("× 0.5, wan22_demo 500")
+    await dialog.get_by_label("Wipe between the two").fill("20")
+    edge = await dialog.locator(".duel").evaluate("stage => stage.style.getPropertyValue('--wipe')")
+    assert edge == "20%"
+    await dialog.get_by_role("radio", name="Side by side").check()
+    await expect(dialog.locator(".duel")).to_have_attribute("data-mode", "side")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+
+    asked = len([one for one in visit.responses if one.request.method == "POST" and one.url.endswith("/v1/inference")])
+    assert asked == 6
+    await page.reload()
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(6)
+    await expect(page.locator(".axes [name=prompt]")).to_have_value("a grid")
+    again = [one for one in visit.responses if one.request.method == "POST" and one.url.endswith("/v1/inference")]
+    assert len(again) == asked
+
+
+@pytest.mark.parametrize("place", ["#/compare/AAAA", "#/compare/%F0%9F", "#/nowhere", "#/watch/no-such-request"])
+async def test_a_bad_address_says_so(visit: Visit, place: str) -> None:
+    await visit.go(place)
+    said = visit.page.get_by_text("This link is damaged").or_(visit.page.get_by_text("nothing at this address"))
+    await expect(said.or_(visit.page.get_by_text("No such request"))).to_be_visible()

@@ -1,0 +1,60 @@
+"""The page for everyone: axe-core's rules, a phone's width, light and dark, the keyboard, a service with keys."""
+
+import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import expect
+
+from tests.browser.conftest import DESKTOP, PHONE, Visits
+from tests.browser.steps import fill, make
+from tests.fixtures.api import ServeApi
+from tests.fixtures.keys import ADMIN_KEY
+from tests.fixtures.loopback import loopback
+from tests.service_process import ServiceProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SERIOUS = ("serious", "critical")
+PLACES = ("#/make", "#/compare", "#/gallery")
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")], ids=["desktop", "phone"])
+async def test_nothing_keeps_people_from_using_it(
+    visits: Visits, two_checkpoints: ServiceProcess, size: dict[str, int], scheme: str
+) -> None:
+    visit = await visits(two_checkpoints.url, size, color_scheme=scheme)
+    page = visit.page
+    await visit.go()
+    await fill(page, "for everyone")
+    await make(page)
+    await expect(page.locator("render-card video")).to_be_visible()
+    for place in PLACES:
+        await visit.go(place)
+        await page.wait_for_load_state("networkidle")
+        found = (await Axe().run(page)).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in SERIOUS] == [], place
+        wide = await page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= size["width"], place
+
+
+async def test_it_works_without_a_mouse(visits: Visits, two_checkpoints: ServiceProcess) -> None:
+    visit = await visits(two_checkpoints.url)
+    page = visit.page
+    await visit.go()
+    await fill(page, "by keyboard")
+    await page.get_by_role("textbox", name="Prompt", exact=True).focus()
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator("render-card video")).to_be_visible()
+
+
+async def test_a_service_with_keys_asks_once(visits: Visits, serve_api: ServeApi) -> None:
+    async with serve_api(admin_key=ADMIN_KEY) as api, loopback(api.app) as url:
+        visit = await visits(url)
+        page = visit.page
+        await visit.go()
+        dialog = page.get_by_role("dialog", name="This service asks for a key")
+        await dialog.get_by_label("Key").fill(ADMIN_KEY)
+        await dialog.get_by_role("button", name="Use it").click()
+        await expect(page.locator("pair-picker .pair-row").first).to_be_visible()
+        await page.reload()
+        await expect(page.locator("pair-picker .pair-row").first).to_be_visible()
+        await expect(dialog).to_be_hidden()

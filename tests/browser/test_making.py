@@ -1,0 +1,96 @@
+"""A video is made, watched, played, canceled, made again from its file, and found in the gallery."""
+
+import httpx
+import pytest
+from playwright.async_api import expect
+
+from tests.browser.conftest import Visit
+from tests.browser.steps import VIDEO_STATE, drop, fill, make, times
+from tests.client import Client, body
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+FIRST_LOAD = 200_000  # bytes
+
+
+async def test_a_video_is_made_from_a_picked_pair_and_plays(visit: Visit) -> None:
+    page = visit.page
+    await visit.go()
+    await fill(page, "[trigger] in the snow", trigger_word="fox", sample_steps=40)
+    assert await visit.loaded_bytes() < FIRST_LOAD
+    await expect(page.locator("#snapped")).to_contain_text("64 × 64, 9 frames")
+    await make(page)
+    card = page.locator("render-card").first
+    bar = card.locator("progress")
+    seen = {0.0}
+    while not await bar.is_hidden():
+        seen.add(await bar.evaluate("bar => bar.value"))
+    assert any(0 < value < 1 for value in seen), seen
+    video = card.locator("video")
+    await expect(video).to_be_visible()
+    before = await times(page, "render-card video")
+    await page.wait_for_timeout(300)
+    assert await times(page, "render-card video") != before
+    ((state,),) = [await video.evaluate_all(VIDEO_STATE)]
+    assert (state["paused"], state["width"]) == (False, 64)
+    await expect(card).to_contain_text("fox in the snow")
+    assert await card.get_by_role("link", name="Download").get_attribute("download")
+
+
+async def test_a_video_is_canceled_while_it_is_made(visit: Visit) -> None:
+    page = visit.page
+    await visit.go()
+    await fill(page, "too long", sample_steps=150, width=256, height=256)
+    await make(page)
+    card = page.locator("render-card").first
+    await card.get_by_role("button", name="Cancel").click()
+    await expect(card.locator(".state")).to_have_text("Canceled")
+    await expect(card.get_by_role("button", name="Use these settings")).to_be_visible()
+
+
+@pytest.mark.parametrize("output_format", ["mp4", "webp", "png"])
+async def test_a_dropped_file_brings_its_settings_back(visit: Visit, client: Client, output_format: str) -> None:
+    seed = 2**64 - 3  # more than a number of JavaScript holds
+    request = body({"prompt": "sks <in> & out 🦊", "neg": "blurry", "seed": seed, "output_format": output_format})
+    (content,) = client.render({**request, "recipe": "preview"})
+    page = visit.page
+    await visit.go()
+    await page.locator("pair-picker .pair-row").first.wait_for()
+    await drop(page, f"download.{output_format}", content)
+    await expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("sks <in> & out 🦊")
+    await expect(page.locator(".make [name=seed]")).to_have_value(str(seed))
+    await expect(page.locator(".make [name=neg]")).to_have_value("blurry")
+    await expect(page.locator(".make [name=recipe][value=preview]")).to_be_checked()
+    await expect(page.locator("input[aria-label='wan22_demo 500']").first).to_be_checked()
+
+
+async def test_a_file_without_settings_says_so(visit: Visit) -> None:
+    await visit.go()
+    await visit.page.locator("pair-picker .pair-row").first.wait_for()
+    await drop(visit.page, "holiday.mp4", b"\0\0\0\x10ftypisom" + bytes(64))
+    await expect(visit.page.locator(".make .problem")).to_contain_text("holiday.mp4 carries no settings")
+
+
+async def test_what_is_wrong_stands_beside_its_field(visit: Visit) -> None:
+    page = visit.page
+    await visit.go()
+    await fill(page, "a fox", width=4097)
+    await page.get_by_role("button", name="Make video").click()
+    width = page.locator(".make [name=width]")
+    await expect(width).to_have_attribute("aria-invalid", "true")
+    await expect(page.locator("#problem-width")).to_contain_text("less than or equal to 4096")
+    await expect(width).to_be_focused()
+
+
+async def test_the_gallery_finds_and_deletes(visit: Visit, client: Client) -> None:
+    client.render(body({"prompt": "a very rare Okapi"}))
+    page = visit.page
+    await visit.go("#/gallery")
+    await page.get_by_label("Search prompts").fill("okapi")
+    await expect(page.locator(".card")).to_have_count(1)
+    await expect(page.locator(".card")).to_contain_text("a very rare Okapi")
+    page.once("dialog", lambda dialog: dialog.accept())
+    await page.get_by_role("button", name="Delete: a very rare Okapi").click()
+    await expect(page.locator(".card")).to_have_count(0)
+    found = client.http.get("/v1/requests", params={"text": "okapi"})
+    assert (found.status_code, found.json()["requests"]) == (httpx.codes.OK, [])
