@@ -1,6 +1,7 @@
 # make run   serve on http://127.0.0.1:8000 (the demo checkpoint where Ray finds no GPU)
 # make test  run every test
 # make quick run the unit tests: no server, no other process, no cluster, no pipeline
+# make test-browser run the tests of the page in a real browser: chromium must be installed
 # make check format, lint, types, import rules
 # make contract try what /openapi.json says on every endpoint, and every property with many examples
 # make chaos kill every part of a service under load, and count what became of the renders
@@ -18,7 +19,7 @@ WORKERS := 2
 # Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
-.PHONY: install run test test-services test-rest quick check format contract bench chaos
+.PHONY: install run test test-services test-rest test-browser quick check format contract bench chaos
 
 install: $(VENV)/installed
 
@@ -34,7 +35,11 @@ test-services:
 	$(PYTEST) -m service
 
 test-rest:
-	$(PYTEST) -m "not service"
+	$(PYTEST) -m "not service and not browser"
+
+test-browser: $(VENV)/installed-dev
+	@echo "==> running the tests of the page in chromium"
+	$(PYTEST) -m browser
 
 quick: $(VENV)/installed-dev
 	@echo "==> running the unit tests"

@@ -28,7 +28,8 @@ pytest_plugins = [
 # A unit test needs nothing but this process: no database or HTTP server, no other process, no cluster, no pipeline.
 # One that does begins with one of these fixtures, lies in one of these folders, or in a file with such an import.
 _HEAVY_FIXTURES = frozenset({"postgres", "service", "client", "demo_checkpoint", "demo_loras", "s3_server", "server"})
-_HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan")
+_BROWSER = "tests/browser"
+_HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan", _BROWSER)
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
 _HEAVY_IMPORT = re.compile(
     r"^(import (subprocess|torch|uvicorn)\b"
@@ -57,8 +58,11 @@ def _imports_more(path: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need nothing but this process as `unit`, and those that start a cluster as `service`."""
+    """Mark tests by what they need: `unit`, nothing but this process; `service`, a cluster; or a `browser`."""
     for item in items:
+        if item.nodeid.startswith(_BROWSER):
+            item.add_marker(pytest.mark.browser)
+            continue
         if not _is_heavy(item):
             item.add_marker(pytest.mark.unit)
         if _needs_service(item):

@@ -1,7 +1,7 @@
 // One cell of a grid: what it asks for, how far it is, and its video.
 
 import { announce, h } from "./dom.js";
-import { shown, variant } from "./media.js";
+import { shown } from "./media.js";
 
 const STATES = { idle: "not rendered yet", in_queue: "waiting", canceled: "canceled", gone: "no longer kept" };
 
@@ -55,7 +55,6 @@ export class Cell {
   play(video) {
     this.video = video;
     const element = shown(video, this.label, { controls: false });
-    if (element instanceof HTMLVideoElement) element.poster = variant(video.url, "thumbnail");
     element.removeAttribute("aria-label");
     this.holder.style.aspectRatio = `${video.width} / ${video.height}`;
     this.picture.replaceChildren(element);

@@ -1,8 +1,7 @@
 // The view "Gallery": what was made, newest first, as one list without end.
 
-import { call, get } from "./api.js";
+import { call, get, here } from "./api.js";
 import { h, settled, template } from "./dom.js";
-import { variant } from "./media.js";
 import { titleOfPaths } from "./pairs.js";
 import { service } from "./service.js";
 
@@ -56,7 +55,7 @@ class GalleryView extends HTMLElement {
     const [prompt] = prompts;
     const card = h("li", { className: "card", "data-request": id });
     const picture = prompt.thumbnail_url
-      ? h("img", { src: variant(prompt.url, "thumbnail"), alt: "", loading: "lazy", width: prompt.width, height: prompt.height })
+      ? h("img", { src: here(prompt.thumbnail_url), alt: "", loading: "lazy", width: prompt.width, height: prompt.height })
       : h("span", { className: "placeholder" }, STATES[status] ?? "");
     const link = h("a", { href: `#/watch/${id}`, className: "card-picture", title: error ?? "" }, picture, h("span", { className: "visually-hidden" }, `Open: ${prompt.prompt}`));
     link.style.aspectRatio = `${prompt.width} / ${prompt.height}`;
@@ -100,7 +99,7 @@ function playOver(link, url) {
   let video = null;
   const start = () => {
     if (video || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-    video = h("video", { src: variant(url, "video"), muted: true, loop: true, autoplay: true, playsInline: true, "aria-hidden": "true" });
+    video = h("video", { src: here(url), muted: true, loop: true, autoplay: true, playsInline: true, "aria-hidden": "true" });
     link.append(video);
   };
   const stop = () => (video?.remove(), (video = null));

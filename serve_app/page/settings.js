@@ -136,12 +136,12 @@ export function asText(body) {
   return {
     curl: `curl -s ${address("v1/inference")} \\\n  -H 'content-type: application/json' \\\n  -d '${json.replaceAll("'", "'\\''")}'`,
     Python: [
-      "from serve_app.client import Client",
+      "from serve_app.client import Client, InferenceRequest",
       "",
-      `client = Client(${JSON.stringify(address("").replace(/\/$/, ""))})`,
-      `accepted = client.submit(${python(JSON.parse(JSON.stringify(body)))})`,
-      "result = client.wait(accepted.request_id)",
-      'print([video.url for video in result.outputs.videos])',
+      `request = InferenceRequest.model_validate(${python(body)})`,
+      `with Client(${JSON.stringify(address("").replace(/\/$/, ""))}) as client:`,
+      "    for video in client.render(request).outputs.videos:",
+      '        client.download(video, f"video_{video.index}.{video.format.extension}")',
     ].join("\n"),
     JSON: json,
   };

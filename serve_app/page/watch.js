@@ -66,7 +66,7 @@ class RenderCard extends HTMLElement {
   #describe() {
     const { prompts, loras, request } = this.details;
     const [{ prompt, width, height, num_frames: frames, seed }] = prompts;
-    this.body = request;
+    this.body = whole(request);
     this.values = valuesOf(request, defaults(service.model(request.model)));
     const pair = titleOfPaths(this.values.high, this.values.low, service.choices(service.model(request.model)));
     const strengths = [...new Set(loras.map(({ network_multiplier: strength }) => strength))].join(" / ");
@@ -160,6 +160,11 @@ class RenderCard extends HTMLElement {
     this.line.textContent =
       error.code === "REQUEST_NOT_FOUND" ? "No such request: it was deleted, or the link is incomplete." : error.message;
   }
+}
+
+// A body without what the service says of things that are not there.
+function whole(request) {
+  return JSON.parse(JSON.stringify(request, (_, value) => value ?? undefined));
 }
 
 function waits(seconds) {

@@ -3,12 +3,11 @@
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Response, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Response, async_playwright
 
 from tests.client import pair
 from tests.service_process import ServiceProcess
@@ -27,6 +26,19 @@ class Visit:
     url: str
     responses: list[Response] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+
+    def loaded(self, answer: Response) -> None:
+        """Note what was loaded."""
+        self.responses.append(answer)
+
+    def failed(self, error: Error) -> None:
+        """Note what a script did not catch."""
+        self.wrong.append(str(error))
+
+    def said(self, message: ConsoleMessage) -> None:
+        """Note what the content security policy has stopped."""
+        if "Security Policy" in message.text:
+            self.wrong.append(message.text)
 
     def elsewhere(self) -> list[str]:
         """The addresses it loaded that are not the service's own."""
@@ -67,9 +79,9 @@ async def visits(browser: Browser) -> AsyncIterator[Visits]:
         visit = Visit(await context.new_page(), url)
         opened.append(visit)
         visit.page.set_default_timeout(30_000)
-        visit.page.on("response", lambda answer: visit.responses.append(answer))
-        visit.page.on("pageerror", lambda error: visit.wrong.append(str(error)))
-        visit.page.on("console", lambda said: visit.wrong.append(said.text) if "Security Policy" in said.text else None)
+        visit.page.on("response", visit.loaded)
+        visit.page.on("pageerror", visit.failed)
+        visit.page.on("console", visit.said)
         return visit
 
     yield visit
@@ -92,10 +104,3 @@ def two_checkpoints(service: ServiceProcess) -> ServiceProcess:
 async def visit(visits: Visits, two_checkpoints: ServiceProcess) -> Visit:
     """The page of the service, on a desktop."""
     return await visits(two_checkpoints.url)
-
-
-def settings_file(directory: Path, name: str, content: bytes) -> Path:
-    """Write a file that a person has on their disk."""
-    path = directory / name
-    path.write_bytes(content)
-    return path

@@ -38,7 +38,7 @@ async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit) ->
     await page.locator(".cell").nth(4).click()
     dialog = page.get_by_role("dialog", name="Compare two")
     await expect(dialog.locator("video")).to_have_count(2)
-    await expect(dialog.locator("figcaption").nth(1)).to_have_text("× 0.5, wan22_demo 500")
+    await expect(dialog.locator("figcaption").nth(1)).to_have_text("× 0.5, style 500")
     await dialog.get_by_label("Wipe between the two").fill("20")
     edge = await dialog.locator(".duel").evaluate("stage => stage.style.getPropertyValue('--wipe')")
     assert edge == "20%"

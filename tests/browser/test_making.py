@@ -1,5 +1,9 @@
 """A video is made, watched, played, canceled, made again from its file, and found in the gallery."""
 
+import asyncio
+import hashlib
+from pathlib import Path
+
 import httpx
 import pytest
 from playwright.async_api import expect
@@ -46,6 +50,22 @@ async def test_a_video_is_canceled_while_it_is_made(visit: Visit) -> None:
     await card.get_by_role("button", name="Cancel").click()
     await expect(card.locator(".state")).to_have_text("Canceled")
     await expect(card.get_by_role("button", name="Use these settings")).to_be_visible()
+
+
+async def test_the_program_that_is_copied_makes_the_same_video(
+    visit: Visit, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_id = client.submit(body({"prompt": 'a "quoted" fox\nand its \\ shadow', "seed": 2**60 + 1}))
+    client.wait(request_id)
+    await visit.go(f"#/watch/{request_id}")
+    await visit.page.get_by_role("button", name="Copy as").click()
+    dialog = visit.page.get_by_role("dialog", name="Copy these settings")
+    await dialog.get_by_role("radio", name="Python").check(force=True)
+    program = await dialog.locator("pre").inner_text()
+    monkeypatch.chdir(tmp_path)
+    await asyncio.to_thread(exec, compile(program, "copied", "exec"), {})
+    (made,) = client.result(request_id)["outputs"]["videos"]
+    assert hashlib.sha256((tmp_path / "video_0.mp4").read_bytes()).hexdigest() == made["sha256"]
 
 
 @pytest.mark.parametrize("output_format", ["mp4", "webp", "png"])
