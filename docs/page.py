@@ -1,4 +1,4 @@
-"""Make docs/page.webp: the page with a grid of the demo's LoRA. With `make run` in another window: `python docs/page.py`.
+"""Make docs/page.webp: the page with a grid of the demo. Run `make run`, and in another window `python docs/page.py`.
 
 It needs chromium (Debian: apt-get install chromium) and the packages of the tests.
 """
