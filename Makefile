@@ -2,6 +2,7 @@
 # make test  run every test
 # make quick run the unit tests: no server, no other process, no cluster, no pipeline
 # make test-browser run the tests of the page in a real browser: chromium must be installed
+# make docs  build the documentation as a site
 # make check format, lint, types, import rules
 # make contract try what /openapi.json says on every endpoint, and every property with many examples
 # make chaos kill every part of a service under load, and count what became of the renders
@@ -19,7 +20,7 @@ WORKERS := 2
 # Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
-.PHONY: install run test test-services test-rest test-browser quick check format contract bench chaos
+.PHONY: install run test test-services test-rest test-browser quick check format contract bench chaos docs
 
 install: $(VENV)/installed
 
@@ -67,6 +68,11 @@ chaos: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks.http_load
+
+docs: $(VENV)/installed
+	@echo "==> building the documentation into build/site; a link that leads nowhere is an error"
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/zensical build --strict --config-file mkdocs.yml
 
 $(BIN)/python:
 	@echo "==> making a virtual environment in $(VENV)"

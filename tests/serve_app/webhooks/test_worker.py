@@ -22,30 +22,11 @@ from serve_app.tasks import detached
 from serve_app.webhooks.signing import secret_of
 from serve_app.webhooks.worker import PER_HOST, WebhookWorker
 from tests.fixtures.store import NewDatabase
-from tests.fixtures.web_server import Exchange, WebServer, web_server
+from tests.fixtures.web_server import WebServer, web_server
 from tests.serve_app.jobs.helpers import claim_next, output, submit
+from tests.serve_app.webhooks.receiver import Receiver
 
 MASTER = "a secret of the whole service"
-
-
-@dataclass
-class Receiver:
-    """What it was sent, and how it answers: the first of `answers` for each message, then 204."""
-
-    answers: list[int] = field(default_factory=list)
-    hangs: bool = False
-    messages: list[tuple[dict[str, str], str]] = field(default_factory=list)
-
-    def __call__(self, exchange: Exchange, _count: int) -> None:
-        body = exchange.rfile.read(int(exchange.headers["Content-Length"])).decode()
-        self.messages.append(({name.lower(): value for name, value in exchange.headers.items()}, body))
-        if self.hangs:
-            exchange.wait()
-        exchange.answer(self.answers.pop(0) if self.answers else 204, Location="/elsewhere")
-
-    @property
-    def types(self) -> list[str]:
-        return [json.loads(body)["type"] for _, body in self.messages]
 
 
 @pytest.fixture
