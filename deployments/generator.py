@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -120,6 +121,7 @@ class Generator:
         canceled there.
         """
         device_free = asyncio.Event()
+        claim = replace(claim, gpus=self._plan.settings.gpus_per_generator)
         attempt = Attempt(claim, self._plan.settings.render_timeout_s)
         task = detached(self._run(attempt, device_free))
         self._unfinished.add(task)

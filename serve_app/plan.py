@@ -68,6 +68,11 @@ class ServicePlan(BaseModel):
     settings: Settings
     models: tuple[ModelPlan, ...]  # in the order of the arg `models`
 
+    @property
+    def gpus_by_model(self) -> Mapping[str, int]:
+        """Return how many GPUs each render of a model takes, by the model's id."""
+        return {model.card.id: model.settings.gpus_per_generator for model in self.models}
+
     def retuned(self, changes: Mapping[str, Any] | None) -> Self:
         """Return the plan with the `user_config` of the Ingress; what an entry of `models` sets stays its own."""
         settings = self.settings.retuned(changes or {})

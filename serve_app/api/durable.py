@@ -34,7 +34,7 @@ async def store_request(new: NewRequest, inputs: RequestInputs, services: Servic
 async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> Accepted:
     try:
         of_tenant = services.plan.settings.limits_of(new.tenant)
-        limits = replace(services.served(new.model).limits, tenant=of_tenant)
+        limits = replace(services.served(new.model).limits, tenant=of_tenant, gpus=services.plan.gpus_by_model)
         durable = await services.store.requests.submit(new, limits)
     except StoreUnavailable:
         if inputs.names:

@@ -16,7 +16,7 @@ router = APIRouter(tags=["service"], responses=UNAVAILABLE | WRONG_HEADER)
 @router.get("/v1/usage")
 async def usage(services: ServicesDep, sender: SenderDep) -> TenantUsage:
     """Return what the sender's tenant uses, has used today, and may use."""
-    found = await services.store.usage.of(sender.tenant)
+    found = await services.store.usage.of(sender.tenant, services.plan.gpus_by_model)
     limits = services.plan.settings.limits_of(sender.tenant)
     left_s = None
     if limits.gpu_seconds_per_day is not None:

@@ -23,6 +23,7 @@ class Limits:
     max_queued_per_tenant: int | None = None  # renders
     max_wait_s: float | None = None  # predicted seconds until the request's last render starts
     weights: Mapping[str, float] = field(default_factory=dict)  # of tenants
+    gpus: Mapping[str, int] = field(default_factory=dict)  # of a Generator, by model, where it is not one
     tenant: TenantLimits = field(default_factory=TenantLimits)  # of the one that sends the request
 
     @property
@@ -48,17 +49,18 @@ def admit(request: NewRequest, load: Load, limits: Limits) -> Load:
     return load.plus(request.line, asked)
 
 
-def admit_tenant(request: NewRequest, usage: Usage, limits: TenantLimits) -> Usage:
+def admit_tenant(request: NewRequest, usage: Usage, limits: Limits) -> Usage:
     """Return the tenant's usage with the request added.
 
     Raises:
         TenantQueueFull, GpuTimeExhausted: a limit of the tenant would be exceeded.
     """
-    asked = Amount(len(request.specs), sum(request.costs))
-    if limits.max_queued is not None:
-        _check_count(TenantQueueFull, asked, usage.queued, limits.max_queued, 1, name="max_queued")
-    if limits.gpu_seconds_per_day is not None:
-        _check_gpu_time(asked, usage, limits.gpu_seconds_per_day)
+    of_tenant = limits.tenant
+    asked = Amount(len(request.specs), sum(request.costs) * limits.gpus.get(request.model, 1))
+    if of_tenant.max_queued is not None:
+        _check_count(TenantQueueFull, asked, usage.queued, of_tenant.max_queued, 1, name="max_queued")
+    if of_tenant.gpu_seconds_per_day is not None:
+        _check_gpu_time(asked, usage, of_tenant.gpu_seconds_per_day)
     return usage.plus(asked)
 
 

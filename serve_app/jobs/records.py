@@ -139,6 +139,7 @@ class Claim:
     cost_s: float = 0.0  # predicted seconds of one replica
     priority: Priority = Priority.NORMAL
     claimed_at: float = 0.0
+    gpus: int = 1  # that its replica renders on; set there
     waited_s: float = 0.0  # from its POST to this claim
     traceparent: str | None = None  # W3C Trace Context of its POST
     hf_token: SecretStr | None = None

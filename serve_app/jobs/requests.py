@@ -166,7 +166,9 @@ def insert_all(
         batch: requests with the limits that apply to them.
     """
     loads = read_loads(connection, {request.model for request, _ in batch})
-    usages = read_usages(connection, {request.tenant for request, limits in batch if limits.count_usage})
+    counted = {request.tenant for request, limits in batch if limits.count_usage}
+    gpus = {model: count for _, limits in batch for model, count in limits.gpus.items()}
+    usages = read_usages(connection, counted, gpus)
     outcomes: dict[str, Outcome] = {}
     admitted = []
     for request, limits in batch:
@@ -176,7 +178,7 @@ def insert_all(
                 continue
             after = admit(request, loads[request.model], limits)
             if limits.count_usage:
-                usages[request.tenant] = admit_tenant(request, usages[request.tenant], limits.tenant)
+                usages[request.tenant] = admit_tenant(request, usages[request.tenant], limits)
             loads[request.model] = after
         except ServiceError as refusal:
             outcomes[request.id] = refusal

@@ -5,7 +5,7 @@ usage.gpu_s, usage.reserved_s
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import time
@@ -23,7 +23,7 @@ DAY_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one tenant uses now, of all models, and has used today (UTC)."""
+    """What one tenant uses now, of all models, and has used today (UTC); costs are GPU seconds."""
 
     queued: Amount = field(default_factory=Amount)
     running: Amount = field(default_factory=Amount)
@@ -46,32 +46,33 @@ class Usages:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def of(self, tenant: str) -> Usage:
-        """Return the usage of a tenant."""
-        return (await self._database.read(partial(read_usages, tenants=[tenant])))[tenant]
+    async def of(self, tenant: str, gpus: Mapping[str, int]) -> Usage:
+        """Return the usage of a tenant; `gpus` are those of a Generator, by model, where it is not one."""
+        return (await self._database.read(partial(read_usages, tenants=[tenant], gpus=gpus)))[tenant]
 
 
-def read_usages(connection: Connection, tenants: Collection[str]) -> dict[str, Usage]:
-    """Return the usage of each of these tenants."""
+def read_usages(connection: Connection, tenants: Collection[str], gpus: Mapping[str, int]) -> dict[str, Usage]:
+    """Return the usage of each of these tenants; `gpus` are those of a Generator, by model, where it is not one."""
     if not tenants:
         return {}
     totals, used = queue_totals.c, tenant_usage.c
     queued = (
-        select(totals.tenant, func.sum(totals.queued), func.sum(totals.cost_s))
+        select(totals.tenant, totals.model, func.sum(totals.queued), func.sum(totals.cost_s))
         .where(totals.tenant.in_(tenants), totals.bucket == WHOLE_LINE)
-        .group_by(totals.tenant)
+        .group_by(totals.tenant, totals.model)
     )
     running = (
-        select(renders.c.tenant, func.count(), func.sum(renders.c.cost_s))
+        select(renders.c.tenant, renders.c.model, func.count(), func.sum(renders.c.cost_s))
         .where(renders.c.state == RenderState.PROCESSING, renders.c.tenant.in_(tenants))
-        .group_by(renders.c.tenant)
+        .group_by(renders.c.tenant, renders.c.model)
     )
     today = select(used.tenant, used.gpu_s, used.renders).where(used.tenant.in_(tenants), used.day == day_of(time()))
     found = dict.fromkeys(tenants, Usage())
-    for tenant, count, cost_s in connection.execute(queued).all():
-        found[tenant] = replace(found[tenant], queued=Amount(int(count), float(cost_s)))
-    for tenant, count, cost_s in connection.execute(running).all():
-        found[tenant] = replace(found[tenant], running=Amount(int(count), float(cost_s)))
+    for tenant, model, count, cost_s in connection.execute(queued).all():
+        found[tenant] = found[tenant].plus(Amount(int(count), float(cost_s) * gpus.get(model, 1)))
+    for tenant, model, count, cost_s in connection.execute(running).all():
+        more = Amount(int(count), float(cost_s) * gpus.get(model, 1))
+        found[tenant] = replace(found[tenant], running=found[tenant].running + more)
     for tenant, gpu_s, ended in connection.execute(today).all():
         found[tenant] = replace(found[tenant], gpu_s=gpu_s, renders=ended)
     return found
@@ -82,7 +83,7 @@ def add_use(connection: Connection, insert: Upsert, claim: Claim) -> None:
 
     A claim that was lost with its replica is not counted: that is no use to the tenant.
     """
-    seconds = max(0.0, time() - claim.claimed_at)
+    seconds = max(0.0, time() - claim.claimed_at) * claim.gpus
     row = insert.values(tenant=claim.tenant, day=day_of(time()), gpu_s=seconds, renders=1)
     used = tenant_usage.c
     connection.execute(

@@ -85,6 +85,17 @@ async def test_gpu_seconds_count_as_predicted_before_and_as_measured_after(serve
         assert (await post(api, LARGE)).status_code == 200
 
 
+async def test_a_render_over_several_gpus_uses_the_seconds_of_all(serve_api: ServeApi) -> None:
+    async with serve_api(trust_tenant_header=True) as alone:
+        await post(alone, SMALL)
+        of_one = (await get_usage(alone, SMALL))["gpu_seconds"]["reserved"]
+    async with serve_api(trust_tenant_header=True, gpus_per_generator=2) as api:
+        assert (await get_usage(api, SMALL))["gpu_seconds"]["reserved"] == pytest.approx(2 * of_one, abs=0.01)
+        claim = await api.claim()
+        await api.finish(replace(claim, claimed_at=claim.claimed_at - 100, gpus=2))
+        assert 200 <= (await get_usage(api, SMALL))["gpu_seconds"]["today"] < 320
+
+
 async def test_what_is_more_than_a_day_allows_need_not_be_tried_again(serve_api: ServeApi) -> None:
     async with serve_api(**limited(gpu_seconds_per_day=0.001)) as api:
         refused = await post(api, SMALL)
