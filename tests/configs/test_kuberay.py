@@ -12,6 +12,7 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from serve_app.launch.exposure import is_loopback
 from serve_app.settings import ENVIRONMENT, Settings
 from tests.configs.manifests import (
     CLUSTERS,
@@ -100,6 +101,14 @@ def test_secrets_reach_the_service_by_the_names_that_it_reads(cluster: str) -> N
     read = set(ENVIRONMENT.values()) | {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}  # obstore reads these two
     for container in containers_of(cluster):
         assert {entry["name"] for entry in container["env"] if "valueFrom" in entry} <= read
+
+
+@every_cluster
+def test_a_service_that_others_reach_has_a_key(cluster: str) -> None:
+    host = serve_config_of(cluster)["http_options"]["host"]
+    for container in (each for each in containers_of(cluster) if each["name"].startswith("ray-")):
+        variables = {entry["name"] for entry in container["env"]}
+        assert is_loopback(host) or _settings(cluster).open or ENVIRONMENT["admin_key"] in variables
 
 
 @every_cluster

@@ -1,4 +1,5 @@
-"""No secret that a service is given stands in a log: Ray's, the terminal's, or those of its proxies and replicas."""
+"""No secret that a service is given or gives out stands in a log (Ray's, the terminal's, those of its proxies and
+replicas), in an answer, or in the database once the request has ended."""
 
 import shutil
 import subprocess
@@ -6,16 +7,24 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 import yaml
+from sqlalchemy import select
 
+from serve_app.access.keys import Scope, new_key
 from serve_app.application import application
+from serve_app.cli.database import in_store
 from serve_app.errors import ConfigurationInvalid
+from serve_app.jobs.tables import metadata
 from serve_app.launch.preflight import read_config
 from serve_app.settings import Settings
 from tests.client import Client, body
+from tests.fixtures.keys import bearer
 from tests.fixtures.s3 import S3Server
+from tests.fixtures.store import connect
 from tests.postgres_server import PostgresServer
 from tests.service_process import ServiceProcess
 
@@ -24,7 +33,10 @@ PLANTED = {
     "the service's token": "hf_plantedTokenOfTheService",
     "a request's token": "hf_plantedTokenOfARequest",
     "the storage's secret": "plantedStorageSecretKey",
+    "the operator's key": "plantedKeyOfTheOperator-0123456789",
 }
+# What answers themselves carry is no leak in them.
+GIVEN_OUT = "the signature of a link"
 
 
 @pytest.fixture
@@ -43,33 +55,63 @@ def storage(s3_server: S3Server) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_no_log_of_a_service_holds_a_secret(
+def test_no_log_answer_or_row_of_a_service_holds_a_secret(
     tmp_path: Path, ray_directory: Path, storage: dict[str, str], postgres: PostgresServer
 ) -> None:
     password = PLANTED["the database's password"]
     address = postgres.create_database("secrets").replace("://postgres@", f"://postgres:{password}@")
     assert password in address
+    tenants = new_key("team-a", "planted", {Scope.SUBMIT, Scope.READ})
+    planted = {**PLANTED, "a tenant's key": tenants.token.rpartition(tenants.key.id)[2]}
     service = ServiceProcess(
         tmp_path,
         {**storage, "RAY_TMPDIR": str(ray_directory)},
         database_url=address,
+        admin_key=PLANTED["the operator's key"],
         hf_token=PLANTED["the service's token"],
         output_url="s3://videos/outputs",
     )
     service.start()
     try:
+        in_store(Settings(database_url=address), lambda store: store.keys.add(tenants.key))
+        answers: list[str] = []
         with Client(service.url) as client:
-            ended = client.wait(client.submit({**body(), "hf_token": PLANTED["a request's token"]}))
+            client.http.event_hooks["response"].append(lambda answer: answers.append(text_of(answer)))
+            client.http.headers.update(bearer(tenants.token))
+            request_id = client.submit({**body(), "hf_token": PLANTED["a request's token"]})
+            ended = client.wait(request_id)
             refused = client.http.post("/v1/inference", json={"hf_token": PLANTED["a request's token"], "loras": 1})
+            (video,) = client.result(request_id)["outputs"]["videos"]
+            client.http.get(f"/v1/requests/{request_id}", headers=bearer(PLANTED["the operator's key"]))
+            unknown = client.http.get("/v1/models", headers=bearer(tenants.token[:-1] + "_"))
+            del client.http.headers["Authorization"]
+            assert client.http.get(video["url"]).is_redirect
         assert ended["status"] == "succeeded"
         assert refused.is_client_error
+        assert unknown.status_code == httpx.codes.UNAUTHORIZED
     finally:
         service.stop()
     logs = [path for path in ray_directory.rglob("*") if "logs" in path.parts and path.is_file()]
     assert any("replica" in path.name for path in logs)  # these are the logs, and not nothing
     for path in [service.log, *logs]:
         content = path.read_bytes()
-        assert [what for what, secret in PLANTED.items() if secret.encode() in content] == [], path
+        logged = {**planted, GIVEN_OUT: parse_qs(urlsplit(video["url"]).query)["signature"][0]}
+        assert [what for what, secret in logged.items() if secret.encode() in content] == [], path
+    stored = rows_of(address)
+    for text in [*answers, *stored]:
+        assert [what for what, secret in planted.items() if secret in text] == [], text
+    assert answers
+    assert any(tenants.key.secret_sha256 in row for row in stored)  # its hash, and only that
+
+
+def text_of(answer: httpx.Response) -> str:
+    return f"{answer.headers}{answer.read()!r}"
+
+
+def rows_of(database_url: str) -> list[str]:
+    """Every row of every table."""
+    with connect(database_url) as connection:
+        return [str(row) for table in metadata.sorted_tables for row in connection.execute(select(table)).all()]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +121,7 @@ def test_no_log_of_a_service_holds_a_secret(
         ({"database_url": "postgresql://db.internal/wan?user=wan&password=PLANTED"}, "DATABASE_URL"),
         ({"database_url": "postgresql://db.internal/wan?sslpassword=PLANTED"}, "DATABASE_URL"),
         ({"hf_token": "PLANTED"}, "HF_TOKEN"),
+        ({"admin_key": "PLANTED" * 5}, "WAN_ADMIN_KEY"),
     ],
 )
 def test_an_application_whose_args_hold_a_secret_is_not_built(args: dict[str, str], variable: str) -> None:
