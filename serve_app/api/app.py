@@ -25,6 +25,7 @@ from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
 from serve_app.api.model_health import ModelsHealth
 from serve_app.api.openapi import DocumentedApi
+from serve_app.api.rate_headers import RateHeaders
 from serve_app.api.readiness import Readiness
 from serve_app.api.refusals import add_refusals
 from serve_app.api.tracing import TracedPosts
@@ -52,17 +53,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,  # those of FastAPI load their scripts from other people's servers
         redoc_url=None,
     )
-    app.state.services = services
-    authentication = Authentication(services.store, services.plan.settings)
-    app.state.authentication = authentication
-    app.state.large_bodies = LargeBodies()
-    app.state.readiness = Readiness(services.store, services.outputs)
-    app.state.models_health = ModelsHealth(services.store, list(services.models))
-    app.state.lora_catalog = lora_files.catalog_of(services)
-    app.state.variants = Variants(services.store, services.outputs)
-    app.state.listeners = Listeners()
-    # Of the services as they are then: `user_config` may have changed them.
-    app.state.event_hub = EventHub(services.store, lambda standing: status_answer(standing, app.state.services))
+    attach(app, services)
     rooms = [
         inference,
         requests,
@@ -85,8 +76,9 @@ def create_app(services: Services) -> FastAPI:
     app.api_routes = routes
     app.add_middleware(
         Guard,
-        authentication=authentication,
         routes=routes,
+        authentication=lambda: app.state.authentication,
+        rates=lambda: app.state.rates,
         settings=lambda: app.state.services.plan.settings,  # `user_config` may change them
     )
     answer_all_methods(app, routes)
@@ -97,3 +89,18 @@ def create_app(services: Services) -> FastAPI:
         app.add_middleware(TracedPosts, provider=services.tracer_provider)
     add_refusals(app)
     return app
+
+
+def attach(app: FastAPI, services: Services) -> None:
+    """Have `app` serve these parts from now on: nothing of them is anywhere but in its state."""
+    app.state.services = services
+    app.state.authentication = Authentication(services.store, services.plan.settings)
+    app.state.rates = RateHeaders()
+    app.state.large_bodies = LargeBodies()
+    app.state.readiness = Readiness(services.store, services.outputs)
+    app.state.models_health = ModelsHealth(services.store, list(services.models))
+    app.state.lora_catalog = lora_files.catalog_of(services)
+    app.state.variants = Variants(services.store, services.outputs)
+    app.state.listeners = Listeners()
+    # Of the services as they are then: `user_config` may have changed them.
+    app.state.event_hub = EventHub(services.store, lambda standing: status_answer(standing, app.state.services))

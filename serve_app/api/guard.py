@@ -79,15 +79,16 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
-        authentication: Authentication,
         routes: Sequence[BaseRoute],
+        authentication: Callable[[], Authentication],
+        rates: Callable[[], RateHeaders],
         settings: Callable[[], Settings],
     ) -> None:
-        """`routes` are those that may need another scope than their method says; `settings` are those of now."""
+        """`routes` are those that may need another scope than their method says; the others give what serves now."""
         self._app = app
         self._authentication = authentication
         self._settings = settings
-        self._rates = RateHeaders()
+        self._rates = rates
         self._routes = [route for route in routes if isinstance(route, APIRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +96,7 @@ class Guard:
         if scope["type"] == "http" and not (scope["method"] in _READING and is_public(_path(scope))):
             route = self._route(scope)
             try:
-                keys_on = await self._authentication.is_on()
+                keys_on = await self._authentication().is_on()
                 if keys_on:
                     await self._check(scope, route)
                 send = self._within_rate(scope, send, keys_on=keys_on)
@@ -110,7 +111,7 @@ class Guard:
         """Note who sends the request. Raise ServiceError where nobody may, or this sender may not."""
         headers = Headers(scope=scope)
         if "authorization" in headers:
-            sender = await self._authentication.sender(_token(headers["authorization"]))
+            sender = await self._authentication().sender(_token(headers["authorization"]))
             sender = sender_with_key(sender, headers.get(TENANT_HEADER))
             _check_scope(sender, needed_scope(route, scope["method"]))
         elif route is not None and hasattr(route.endpoint, _OPENED_BY_LINK) and _is_link(scope):
@@ -134,11 +135,11 @@ class Guard:
         if keys_on and sender is not None and sender.key_id is None:
             return send  # a signed link: the browser asks for ranges as it likes
         named = Headers(scope=scope).get(TENANT_HEADER) if settings.trust_tenant_header else None
-        return self._rates.checked(sender.tenant if sender else named or DEFAULT_TENANT, settings, send)
+        return self._rates().checked(sender.tenant if sender else named or DEFAULT_TENANT, settings, send)
 
     async def _opened(self, scope: Scope) -> Sender:
         query = QueryParams(scope["query_string"])
-        signer = await self._authentication.links()
+        signer = await self._authentication().links()
         if signer is None or not signer.accepts(_path(scope), query[EXPIRES], query[SIGNATURE]):
             raise LinkInvalid(
                 "this link has expired, or is not as it was given out; GET the result again for a new one",

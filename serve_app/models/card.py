@@ -13,6 +13,7 @@ read the card. So a new model is a card, and a class with the methods of `deploy
 import json
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -230,13 +231,19 @@ def load_card(model: str) -> ModelCard:
     """
     try:
         text = Path(model).read_text() if model.endswith(_SUFFIX) and Path(model).is_file() else _own_card(model)
-        return ModelCard.model_validate(yaml.safe_load(text))
+        return _parsed(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationInvalid(f"model: the card of '{model}' is not YAML: {error}") from error
     except OSError as error:
         raise ConfigurationInvalid(f"model: the card of '{model}' cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigurationInvalid(f"model: the card of '{model}': {wrong_values(error, 'card')}") from error
+
+
+@lru_cache(64)
+def _parsed(text: str) -> ModelCard:
+    """Return the card that `text` is; cards are frozen, and YAML takes milliseconds."""
+    return ModelCard.model_validate(yaml.safe_load(text))
 
 
 def _own_card(model: str) -> str:
