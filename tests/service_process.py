@@ -113,6 +113,27 @@ class ServiceProcess:
         root = psutil.Process(self._process.pid)
         return [root, *root.children(recursive=True)]
 
+    def said(self) -> list[str]:
+        """The lines that are for the person at the terminal."""
+        return [line for line in self.log.read_text().splitlines() if line.startswith("==>")]
+
+    def wait_for(self, text: str) -> None:
+        """Wait until that is said."""
+        deadline = time.monotonic() + STARTUP_S
+        while not any(text in line for line in self.said()):
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            time.sleep(0.1)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send `wan-lora serve` a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait until `wan-lora serve` has ended; its exit status."""
+        assert self._process is not None
+        return self._process.wait(60)
+
     def kill(self) -> None:
         """End the whole cluster at once, as a power cut would."""
         processes = self.processes()

@@ -10,7 +10,7 @@ from serve_app.errors import LoraNotFound, LoraPathRefused
 from serve_app.files import open_regular
 from serve_app.loras import paths
 from serve_app.loras.formats import Layout, LoraContents, LowRank
-from serve_app.loras.formats.scales import ADAPTER_FILE, AdapterFile, MetadataUnusable, shortened
+from serve_app.loras.formats.adapter_config import ADAPTER_FILE, AdapterFile, MetadataUnusable, shortened
 from serve_app.loras.refusals import invalid
 
 MOST_BYTES = 1 << 20  # PEFT lists every layer by name in target_modules

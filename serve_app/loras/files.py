@@ -27,7 +27,7 @@ from serve_app.errors import (
 )
 from serve_app.files import NotRegular, open_regular, status_in_place
 from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader
-from serve_app.loras.formats.scales import AdapterFile
+from serve_app.loras.formats.adapter_config import AdapterFile
 from serve_app.loras.library import LoraLibrary, OtherContent
 from serve_app.loras.sources import LoraSources, is_remote
 from serve_app.spec import LoraFile

@@ -19,8 +19,8 @@ from serve_app.errors import LoraInvalid
 from serve_app.files import open_regular
 from serve_app.loras import adapter_files, paths
 from serve_app.loras.formats import CheckedLora, LoraContents, check_file, read_accepted
+from serve_app.loras.formats.adapter_config import AdapterFile
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
-from serve_app.loras.formats.scales import AdapterFile
 from serve_app.loras.refusals import invalid, renamed
 from serve_app.loras.siblings import NO_SIBLINGS, Siblings
 from serve_app.loras.sources import is_remote

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from serve_app.files import open_regular
 from serve_app.loras.formats import Change, Difference, Layout, LoKr, LoraContents, LowRank, SafetensorsHeader, parse
+from serve_app.loras.formats.adapter_config import AdapterFile
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES
 from serve_app.loras.formats.header import read_header_of
 from serve_app.loras.formats.metadata import preview_sampler
 from serve_app.loras.formats.norms import NormSummary, summarise
-from serve_app.loras.formats.scales import AdapterFile, scale_of, wrong_alphas
+from serve_app.loras.formats.scales import scale_of, wrong_alphas
 from serve_app.loras.formats.values import idle_parts, read_alphas
 from serve_app.loras.refusals import refuse
 from serve_app.loras.sides import likely_side

@@ -22,7 +22,7 @@ from serve_app.caching import SingleFlightCache
 from serve_app.errors import LoraInvalid
 from serve_app.loras import adapter_files
 from serve_app.loras.formats import LoraContents, SafetensorsHeader, parse
-from serve_app.loras.formats.scales import ADAPTER_FILE, AdapterFile
+from serve_app.loras.formats.adapter_config import ADAPTER_FILE, AdapterFile
 from serve_app.loras.library import LoraLibrary, ResolvedLora, identified
 from serve_app.loras.report import FileReport, Seen, look_into
 from serve_app.loras.siblings import Siblings

@@ -77,7 +77,7 @@ def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outco
         results = load.results()
         return _outcome(url, directory / "var" / "outputs", results, expected)
     finally:
-        service.stop()
+        service.kill()
         database.stop()
 
 

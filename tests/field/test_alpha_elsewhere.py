@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.loras.formats import LoraContents, LowRank, SafetensorsHeader, parse
-from serve_app.loras.formats.scales import AdapterFile, shortened
+from serve_app.loras.formats.adapter_config import AdapterFile, shortened
 from tests.client import body
 from tests.fixtures.api import Api, Json
 from tests.serve_app.loras.files import TINY, Tensors, full, save

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from serve_app.errors import LoraInvalid
+from serve_app.loras.formats.dtypes import decode
 from serve_app.loras.formats.scales import scale_of
-from serve_app.loras.formats.values import check_file, decode
+from serve_app.loras.formats.values import check_file
 from tests.serve_app.loras.files import TINY, typed
 
 STEM = "diffusion_model.blocks.0.self_attn.q"

@@ -33,7 +33,7 @@ def lantern(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess
     save(process.directory / "loras" / "of_another_model.safetensors", full())
     process.start()
     yield process
-    process.stop()
+    process.kill()
 
 
 @pytest.fixture(scope="module")

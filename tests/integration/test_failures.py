@@ -89,7 +89,7 @@ def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serv
     )
     service.start()
     yield service, server
-    service.stop()
+    service.kill()
     server.stop()
 
 

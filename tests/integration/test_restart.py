@@ -1,7 +1,8 @@
-"""Restarts and rollouts: nothing that was accepted is lost, whatever dies or is replaced."""
+"""Restarts, rollouts and stops: nothing that was accepted is lost, whatever dies or is replaced."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,9 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from sqlalchemy import select
 
+from serve_app.jobs.states import RenderState
+from serve_app.jobs.tables import renders
 from tests.client import Client, body
+from tests.fixtures.store import connect
 from tests.service_process import ServiceProcess
 
 _OPEN = {"RAY_AUTH_MODE": "disabled"}  # else `serve deploy` needs the token of the cluster that `serve run` started
@@ -59,7 +65,7 @@ def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProc
     service = ServiceProcess(tmp_path_factory.mktemp("expendable"), _OPEN, ingress_replicas=2, lease_s=5)
     service.start()
     yield service
-    service.stop()
+    service.kill()
 
 
 def pids(service: ServiceProcess) -> set[int]:
@@ -112,3 +118,24 @@ def test_what_user_config_may_change_changes_in_place(expendable: ServiceProcess
         assert refused.json()["detail"]["error"]["code"] == "QUEUE_FULL"
         assert client.wait(running)["status"] == "succeeded"
     assert pids(expendable) == before
+
+
+def test_a_stop_says_what_it_waits_for_and_a_second_one_comes_at_once(expendable: ServiceProcess) -> None:
+    """The last test of this module: its service is gone afterwards."""
+    with Client(expendable.url) as client:
+        request_id = client.submit(body({"sample_steps": 150, "width": 256, "height": 256, "num_frames": 41}))
+        client.wait(request_id, "in_progress")
+    _, *members = expendable.processes()
+    expendable.send(signal.SIGTERM)
+    expendable.wait_for("waiting for 1 running renders")
+    assert "again" in expendable.said()[-1]
+    expendable.send(signal.SIGINT)
+    assert expendable.ended() == 130
+    assert "at once" in expendable.said()[-1]
+    _, left = psutil.wait_procs(members, timeout=10)
+    assert not [process for process in left if process.status() != psutil.STATUS_ZOMBIE]
+    with connect(f"sqlite:///{expendable.directory}/var/jobs.db") as connection:
+        query = select(renders.c.state, renders.c.attempt).where(renders.c.request_id == request_id)
+        state, attempt = connection.execute(query).one()
+    # Its lease runs out, and the next start goes on with it, as after the death of the whole cluster.
+    assert (state, attempt) == (RenderState.PROCESSING, 1)

@@ -27,7 +27,7 @@ def siblings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     process.start()
     with Client(process.url) as client:
         yield client
-    process.stop()
+    process.kill()
 
 
 def image(colour: str) -> str:

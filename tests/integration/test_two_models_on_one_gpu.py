@@ -34,7 +34,7 @@ def both(tmp_path: Path) -> Iterator[ServiceProcess]:
     save_lora(tmp_path / "loras" / "lantern.safetensors")
     service.start()
     yield service
-    service.stop()
+    service.kill()
 
 
 def request(model: str, renders: int = 1) -> dict[str, Any]:

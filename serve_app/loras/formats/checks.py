@@ -11,7 +11,8 @@ from itertools import chain
 
 from serve_app.loras.formats.bounds import MOST_TENSORS
 from serve_app.loras.formats.changes import Layout
-from serve_app.loras.formats.header import SCALAR_DTYPES, WEIGHT_DTYPES, Tensors
+from serve_app.loras.formats.dtypes import SCALAR_DTYPES, WEIGHT_DTYPES
+from serve_app.loras.formats.header import Tensors
 from serve_app.loras.formats.keys import FACTOR_ROLES, LOW_RANK_ROLES, Group, Role, other_half, split_key
 from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import WanArchitecture

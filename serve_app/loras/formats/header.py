@@ -17,28 +17,13 @@ from typing import Any
 
 from serve_app.files import open_regular
 from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES, LIBRARY_HEADER_BYTES, in_turn, too_many_values
+from serve_app.loras.formats.dtypes import BITS
 from serve_app.loras.formats.magic import describe_wrong_format
 from serve_app.loras.refusals import invalid
 
 LENGTH_BYTES = 8
 _TELLING_BYTES = 512  # enough to name the format of a file that is no safetensors file
 MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
-
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32,
-    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-}  # fmt: skip
-
-WEIGHT_DTYPES = ("F16", "BF16", "F32", "F64")
-"""The dtypes that LoRA weights may have; others are quantised, or no floating-point numbers."""
-
-SCALAR_DTYPES = (
-    *WEIGHT_DTYPES,
-    *("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "F8_E4M3", "F8_E5M2", "F8_E8M0"),
-)
-"""The dtypes that an alpha may have: each holds one number exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +172,12 @@ def _tensor(name: str, value: object) -> TensorInfo:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise _Malformed(f"{what} does not consist of dtype, shape and data_offsets; export it again")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in _BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise _Malformed(f"{what} has the unknown dtype {str(dtype)[:50]!r}; export it as F16, BF16 or F32")
     if not _is_naturals(shape) or not _is_naturals(offsets) or len(offsets) != len(("start", "end")):
         raise _Malformed(f"{what} has a shape or data_offsets that are no natural numbers; export it again")
     info = TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
-    if _elements(what, info.shape) * _BITS[dtype] != (info.end - info.start) * 8:
+    if _elements(what, info.shape) * BITS[dtype] != (info.end - info.start) * 8:
         raise _Malformed(
             f"{what} gives {info.end - info.start} bytes to {dtype} of shape {str(list(shape))[:100]}; export it again"
         )

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LoraContents, LowRank
+from serve_app.loras.formats.dtypes import decode
 from serve_app.loras.formats.header import SafetensorsHeader
 from serve_app.loras.formats.scales import scale_of
-from serve_app.loras.formats.values import decode
 from serve_app.loras.refusals import Fault, refuse
 from serve_app.models.families import Family, family
 

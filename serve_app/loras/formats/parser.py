@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from serve_app.loras.formats.adapter_config import AdapterFile, MetadataUnusable
 from serve_app.loras.formats.bounds import in_turn
 from serve_app.loras.formats.changes import Change, Difference, Factor, Layout, LoKr, LoraContents, LowRank
 from serve_app.loras.formats.checks import SortedKeys, first_fault, unknown, wrong_amount
@@ -27,7 +28,7 @@ from serve_app.loras.formats.keys import (
     split_unsupported,
 )
 from serve_app.loras.formats.metadata import read_provenance
-from serve_app.loras.formats.scales import AdapterFile, MetadataUnusable, Placed, Scaled, apply_metadata
+from serve_app.loras.formats.scales import Placed, Scaled, apply_metadata
 from serve_app.loras.formats.shapes import wrong_shape
 from serve_app.loras.refusals import invalid, refuse
 from serve_app.models.architecture import Module, WanArchitecture

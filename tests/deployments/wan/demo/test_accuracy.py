@@ -18,9 +18,9 @@ def wrong(shown: list[Shown]) -> list[tuple[str, object]]:
 
 
 def test_prompts_are_followed_with_the_default_recipe(gallery: Gallery) -> None:
-    """20 of 24; chance is 1 of 90."""
-    shown = gallery.show(WANTED, sample_steps=DEFAULT_STEPS)
-    assert len(wrong(shown)) <= 4, wrong(shown)
+    """10 of 12; chance is 1 of 90. With eight steps, test_pairs.py looks at all 24."""
+    shown = gallery.show(WANTED[:12], sample_steps=DEFAULT_STEPS)
+    assert len(wrong(shown)) <= 2, wrong(shown)
 
 
 def test_four_steps_are_enough_for_the_draft_pair(gallery: Gallery) -> None:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from serve_app.loras.formats.changes import Change, Difference, Factor, LoKr, LowRank
+from serve_app.loras.formats.dtypes import decode
 from serve_app.loras.formats.header import SafetensorsHeader
 from serve_app.loras.formats.scales import scale_of
-from serve_app.loras.formats.values import check_file, decode
+from serve_app.loras.formats.values import check_file
 from serve_app.spec import Expert
 from tests.loras.layouts import LAYOUTS, write
 from tests.loras.writer import F64

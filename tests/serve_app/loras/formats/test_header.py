@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from serve_app.errors import LoraInvalid
+from serve_app.loras.formats.dtypes import BITS
 from serve_app.loras.formats.header import (
-    _BITS,
     SafetensorsHeader,
     TensorInfo,
     header_bytes_needed,
@@ -142,10 +142,10 @@ def test_a_beginning_that_ends_within_the_header_is_refused() -> None:
         header_bytes_needed(VALID[:7], 7, "x")
 
 
-@pytest.mark.parametrize("dtype", sorted(_BITS))
+@pytest.mark.parametrize("dtype", sorted(BITS))
 def test_knows_no_dtype_that_the_library_does_not(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "x"
-    path.write_bytes(typed({"a": (dtype, [3], bytes(3 * _BITS[dtype] // 8))}))
+    path.write_bytes(typed({"a": (dtype, [3], bytes(3 * BITS[dtype] // 8))}))
     assert read_header(path, "x").tensors["a"].dtype == dtype
     with safe_open(path, "np") as library:
         assert library.get_slice("a").get_dtype() == dtype

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import LoraInvalid
-from serve_app.loras.formats.header import WEIGHT_DTYPES, SafetensorsHeader, read_header
+from serve_app.loras.formats.dtypes import FORMATS, WEIGHT_DTYPES, decode
+from serve_app.loras.formats.header import SafetensorsHeader, read_header
 from serve_app.loras.formats.parser import parse
-from serve_app.loras.formats.values import FORMATS, PIECE_BYTES, Scanned, check_file, decode, read_alphas, scan
+from serve_app.loras.formats.values import PIECE_BYTES, Scanned, check_file, read_alphas, scan
 from tests.loras.layouts import LAYOUTS, write
 from tests.serve_app.loras.files import TINY, full, pair, save, typed
 
