@@ -28,7 +28,7 @@ from serve_app.spec import Speed
 
 logger = logging.getLogger("ray.serve.wan")
 
-_HOPPER = 9  # CUDA compute capability, major; FlashAttention 3 is written for it alone
+HOPPER = 9  # CUDA compute capability, major; FlashAttention 3 is written for it alone
 
 _BACKENDS: dict[Attention, AttentionBackendName] = {
     Attention.CUDNN: AttentionBackendName._NATIVE_CUDNN,
@@ -118,7 +118,7 @@ def best_attention(device: torch.device, dtype: torch.dtype) -> Attention:
     """
     if device.type != "cuda" or dtype is torch.float32:
         return Attention.NATIVE
-    if torch.cuda.get_device_capability(device)[0] == _HOPPER:
+    if torch.cuda.get_device_capability(device)[0] == HOPPER:
         if find_spec(FLASH_3_PACKAGE) is not None:
             register_flash_attention_3()
             return Attention.FLASH_3

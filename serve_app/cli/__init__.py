@@ -11,9 +11,9 @@ import (Ray, Alembic) within the command that needs it, so that `wan-lora --help
 
 import typer
 
-from serve_app.cli import compare, generate, grid, inspection, keys, loras, requests, service, sweep, webhooks
+from serve_app.cli import compare, doctor, generate, grid, inspection, keys, loras, requests, service, sweep, webhooks
 
 app = typer.Typer(no_args_is_help=True, help="Serve LoRAs as videos, and look into LoRA files.")
-for group in (generate, grid, requests, loras, compare, inspection, service, sweep, webhooks):
+for group in (generate, grid, requests, loras, compare, inspection, doctor, service, sweep, webhooks):
     app.add_typer(group.app)
 app.add_typer(keys.app, name="keys")
