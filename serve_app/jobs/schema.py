@@ -27,15 +27,16 @@ def migrate(url: str) -> None:
     Processes that start at the same time on one database wait for each other.
 
     Raises:
-        ConfigurationInvalid: a newer version of this program has changed the schema.
+        ConfigurationInvalid: the schema is of a newer version of this program, or of one that was never released.
     """
     config = alembic_config(url)
     try:
         command.upgrade(config, "head")
     except CommandError as error:  # Alembic names a revision that it has no file for
         raise ConfigurationInvalid(
-            f"database_url: the schema of this database is of a newer version of this program (revision "
-            f"{_revision(url)}); start that version, or restore the backup that was made before the upgrade"
+            f"database_url: the schema of this database is of another version of this program (revision "
+            f"{_revision(url)}), which this one cannot bring up to date; start that version, restore the backup from "
+            "before the upgrade, or move the database away to begin with an empty one"
         ) from error
 
 

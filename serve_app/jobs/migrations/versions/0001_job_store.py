@@ -6,7 +6,7 @@ Written out, not made from `tables.py`: a revision must build the same schema ho
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0001"
+revision = "2026.11"
 down_revision = None
 branch_labels = None
 depends_on = None
