@@ -19,7 +19,7 @@ from cachetools import TTLCache
 from serve_app.access.keys import EVERYTHING, ApiKey, Presented, matches
 from serve_app.access.links import LinkSigner
 from serve_app.batching import SharedAnswers
-from serve_app.errors import KeyInvalid
+from serve_app.errors import KeyInvalid, StoreUnavailable
 from serve_app.jobs.ownership import DEFAULT_TENANT, Sender
 from serve_app.jobs.store import JobStore
 from serve_app.settings import HASHED, Settings
@@ -42,18 +42,24 @@ class Authentication:
         self._found = SharedAnswers(store.keys.find)
         self._none_yet: TTLCache[None, bool] = TTLCache(1, settings.key_cache_s)
         self._exist = self._admin_sha256 is not None
+        self._answered = False
         self._signer: LinkSigner | None = None
         self._noting: set[Task[None]] = set()
 
     async def is_on(self) -> bool:
-        """Return whether requests need a key.
+        """Return whether requests need a key. While the store is away, what it said last is true: no key can be made.
 
         Raises:
-            StoreUnavailable: nobody can say.
+            StoreUnavailable: nobody can say, as it has never answered.
         """
         if self._open or self._exist or None in self._none_yet:
             return self._exist and not self._open
-        self._exist = await self._store.keys.exist()
+        try:
+            self._exist = await self._store.keys.exist()
+            self._answered = True
+        except StoreUnavailable:
+            if not self._answered:
+                raise
         if not self._exist:
             self._none_yet[None] = True
         return self._exist

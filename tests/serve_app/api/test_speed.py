@@ -1,14 +1,12 @@
 """Speed profiles at the API: the server's default, what a request may name, and the error for what it may not."""
 
-from pathlib import Path
-
 import pytest
 from pydantic import ValidationError
 
 from serve_app.settings import Settings
 from serve_app.spec import Speed
 from tests.client import body
-from tests.fixtures.api import Api, api_over
+from tests.fixtures.api import Api, ServeApi
 
 
 async def test_a_request_without_a_speed_gets_the_servers(api: Api) -> None:
@@ -28,8 +26,8 @@ async def test_an_unknown_speed_is_refused_with_those_there_are(api: Api) -> Non
     assert "fast" in response.text
 
 
-async def test_a_speed_that_the_server_does_not_allow_is_refused_by_name(tmp_path: Path) -> None:
-    async with api_over(tmp_path, f"sqlite:///{tmp_path}/jobs.db", speeds=["exact"]) as api:
+async def test_a_speed_that_the_server_does_not_allow_is_refused_by_name(serve_api: ServeApi) -> None:
+    async with serve_api(speeds=["exact"]) as api:
         response = await api.post(body(speed="fast"))
         assert response.status_code == 400
         assert response.json()["detail"]["error"]["code"] == "SPEED_NOT_ALLOWED"

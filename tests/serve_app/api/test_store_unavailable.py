@@ -1,10 +1,11 @@
 """A job store that does not answer."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from sqlalchemy.engine import make_url
 
 from tests.client import body
@@ -15,12 +16,18 @@ from tests.postgres_server import PostgresServer
 REQUEST_ID = "b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11"
 
 
-@pytest.fixture
-def broken(api: Api, request: pytest.FixtureRequest) -> Iterator[Api]:
-    """The API over a file that is no database, or over a server that is down."""
+def spoil(api: Api) -> None:
+    """Overwrite the file of the database."""
+    Path(make_url(api.database_url).database or "").write_bytes(b"this is no database" * 100)
+
+
+@pytest_asyncio.fixture
+async def broken(api: Api, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
+    """The API over a file that is no database, or over a server that is down, after it has answered once."""
+    await api.get("/v1/models")
     url = make_url(api.database_url)
     if url.get_backend_name() == "sqlite":
-        Path(url.database or "").write_bytes(b"this is no database" * 100)
+        spoil(api)
         yield api
     else:
         postgres: PostgresServer = request.getfixturevalue("postgres")
@@ -47,6 +54,12 @@ async def test_the_client_is_told_to_try_again(broken: Api, method: str, path: s
     assert error["code"] == "STORE_UNAVAILABLE"
     assert "try again" in error["message"]
     assert str(broken.directory) not in answer.text
+
+
+async def test_a_service_that_never_knew_whether_it_has_keys_lets_nobody_in(api: Api) -> None:
+    spoil(api)
+    assert (await api.http.get("/v1/models")).status_code == 503
+    assert (await api.http.get("/health")).status_code == 200
 
 
 @on_both_databases
