@@ -2,8 +2,6 @@
 replicas), in an answer, or in the database once the request has ended."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import mkdtemp
@@ -11,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+import ray
 import yaml
 from sqlalchemy import select
 
@@ -19,6 +18,7 @@ from serve_app.application import application
 from serve_app.cli.database import in_store
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.tables import metadata
+from serve_app.launch import supervisor
 from serve_app.launch.preflight import read_config
 from serve_app.settings import Settings
 from tests.client import Client, body
@@ -142,23 +142,18 @@ def test_an_application_whose_args_hold_a_secret_is_not_built(args: dict[str, st
     ],
 )
 def test_a_secret_in_the_wrong_place_is_refused_before_ray_starts_and_not_repeated(
-    args: dict[str, str], tmp_path: Path
+    args: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "serve_config.yaml"
     app = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": {"profile": "cpu", **args}}
-    config.write_text(yaml.safe_dump({"applications": [app]}))
-    ended = subprocess.run(
-        [Path(sys.executable).with_name("wan-lora"), "serve", config],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = ended.stdout + ended.stderr
-    assert ended.returncode == 1, said
-    assert next(iter(args)) in ended.stderr.splitlines()[-1]
-    assert "PLAN" not in said
-    assert "TED" not in said
+    config.write_text(yaml.safe_dump({"http_options": {"host": "127.0.0.1"}, "applications": [app]}))
+    monkeypatch.chdir(tmp_path)
+    assert supervisor.serve(config) == 1
+    said = capfd.readouterr()
+    assert not ray.is_initialized()
+    assert next(iter(args)) in said.err.splitlines()[-1]
+    assert "PLAN" not in said.out + said.err
+    assert "TED" not in said.out + said.err
 
 
 def test_a_config_that_is_no_yaml_is_not_quoted(tmp_path: Path) -> None:
