@@ -87,7 +87,7 @@ export const KINDS = [
   {
     name: "prompt",
     title: "Prompt",
-    fields: (prompts) => h("label", {}, "One prompt a line", h("textarea", { name: "values", rows: 4 }, prompts?.join("\n") ?? "")),
+    fields: (prompts, _model, { prompt }) => h("label", {}, "One prompt a line", h("textarea", { name: "values", rows: 4 }, prompts?.join("\n") ?? prompt)),
     read: (place) => place.querySelector("textarea").value.split("\n").map((line) => line.trim()).filter(Boolean),
     apply: (values, prompt) => ({ ...values, prompt }),
     label: (prompt) => prompt,

@@ -83,6 +83,8 @@ class CompareView extends HTMLElement {
   }
 
   #changed() {
+    const byAxis = [this.columns, this.rows].some(({ kind }) => kind.value === "prompt");
+    this.form.elements.prompt.closest("label").hidden = byAxis;
     this.forecast();
   }
 

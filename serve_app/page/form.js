@@ -15,6 +15,7 @@ const SIZES = [
   [640, 640, "square"],
   [1280, 720, "720p"],
 ];
+const DEMO_SIZE = [128, 128, "demo"];
 const RECIPES = {
   reference: "The frames of the reference server, the base model's own sampler.",
   preview: "The frames that AI Toolkit showed while it trained: its sampler and its way to merge.",
@@ -149,7 +150,7 @@ export class SettingsForm {
   #showSizes() {
     const { default_width: width, default_height: height } = this.model;
     const own = SIZES.some(([w, tall]) => w === width && tall === height) ? [] : [[width, height, "default"]];
-    const chips = [...own, ...SIZES].map(([w, tall, name]) =>
+    const chips = [...(this.model.demo ? [DEMO_SIZE] : own), ...SIZES].map(([w, tall, name]) =>
       h("button", { type: "button", className: "chip", "data-size": `${w}x${tall}`, "aria-pressed": "false", onclick: () => this.#setSize(w, tall) }, name, h("small", {}, `${w} × ${tall}`)),
     );
     this.form.querySelector("#sizes").replaceChildren(...chips);

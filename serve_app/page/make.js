@@ -5,10 +5,11 @@ import { template } from "./dom.js";
 import { SettingsForm } from "./form.js";
 import { clearProblems, problemsOf, showProblems } from "./problems.js";
 import { service } from "./service.js";
-import { defaults, kept } from "./settings.js";
+import { defaults, demoDefaults, kept } from "./settings.js";
 import "./watch.js";
 
 const MOST_CARDS = 8;
+const DEMO_LORA = "_demo"; // ends the name of the LoRA that a demo begins with
 
 /** <make-view>: fires "compare" with the values that a grid begins with. */
 class MakeView extends HTMLElement {
@@ -34,8 +35,10 @@ class MakeView extends HTMLElement {
 
   #first() {
     const before = kept();
-    const base = defaults(service.model(before?.model));
-    const choice = newest(service.choices(service.model(base.model)));
+    const model = service.model(before?.model);
+    const base = model.demo ? demoDefaults(model) : defaults(model);
+    const choices = service.choices(model);
+    const choice = choices.find(({ name }) => model.demo && name.endsWith(DEMO_LORA)) ?? newest(choices);
     return { ...base, ...(choice && { high: choice.high, low: choice.low }), ...before };
   }
 

@@ -35,6 +35,11 @@ export function defaults(model) {
   };
 }
 
+/** Return what a demo's videos begin with: it renders on a CPU, and knows shapes in motion. */
+export function demoDefaults(model) {
+  return { ...defaults(model), prompt: "a red circle moving right", width: 128, height: 128, num_frames: 17, sample_steps: 8 };
+}
+
 /** Return the body that asks for a video with these values. What is empty is left to the service. */
 export function bodyOf(values, model) {
   return {

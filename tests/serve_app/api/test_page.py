@@ -46,6 +46,17 @@ async def test_the_document_is_checked_each_time_and_its_files_are_kept_for_good
         assert (again.status_code, again.content) == (304, b"")
 
 
+async def test_files_are_compressed_for_those_who_read_that(api: Api) -> None:
+    path = f"/{(await files(api))[1]}"
+    compressed = await api.http.get(path, headers={"Accept-Encoding": "gzip, br"})
+    plain = await api.http.get(path, headers={"Accept-Encoding": "identity"})
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert int(compressed.headers["Content-Length"]) < int(plain.headers["Content-Length"]) / 3
+    assert compressed.content == plain.content  # once it is read
+    assert compressed.headers["Vary"] == plain.headers["Vary"] == "Accept-Encoding"
+
+
 @pytest.mark.parametrize("name", ["index.html", "nothing.js", "..%2ferrors.py"])
 async def test_nothing_else_is_served(name: str, api: Api) -> None:
     folder = (await files(api))[0].rpartition("/")[0]
