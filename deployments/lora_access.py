@@ -10,6 +10,7 @@ from serve_app.net import Bulkhead, ShareLimits
 from serve_app.plan import ModelPlan, ServicePlan
 from serve_app.settings import Settings
 
+_DAY_S = 86_400
 _GIB = 2**30
 _MIB = 2**20
 _KIB = 2**10
@@ -57,7 +58,8 @@ def _sources(settings: Settings) -> LoraSources:
         hub_endpoint=settings.hub_endpoint,
         hub_token=settings.hf_token,
     )
-    cache = LoraCache(settings.lora_cache_dir, int(settings.lora_cache_gib * _GIB))
+    longest_s = None if settings.lora_cache_days is None else settings.lora_cache_days * _DAY_S
+    cache = LoraCache(settings.lora_cache_dir, int(settings.lora_cache_gib * _GIB), longest_s=longest_s)
     return LoraSources(settings.lora_root, policy, cache)
 
 

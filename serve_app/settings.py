@@ -251,6 +251,7 @@ class Settings(ModelArgs):
     fetch_per_sender: int = Field(40, ge=1)
     lora_cache_dir: Path = STATE_DIRECTORY / "lora-cache"  # downloads, shared by the replicas of a node
     lora_cache_gib: float = Field(50, gt=0)
+    lora_cache_days: float | None = Field(None, gt=0)  # after its last use a file goes
     hub_endpoint: str | None = None  # silent: huggingface.co, or what HF_ENDPOINT says
     # Control images: where they may come from besides the request itself, and how large they may be.
     image_root: Path | None = None  # silent: no paths

@@ -105,6 +105,16 @@ class CacheDirectory:
                     lacking -= entry.size
         return max(lacking, 0)
 
+    def remove_older(self, than_s: float) -> int:
+        """Remove the files that nobody has used for so many seconds; those in use stay. Return how many went."""
+        removed = 0
+        with self.guarded():
+            for entry in self._entries():
+                if time.time() - entry.used > than_s and _remove_unused(entry.path):
+                    self._use(entry.path.name).unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
     def _use(self, content: str) -> Path:
         return self._directory / "used" / _checked(content)
 

@@ -5,6 +5,7 @@ with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads
     cached.path, cached.sha256
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -17,6 +18,7 @@ from serve_app.loras.cache import disk
 from serve_app.loras.cache.disk import CacheDirectory, Partial, full
 
 Fill = Callable[[Partial], None]  # completes the file
+_LOOK_EVERY_S = 3600.0
 _POLL_S = 0.05
 _SHA256_DIGITS = 64
 
@@ -45,14 +47,18 @@ class _Held:
 class LoraCache:
     """A directory of at most `max_bytes`, from which the least recently used files go, but none that is in use.
 
+    With `longest_s`, files that nobody has used for so many seconds go, too, at the first use of another one.
+
     Thread-safe, also between processes; it blocks. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
 
     Raises:
         ConfigurationInvalid: nothing can be kept in the directory.
     """
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
+    def __init__(self, directory: Path, max_bytes: int, *, longest_s: float | None = None) -> None:
         self._max_bytes = max_bytes
+        self._longest_s = longest_s
+        self._looked_at = -math.inf
         try:
             self._directory = CacheDirectory(directory)
         except OSError as error:
@@ -75,6 +81,7 @@ class LoraCache:
             Whatever `fill` raises.
         """
         kept = self._used(content)
+        self._remove_old()
         with self._yielded(kept or self._downloaded(content, fill, name, wait_s)) as file:
             yield file if kept is None else replace(file, downloaded=False)
 
@@ -92,6 +99,13 @@ class LoraCache:
         path, file = self._claimed(key, name, wait_s)
         with self._yielded(self._completed(path, file, key, anew, name)) as found:
             yield found
+
+    def _remove_old(self) -> None:
+        """Remove what is beyond its age; look for it now and then only, since that lists the directory."""
+        if self._longest_s is None or time.monotonic() - self._looked_at < min(_LOOK_EVERY_S, self._longest_s):
+            return
+        self._looked_at = time.monotonic()
+        self._directory.remove_older(self._longest_s)
 
     @contextmanager
     def _yielded(self, held: _Held) -> Iterator[CachedFile]:

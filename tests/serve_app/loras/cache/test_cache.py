@@ -227,3 +227,27 @@ def test_a_directory_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationInvalid, match="lora_cache_dir"):
         LoraCache(tmp_path / "file", 1)
+
+
+def age(directory: Path, index: int) -> None:
+    """Have a file look as if it was used last in 1970."""
+    for folder in ("used", "blobs"):
+        path = directory / folder / digest(CONTENTS[index])
+        path.touch()
+        os.utime(path, (0, 0))
+
+
+def test_what_nobody_has_used_for_too_long_goes_unless_it_is_in_use(tmp_path: Path) -> None:
+    use(LoraCache(tmp_path, 9000), 0, 1, 2)
+    with held(LoraCache(tmp_path, 9000), 1):
+        age(tmp_path, 0)
+        age(tmp_path, 1)
+        use(LoraCache(tmp_path, 9000, longest_s=86_400), 2)
+        assert kept(tmp_path) == {1, 2}
+
+
+def test_without_an_age_old_files_stay(cache: LoraCache, tmp_path: Path) -> None:
+    use(cache, 0)
+    age(tmp_path, 0)
+    use(cache, 1)
+    assert kept(tmp_path) == {0, 1}
