@@ -19,7 +19,7 @@ from time import monotonic
 from types import TracebackType
 
 from serve_app.errors import DeadlineExceeded
-from serve_app.jobs.records import Claim
+from serve_app.jobs.records import Claim, Preview
 from serve_app.jobs.store import JobStore
 from serve_app.settings import Settings
 
@@ -47,6 +47,7 @@ class Attempt:
     lease_lost: bool = False
     stopped: asyncio.Event = field(default_factory=asyncio.Event)  # as the loop sees `stop`
     look: asyncio.Event = field(default_factory=asyncio.Event)  # set: ask the store now whether it was canceled
+    preview: Preview | None = None  # what the next heartbeat takes along
     _alive: float = 0.0  # when it last said so
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -124,8 +125,11 @@ class Lease:
 
     async def _beat(self) -> None:
         attempt = self._attempt
+        preview, attempt.preview = attempt.preview, None
         try:
-            canceled = await self._store.claims.renew(attempt.claim, attempt.steps_done, self._settings.lease_s)
+            canceled = await self._store.claims.renew(
+                attempt.claim, attempt.steps_done, self._settings.lease_s, preview
+            )
         except Exception:
             # The store may be back before the lease runs out. If not, the next answer says that it was lost.
             logger.exception("a lease was not renewed; the render goes on")

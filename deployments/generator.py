@@ -23,6 +23,7 @@ from deployments.lora_access import lora_files
 from deployments.lora_reading import finished, released
 from deployments.observability.metrics import service_observers
 from deployments.pipeline import PipelineOptions, RenderInputs, pipeline_class
+from deployments.previews import Previews
 from deployments.publishing import Generated, Publisher
 from deployments.scheduling.residency import ResidentPairs
 from serve_app.costs import CostKey, MeasuredCost
@@ -70,9 +71,8 @@ class Generator:
         self._loras = lora_files(plan)
         self._store = JobStore(plan.settings.database_url)
         self._outputs = OutputStore.from_url(plan.settings.output_url)
-        self._publisher = Publisher(
-            self._store, self._outputs, worker_thread("encoding", yielding=yielding), plan.settings.lease_s
-        )
+        self._encoding = worker_thread("encoding", yielding=yielding)
+        self._publisher = Publisher(self._store, self._outputs, self._encoding, plan.settings.lease_s)
         load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
         self._device = Device(load, worker_thread("device", yielding=yielding))
         self._starvation = Starvation(self._store, plan.card.id)
@@ -184,7 +184,8 @@ class Generator:
             async with self._lora_files(attempt) as files:
                 fetched = monotonic()
                 source = self._lora_source(claim.spec, files)
-                inputs = RenderInputs(files, None if image is None else image.pixels)
+                previews = Previews(attempt, self._encoding).offer if claim.spec.previews else None
+                inputs = RenderInputs(files, None if image is None else image.pixels, previews)
                 rendered = await self._device.render(claim.spec, inputs, on_step)
             self._pairs.rendered(claim.spec, rendered.resident)
             use = None if image is None else image.use

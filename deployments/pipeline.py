@@ -50,12 +50,21 @@ class PipelineOptions:
 Image = npt.NDArray[np.uint8]  # [height, width, 3], RGB, full range 0..255
 
 
+Previewing = Callable[[int, Callable[[], Frames | None]], None]
+"""Is called after each step with the steps done and a function that draws a few small frames of what there is by then,
+or None where nothing can be drawn yet; it draws now and then."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderInputs:
-    """What a render needs beside its spec: LoRA files by `LoraFile.content`, and the image in the spec's size."""
+    """What a render needs beside its spec: LoRA files by `LoraFile.content`, and the image in the spec's size.
+
+    `previews` is there where somebody wants some.
+    """
 
     loras: Mapping[str, LoraOnDisk]
     image: Image | None = None
+    previews: Previewing | None = None
 
 
 @dataclass(frozen=True, slots=True)

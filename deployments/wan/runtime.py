@@ -11,6 +11,7 @@ It puts loading, memory, LoRAs, prompts and sampling together, and implements `d
 import logging
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,7 @@ import torch
 
 from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
 from deployments.wan.conditioning import check_conditioning
+from deployments.wan.latent_rgb import RgbMap, latent_rgb
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.offload import (
@@ -61,8 +63,12 @@ class WanRuntime:
         dtype: torch.dtype,
         files: Callable[[Expert], Mapping[str, Path]],
         team: Team,
+        rgb: RgbMap | None = None,
     ) -> None:
-        """Place a pipeline that lies in host memory; `files` finds the file of each parameter of an expert."""
+        """Place a pipeline that lies in host memory; `files` finds the file of each parameter of an expert.
+
+        `rgb` draws previews; silent: there are none.
+        """
         self._pipe = pipe
         self._card = card
         self._team = team
@@ -84,7 +90,7 @@ class WanRuntime:
         self._accelerator = Accelerator(experts, device, dtype)
         if isinstance(team, Rank):
             team.take(experts, token_timesteps=card.token_timesteps)
-        self._sampler = VideoSampler(pipe, device, card, team)
+        self._sampler = VideoSampler(pipe, device, card, team, rgb)
 
     @classmethod
     def load(cls, options: PipelineOptions) -> Self:
@@ -129,7 +135,9 @@ class WanRuntime:
             ranks=options.gpus,
         )
         files = partial(expert_files, options.transformer_model)
-        return cls(pipe, options.card, plan, device=device, dtype=dtype, files=files, team=team)
+        rgb = latent_rgb(options.base_model, options.card)
+        drawn_with = None if rgb is None else RgbMap.of(rgb, device)
+        return cls(pipe, options.card, plan, device=device, dtype=dtype, files=files, team=team, rgb=drawn_with)
 
     @property
     def runtime(self) -> Runtime:
@@ -169,7 +177,7 @@ class WanRuntime:
         tried = [self._plan.offload]
         while True:
             try:
-                with self._team.doing(Render(spec, inputs, mix)):
+                with self._team.doing(Render(spec, replace(inputs, previews=None), mix)):
                     return self._attempt(spec, inputs, on_step, mix)
             except torch.OutOfMemoryError as error:
                 if self._spare_memory():
@@ -225,7 +233,9 @@ class WanRuntime:
             # What exchanges uneven parts of the tokens cannot be compiled.
             eager = self._layers_are_hooked or not mix.is_even(self._tokens(spec))
             with self._accelerator.running(spec.speed, hooked=eager) as used:
-                sampled = self._sampler.sample(spec, embeddings, inputs.image, on_step, watch, mix=mix)
+                sampled = self._sampler.sample(
+                    spec, embeddings, inputs.image, on_step, watch, mix=mix, previews=inputs.previews
+                )
         except BaseException as error:
             self._recover(error)
             raise

@@ -4,8 +4,9 @@ A scheduler is made anew for each render, so that none finds the state that anot
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy.typing as npt
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from deployments.pipeline import Frames
+from deployments.pipeline import Frames, Previewing
 from deployments.wan.conditioning import Conditioning, acting_on, condition
+from deployments.wan.latent_rgb import RgbMap, predicted
 from deployments.wan.loading import COMPONENTS
 from deployments.wan.parallel.team import Team
 from serve_app.errors import RenderFailed
@@ -51,11 +53,14 @@ class Sampled:
 class VideoSampler:
     """Runs one pipeline whose experts and text embeddings are ready."""
 
-    def __init__(self, pipe: Any, device: torch.device, card: ModelCard, team: Team | None = None) -> None:
+    def __init__(
+        self, pipe: Any, device: torch.device, card: ModelCard, team: Team | None = None, rgb: RgbMap | None = None
+    ) -> None:
         """Take a WanPipeline of `card` with the scheduler that its checkpoint ships; `device` computes.
 
-        `team` has the ranks that render with this one; silent: none.
+        `team` has the ranks that render with this one; silent: none. `rgb` draws previews; silent: there are none.
         """
+        self._rgb = rgb
         self._pipe = pipe
         self._team = team or Team()
         self._device = device
@@ -72,6 +77,7 @@ class VideoSampler:
         watch: Stopwatch,
         *,
         mix: Parallelism,
+        previews: Previewing | None = None,
     ) -> Sampled:
         """Generate the frames of `spec`, shared by `mix`; time the parts "denoise" and "decode".
 
@@ -89,10 +95,15 @@ class VideoSampler:
             if step + 1 == spec.sample_steps:
                 self._wait_for_device()  # else the last step would count as decoding
             watch.lap("denoise")
+            latents = tensors["latents"]
+            if previews is not None and self._rgb is not None:
+                previews(step + 1, partial(self._draw, latents, before[-1:]))
+                before[:] = [latents]
             with self._team.agreed():  # so that all ranks stop at the same step
                 on_step(step + 1)
-            return {} if conditioning is None else {"latents": conditioning.after_step(tensors["latents"])}
+            return {} if conditioning is None else {"latents": conditioning.after_step(latents)}
 
+        before: list[torch.Tensor] = []  # the latents of the step before
         boundary = self._card.boundary_ratio(spec.recipe)
         scheduler = make_scheduler(spec, self._shipped_scheduler, self._card)
         self._pipe.scheduler = scheduler
@@ -117,6 +128,11 @@ class VideoSampler:
         frames = to_pixels(result.frames[0], spec) if self._team.leads else _NO_FRAMES
         watch.lap("decode")
         return Sampled(frames, shift_of(scheduler), boundary_step(scheduler, boundary))
+
+    def _draw(self, latents: torch.Tensor, before: Sequence[torch.Tensor]) -> Frames | None:
+        """Return a preview of the video that the last step was heading for."""
+        video = predicted(self._pipe.scheduler, latents, before[0] if before else None)
+        return None if video is None or self._rgb is None else self._rgb.frames(video)
 
     def _condition(self, spec: RenderSpec, image: npt.NDArray[np.uint8] | None) -> Conditioning | None:
         if image is not None:

@@ -74,11 +74,25 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LatentRgb(_Frozen):
+    """A linear map from normalised latents to colours of -1..1, one cell to one pixel: what previews are made with."""
+
+    factors: tuple[tuple[float, float, float], ...]  # red, green and blue of each channel
+    bias: tuple[float, float, float]
+
+
 class Latents(_Frozen):
     """What the VAE makes of a video."""
 
     channels: int = Field(ge=1)
     stride: Stride
+    rgb: LatentRgb | None = None  # None: renders show no previews, unless the checkpoint brings a map of its own
+
+    @model_validator(mode="after")
+    def _a_colour_for_each_channel(self) -> Self:
+        if self.rgb is not None and len(self.rgb.factors) != self.channels:
+            raise ValueError(f"rgb.factors must have {self.channels} rows, one for each channel")
+        return self
 
 
 class Part(_Frozen):

@@ -53,6 +53,8 @@ class SmallPipeline:
         for step in range(1, spec.sample_steps + 1):
             if spec.prompt == SLOW:
                 time.sleep(0.005)
+            if inputs.previews is not None:
+                inputs.previews(step, lambda: draw(spec)[:2])
             on_step(step)
             if spec.prompt == waits_after(step):
                 self.waiting.set()

@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
+from deployments.wan.demo.training.colours import write_map
 from deployments.wan.demo.wan22 import BOUNDARY_RATIO, SCHEDULER_CONFIG
 
 
@@ -23,6 +24,7 @@ def export(work: Path, target: Path) -> None:
         transformer_2=WanTransformer3DModel.from_pretrained(work / "transformer_2"),
     )
     pipe.to(torch.float16).save_pretrained(target / "checkpoint")
+    write_map(target / "checkpoint")
     shutil.copytree(work / "loras", target / "loras", dirs_exist_ok=True)
     for config in target.glob("checkpoint/*/config.json"):
         _forget_origin(config)
