@@ -23,7 +23,7 @@ from deployments.wan.parallel.work import Answer, ChangePlan, LeaveGpu, Probe, R
 from deployments.wan.parallel.world import OtherRankFailed, World, reach_rendezvous
 from deployments.wan.runtime import WanRuntime
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from deployments.wan.parallel.work import Answer, Start, Work
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 _MODULE = "deployments.wan.member"
 

@@ -32,7 +32,7 @@ from deployments.wan.parallel.work import Answer, Start, Work
 from deployments.wan.parallel.world import OtherRankFailed, World, open_rendezvous
 from serve_app.results import Parallelism
 
-logger = logging.getLogger("ray.serve")
+logger = logging.getLogger("ray.serve.wan")
 
 HANGS_AFTER_S = 600.0  # of one collective; no rank is ever so far behind the others
 GRACE_S = 20.0  # for ranks that failed alike to say so, and for a render to be given back in good order

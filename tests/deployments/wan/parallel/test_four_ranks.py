@@ -83,12 +83,16 @@ def test_every_rank_goes_from_pair_to_pair_and_back_to_none(
 ) -> None:
     half = tuple(lora.model_copy(update={"multiplier": 0.5}) for lora in pair)
     bare = frames_of(runtime, make_spec())
-    for loras in (pair, other_pair, half, ()):
-        for changes in ({}, {"recipe": Recipe.PREVIEW}, {"speed": Speed.FAST}):
-            spec = make_spec(*loras, **changes)
-            frames = frames_of(ranks, spec)
-            assert np.abs(frames.astype(int) - frames_of(runtime, spec)).max() <= ROUNDING
-            assert (difference(frames, bare) > 0.1) == bool(loras)
+    for loras, changes in (
+        (pair, {}),  # as adapters
+        (other_pair, {"recipe": Recipe.PREVIEW}),  # merged
+        (half, {"speed": Speed.FAST}),
+        ((), {}),
+    ):
+        spec = make_spec(*loras, **changes)
+        frames = frames_of(ranks, spec)
+        assert np.abs(frames.astype(int) - frames_of(runtime, spec)).max() <= ROUNDING
+        assert (difference(frames, bare) > 0.1) == bool(loras)
 
 
 def test_all_ranks_stop_at_the_step_at_which_the_render_is_canceled(runtime: WanRuntime, ranks: WanRuntime) -> None:

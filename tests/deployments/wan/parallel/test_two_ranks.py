@@ -1,9 +1,9 @@
 """One video from an image over two ranks on the CPU, and what becomes of a rank whose process dies."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -55,20 +55,16 @@ def test_a_checkpoint_that_is_not_there_ends_the_start_of_all_ranks(options: Pip
         WanRuntime.of_team(replace(options, base_model=str(tmp_path / "nothing")), team_module.Team())
 
 
-def test_a_rank_whose_process_dies_breaks_the_team(ranks: WanRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team_module, "GRACE_S", 1.0)
-    left: list[str] = []
-    monkeypatch.setattr(team_module, "leave", lambda why, _: left.append(why))
+def test_a_rank_that_dies_while_nothing_is_rendered_takes_all_down(
+    ranks: WanRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_module, "GRACE_S", 0.2)
+    left: SimpleQueue[str] = SimpleQueue()
+    monkeypatch.setattr(team_module, "leave", lambda why, _: left.put(why))
     team = ranks._team
     assert isinstance(team, Leader)
-
-    def on_step(step: int) -> None:
-        if step == 2:
-            team._members._members[0].process.kill()
-
-    with pytest.raises(TeamBroken, match="the process of rank 1 ended"):
-        ranks.render(SPEC, IMAGE, on_step)
-    with pytest.raises(TeamBroken, match="rank 1"):
-        ranks.probe()
-    time.sleep(1.5)
-    assert left == []  # the Generator knows, gives the render back and leaves
+    team._members._members[0].process.kill()
+    assert "the process of rank 1 ended with status -9" in left.get(timeout=30)
+    for use in (lambda: ranks.render(SPEC, IMAGE, lambda _: None), ranks.probe):
+        with pytest.raises(TeamBroken, match="rank 1"):
+            use()
