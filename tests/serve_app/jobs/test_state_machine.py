@@ -1,4 +1,7 @@
-"""Any order of submissions, claims, ends, losses, cancellations and late writers, against a model in plain Python."""
+"""Any order of submissions, claims, ends, losses, cancellations and late writers, against a model in plain Python.
+
+The renders are of two generative models, which share the store and nothing of their queues.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -33,6 +36,8 @@ from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import connect, queued
 from tests.serve_app.jobs.helpers import output
 
+OTHER = "lantern_1b"
+SERVED = (MODEL, OTHER)
 LEASE_S = 600.0
 MAX_ATTEMPTS = 2
 TOKEN = "hf_token"  # noqa: S105 - of nobody
@@ -180,18 +185,19 @@ class Store(RuleBasedStateMachine):
 
     @rule(
         target=known,
+        model=st.sampled_from(SERVED),
         count=st.integers(1, 3),
         tenant=st.sampled_from(["us", "them"]),
         priority=st.sampled_from(Priority),
         token=st.booleans(),
     )
-    def submit(self, count: int, tenant: str, priority: Priority, token: bool) -> str:
+    def submit(self, model: str, count: int, tenant: str, priority: Priority, token: bool) -> str:
         request_id = str(uuid4())
         new = NewRequest(
             id=request_id,
-            model=MODEL,
+            model=model,
             created_at=time(),
-            specs=tuple(make_spec(seed=seed) for seed in range(count)),
+            specs=tuple(make_spec(model=model, seed=seed) for seed in range(count)),
             costs=(1.5,) * count,
             tenant=tenant,
             priority=priority,
@@ -224,10 +230,10 @@ class Store(RuleBasedStateMachine):
             self._model.claimed(claim)
         return multiple(*won)
 
-    @rule(target=claims)
-    def claim_everything(self) -> MultipleResults[Claim]:
-        """As a fleet does that is large enough."""
-        waiting = self._run(queued(self._store))
+    @rule(target=claims, model=st.sampled_from(SERVED))
+    def claim_everything(self, model: str) -> MultipleResults[Claim]:
+        """As a model's fleet does that is large enough."""
+        waiting = self._run(queued(self._store, model))
         won = [claim for one in waiting for claim in self._run(self._claim_at_once(one.render_id, rivals=1))]
         assert len(won) == len(waiting)
         for claim in won:
@@ -268,17 +274,18 @@ class Store(RuleBasedStateMachine):
         else:
             request.lose([render])
 
-    @rule(silent=st.booleans())
-    def expire_leases(self, silent: bool) -> None:
-        """`silent`: after every holder fell silent."""
+    @rule(silent=st.booleans(), model=st.sampled_from(SERVED))
+    def expire_leases(self, silent: bool, model: str) -> None:
+        """`silent`: after every holder of that model's renders fell silent. The other model's are left alone."""
         if silent:
             with connect(self.url) as connection:
-                connection.execute(update(renders).values(lease_expires_at=0.0))
+                connection.execute(update(renders).where(renders.c.model == model).values(lease_expires_at=0.0))
         lost = {
             request_id: [r for r in request.renders if r.state is RenderState.PROCESSING and (silent or r.lapsed)]
             for request_id, request in self._model.requests.items()
+            if request.new.model == model
         }
-        assert self._run(self._store.claims.expire_leases(MODEL, MAX_ATTEMPTS)) == sum(map(len, lost.values()))
+        assert self._run(self._store.claims.expire_leases(model, MAX_ATTEMPTS)) == sum(map(len, lost.values()))
         for request_id, renders_of_it in lost.items():
             self._model.requests[request_id].lose(renders_of_it)
 
@@ -318,15 +325,18 @@ class Store(RuleBasedStateMachine):
         assert found == self._model.rows()
 
     @invariant()
-    def the_queue_holds_what_is_queued(self) -> None:
-        expected = [
-            (request.new.tenant, request.new.priority) for request, _ in self._model.of_state(RenderState.QUEUED)
-        ]
-        assert [waiting.line for waiting in self._run(queued(self._store))] == expected
-        load = self._run(self._store.queue(MODEL).load())
-        assert load.queued.renders == len(expected)
-        assert load.queued.cost_s == 1.5 * len(expected)
-        assert load.running.renders == len(self._model.of_state(RenderState.PROCESSING))
+    def each_queue_holds_what_is_queued_for_its_model(self) -> None:
+        for model in SERVED:
+            waiting, running = (
+                [request for request, _ in self._model.of_state(state) if request.new.model == model]
+                for state in (RenderState.QUEUED, RenderState.PROCESSING)
+            )
+            found = self._run(queued(self._store, model))
+            assert [one.line for one in found] == [(request.new.tenant, request.new.priority) for request in waiting]
+            load = self._run(self._store.queue(model).load())
+            assert load.queued.renders == len(waiting)
+            assert load.queued.cost_s == 1.5 * len(waiting)
+            assert load.running.renders == len(running)
 
     @invariant()
     def tokens_are_kept_while_they_are_needed(self) -> None:
