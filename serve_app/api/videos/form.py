@@ -64,8 +64,12 @@ async def _content(form: FormData) -> dict[str, Json]:
             _listed(content, field).append(typed)
         elif key:
             _nested(content, field)[key] = typed
+        elif field in content:
+            raise _mixed(field)
         else:
             content[field] = typed
+    if both := sorted(content.keys() & lists.keys()):
+        raise _mixed(both[0])
     return {**content, **{field: _zipped(field, columns) for field, columns in lists.items()}}
 
 
@@ -84,7 +88,7 @@ def _nested(content: dict[str, Json], field: str) -> dict[str, Json]:
 
 
 def _mixed(field: str) -> FormInvalid:
-    return FormInvalid(f"the form spells {field} in several ways; send it as one JSON text", {"field": field})
+    return FormInvalid(f"the form has {field} several times, or in several spellings; send it once", {"field": field})
 
 
 async def _data_url(file: UploadFile) -> Json:

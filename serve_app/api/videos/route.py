@@ -93,7 +93,8 @@ _OF_BODY = ("content-length", "content-type")
 def _invalid(error: RequestValidationError) -> Response:
     """Return the first problem of a body or a parameter that does not fit its schema."""
     first, *others = error.errors()
-    path = [str(step) for step in first["loc"] if step not in ("body", "query", "path")]
+    names = () if first["type"] == "json_invalid" else first["loc"]  # where that has a place in the text
+    path = [str(step) for step in names if step not in ("body", "query", "path")]
     param = cut(".".join(path)) or None
     more = f" ({len(others)} more)" if others else ""
     message = f"{param}: {cut(first['msg'])}{more}" if param else f"{cut(first['msg'])}{more}"
