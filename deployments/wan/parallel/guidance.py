@@ -2,8 +2,8 @@
 
 WanPipeline calls an expert twice a step, with the prompt and then with the negative prompt, on the same latents. Here
 the first call computes one of the two, whichever this rank has, and exchanges it; the second call computes nothing.
-The arithmetic is that of one rank, so the numbers are, bit for bit, where both ranks run the same kernels: in `exact`. In
-`fast` each rank compiles for itself, and what its compiler chooses may round otherwise.
+The arithmetic is that of one rank, so the numbers are, bit for bit, where both ranks run the same kernels: in `exact`.
+In `fast` each rank compiles for itself, and what its compiler chooses may round otherwise.
 """
 
 from collections.abc import Callable, Iterable, Iterator
