@@ -32,6 +32,9 @@ ARGS: dict[str, Any] = {
 }  # the examples name the Hub, and where that is not reached is a (documented) 503
 
 
+# A stream ends no sooner than its request; and where no cluster runs, these two say so, with a (documented) 503.
+NOT_TRIED = ("/v1/requests/{request_id}/events", "/health/ready", "/metrics")
+
 # What fits the schemas may still be refused: a model that is not served, a file that is not there.
 _NOT_CHECKED = "positive_data_acceptance"
 
@@ -46,6 +49,7 @@ async def try_contract(url: str, examples: int, known: Sequence[str] = ()) -> tu
         *("--checks", "all", "--exclude-checks", _NOT_CHECKED),
         *("--max-examples", str(examples), "--generation-deterministic", "--continue-on-failure", "--no-color"),
         *("--suppress-health-check", "all"),
+        *(option for path in NOT_TRIED for option in ("--exclude-path", path)),
     )
     with tempfile.TemporaryDirectory() as directory:  # where it keeps examples
         (Path(directory) / "schemathesis.toml").write_text(_configuration(known))
