@@ -31,6 +31,7 @@
     │   ├── KeyRequired
     │   └── KeyInvalid
     ├── ForbiddenError          the sender may not do that (403)
+    │   ├── UploadsOff
     │   ├── ScopeRequired
     │   └── LinkInvalid
     ├── NotFoundError           the thing named in the URL does not exist (404)
@@ -40,6 +41,7 @@
     ├── MethodNotAllowed        the path has no such method (405)
     ├── ConflictError           the request stands against something that exists (409)
     │   ├── IdempotencyConflict
+    │   ├── LoraExists
     │   └── RequestNotEnded
     ├── BodyTooSlow             the request's body did not arrive in time (408)
     ├── BodyTooLarge            the request's body is longer than the service reads (413)
@@ -264,6 +266,10 @@ class ForbiddenError(ServiceError):
     status = 403
 
 
+class UploadsOff(ForbiddenError):
+    """The service keeps no files of clients."""
+
+
 class ScopeRequired(ForbiddenError):
     """The API key lacks a scope."""
 
@@ -332,6 +338,10 @@ class ConflictError(ServiceError):
     """The request stands against something that exists."""
 
     status = 409
+
+
+class LoraExists(ConflictError):
+    """Another LoRA file has the name under which one was to be kept."""
 
 
 class IdempotencyConflict(ConflictError):

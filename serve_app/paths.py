@@ -52,6 +52,24 @@ class Root:
         self._check_kind(mode)
         return file
 
+    def new(self, reference: str) -> Path:
+        """Return where a file of that name would be, absolute; it and its folders may be missing.
+
+        Raises:
+            PathForbidden: it leads out of the root, by its spelling or through a symlink.
+        """
+        self._check_spelling(reference)
+        inside = self.directory.resolve()
+        try:
+            place = (inside / reference).resolve()
+        except (RuntimeError, OSError) as error:
+            raise PathForbidden("a folder in it cannot be entered; choose another one") from error
+        if not place.is_relative_to(inside) or place == inside:
+            raise PathForbidden(f"it leaves {self.arg} through a symlink; choose another name")
+        if place.is_dir() or any(folder.is_file() for folder in place.parents):
+            raise PathForbidden("it is a folder, or lies in a file; choose another name")
+        return place
+
     def _check_spelling(self, reference: str) -> None:
         path = PurePosixPath(reference)
         relative = f"write it relative to the service's {self.arg}, as in '{self.example}'"

@@ -9,7 +9,19 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serve_app.api import inference, lora_files, loras, operations, outputs, page, requests, service, usage, webhooks
+from serve_app.api import (
+    inference,
+    lora_files,
+    lora_uploads,
+    loras,
+    operations,
+    outputs,
+    page,
+    requests,
+    service,
+    usage,
+    webhooks,
+)
 from serve_app.api.access_log import AccessLog
 from serve_app.api.answers import status_answer
 from serve_app.api.authentication import Authentication
@@ -61,6 +73,7 @@ def create_app(services: Services) -> FastAPI:
         outputs,
         loras,
         lora_files,
+        lora_uploads,
         service,
         operations,
         usage,
@@ -100,6 +113,7 @@ def attach(app: FastAPI, services: Services) -> None:
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
     app.state.lora_catalog = lora_files.catalog_of(services)
+    app.state.lora_uploads = lora_uploads.Uploads()
     app.state.variants = Variants(services.store, services.outputs)
     app.state.listeners = Listeners()
     # Of the services as they are then: `user_config` may have changed them.

@@ -20,7 +20,7 @@ def with_keys(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str
     for route in routes:
         if isinstance(route, APIRoute) and route.include_in_schema and not is_public(route.path):
             for method in route.methods or ():
-                _describe(document["paths"][route.path][method.lower()], needed_scope(route, method).value)
+                _describe(document["paths"][route.path_format][method.lower()], needed_scope(route, method).value)
     return document
 
 

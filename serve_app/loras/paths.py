@@ -7,11 +7,14 @@ there first, and then in `lora_root`, which all share. For every other tenant no
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError
+from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_problem
+from serve_app.loras.tree import DEEPEST
 from serve_app.paths import PathForbidden, PathMissing, Root
 from serve_app.paths import unreadable as fault_of
 
 TENANTS = "tenants"  # the folder of all tenants' folders
+ENDING = ".safetensors"
+_LONGEST_NAME = 255  # bytes, of file systems
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,11 @@ class Folders:
     def own(self) -> PurePosixPath | None:
         """Return the path, in the root, of the folder that is the owner's alone."""
         return None if self.owner is None else PurePosixPath(TENANTS, self.owner)
+
+    @property
+    def first(self) -> Path:
+        """Return where the sender's paths are looked for first, and where its new files go."""
+        return self.root if self.own is None else self.root / self.own
 
     def holding(self, reference: str) -> Path:
         """Return the folder in which `reference` is: the owner's if it is there, else the root.
@@ -62,6 +70,31 @@ class Folders:
         if self._is_foreign(PurePosixPath(found.relative_to(self.root.resolve()))):  # reached by a link
             raise _missing(reference)
         return found
+
+    def new(self, reference: str) -> Path:
+        """Return where a new file of that name goes: into the owner's folder, if it has one to itself. Blocking.
+
+        Raises:
+            LoraPathRefused: requests could not name it, or it would lie outside.
+        """
+        path = PurePosixPath(reference)
+        problem = first_problem(
+            {
+                f"it does not end in {ENDING}": not path.name.lower().endswith(ENDING),
+                "a name in it begins with a dot": any(part.startswith(".") for part in path.parts),
+                f"a name in it has more than {_LONGEST_NAME} bytes": any(
+                    len(part.encode(errors="replace")) > _LONGEST_NAME for part in path.parts
+                ),
+                "it has characters that cannot be seen": not reference.isprintable(),
+                f"it lies in more than {DEEPEST - 1} folders": len(path.parts) > DEEPEST,
+            }
+        )
+        try:
+            if problem is not None:
+                raise PathForbidden(f"{problem}; choose another name")
+            return _root(self.first).new(reference)
+        except PathForbidden as fault:
+            raise _worded(reference, fault) from fault
 
     def _is_foreign(self, path: PurePosixPath) -> bool:
         """Return whether a path in the root is another tenant's; file systems may ignore the case of letters."""

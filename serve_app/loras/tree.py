@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_DEEPEST = 8  # folders
+DEEPEST = 8  # folders
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def files_under(root: Path, ending: str) -> Iterator[Entry]:
             for found in entries
             if _may_be_named(found, root)
         ]
-        folders.extend(entry for found, entry in named if found.is_dir() and entry.path.count("/") < _DEEPEST)
+        folders.extend(entry for found, entry in named if found.is_dir() and entry.path.count("/") < DEEPEST)
         yield from (entry for found, entry in named if found.is_file() and found.name.lower().endswith(ending))
 
 

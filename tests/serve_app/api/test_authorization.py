@@ -36,6 +36,7 @@ MATRIX: dict[tuple[str, str], Scope | None] = {
     ("POST", "/v1/requests/{request_id}/cancel"): Scope.SUBMIT,
     ("DELETE", "/v1/requests/{request_id}"): Scope.SUBMIT,
     ("GET", "/v1/loras"): Scope.READ,
+    ("PUT", "/v1/loras/{path}"): Scope.SUBMIT,
     ("POST", "/v1/loras/inspect"): Scope.READ,
     ("GET", "/v1/usage"): Scope.READ,
     ("POST", "/v1/videos"): Scope.SUBMIT,
@@ -70,8 +71,8 @@ class Keys:
 
 @pytest_asyncio.fixture
 async def closed(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API with an admin key in the environment."""
-    async with serve_api(admin_key=ADMIN_KEY) as api:
+    """The API with an admin key in the environment, and everything on that may be off."""
+    async with serve_api(admin_key=ADMIN_KEY, uploads=True) as api:
         yield api
 
 
@@ -102,7 +103,7 @@ def code(answer: httpx.Response) -> str:
 
 def routes_of(routes: list[BaseRoute]) -> set[tuple[str, str]]:
     return {
-        (method, route.path)
+        (method, route.path.replace("{path:path}", "{path}"))
         for route in routes
         if isinstance(route, APIRoute)
         for method in (route.methods or set()) - {"HEAD"}

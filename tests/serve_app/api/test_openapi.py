@@ -38,6 +38,7 @@ OPERATIONS = {
     ("delete", "/v1/requests/{request_id}"): {"200", "404", "409"},
     ("get", "/v1/requests/{request_id}/outputs/{index}"): {"200", "206", "404", "416"},
     ("get", "/v1/loras"): {"200", "503"},
+    ("put", "/v1/loras/{path}"): {"200", "201", "400", "403", "409", "413", "422", "503"},
     ("post", "/v1/loras/inspect"): {"200", "422"},
     ("get", "/v1/models"): {"200"},
     ("get", "/v1/usage"): {"200", "401", "403", "429", "503"},
