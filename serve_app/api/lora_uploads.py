@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 
@@ -50,6 +51,15 @@ _FILE = {"application/octet-stream": {"schema": {"type": "string", "format": "bi
 _BODY = {"requestBody": {"required": True, "content": _FILE}}
 
 
+class LoraPathConvertor(PathConvertor):
+    """Any path but `inspect`, which is an endpoint of its own: its OPTIONS would list PUT."""
+
+    regex = "(?!inspect$).*"
+
+
+register_url_convertor("lora", LoraPathConvertor())
+
+
 class Uploads:
     """The uploads of one process; call it in one event loop."""
 
@@ -72,7 +82,7 @@ class Uploads:
             self._running -= 1
 
 
-@router.put("/v1/loras/{path:path}", status_code=201, responses=_REFUSALS, openapi_extra=_BODY)
+@router.put("/v1/loras/{path:lora}", status_code=201, responses=_REFUSALS, openapi_extra=_BODY)
 async def upload(
     path: Annotated[
         str,

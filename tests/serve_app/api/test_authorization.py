@@ -103,7 +103,7 @@ def code(answer: httpx.Response) -> str:
 
 def routes_of(routes: list[BaseRoute]) -> set[tuple[str, str]]:
     return {
-        (method, route.path.replace("{path:path}", "{path}"))
+        (method, route.path.replace("{path:lora}", "{path}"))
         for route in routes
         if isinstance(route, APIRoute)
         for method in (route.methods or set()) - {"HEAD"}
