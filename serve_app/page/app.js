@@ -68,7 +68,7 @@ function watch(id) {
 
 function compareFrom(body) {
   const values = valuesOf(body, defaults(service.model(body.model)));
-  views.compare.link = null;
+  views.compare.link = null; // of the grid before
   location.hash = "#/compare";
   views.compare.begin(values, true);
 }
@@ -98,6 +98,7 @@ addEventListener("drop", (event) => {
 
 /** Take files: LoRAs are uploaded; an image on its field is the control image; any other gives its settings back. */
 async function take(files, target) {
+  if (!views.make) return; // the service has not answered yet
   const loras = files.filter(isLora);
   const [other] = files.filter((file) => !isLora(file));
   const place = views.make.querySelector(".inspection");

@@ -129,6 +129,15 @@ export class AxisField {
     return { kind: kind.name, values };
   }
 
+  /** What is chosen, as far as it can be read. */
+  get kept() {
+    try {
+      return this.axis;
+    } catch {
+      return { kind: this.kind.value };
+    }
+  }
+
   set axis({ kind, values }) {
     this.kind.value = kind;
     this.#show(values);

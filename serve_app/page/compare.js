@@ -27,13 +27,16 @@ class CompareView extends HTMLElement {
     this.addEventListener("link", ({ detail }) => this.#showLink(detail));
   }
 
-  /** Start from these values, unless a grid is there already; with `anew`, in any case. */
+  /** Go on from these values of "Make", if they have changed; a grid keeps its axes. With `anew`, start from them. */
   begin(values, anew = false) {
-    if (this.base && !anew) return;
+    const from = JSON.stringify(values);
+    const opened = this.base && this.from === undefined; // a link says what the grid begins with
+    if (!anew && (from === this.from || opened)) return;
+    const axes = this.base && !anew ? [this.columns.kept, this.rows.kept] : firstAxes(values);
     if (anew) this.grid.remove();
     this.#use(values);
-    this.columns.axis = { kind: "strength" };
-    this.rows.axis = { kind: service.choices(service.model(values.model)).length > 1 ? "checkpoint" : "seed" };
+    this.from = from;
+    [this.columns.axis, this.rows.axis] = axes;
     this.#changed();
   }
 
@@ -70,8 +73,15 @@ class CompareView extends HTMLElement {
     const pair = titleOfPaths(values.high, values.low, service.choices(model));
     this.querySelector("#grid-base").replaceChildren(
       `${model.title} · ${pair} · ${values.width} × ${values.height}, ${count(values.num_frames, "frame")} · ${values.sample_steps} steps · guidance ${values.guidance_scale} · seed ${values.seed} · ${values.recipe} `,
-      h("a", { href: "#/make" }, "Change"),
+      h("a", { href: "#/make", onclick: (event) => (event.preventDefault(), this.#change()) }, "Change"),
     );
+  }
+
+  // To "Make" with the grid's own settings, from where they come back.
+  #change() {
+    this.from = null;
+    const body = bodyOf({ ...this.base, prompt: this.form.elements.prompt.value }, service.model(this.base.model));
+    this.dispatchEvent(new CustomEvent("reuse", { bubbles: true, detail: { body } }));
   }
 
   get #wanted() {
@@ -134,6 +144,11 @@ class CompareView extends HTMLElement {
   set shown(shown) {
     this.grid.playing = shown;
   }
+}
+
+function firstAxes({ model }) {
+  const several = service.choices(service.model(model)).length > 1;
+  return [{ kind: "strength" }, { kind: several ? "checkpoint" : "seed" }];
 }
 
 // The image is too large for an address; the service keeps it with each request.

@@ -216,7 +216,7 @@ export class SettingsForm {
       clearProblems(this.form, this.problem);
       const [{ width, height, num_frames: frames, warnings }] = prompts;
       snapped.replaceChildren(`Renders ${width} × ${height}, ${count(frames, "frame")}`, ...warnings.map((text) => h("span", { className: "warning" }, text)));
-      const waits = eta - seconds > 1 ? `, done in ${duration(eta)}` : "";
+      const waits = duration(eta) === duration(seconds) ? "" : `, done in ${duration(eta)}`;
       cost.value = `${capital(duration(seconds))} to render${waits}`;
     } catch (error) {
       if (signal.aborted) return;

@@ -11,6 +11,7 @@ import { service } from "./service.js";
 import { bodyOf } from "./settings.js";
 import { comparePair } from "./wipe.js";
 
+const LOST = new Set(["gone", "failed", "canceled"]); // cells that the button renders again
 const AT_ONCE = 3; // submissions under way
 const WIDTHS = { least: 80, first: 340, most: 640 }; // pixels of a column
 const HEADING = 140; // pixels of the headings of rows
@@ -53,7 +54,7 @@ class VideoGrid extends HTMLElement {
   // A cell that was rendered already, with the very same settings, is kept when the axes change.
   #same(before, { values }) {
     const wanted = this.#key(values);
-    return before.find((cell) => cell.id && cell.state !== "gone" && cell.state !== "failed" && this.#key(cell.values) === wanted)?.id ?? null;
+    return before.find((cell) => cell.id && !LOST.has(cell.state) && this.#key(cell.values) === wanted)?.id ?? null;
   }
 
   #key(values) {

@@ -55,6 +55,13 @@ async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit) ->
     again = [one for one in visit.responses if one.request.method == "POST" and one.url.endswith("/v1/inference")]
     assert len(again) == asked
 
+    await page.get_by_role("link", name="Change").click()
+    await page.locator(".make [name=sample_steps]").fill("5")
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await expect(page.locator("#grid-base")).to_contain_text("5 steps")
+    await expect(page.locator("[data-axis=columns] [name=values]")).to_have_value("0, 0.5, 1")
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(6)
+
 
 @pytest.mark.parametrize("place", ["#/compare/AAAA", "#/compare/%F0%9F", "#/nowhere", "#/watch/no-such-request"])
 async def test_a_bad_address_says_so(visit: Visit, place: str) -> None:
