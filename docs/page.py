@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 SERVICE = "http://127.0.0.1:8000"
 LORA = "wan22_dawn 500"
-SETTINGS = {"prompt": "a red circle", "width": 128, "height": 128, "num_frames": 17, "sample_steps": 12}
+SETTINGS = {"prompt": "a red circle", "width": 128, "height": 128, "num_frames": 17, "sample_steps": 8}
 STRENGTHS = "0, 0.35, 0.7, 1"
 PROMPTS = "a red circle moving right\na large yellow triangle moving down"
 MOMENT = "0.5"  # seconds into the videos

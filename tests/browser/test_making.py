@@ -26,6 +26,7 @@ async def test_a_video_is_made_from_a_picked_pair_and_plays(visit: Visit) -> Non
     await make(page)
     card = page.locator("render-card").first
     bar = card.locator("progress")
+    await bar.wait_for()
     seen = {0.0}
     while not await bar.is_hidden():
         seen.add(await bar.evaluate("bar => bar.value"))
