@@ -6,6 +6,7 @@
 A form has texts only, so a text that a field of numbers or truth values gets is read as JSON, and so is `loras` itself.
 """
 
+import asyncio
 import base64
 import json
 import re
@@ -23,18 +24,24 @@ from serve_app.errors import BodyDamaged, FormInvalid
 Json = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 
 _MOST_FIELDS = 500
+_SHORT = 64 << 10  # bytes, read in a millisecond
 _NAME_LENGTH = 100
 _NESTED = re.compile(r"(?P<field>\w+)(?P<of_list>\[\d*\])?(?:\[(?P<key>\w+)\])?", re.ASCII)
 
 
 async def read_form(body: bytes, headers: Headers) -> Json:
-    """Return what the form in `body` says.
+    """Return what the form in `body` says. A long one is read in a thread, as an image has megabytes.
 
     Raises:
         BodyDamaged: it is no form.
         FormInvalid: a field has a name that stands for nothing, or the fields of a list do not go together.
     """
+    if len(body) <= _SHORT:
+        return await _read(body, headers)
+    return await asyncio.to_thread(lambda: asyncio.run(_read(body, headers)))
 
+
+async def _read(body: bytes, headers: Headers) -> Json:
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
 

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 
 from serve_app.api.access_log import entry_of
 from serve_app.api.json_body import Parsed, body_of, is_form, json_of
+from serve_app.api.large_bodies import LargeBodies
 from serve_app.api.refusals import response_of
 from serve_app.api.schemas.errors import Responses
 from serve_app.api.schemas.videos import OpenAIErrorBody, OpenAIErrorResponse
@@ -69,9 +70,12 @@ async def _with_json(request: Request) -> AsyncIterator[Request]:
         yield request
         return
     of_form = is_form(request.headers)
+    bodies: LargeBodies = request.app.state.large_bodies
     async with body_of(request, checks_type=not of_form) as body:
         if of_form:
-            yield Parsed(request, body, await read_form(body, request.headers), content_type="application/json")
+            async with bodies.turn(len(body)):
+                content = await read_form(body, request.headers)
+            yield Parsed(request, body, content, content_type="application/json")
         else:
             yield Parsed(request, body, await json_of(request, body))
 
