@@ -142,7 +142,7 @@ async def test_a_wrong_value_is_an_exception_that_names_it(client: openai.AsyncO
 
 
 async def test_an_image_comes_as_a_file_or_as_an_address(serve_images: ServeImages) -> None:
-    picture = image_file(width=300, height=200)  # a body that is read in a thread
+    picture = image_file(width=600, height=400)  # a body that is read in a thread
     assert len(picture) > 64 << 10
     inline = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     async with serve_images() as api, openai_client(api) as client:
