@@ -21,6 +21,8 @@ import yaml
 from serve_app.settings import DEFAULT_MODEL
 
 STARTUP_S = 180
+# Ray's dashboard answers to everybody, and Ray tells its address.
+OPEN_DASHBOARD = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_LOG_TO_STDERR": "1"}
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
@@ -58,9 +60,8 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> float:
-        """Start it and wait until it is healthy; returns the seconds that took."""
-        started = time.monotonic()
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         config = self.directory / "serve_config.json"  # JSON is YAML
         config.write_text(json.dumps(self._config()))
         self._copy_demo()
@@ -73,8 +74,13 @@ class ServiceProcess:
                 start_new_session=True,
                 env={**os.environ, **_ENVIRONMENT, **self._environment},
             )
+
+    def start(self) -> float:
+        """Start it and wait until it is healthy; returns the seconds that took."""
+        started = time.monotonic()
+        self.launch()
         while time.monotonic() - started < STARTUP_S:
-            if self._process.poll() is not None:
+            if self._process is None or self._process.poll() is not None:
                 break
             if self._healthy():
                 self._keep_demo()
@@ -102,7 +108,7 @@ class ServiceProcess:
 
     @property
     def dashboard(self) -> str:
-        """Address of Ray's dashboard, which answers to everybody where RAY_AUTH_MODE is `disabled`."""
+        """Address of Ray's dashboard, of a service with the environment OPEN_DASHBOARD."""
         address: str = re.findall(r"View the dashboard at .*?(http://[\d.:]+)", self.log.read_text())[-1]
         return address
 
@@ -129,10 +135,10 @@ class ServiceProcess:
         assert self._process is not None
         self._process.send_signal(number)
 
-    def ended(self) -> int:
+    def ended(self, within_s: float = 60) -> int:
         """Wait until `wan-lora serve` has ended; its exit status."""
         assert self._process is not None
-        return self._process.wait(60)
+        return self._process.wait(within_s)
 
     def kill(self) -> None:
         """End the whole cluster at once, as a power cut would."""

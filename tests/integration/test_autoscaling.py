@@ -16,7 +16,7 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders
 from tests.client import Client, body
 from tests.fixtures.store import connect
-from tests.service_process import ServiceProcess
+from tests.service_process import OPEN_DASHBOARD, ServiceProcess
 
 MOST = 3
 SHORT = {"sample_steps": 50}  # a second
@@ -79,7 +79,7 @@ class Watch:
 @pytest.fixture
 def scaling(tmp_path: Path) -> Iterator[ServiceProcess]:
     """A service that scales from none to three, and back sooner than by default."""
-    environment = {"RAY_AUTH_MODE": "disabled", "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2 * MOST})}
+    environment = {**OPEN_DASHBOARD, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2 * MOST})}
     service = ServiceProcess(
         tmp_path,
         environment,

@@ -19,9 +19,8 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders
 from tests.client import Client, body
 from tests.fixtures.store import connect
-from tests.service_process import ServiceProcess
+from tests.service_process import OPEN_DASHBOARD, ServiceProcess
 
-_OPEN = {"RAY_AUTH_MODE": "disabled"}  # else `serve deploy` needs the token of the cluster that `serve run` started
 _ROLLED_OUT_S = 120
 
 
@@ -41,7 +40,7 @@ class Rollouts:
         application["deployments"] = [{"name": name, "user_config": user} for name, user in user_configs.items()]
         path.write_text(json.dumps(config))
         serve = str(Path(sys.executable).with_name("serve"))
-        environment = {**os.environ, **_OPEN}
+        environment = {**os.environ, **OPEN_DASHBOARD}
         command = [serve, "deploy", str(path), "--address", self._dashboard]
         subprocess.run(command, check=True, env=environment, cwd=self._service.directory, capture_output=True)
         self._wait_until_running()
@@ -62,7 +61,7 @@ class Rollouts:
 @pytest.fixture(scope="module")
 def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A service that the tests of this module may kill and reconfigure."""
-    service = ServiceProcess(tmp_path_factory.mktemp("expendable"), _OPEN, ingress_replicas=2, lease_s=5)
+    service = ServiceProcess(tmp_path_factory.mktemp("expendable"), OPEN_DASHBOARD, ingress_replicas=2, lease_s=5)
     service.start()
     yield service
     service.kill()
