@@ -21,11 +21,13 @@ from typing import Any
 
 import uvicorn
 
+from serve_app.jobs.coordination import dispatcher_of
 from serve_app.jobs.schema import migrate
 from tests.client import body, pair
 from tests.fixtures.api import UNKNOWN, Api, api_over, save_pair
 from tests.fixtures.specs import MODEL
 
+_LEASE_S = 3600.0
 EXAMPLES = 300
 ARGS: dict[str, Any] = {
     "lora_hosts": []
@@ -90,7 +92,8 @@ async def listening(api: Api) -> AsyncIterator[str]:
 
 
 async def requests_in_every_state(api: Api, count: int = 20) -> list[str]:
-    """Post requests of which some wait, some have their video and some have failed; their ids."""
+    """Post requests of which some wait, some have their video and some have failed; their ids. A Dispatcher lives."""
+    assert await api.store.leadership(dispatcher_of(MODEL)).hold(_LEASE_S, 1)
     ids = [await api.submit(body()) for _ in range(3 * count)]
     for _ in range(count):
         await api.finish(await api.claim())

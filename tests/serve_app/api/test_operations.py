@@ -1,8 +1,11 @@
 """Probes, metrics and the state of the cluster, where parts of the service are away."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 
+from serve_app.errors import MetricsUnavailable
 from serve_app.results import GeneratorRuntime
 from tests.client import body
 from tests.fixtures.api import Api
@@ -29,7 +32,11 @@ async def test_a_dispatcher_makes_it_ready(api: Api) -> None:
     assert await api.get("/health/ready") == {"status": "ready", "problem": None}
 
 
-async def test_metrics_of_a_process_outside_ray_are_unavailable(api: Api) -> None:
+async def test_metrics_that_rays_agent_does_not_answer_are_unavailable(api: Api) -> None:
+    async def away() -> bytes:
+        raise MetricsUnavailable("Ray's metrics agent on this node does not answer")
+
+    api.app.state.services = replace(api.app.state.services, node_metrics=away)
     answer = await api.http.get("/metrics")
     assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert answer.json()["detail"]["error"]["code"] == "METRICS_UNAVAILABLE"
