@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from tests.fixtures.api import Api
+from tests.fixtures.api import ServeApi
 from tests.fixtures.documents import blocks
 from tests.fixtures.loopback import loopback
 from tests.fixtures.renderer import rendering
+from tests.serve_app.loras.files import full, save
 
 
 @pytest.mark.slow
 async def test_the_examples_run(
-    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    serve_api: ServeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {}
-    async with loopback(api.app) as url, rendering(api, step_s=0.1):
+    save(tmp_path / "my_high_noise.safetensors", full(6))
+    async with serve_api(uploads=True) as api, loopback(api.app) as url, rendering(api, step_s=0.1):
         for block in blocks("client.md", "python"):
             await asyncio.to_thread(exec, block.compiled(url), namespace)
     for name in ("circle.mp4", "circle-0.mp4", "off.mp4", "half.mp4", "full.mp4"):
@@ -27,4 +29,5 @@ async def test_the_examples_run(
     said = capsys.readouterr().out
     assert re.search(r"step \d of 8", said)
     assert "absent.safetensors" in said
+    assert "my_job/my_high_noise.safetensors high 6" in said
     assert namespace["again"].prompts[0].seed == 42
