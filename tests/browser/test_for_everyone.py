@@ -5,7 +5,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Visits
-from tests.browser.steps import fill, make
+from tests.browser.steps import drop, fill, make
+from tests.client import pair
 from tests.fixtures.api import ServeApi
 from tests.fixtures.keys import ADMIN_KEY
 from tests.fixtures.loopback import loopback
@@ -44,6 +45,20 @@ async def test_it_works_without_a_mouse(visits: Visits, two_checkpoints: Service
     await page.get_by_role("textbox", name="Prompt", exact=True).focus()
     await page.keyboard.press("Control+Enter")
     await expect(page.locator("render-card video")).to_be_visible()
+
+
+async def test_lora_files_that_are_dropped_are_checked_and_listed(visits: Visits, serve_api: ServeApi) -> None:
+    async with serve_api(uploads=True) as api, loopback(api.app) as url:
+        visit = await visits(url)
+        page = visit.page
+        await visit.go()
+        await page.locator("pair-picker .pair-row").first.wait_for()
+        for lora in pair():
+            content = (api.lora_root / lora["path"]).read_bytes()
+            await drop(page, f"mine_{lora['transformer']}_noise.safetensors", content)
+        await expect(page.get_by_role("radio", name="mine")).to_be_visible()
+        await drop(page, "notes.safetensors", b"these are my notes")
+        await expect(page.locator(".make .field-problem")).to_contain_text("notes.safetensors")
 
 
 async def test_a_service_with_keys_asks_once(visits: Visits, serve_api: ServeApi) -> None:
