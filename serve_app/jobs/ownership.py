@@ -15,7 +15,7 @@ from serve_app.errors import HeaderInvalid
 TENANT_HEADER = "X-Tenant"
 DEFAULT_TENANT = "default"  # of clients that name none
 
-_TENANT = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_TENANT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._:-]{1,64}")  # also the name of a folder, so neither . nor ..
 
 Wanted = tuple[str, str | None]
 """The id of a request, and its `owner`: the tenant that must own it, or None for any."""
@@ -68,7 +68,9 @@ def sender_with_key(sender: Sender, header: str | None) -> Sender:
 def checked_tenant(name: str) -> str:
     """Return the name of a tenant. Raise HeaderInvalid where it has another form."""
     if not _TENANT.fullmatch(name):
-        raise HeaderInvalid(f"{TENANT_HEADER} must be 1 to 64 letters, digits or . _ : -", {"header": TENANT_HEADER})
+        raise HeaderInvalid(
+            f"{TENANT_HEADER} must be 1 to 64 letters, digits or . _ : -, and not . or ..", {"header": TENANT_HEADER}
+        )
     return name
 
 

@@ -81,3 +81,9 @@ async def test_the_list_and_an_inspection_show_what_one_may_use(shared: Api) -> 
     other = (await shared.http.post("/v1/loras/inspect", json=question, headers=OTHER)).json()
     assert mine["files"][0]["report"] is not None
     assert other["files"][0]["error"]["code"] == "LORA_NOT_FOUND"
+
+
+@pytest.mark.parametrize("tenant", [".", ".."])
+async def test_no_tenant_is_named_like_the_folder_of_all(shared: Api, tenant: str) -> None:
+    refused = await post(shared, f"mine/{OWN}", {"X-Tenant": tenant})
+    assert refused.json()["detail"]["error"]["code"] == "HEADER_INVALID"
