@@ -1,10 +1,13 @@
 """`wan-lora status`, `cancel`, `delete`: about requests that were accepted."""
 
 import json
+from pathlib import Path
 
 from tests.client import body
-from tests.fixtures.api import UNKNOWN, Api
-from tests.serve_app.cli.conftest import WanLora
+from tests.fixtures.api import UNKNOWN, Api, ServeApi
+from tests.fixtures.keys import ADMIN_KEY
+from tests.fixtures.renderer import rendering
+from tests.serve_app.cli.conftest import SMALL, WanLora, beside
 
 
 async def test_a_request_is_looked_at_canceled_and_deleted(api: Api, wan_lora: WanLora) -> None:
@@ -39,3 +42,12 @@ async def test_errors_have_exit_codes_and_json(wan_lora: WanLora) -> None:
     assert "127.0.0.1:1 cannot be reached" in away.stderr
     wrong = await wan_lora("status")
     assert wrong.exit_code == 2
+
+
+async def test_a_key_comes_from_the_environment(serve_api: ServeApi, tmp_path: Path) -> None:
+    async with serve_api(admin_key=ADMIN_KEY) as api, beside(api) as run, rendering(api):
+        without = await run("list", "--json")
+        assert (without.exit_code, json.loads(without.stdout)["error"]["code"]) == (3, "KEY_REQUIRED")
+        made = await run("generate", "a fox", *SMALL, "-o", tmp_path / "fox.mp4", WAN_API_KEY=ADMIN_KEY)
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "fox.mp4").is_file()
