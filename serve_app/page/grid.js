@@ -14,7 +14,7 @@ import { comparePair } from "./wipe.js";
 const LOST = new Set(["gone", "failed", "canceled"]); // cells that the button renders again
 const AT_ONCE = 3; // submissions under way
 const WIDTHS = { least: 80, first: 340, most: 640 }; // pixels of a column
-const HEADING = 140; // pixels of the headings of rows
+const HEADING = 150; // pixels of the headings of rows
 
 /** <video-grid>: `start(grid)` shows {base, columns, rows, ids} and renders what has no id; fires "link" with its text. */
 class VideoGrid extends HTMLElement {
