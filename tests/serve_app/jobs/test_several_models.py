@@ -89,6 +89,7 @@ async def test_each_model_has_a_leader_that_tells_of_its_replicas(store: JobStor
 
 
 @pytest.mark.parametrize("renders_of", [MODEL, OTHER])
+@pytest.mark.usefixtures("postgres")  # told here, so that it is no unit test
 async def test_a_dispatcher_is_woken_by_its_own_models_renders(renders_of: str, new_database: NewDatabase) -> None:
     url = new_database("postgresql")
     store, heard = JobStore(url), asyncio.Event()
