@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from serve_app.jobs.load import Load
+from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim
-from serve_app.observers import End, Observer, Observers, Outcome
+from serve_app.observers import End, Loss, Observer, Observers, Outcome
 from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
 from tests.serve_app.jobs.helpers import new_request
@@ -16,11 +17,16 @@ from tests.serve_app.jobs.helpers import new_request
 CLAIM = Claim(render_id=1, request_id="r", index=0, attempt=1, token="t", spec=make_spec())
 SIGNALS: dict[str, tuple[Any, ...]] = {
     "accepted": (new_request(),),
+    "refused": ("LORA_NOT_FOUND",),
     "load": ("wan22_14b_t2v", Load()),
+    "oldest": ("wan22_14b_t2v", 12.5),
+    "lost": ("wan22_14b_t2v", Loss.LEASE, 2),
     "started": (CLAIM,),
+    "read": ("wan22_14b_t2v", ()),
     "step": (CLAIM, 3),
     "published": (CLAIM, make_output(CLAIM)),
     "ended": (CLAIM, Outcome(End.SUCCEEDED, replica_s=1.5)),
+    "told": (DeliveryState.DELIVERED,),
 }
 
 
