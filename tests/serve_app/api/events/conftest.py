@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -31,7 +31,8 @@ class Served:
         sent = {**(headers or {}), **({} if last is None else {"Last-Event-ID": last})}
         async with aconnect_sse(self.http, "GET", f"/v1/requests/{request_id}/events", headers=sent) as source:
             source.response.raise_for_status()
-            yield source.aiter_sse()
+            async with aclosing(source.aiter_sse()) as events:  # before its connection, and not when it is collected
+                yield events
 
     async def all(self, request_id: str, **options: Any) -> list[ServerSentEvent]:
         """All events of a request, which must end within seconds."""
