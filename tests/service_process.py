@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -23,15 +24,20 @@ from serve_app.settings import DEFAULT_MODEL
 STARTUP_S = 180
 # Ray's dashboard answers to everybody, and Ray tells its address.
 OPEN_DASHBOARD = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_LOG_TO_STDERR": "1"}
+_PORTS = (20_000, 32_000)  # below those that Linux gives to connections (ip_local_port_range)
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nothing listens on now, and that no connection is given before it is used."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class ServiceProcess:

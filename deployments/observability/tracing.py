@@ -119,7 +119,7 @@ def _intervals(timings: Timings, start_ns: int, end_ns: int) -> Iterator[tuple[s
         at += int(seconds[name] * _NS)
     at = end_ns - int(sum(seconds[name] for name in _AFTER) * _NS)
     for name in _AFTER:
-        yield name, at, at + int(seconds[name] * _NS)
+        yield name, at, min(at + int(seconds[name] * _NS), end_ns)
         at += int(seconds[name] * _NS)
 
 

@@ -113,7 +113,9 @@ async def test_a_render_goes_where_its_pair_is_ready(bench: Bench, dispatch: Dis
     mixed = await bench.submit(*(bench.spec(pair, seed=seed) for seed, pair in enumerate(["yours", "mine"] * 4)))
     await reaches(bench, mixed, RenderState.SUCCEEDED)
     for pair_key, owner in owners.items():
-        assert {spec.pair_key for spec in owner.rendered} == {pair_key}
+        rendered = [spec.pair_key for spec in owner.rendered]
+        # A replica that is done before the other one helps it out: no GPU idles while renders wait.
+        assert rendered == sorted(rendered, key=lambda rendered_pair: rendered_pair != pair_key)
 
 
 async def test_no_more_slots_are_open_than_renders_wait(bench: Bench, dispatch: Dispatch) -> None:

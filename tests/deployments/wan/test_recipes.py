@@ -93,7 +93,12 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
         "sampler": "euler",
         "shift": 5.0,
         "boundary_step": 1,
-        "acceleration": {"speed": "exact", "attention": "native", "compiled": False},
+        "acceleration": {
+            "speed": "exact",
+            "attention": "native",
+            "compiled": False,
+            "parallelism": {"guidance": 1, "ulysses": 1, "ring": 1},
+        },
         "loras": [
             {
                 "transformer": "low",

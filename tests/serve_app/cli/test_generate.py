@@ -80,7 +80,7 @@ async def test_what_the_service_refuses_is_told_in_its_words(wan_lora: WanLora) 
 async def test_a_terminal_shows_a_live_bar(api: Api, tmp_path: Path) -> None:
     """In a real terminal (pty): what is written over and over again, and the file in the end."""
     terminal, inside = pty.openpty()
-    async with loopback(api.app) as url, rendering(api, step_s=0.15):
+    async with loopback(api.app) as url, rendering(api, step_s=0.6):
         process = await asyncio.create_subprocess_exec(
             Path(sys.executable).with_name("wan-lora"), "generate", "a fox", *SMALL, "-o", "fox.mp4",
             stdin=inside, stdout=inside, stderr=inside, cwd=tmp_path,
