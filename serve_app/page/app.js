@@ -101,7 +101,7 @@ async function take(files, target) {
   if (!views.make) return; // the service has not answered yet
   const loras = files.filter(isLora);
   const [other] = files.filter((file) => !isLora(file));
-  const place = views.make.querySelector(".inspection");
+  const place = views.make.querySelector(".uploads");
   if (loras.length) {
     location.hash = "#/make";
     await uploadAll(loras, place);

@@ -10,6 +10,7 @@ export const isLora = (file) => file.name.toLowerCase().endsWith(EXTENSION);
 
 /** Upload files one after another, and show how far in `place`. */
 export async function uploadAll(files, place) {
+  place.replaceChildren(); // what was told of the files before
   if (!service.loras.uploads_allowed) {
     place.replaceChildren(h("p", { className: "field-problem", role: "alert" }, "This service takes no uploads; its operator allows them with the arg uploads."));
     return;
