@@ -4,7 +4,7 @@ from io import BytesIO
 
 import pytest
 from PIL import Image
-from playwright.async_api import expect
+from playwright.async_api import FilePayload, expect
 
 from serve_app.spec import Fit
 from tests.browser.conftest import Visits
@@ -24,8 +24,8 @@ async def test_an_image_is_chosen_and_sent_with_its_fit(visits: Visits, serve_im
         await page.locator("pair-picker .pair-row").first.wait_for()
         await page.get_by_role("radio", name="lantern").first.check(force=True)
         await page.get_by_role("textbox", name="Prompt", exact=True).fill("a lantern")
-        image = {"name": "teal.png", "mimeType": "image/png", "buffer": drawn.getvalue()}
-        await page.get_by_label("Control image").set_input_files([image])
+        image = FilePayload(name="teal.png", mimeType="image/png", buffer=drawn.getvalue())
+        await page.get_by_label("Control image").set_input_files(image)
         await expect(page.get_by_alt_text("The control image")).to_be_visible()
         await page.get_by_label("Fit").select_option("crop")
         await expect(page.locator(".make [name=cost]")).to_contain_text("to render")
