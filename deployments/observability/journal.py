@@ -2,18 +2,14 @@
 
 import logging
 
-from serve_app.jobs.records import Claim, NewRequest
+from serve_app.jobs.records import Claim
 from serve_app.observers import Loss, Observer, Outcome
 
 logger = logging.getLogger("ray.serve.wan")
 
 
 class RenderLog(Observer):
-    """Logs what becomes of renders: never what they show."""
-
-    def accepted(self, request: NewRequest) -> None:
-        """Log that a request waits."""
-        logger.info("request %s: %d renders of %s queued", request.id, len(request.specs), request.model)
+    """Logs what becomes of renders, never what they show. That they wait is said by the access log of their POST."""
 
     def started(self, claim: Claim) -> None:
         """Log that an attempt began."""
