@@ -2,6 +2,7 @@
 
 The Dispatcher would find everything at its next sweep of the store; a call only saves it that wait.
 
+Example:
     announcer = DispatcherAnnouncer(dispatcher, of_renders=not store.notifies)
     announcer.queued()
     announcer.canceled(request_id)

@@ -4,9 +4,10 @@ The lease in the store says who may write the end of a render. While an attempt 
 records progress. Its answer says whether the render was canceled, or whether the lease was lost and another attempt
 holds the render now (the claim's token fences off what this one would write).
 
+Example:
     attempt = Attempt(claim, settings.render_timeout_s)
     async with Lease(attempt, store, settings, leave=leave_process):
-        frames = await in_thread(pipeline.render, spec, on_step=attempt.on_step)
+        frames = await asyncio.to_thread(pipeline.render, spec, on_step=attempt.on_step)
         attempt.check()
 """
 

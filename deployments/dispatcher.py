@@ -4,6 +4,7 @@ A slot is one place at the Generators' handle. It first waits for a free replica
 suits this replica (`deployments.scheduling`), because what suits best is known only when the replica is. While slots
 wait, Serve counts them as load, so their number also drives autoscaling (`deployments.autoscaling.wanted_slots`).
 
+Example:
     async with generators.choose_replica(fleet) as replica:  # Serve reserves a replica
         claim = await chooser.claim_for(replica.replica_id, lease_s)
         resident = await generators.dispatch(replica, claim)

@@ -3,6 +3,7 @@
 It only orchestrates. `deployments.attempt` keeps the lease, `deployments.device` runs the pipeline,
 `deployments.publishing` stores outputs and writes how attempts ended, `deployments.health` ends a broken replica.
 
+Example:
     resident = await generator.render(claim)  # returns when the device is free; the output follows
 """
 

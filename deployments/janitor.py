@@ -1,7 +1,8 @@
 """The janitor: retention in the background, in the one Dispatcher that holds its lease.
 
-janitor = Janitor(store, outputs)
-await janitor.run(lambda: self._plan.settings)  # until canceled
+Example:
+    janitor = Janitor(store, outputs)
+    await janitor.run(lambda: self._plan.settings)  # until canceled
 """
 
 import asyncio

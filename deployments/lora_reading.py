@@ -1,5 +1,6 @@
 """Bounded waiting for LoRA files: a render whose files never come must not look as if it were under way.
 
+Example:
     holding = asyncio.create_task(asyncio.to_thread(hold))
     try:
         files = await finished(holding, attempt, limit_s)

@@ -1,5 +1,6 @@
 """Retries under the lease: a finished render is kept until its file can be stored, and nothing is claimed meanwhile.
 
+Example:
     kept = await persistence.kept(attempt, partial(outputs.put, name, path, media_type), outputs, size)
 
 Whether the place fails or only this file is found out by storing another file of the same size there. Where that fails

@@ -1,5 +1,6 @@
 """Previews of a running render: drawn on the device, compressed beside it, taken along by the next heartbeat.
 
+Example:
     previews = Previews(attempt, thread)
     pipeline.render(spec, RenderInputs(loras, previews=previews.offer), on_step)
 

@@ -3,6 +3,7 @@
 Every attempt stores its output under a name of its own, so no attempt can overwrite what another one stored. The job
 store then takes the end from whoever holds the claim (its token is a fencing token), and only from it.
 
+Example:
     output = await publisher.store_output(attempt, generated)
     published = await publisher.succeed(claim, output, measurement)  # False: fenced off, nothing was written
 """

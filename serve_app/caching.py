@@ -1,7 +1,8 @@
 """LRU cache with single-flight, and the stat signature under which an answer about a file stays true.
 
-digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(512)
-sha256 = digests.get(FileSignature.of(path), lambda: hash_of(path))
+Example:
+    digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(512)
+    sha256 = digests.get(FileSignature.of(path), partial(_digest, path))
 """
 
 import os

@@ -1,9 +1,10 @@
 """Bounded echoes (no response amplification): what an answer repeats of its request is cut to a length that helps.
 
->>> cut("a" * 1000, 10)
-'aaaaaaa...'
->>> bounded({"files": ["a"] * 100_000})["files"][-1]
-'... and 99980 more'
+Example:
+    >>> cut("a" * 1000, 10)
+    'aaaaaaa...'
+    >>> bounded({"files": ["a"] * 100_000})["files"][-1]
+    '... and 99980 more'
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """Hardened opening of files: regular files only, without blocking on a FIFO and, where asked, without following links.
 
-with open_regular(path, follow_links=False) as stream:
-    fingerprint = Fingerprint.of(stream)
+Example:
+    with open_regular(path, follow_links=False) as stream:
+        fingerprint = Fingerprint.of(stream)
 
 Whoever may write into a folder can put a FIFO, a device, a socket, a directory or a link where a file was. A plain
 `open` of a FIFO waits until somebody writes into it, which may be never.

@@ -1,8 +1,9 @@
 """A value that is looked up again when it is too old (single-flight, stale-while-revalidate).
 
-state = Fresh(look, for_s=5)
-await state.now()  # never older than 5 s
-await state.soon(within_s=1)  # what is known; only the first caller waits, and at most 1 s
+Example:
+    state = Fresh(look, for_s=5)
+    await state.now()  # never older than 5 s
+    await state.soon(within_s=1, default=None)  # the last known value; only the first caller waits, at most 1 s
 """
 
 import asyncio

@@ -4,6 +4,7 @@ Every module logs to `ray.serve.wan`: Ray Serve's handlers write what it says in
 or, with the arg `log_format: json`, as JSON. Lines about a render carry the fields `request`, `render` and `attempt`.
 No line holds a prompt, a token or a signed address.
 
+Example:
     logger = logging.getLogger("ray.serve.wan")
     with about(claim):
         logger.info("the render ended")  # {"message": "the render ended", "request": "b3e6...", "attempt": 1, ...}

@@ -1,7 +1,8 @@
 """Secrets in the args of an application: Ray logs args, so a secret must reach the service by its environment instead.
 
-held = secrets_in({"database_url": "postgresql://wan:hunter2@db/wan"})  # {"database_url": "postgresql://..."}
-refuse_secrets(args)  # raises ConfigurationInvalid
+Example:
+    held = secrets_in({"database_url": "postgresql://wan:hunter2@db/wan"})  # {"database_url": "postgresql://..."}
+    refuse_secrets(args)  # raises ConfigurationInvalid
 """
 
 from collections.abc import Mapping

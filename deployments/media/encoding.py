@@ -1,6 +1,7 @@
 """The door to the encoders: frames and a format in, a file out, with a text inside that says how it was made.
 
-encode(frames, fps=16, output_format=OutputFormat.MP4, path=Path("video.mp4"))  # frames: uint8 [F, H, W, 3]
+Example:
+    encode(frames, fps=16, output_format=OutputFormat.MP4, path=Path("video.mp4"))  # frames: uint8 [F, H, W, 3]
 """
 
 import contextlib

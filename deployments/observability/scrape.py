@@ -1,5 +1,6 @@
 """This node's metrics: what Ray's agent exports for Prometheus, relayed by the service itself.
 
+Example:
     answer = await NodeMetrics()()  # bytes, in Prometheus' text format
 
 Ray chooses a free port for its agent, so a scrape config cannot name it; the service's own port is known.

@@ -2,6 +2,7 @@
 
 It applies the scheduling policy to a bounded window on the job store.
 
+Example:
     chooser = Chooser(store, "wan22_14b_t2v", fleet, settings)
     claim = await chooser.claim_for("replica 1", lease_s=15)  # None: nothing waits
     ...

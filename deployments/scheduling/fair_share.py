@@ -2,6 +2,7 @@
 
 After Goyal, Vin and Cheng, "Start-time fair queueing" (SIGCOMM 1996); its start tag is called a turn here.
 
+Example:
     shares = FairShare({"paying": 3.0})
     turns = shares.turns(["paying", "other"])  # the smallest is owed most
     shares.charge("paying", cost_s=40.0)

@@ -3,6 +3,7 @@
 Affinity lets a render with a warm pair start before older renders. Two bounds keep that from starving them: a reach in
 places, and a patience in seconds after which a render that was passed goes first.
 
+Example:
     overtaking = Overtaking(patience_s=120)
     overtaking.started(render, now=time())
     overtaking.before(now=time())[render.line].reach

@@ -3,6 +3,7 @@
 Pure functions over values, shared with the fleet simulation of the benchmarks. Fairness and order come first, and no
 warm pair overrules them: `pick` chooses only among what `fronts` lets each tenant start next.
 
+Example:
     render = pick(waiting, Replica("r1", resident=("pair a",)), fleet, now=time(), rules=Rules(120, 900))
 """
 

@@ -3,6 +3,7 @@
 A pipeline keeps single LoRAs, while routing goes by pairs (`RenderSpec.pair_key`). A Generator therefore follows which
 pairs are complete, and answers each render with them; the Dispatcher learns from these answers.
 
+Example:
     pairs = ResidentPairs()
     pairs.rendered(spec, rendered.resident)
     fleet.learned("replica 1", pairs.keys)

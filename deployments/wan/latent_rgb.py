@@ -1,5 +1,6 @@
 """Latent previews: a linear map from latents to colours, which costs a thousandth of decoding them.
 
+Example:
     rgb = RgbMap.of(latent_rgb(base_model, card), device)
     frames = rgb.frames(predicted(scheduler, latents, before))  # uint8 [up to 8, height, width, 3]
     fitted(latents, video)  # by least squares, from latents and the pixels that they stand for

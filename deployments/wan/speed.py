@@ -1,5 +1,6 @@
 """Speed profiles: which attention kernel computes, and whether the repeated blocks of the experts are compiled.
 
+Example:
     accelerator = Accelerator([pipe.transformer, pipe.transformer_2], torch.device("cuda"), torch.bfloat16)
     with accelerator.running(Speed.FAST) as acceleration:
         ...  # render

@@ -1,5 +1,6 @@
 """API keys (bearer tokens): their form, their scopes, and what of them is kept.
 
+Example:
     made = new_key("team-a", "laptop", {Scope.SUBMIT, Scope.READ})
     made.token  # "wan_k3v9..._..." is shown once; only its SHA-256 is kept, in made.key
     presented = Presented.of(token)

@@ -1,7 +1,8 @@
 """Limits of tenants (quotas): how often one may ask, how much may wait, how large a render may be.
 
-limits = settings.limits_of("team-a")
-check_sizes(specs, limits)  # raises RenderTooLarge
+Example:
+    limits = settings.limits_of("team-a")
+    check_sizes(specs, limits)  # raises RenderTooLarge
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,6 @@
 """Signed links (HMAC-SHA256): an address that opens one path for whoever has it, until it expires.
 
+Example:
     signer = LinkSigner(secret)
     query = signer.query("/v1/requests/3a9c.../outputs/0", lifetime_s=3600)  # {"expires": ..., "signature": ...}
     signer.accepts("/v1/requests/3a9c.../outputs/0", query["expires"], query["signature"])

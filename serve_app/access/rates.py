@@ -1,5 +1,6 @@
 """Rate limits (token bucket): each tenant's calls in one process.
 
+Example:
     rates = Rates()
     state = rates.take("team-a", Rate(per_s=5, burst=10))
     state.allowed, state.remaining

@@ -1,5 +1,6 @@
 """Acceptance: from a request's body to a request with nothing left to decide, with all refusals on the way.
 
+Example:
     inputs = RequestInputs(services.outputs, str(uuid4()))
     new = await accept(body, sender, None, services, inputs, fetcher=fetcher)
     new.specs, new.costs

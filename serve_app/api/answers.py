@@ -1,8 +1,9 @@
 """Answers about a request, made from its record: its status, its result, its summary.
 
-standing = await services.store.requests.standing(request_id, owner=sender.owner)
-status_answer(standing, services).queue_position
-summary_answer(standing, links, services).prompts[0].url
+Example:
+    standing = await services.store.requests.standing(request_id, owner=sender.owner)
+    status_answer(standing, services).queue_position
+    summary_answer(standing, links, services).prompts[0].url
 """
 
 from serve_app.api.dependencies import Services
@@ -20,8 +21,8 @@ from serve_app.api.schemas.answers import (
 )
 from serve_app.api.schemas.bodies import Side
 from serve_app.api.schemas.listing import LoraSummary, PromptSummary, RequestSummary
-from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Output, RenderRecord, RequestRecord
+from serve_app.jobs.standings import Standing
 from serve_app.jobs.states import FINAL
 from serve_app.retention.rules import RetentionRules
 from serve_app.spec import Expert, LoraFile, Variant

@@ -1,5 +1,6 @@
 """Authentication (bearer tokens, RFC 6750): who a key stands for, looked up in the store and cached for seconds.
 
+Example:
     authentication = Authentication(store, settings)
     if await authentication.is_on():
         sender = await authentication.sender(token)  # raises KeyInvalid

@@ -1,6 +1,7 @@
 """What browsers are told: security headers of every answer, and from which web pages the API may be called (CORS).
 
-add_headers_for_browsers(app, settings.cors_origins)
+Example:
+    add_headers_for_browsers(app, settings.cors_origins)
 """
 
 from collections.abc import Sequence

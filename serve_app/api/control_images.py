@@ -1,5 +1,6 @@
 """Rules for control images: which prompt has which, in the reference server's order of refusals, and what is wrong.
 
+Example:
     refuse_unsupported(body.prompts, card)               # before the LoRAs are looked up
     require_images(body.prompts, card)                   # after it
     images = await resolve_images(body, services, inputs, fetcher)  # one for each prompt, or None

@@ -1,5 +1,6 @@
 """FastAPI dependencies: what endpoints take from the application and from the headers of a request.
 
+Example:
     @router.get("/v1/requests/{request_id}/status")
     async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
         standing = await services.store.requests.standing(request_id, owner=sender.owner)

@@ -1,6 +1,7 @@
 """Durability of a submission: a request and the images that came with it are stored together, or neither is.
 
-durable = await store_request(new, inputs, services)   # also where the client hangs up meanwhile
+Example:
+    durable = await store_request(new, inputs, services)   # also where the client hangs up meanwhile
 """
 
 import asyncio

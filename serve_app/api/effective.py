@@ -1,5 +1,6 @@
 """The effective request (replay): a body that gives the same frames when it is posted again, made from stored specs.
 
+Example:
     effective = await effective_request(record, services)
     body = effective.model_dump(mode="json")
 

@@ -14,8 +14,8 @@ from time import monotonic
 
 from serve_app.costs import CostModel
 from serve_app.jobs.load import Amount, Load, ahead_of, wait_s
-from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import NewRequest, RenderRecord
+from serve_app.jobs.standings import Standing
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.plan import ModelPlan

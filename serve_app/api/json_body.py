@@ -1,5 +1,6 @@
 """Request bodies as JSON: their media type, charset, compression and length are checked before anything is parsed.
 
+Example:
     router = APIRouter(route_class=JsonRoute)
 
 FastAPI reads a body of any length, of any type and as any encoding that it can guess, and says little of why it could

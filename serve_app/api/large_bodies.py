@@ -1,5 +1,6 @@
 """Bulkhead for large bodies: bounded memory, and no two of them in a row on the event loop.
 
+Example:
     with bodies.room() as take:
         take(len(chunk))     # TooManyBodies where large bodies hold as much memory as they may
     async with bodies.turn(len(body)):

@@ -1,5 +1,6 @@
 """LoRA rules: which LoRAs a request means for which expert. The reference server's rules, and what goes beyond them.
 
+Example:
     combined = await check_loras(body, looks, served)         # may these items stand together?
     chosen = await choose_loras(body, combined, looks, served)  # the files, checked, each with its expert
 

@@ -1,7 +1,8 @@
 """Health of each model: whether its Dispatcher is alive, and what waits and runs, looked up behind the callers' backs.
 
-health = ModelsHealth(store, ["wan22_14b_t2v", "wan22_5b"])
-(await health.now())["wan22_5b"]  # None where the job store does not answer
+Example:
+    health = ModelsHealth(store, ["wan22_14b_t2v", "wan22_5b"])
+    (await health.now())["wan22_5b"]  # None where the job store does not answer
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,10 +21,10 @@ _LORA_EXAMPLE = "my_lora_job/my_{}.safetensors"
 
 
 class DocumentedApi(FastAPI):
-    """A FastAPI application whose OpenAPI document speaks of the models that are served.
+    """A FastAPI application whose OpenAPI document has the defaults and limits of the served models.
 
-    >>> DocumentedApi([card], title="Videos").openapi()["components"]["schemas"]["PromptItem"]["properties"]["fps"]
-    {"description": "Frames per second of the file. 16 when omitted.", ...}
+    With the card of Wan 2.2 T2V, for example, `fps` of a prompt gets the description "Frames per second of the file. 16
+    when omitted."
     """
 
     def __init__(self, cards: Sequence[ModelCard], **settings: Any) -> None:

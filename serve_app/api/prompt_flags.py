@@ -3,6 +3,7 @@
 The trainer reads `a fox --seed 7 --w 512 --cfg 4` as a prompt with settings (`_process_prompt_string` in its
 toolkit/config_modules.py), and replaces `[name]` as well as `[trigger]` (`inject_trigger_into_prompt`).
 
+Example:
     prompt, multiplier = read_flags(PromptItem(prompt="a fox --seed 7 --m 0.8"), 0)
     prompt.prompt, prompt.seed, multiplier      # ("a fox", 7, 0.8)
 """

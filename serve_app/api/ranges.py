@@ -1,5 +1,6 @@
 """Range requests (RFC 9110, section 14): a file in parts, and errors in the documented shape.
 
+Example:
     return RangedFile(path, stat_result=stat, media_type="video/mp4")
 
 Starlette serves the ranges; what it refuses, it refuses in plain text, and it reads `bytes=+0-` and `bytes=0-x,1-2`.

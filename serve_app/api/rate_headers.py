@@ -1,6 +1,7 @@
 """Rate limits over HTTP: the headers `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
 
-send = RateHeaders().checked("team-a", settings, send)  # raises RateExceeded
+Example:
+    send = RateHeaders().checked("team-a", settings, send)  # raises RateExceeded
 """
 
 import math

@@ -1,7 +1,8 @@
 """Readiness: whether what is accepted could be rendered and stored just now; `GET /health` says why not.
 
-readiness = Readiness(store, outputs)
-problem = await readiness.problem()  # None: ready
+Example:
+    readiness = Readiness(store, outputs)
+    problem = await readiness.problem()  # None: ready
 """
 
 from serve_app.errors import OutputStorageUnavailable, ServiceError, StoreUnavailable

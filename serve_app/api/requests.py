@@ -18,9 +18,9 @@ from serve_app.api.schemas.answers import Deleted, RequestResult, RequestStatus
 from serve_app.api.schemas.errors import NO_SUCH_REQUEST, OUTPUTS_UNAVAILABLE, UNAVAILABLE, WRONG_HEADER, refusal
 from serve_app.api.schemas.listing import RequestDetails, RequestList
 from serve_app.errors import OutputStorageUnavailable
-from serve_app.jobs.queue import Standing
 from serve_app.jobs.requests import check_ended
 from serve_app.jobs.rows import not_found
+from serve_app.jobs.standings import Standing
 from serve_app.jobs.states import FINAL
 
 logger = logging.getLogger("ray.serve.wan")

@@ -1,6 +1,7 @@
 """Submission: a body becomes a durable request, once for each idempotency key, whatever shape of the API it came in.
 
-durable = await submitted(body, services, sender=sender, fetcher=fetcher, idempotency_key=None)
+Example:
+    durable = await submitted(body, services, sender=sender, fetcher=fetcher, idempotency_key=None)
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """Variants of outputs (lazy, cached): pictures of a video that are drawn when somebody asks first, and kept beside it.
 
+Example:
     name = await variants.made(output, Variant.THUMBNAIL, request_id)  # of a file in the output store
 
 Callers that ask for the same one together share its drawing. Two are drawn at once in a process, and the others wait.

@@ -2,6 +2,7 @@
 
     from serve_app.client import Client, InferenceRequest, LoraItem, PromptItem
 
+Example:
     with Client("http://127.0.0.1:8000") as client:
         result = client.render(InferenceRequest(model=..., loras=[...], prompts=[PromptItem(prompt="a fox")]))
         client.download(result.outputs.videos[0], "fox.mp4")

@@ -1,9 +1,11 @@
 """Calls of the API as values: method, path, body and the type of the answer (sans I/O).
 
+Example:
     call = calls.status("b3e6e2e0-...")
-    request = httpx2.Client().build_request(call.method, call.path, **call.options(), content=call.content())
+    request = http.build_request(call.method, call.path, **call.options(), content=call.content())  # an httpx2.Client
+    status = call.read(response)
 
-Both clients send them; what a call says is written here once.
+Both clients, the synchronous and the asynchronous one, send these calls. So a path or a field stands here once.
 """
 
 import json

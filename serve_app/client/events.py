@@ -1,11 +1,12 @@
 """Events of a request (server-sent events), typed: each change of state, each step, previews, outputs, the end.
 
-for event in client.events(request_id):
-    match event:
-        case Step(progress=progress):
-            print(f"{progress:.0%}")
-        case Done(status=status):
-            print(status.status)
+Example:
+    for event in client.events(request_id):
+        match event:
+            case Step(progress=progress):
+                print(f"{progress:.0%}")
+            case Done(status=status):
+                print(status.status)
 """
 
 import base64

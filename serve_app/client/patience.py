@@ -1,13 +1,11 @@
 """Retries with exponential backoff, jitter and Retry-After, within the caller's patience.
 
+Example:
     patience = Patience(60)
-    while True:
-        answer = ask()
-        if isinstance(answer, Refusal):
-            time.sleep(patience.pause(answer))  # or raises its error
-            continue
+    while isinstance(answer := send(call), Refusal):
+        time.sleep(patience.pause(answer))  # raises the refusal's error instead, if a retry cannot help
 
-It says how long to wait and does not wait itself, so that the synchronous and the asynchronous client share it.
+This module computes how long to wait and does not wait itself, so that both clients can share it.
 """
 
 import random

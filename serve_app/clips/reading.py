@@ -1,7 +1,8 @@
 """Decoders: a video file into frames (ffmpeg for MP4, WebM and MOV; Pillow for animated WebP, GIF, PNG; ZIP of stills).
 
-clip = read_clip(Path("preview.webp"))
-clip.frames.shape, clip.fps  # (41, 480, 832, 3), 16.0
+Example:
+    clip = read_clip(Path("preview.webp"))
+    clip.frames.shape, clip.fps  # (41, 480, 832, 3), 16.0
 """
 
 import re

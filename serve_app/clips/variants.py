@@ -1,6 +1,7 @@
 """Variants of a video (thumbnail, sprite sheet), drawn from its file.
 
-data = draw(path, Variant.THUMBNAIL, num_frames=41)  # bytes of a WebP; blocking
+Example:
+    data = draw(path, Variant.THUMBNAIL, num_frames=41)  # bytes of a WebP; blocking
 """
 
 import io

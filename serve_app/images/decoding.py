@@ -1,5 +1,6 @@
 """Decoding of control images (Pillow) to RGB, as the reference server does it, and fitting to a video's size (LANCZOS).
 
+Example:
     facts = inspect(data, ImageLimits())                # decodes it once; raises ImageUnusable
     first = pixels(data, Fit.CROP, 832, 480, limits)    # uint8 [480, 832, 3]
 

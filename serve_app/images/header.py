@@ -1,7 +1,7 @@
 """Image headers, read by hand before a decoder sees the file: format by magic number, size in pixels, frames.
 
-    >>> read_header(Path("fox.png").read_bytes(), readers, ImageLimits())
-    Header(format=<ImageFormat.PNG: 'png'>, width=640, height=480, frames=1)
+Example:
+    read_header(data, readers, ImageLimits())  # Header(ImageFormat.PNG, width=640, height=480, frames=1)
 
 Decoders allocate what a header announces, and walk through as many blocks as a file has. So both are bounded here:
 decompression bombs, headers of 65,535 x 65,535 pixels, endless animations, files of a million empty blocks.

@@ -1,9 +1,10 @@
 """Control images in the output store, beside the outputs of their request: kept once for each content.
 
-inputs = RequestInputs(outputs, request_id)
-await inputs.keep(image)        # before the request is stored
-await inputs.discard()          # where it was not stored after all
-fitted = await read_fitted(outputs, request_id, spec)   # on the Generator
+Example:
+    inputs = RequestInputs(outputs, request_id)
+    await inputs.keep(image)        # before the request is stored
+    await inputs.discard()          # where it was not stored after all
+    fitted = await read_fitted(outputs, request_id, spec)   # on the Generator
 """
 
 import asyncio

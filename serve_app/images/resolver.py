@@ -1,5 +1,6 @@
 """Image resolution for the Ingress: from a client's reference to bytes that were read, checked and hashed.
 
+Example:
     resolver = ImageResolver(image_root, policy, ImageLimits(), Bulkhead(ShareLimits()))
     image = await resolver.resolve("https://host/fox.png", token=None, deadline=Deadline(30), sender="team-a")
     image.sha256, image.facts.width

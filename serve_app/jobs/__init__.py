@@ -1,1 +1,1 @@
-"""The job store: durable requests and renders, their states, leases and results. Enter by `store.JobStore`."""
+"""The job store: durable requests and renders, their states, leases and results. Entry point: `store.JobStore`."""

@@ -1,6 +1,7 @@
 """Admission control (back-pressure): limits of the queue, and the refusal of requests that would exceed them.
 
-load = admit(request, load, Limits(max_queued=1000))  # raises QueueFull with a Retry-After
+Example:
+    load = admit(request, load, Limits(max_queued=1000))  # raises QueueFull with a Retry-After
 """
 
 import math
@@ -23,12 +24,12 @@ class Limits:
     max_queued_per_tenant: int | None = None  # renders
     max_wait_s: float | None = None  # predicted seconds until the request's last render starts
     weights: Mapping[str, float] = field(default_factory=dict)  # of tenants
-    gpus: Mapping[str, int] = field(default_factory=dict)  # of a Generator, by model, where it is not one
-    tenant: TenantLimits = field(default_factory=TenantLimits)  # of the one that sends the request
+    gpus: Mapping[str, int] = field(default_factory=dict)  # GPUs of a Generator, by model; 1 for models not named
+    tenant: TenantLimits = field(default_factory=TenantLimits)  # of the tenant that sends the request
 
     @property
     def count_usage(self) -> bool:
-        """Return whether the usage of the tenant matters."""
+        """Return whether a limit needs the usage of the tenant, which takes further statements to read."""
         return self.tenant.max_queued is not None or self.tenant.gpu_seconds_per_day is not None
 
 

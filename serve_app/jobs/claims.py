@@ -1,11 +1,12 @@
 """The worker side of the job store: renders are claimed under a lease, and end under its fencing token.
 
-    >>> claim = await store.claims.claim(render_id, replica="r1", lease_s=15)
-    >>> canceled = await store.claims.renew(claim, steps_done=3, lease_s=15)
-    >>> counted = await store.claims.succeed(claim, output)
+Example:
+    claim = await store.claims.claim(render_id, replica="r1", lease_s=15)
+    canceled = await store.claims.renew(claim, steps_done=3, lease_s=15)  # heartbeat
+    written = await store.claims.succeed(claim, output)  # False: the claim is no longer valid
 
 Every change of state is a compare-and-set: its WHERE clause names the states it may start from and the fencing token of
-the claim. So of two writers one wins, and a worker whose claim has been given away changes nothing.
+the claim. So of two concurrent writers one succeeds, and a worker that has lost its claim changes nothing.
 """
 
 import secrets

@@ -1,11 +1,12 @@
 """Coordination of processes through the job store: leader election by a lease, and notifications (LISTEN/NOTIFY).
 
-leadership = store.leadership(dispatcher_of("wan22_14b_t2v"))
-if await leadership.hold(lease_s=5, replicas=2):
-    ...  # this process is the leader for the next 5 s; call `hold` again before they are over
+Example:
+    leadership = store.leadership(dispatcher_of("wan22_14b_t2v"))
+    if await leadership.hold(lease_s=5, replicas=2):
+        ...  # this process is the leader for the next 5 s; call `hold` again before they are over
 
-queued = asyncio.Event()
-listener = asyncio.create_task(listen(url, "wan22_14b_t2v", queued))  # only if store.notifies
+    queued = asyncio.Event()
+    listener = asyncio.create_task(listen(url, "wan22_14b_t2v", queued))  # only if store.notifies
 """
 
 import asyncio
@@ -17,14 +18,15 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import delete, or_, select
 
-from serve_app.jobs.database import QUEUE_CHANNEL, SERVER_TIMEOUTS, Database
+from serve_app.jobs.database import QUEUE_CHANNEL, Database
+from serve_app.jobs.engines import SERVER_TIMEOUTS
 from serve_app.jobs.tables import leaders
 
 logger = logging.getLogger("ray.serve.wan")
 
-# The role of whoever has found that outputs cannot be stored: while it is held, no render is claimed.
+# The role of a process that found that outputs cannot be stored. While it is held, no render is claimed.
 OUTPUTS_FAIL = "outputs-fail"
-# The role of whoever removes what has ended.
+# The role of the process that removes ended requests.
 RETENTION = "retention"
 
 _RECONNECT_S = 1.0

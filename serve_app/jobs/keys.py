@@ -1,8 +1,9 @@
-"""API keys in the job store: made, found, listed, revoked; and the secrets that all processes of a service share.
+"""API keys in the job store: create, look up, list, revoke; and the secrets that all processes of a service share.
 
-await store.keys.add(made.key)
-key = await store.keys.find(presented.key_id)
-await store.keys.revoke(key.id)
+Example:
+    await store.keys.add(made.key)
+    key = await store.keys.find(presented.key_id)
+    await store.keys.revoke(key.id)
 """
 
 import secrets
@@ -26,7 +27,7 @@ class Keys:
         self._database = database
 
     async def add(self, key: ApiKey) -> None:
-        """Keep a new key."""
+        """Store a new key."""
         row = {
             "id": key.id,
             "name": key.name,
@@ -39,7 +40,7 @@ class Keys:
         await self._database.write(lambda connection: connection.execute(insert(api_keys).values(row)))
 
     async def find(self, key_id: str) -> ApiKey | None:
-        """Return the key with that id, also one that is revoked or has expired; None if there is none."""
+        """Return the key with that id, even if it is revoked or has expired; None if there is none."""
         query = select(api_keys).where(api_keys.c.id == key_id)
         row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else _to_key(row)
@@ -53,12 +54,12 @@ class Keys:
         return [_to_key(row) for row in rows]
 
     async def exist(self) -> bool:
-        """Return whether a key was ever made; revoked ones count, so that revoking the last one opens nothing."""
+        """Return whether a key was ever made. Revoked keys count: revoking the last one opens nothing."""
         query = select(exists(select(api_keys.c.id)))
         return await self._database.read(lambda connection: bool(connection.execute(query).scalar_one()))
 
     async def revoke(self, key_id: str) -> ApiKey | None:
-        """Revoke a key for good, and return it; None if there is none. One that is revoked keeps its time."""
+        """Revoke a key permanently, and return it; None if there is none. A second call does not change the time."""
         statement = (
             update(api_keys).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None)).values(revoked_at=time())
         )
@@ -66,12 +67,12 @@ class Keys:
         return await self.find(key_id)
 
     async def used(self, key_id: str) -> None:
-        """Note that the key is used now."""
+        """Record that the key was used now."""
         statement = update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=time())
         await self._database.write(lambda connection: connection.execute(statement))
 
     async def link_secret(self) -> bytes:
-        """Return the secret that signs links; the first caller of all processes makes it."""
+        """Return the secret that signs links. The first caller in any process creates it."""
         query = select(server_secrets.c.value).where(server_secrets.c.name == _LINKS)
         known = await self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
         if known is not None:

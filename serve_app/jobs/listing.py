@@ -1,10 +1,11 @@
-"""Lists of requests (keyset pagination): newest or oldest first, filtered, at a cost that does not grow with the page.
+"""Lists of requests (keyset pagination): newest or oldest first, filtered; later pages cost no more than the first.
 
+Example:
     page = await store.requests.page(Filter(states={RenderState.SUCCEEDED}, text="fox"), limit=20, owner="team-a")
-    page = await store.requests.page(..., after=page.next)  # until `next` is None
+    page = await store.requests.page(Filter(), limit=20, after=page.next)  # until `next` is None
 
-One call looks at `LOOKED_AT` requests at most, so a filter that hardly anything passes holds no connection for long. A
-page may therefore have fewer requests than asked for, even none, while there are more.
+One call examines at most `LOOKED_AT` requests, so that a filter with few matches does not hold a connection for long.
+Therefore a page may have fewer requests than asked for, even none, although more follow.
 """
 
 import base64
@@ -17,8 +18,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, and_, asc, case, desc, func, select, tuple_
 
 from serve_app.errors import CursorInvalid
-from serve_app.jobs.queue import Standing, read_standings
 from serve_app.jobs.rows import searchable
+from serve_app.jobs.standings import Standing, read_standings
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders, requests
 
@@ -27,22 +28,22 @@ LOOKED_AT = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in the list: behind the request that was accepted then, and has that id."""
+    """A position in the list: after the request with this time of acceptance and this id."""
 
     created_at: float
     request_id: str
 
     @property
     def text(self) -> str:
-        """Return it as clients carry it."""
+        """Return the text that clients send back (base64url, opaque to them)."""
         return base64.urlsafe_b64encode(f"{self.created_at!r} {self.request_id}".encode()).decode().rstrip("=")
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Read the text of a cursor.
+        """Parse the text of a cursor.
 
         Raises:
-            CursorInvalid: no list has given it out.
+            CursorInvalid: it is not a text that `Cursor.text` returns.
         """
         try:
             padded = text + "=" * (-len(text) % 4)
@@ -60,17 +61,17 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which requests are listed; what is left out lets all pass."""
+    """Conditions on the listed requests; an omitted one is not applied."""
 
     states: frozenset[RenderState] = frozenset()  # of the request
     pair_key: str | None = None
-    text: str | None = None  # a part of a prompt; upper and lower case are one
+    text: str | None = None  # a part of a prompt; case is ignored
     model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page. `next` is None where nothing follows."""
+    """One page. `next` is None if nothing follows."""
 
     standings: tuple[Standing, ...]
     next: Cursor | None
@@ -85,7 +86,7 @@ def read_page(
     owner: str | None,
     oldest_first: bool = False,
 ) -> Page:
-    """Return the first `limit` requests behind `after` that `owner` may see and that pass the filter."""
+    """Return the first `limit` requests after `after` that `owner` may see and that pass the filter."""
     age = tuple_(requests.c.created_at, requests.c.id)
     end = None if after is None else tuple_(after.created_at, after.request_id)
     in_order = asc if oldest_first else desc

@@ -1,8 +1,9 @@
 """The load of the queue, and the wait that fair queueing predicts from it (a fluid approximation).
 
-load = await store.queue.load()
-ahead = ahead_of(load, line, load.lines[line], weights={})
-wait_s(load, ahead)  # seconds
+Example:
+    load = await store.queue("wan22_14b_t2v").load()
+    ahead = ahead_of(load, line, load.lines[line], weights={})
+    wait_s(load, ahead)  # seconds
 """
 
 from collections.abc import Mapping
@@ -45,15 +46,15 @@ class Load:
         return max(1, self.replicas, self.running.renders)
 
     def plus(self, line: Line, amount: Amount) -> "Load":
-        """Return the load with that much more queued in the line."""
+        """Return the load with `amount` added to what is queued in `line`."""
         return replace(self, lines={**self.lines, line: self.lines.get(line, Amount()) + amount})
 
 
 def ahead_of(load: Load, line: Line, in_line: Amount, weights: Mapping[str, float]) -> Amount:
     """Return what will start before a render that has `in_line` before it in its own line.
 
-    Fair queueing, approximated as a fluid: of the same tenant, `in_line` and all of higher priority; of every other
-    tenant, as many seconds as its weight allows in the same time.
+    Approximates fair queueing as a fluid. Of the same tenant, `in_line` and everything of higher priority goes first.
+    Of every other tenant, as many seconds go first as its weight allows in the same time.
 
     Args:
         load: of the whole queue.
@@ -77,7 +78,7 @@ def ahead_of(load: Load, line: Line, in_line: Amount, weights: Mapping[str, floa
 
 
 def wait_s(load: Load, ahead: Amount) -> float:
-    """Return the seconds until the replicas have done what is running and `ahead`."""
+    """Return the seconds until the replicas have finished what is running and what is `ahead`."""
     busy_s = load.running.cost_s if ahead.renders or load.running.renders >= load.capacity else 0.0
     return (busy_s + ahead.cost_s) / load.capacity
 

@@ -1,11 +1,12 @@
-"""The outbox of webhooks (transactional outbox): what happened to a request is stored with the change that made it.
+"""The outbox of webhooks (transactional outbox): events are stored in the transaction of the change that caused them.
 
+Example:
     record(connection, database, [request_id])         # in the transaction that changes the state of its renders
-    due = await store.outbox.due(limit=50)             # what is to be told now, oldest first, in order per request
-    await store.outbox.attempted(due[0], Attempt(...)) # what came of it
+    due = await store.outbox.due(limit=50)             # deliveries to attempt now, oldest first
+    await store.outbox.attempted(due[0], Attempt(...)) # the outcome
 
-One request's deliveries are told in the order of their ids: a later one waits until an earlier one is delivered or
-given up. Who tells them is `serve_app.webhooks`.
+The deliveries of one request are made in the order of their ids: a later one waits until the earlier ones are delivered
+or given up. `serve_app.webhooks` makes them.
 """
 
 import json
@@ -29,11 +30,11 @@ _WHOLE = -1  # the index of an event of the whole request
 
 
 class DeliveryState(StrEnum):
-    """What has become of a delivery."""
+    """The state of a delivery."""
 
-    PENDING = "pending"  # to be told, now or again later
+    PENDING = "pending"  # to be attempted, now or again later
     DELIVERED = "delivered"  # the receiver answered 2xx
-    GIVEN_UP = "given_up"  # it did not for a day, or said that it wants no more (410)
+    GIVEN_UP = "given_up"  # it did not for a day, or answered 410 (Gone): it wants no more events
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,18 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a delivery, and what becomes of that."""
+    """The outcome of one attempt at a delivery."""
 
     at: float
-    status: int | None  # of the answer; None where there was none
-    error: str | None  # None where it was delivered
+    status: int | None  # HTTP status of the answer; None if there was none
+    error: str | None  # None if it was delivered
     state: DeliveryState  # of the delivery from now on
     next_at: float  # of one that is still pending
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedAttempt:
-    """One attempt, as it is logged."""
+    """One attempt in the log of a delivery; `number` counts from 1."""
 
     number: int
     at: float
@@ -92,7 +93,10 @@ class Outbox:
         self._database = database
 
     async def due(self, *, limit: int, but_hosts: Collection[str] = (), but_ids: Collection[int] = ()) -> list[Due]:
-        """Return the oldest deliveries that are due; none to these hosts, none of these, one for each request."""
+        """Return the oldest deliveries that are due, at most one for each request.
+
+        Deliveries to `but_hosts`, and those with `but_ids`, are left out.
+        """
         earlier = webhook_deliveries.alias()
         is_first = ~exists().where(
             earlier.c.request_id == webhook_deliveries.c.request_id,
@@ -117,7 +121,7 @@ class Outbox:
         return [Due(**row._mapping) for row in rows]
 
     async def attempted(self, due: Due, attempt: Attempt) -> None:
-        """Log an attempt and store what becomes of its delivery. Nothing, where the request was deleted meanwhile."""
+        """Log an attempt and store the new state of its delivery; do nothing if the request was deleted meanwhile."""
         this = webhook_deliveries.c.id == due.id
         change = (
             update(webhook_deliveries)
@@ -163,9 +167,9 @@ _DUE = (
 
 
 def record(connection: Connection, database: Database, request_ids: Iterable[str]) -> None:
-    """Store what has newly happened to those of the requests that have a webhook; call it after the change itself."""
-    # The lock (PostgreSQL) has transactions that end two renders of a request follow each other: the second one sees
-    # that all have ended. Each locks renders before, and nothing after it.
+    """Store the new events of those requests that have a webhook; call it after the change itself."""
+    # The lock (PostgreSQL) makes two transactions that end renders of one request run one after the other, so that the
+    # second one sees that all renders have ended. Lock order: renders first, then webhooks.
     hooks = select(webhooks).where(webhooks.c.request_id.in_(set(request_ids))).with_for_update()
     for hook in connection.execute(hooks).all():
         if new := _happened(connection, hook.request_id, _to_webhook(hook)):
@@ -190,7 +194,7 @@ def _to_webhook(row: Row[Any]) -> Webhook:
 
 
 def _happened(connection: Connection, request_id: str, webhook: Webhook) -> list[dict[str, Any]]:
-    """Return the rows of all that has happened to the request so far and that its client wants to hear."""
+    """Return a row for each event of the request so far that its client has subscribed to."""
     columns = (renders.c.index, renders.c.state, renders.c.model, renders.c.error_code, renders.c.error_message)
     found = (
         connection.execute(select(*columns).where(renders.c.request_id == request_id).order_by(renders.c.index))

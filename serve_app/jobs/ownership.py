@@ -1,9 +1,10 @@
 """Ownership (multi-tenant isolation): which tenant sends a request, and whose requests it may see.
 
-    >>> sender = sender_of("team-a", trusted=True)
-    >>> record = await store.requests.get(request_id, owner=sender.owner)
+Example:
+    sender = sender_of("team-a", trusted=True)
+    record = await store.requests.get(request_id, owner=sender.owner)
 
-A request that the owner may not see is answered as one that does not exist (404), so ids cannot be probed.
+A request that the owner may not see is answered like an unknown id (404), so that ids cannot be probed.
 """
 
 import re
@@ -25,21 +26,25 @@ Wanted = tuple[str, str | None]
 class Sender:
     """Who sends a request.
 
-    `tenant` is whose share of the GPUs it uses. `owner` is whose requests it may see: the tenant where keys are on or
-    the tenant header is trusted, else None, which means everyone's; also for admins.
+    Args:
+        tenant: whose share of the GPUs the request uses.
+        owner: whose requests the sender may see. It is the tenant if keys are on or the tenant header is trusted. It
+            is None, which means all requests, in every other case and for admins.
+        scopes: what its API key allows.
+        key_id: of its API key.
     """
 
     tenant: str
     owner: str | None
     scopes: frozenset[Scope] = EVERYTHING
-    key_id: str | None = None  # of its API key
+    key_id: str | None = None
 
 
 def sender_of(header: str | None, *, trusted: bool) -> Sender:
-    """Return the sender of a request with that X-Tenant header; it counts only where the service trusts it.
+    """Return the sender of a request with that X-Tenant header, which is ignored unless the service trusts it.
 
     Raises:
-        HeaderInvalid: the header counts, and has a value that it cannot have.
+        HeaderInvalid: the header is trusted, and is no valid name of a tenant.
     """
     if not trusted:
         return Sender(DEFAULT_TENANT, owner=None)
@@ -51,7 +56,7 @@ def sender_with_key(sender: Sender, header: str | None) -> Sender:
     """Return the sender of a request with a key and that X-Tenant header: an admin may act as any tenant.
 
     Raises:
-        HeaderInvalid: the header has a value that it cannot have, or names another tenant than the key's.
+        HeaderInvalid: the header is no valid name of a tenant, or names another tenant than the key's.
     """
     if header is None:
         return sender
@@ -66,7 +71,7 @@ def sender_with_key(sender: Sender, header: str | None) -> Sender:
 
 
 def checked_tenant(name: str) -> str:
-    """Return the name of a tenant. Raise HeaderInvalid where it has another form."""
+    """Return `name` if it is a valid name of a tenant, else raise HeaderInvalid."""
     if not _TENANT.fullmatch(name):
         raise HeaderInvalid(
             f"{TENANT_HEADER} must be 1 to 64 letters, digits or . _ : -, and not . or ..", {"header": TENANT_HEADER}

@@ -29,18 +29,18 @@ class Output(BaseModel):
     fps: int
     seed: int
     metadata: RenderMetadata  # what was used to make it
-    size: int | None = None  # bytes; None where it was published before this was kept
+    size: int | None = None  # bytes; None if it was published by a version that did not record it
     sha256: str | None = None  # of the bytes, hex; likewise
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """Return what identifies the bytes that were stored; None where that was not kept."""
+        """Return the size and hash of the stored bytes; None if they were not recorded."""
         return None if self.size is None or self.sha256 is None else Fingerprint(self.size, self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What the latents of a running render show after so many denoising steps: a small animated WebP."""
+    """A small animated WebP of the latents of a running render, after `step` denoising steps."""
 
     step: int
     image: bytes
@@ -62,7 +62,7 @@ class Idempotency:
 
 
 class WebhookEvent(StrEnum):
-    """What a client may want to hear of its request."""
+    """An event of a request that a client can subscribe to."""
 
     STARTED = "started"  # the first of its renders was claimed
     OUTPUT = "output"  # one of its videos can be downloaded
@@ -71,7 +71,7 @@ class WebhookEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where a request's client wants to hear of it, and what."""
+    """Where the events of a request are sent, and which ones."""
 
     url: str = field(repr=False)  # may hold a token
     host: str  # scheme, name and port of the URL

@@ -1,10 +1,11 @@
 """The client side of the job store: requests are submitted, read, canceled and removed.
 
-    >>> accepted = await store.requests.submit(request, limits)
-    >>> record = await store.requests.get(accepted.request_id, owner="team-a")
+Example:
+    accepted = await store.requests.submit(request, limits)
+    record = await store.requests.get(accepted.request_id, owner="team-a")
 
-Every method takes the `owner`: the tenant whose requests the client may see, or None where it may see all. A request
-of another tenant is answered as one that does not exist.
+Every method takes the `owner`: the tenant whose requests the client may see, or None if it may see all. A request of
+another tenant is answered like an unknown id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,10 @@ from serve_app.jobs.admission import Limits, admit, admit_tenant
 from serve_app.jobs.database import Database, Upsert
 from serve_app.jobs.listing import Cursor, Filter, Page, read_page
 from serve_app.jobs.ownership import Wanted
-from serve_app.jobs.queue import Standing, read_loads, read_standings
+from serve_app.jobs.queue import read_loads
 from serve_app.jobs.records import Accepted, Idempotency, NewRequest, RequestRecord
 from serve_app.jobs.rows import read_request
+from serve_app.jobs.standings import Standing, read_standings
 from serve_app.jobs.states import FINAL
 from serve_app.jobs.tables import renders, request_tokens, requests, webhooks
 from serve_app.jobs.usage import read_usages
@@ -105,7 +107,7 @@ class Requests:
         owner: str | None = None,
         oldest_first: bool = False,
     ) -> Page:
-        """Return at most `limit` requests behind `after` that pass the filter, newest first; see `jobs.listing`."""
+        """Return at most `limit` requests after `after` that pass the filter, newest first; see `jobs.listing`."""
         of_page = partial(read_page, wanted=wanted, limit=limit, after=after, owner=owner, oldest_first=oldest_first)
         return await self._database.read(of_page)
 
@@ -186,7 +188,7 @@ def insert_all(
             admitted.append(request)
     inserted = _insert(connection, into_requests, admitted)
     for request in admitted:
-        # One that was not inserted lost its idempotency key to another of the same batch, and gets the answer of that.
+        # A request that was not inserted has the idempotency key of another one in this batch, and gets its outcome.
         outcomes[request.id] = (
             Accepted(request_id=request.id, created_at=request.created_at)
             if request.id in inserted

@@ -1,6 +1,7 @@
-"""What retention asks of the job store: which requests have ended, how much their outputs take, what was published.
+"""Retention queries of the job store: which requests have ended, the size of their outputs, what was published.
 
-await store.retention.ended(before, after=(0.0, ""), limit=200)
+Example:
+    await store.retention.ended(before, after=(0.0, ""), limit=200)
 """
 
 from collections.abc import Collection, Sequence
@@ -37,12 +38,12 @@ class Retention:
         self._database = database
 
     async def ended(self, before: float, after: tuple[float, str], limit: int) -> Sequence[Ended]:
-        """Return requests whose last render ended before that time, behind `after`; the first to end come first."""
+        """Return requests whose last render ended before `before`, after the position `after`; the earliest first."""
         ended_at = func.max(renders.c.finished_at)
         query = (
             select(ended_at, requests.c.id, func.sum(renders.c.output_bytes))
             .join_from(requests, renders)
-            .where(requests.c.created_at < before)  # a range of an index; who ended before was accepted before
+            .where(requests.c.created_at < before)  # a range of an index: what ended before was accepted before
             .group_by(requests.c.id)
             .having(func.count() == func.count(renders.c.finished_at), ended_at < before)
             .having(tuple_(ended_at, requests.c.id) > tuple_(*after))
@@ -58,12 +59,12 @@ class Retention:
         return await self._database.read(lambda connection: int(connection.execute(query).scalar_one()))
 
     async def records(self, ids: Collection[str]) -> dict[str, RequestRecord]:
-        """Return those of these requests that exist."""
+        """Return by id those of these requests that exist."""
         found = await self._database.read(partial(read_requests, wanted=[(request_id, None) for request_id in ids]))
         return {request_id: record for (request_id, _), record in found.items()}
 
     async def published(self, after: int, limit: int) -> Sequence[Published]:
-        """Return published outputs by the ids of their renders, behind `after`."""
+        """Return at most `limit` published outputs of renders with ids above `after`, in the order of the ids."""
         query = (
             select(renders.c.id, renders.c.output)
             .where(renders.c.id > after, renders.c.output.is_not(None))

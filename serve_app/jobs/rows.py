@@ -1,4 +1,4 @@
-"""Mapping between records and table rows, and reads of whole requests."""
+"""Row mapping: from records to table rows and back, and reads of whole requests."""
 
 from collections.abc import Collection
 from itertools import groupby
@@ -56,10 +56,7 @@ def of_renders(request: NewRequest) -> list[dict[str, Any]]:
 
 
 def searchable(text: str) -> str:
-    """Return a text in the form in which searches compare it: upper and lower case are one, in every alphabet.
-
-    Without NUL, which PostgreSQL refuses.
-    """
+    """Return a text as searches compare it: case-folded (Unicode), and without NUL, which PostgreSQL refuses."""
     return text.casefold().replace("\0", "")
 
 

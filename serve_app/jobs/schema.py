@@ -1,6 +1,7 @@
 """Schema migrations of the job store, with Alembic: forward, under a lock, never from a newer version back.
 
-migrate(url)  # blocking, once, before the first use of the database
+Example:
+    migrate(url)  # blocking, once, before the first use of the database
 
 Only what starts a service imports this module: Alembic takes a tenth of a second to import, in every process.
 """
@@ -15,7 +16,7 @@ from alembic.util import CommandError
 from sqlalchemy import create_engine, text
 
 from serve_app.errors import ConfigurationInvalid
-from serve_app.jobs.database import with_driver
+from serve_app.jobs.engines import with_driver
 
 # Key of a PostgreSQL advisory lock: any number that nothing else locks in this database.
 MIGRATION_LOCK = 0x57414E

@@ -1,8 +1,9 @@
-"""The identity of an SQLite database file: finds out that it was deleted or replaced while connections to it are open.
+"""The identity of an SQLite database file: detects that it was deleted or replaced while connections to it are open.
 
-SQLite goes on reading and writing a file that has no name any more, so that everything it confirms is lost. The same is
-true of the WAL file beside it, which SQLite removes only when the last connection of all processes closes.
+SQLite continues to read and write a file that was deleted, so everything that it confirms is lost. The same is true of
+the WAL file beside it, which SQLite itself removes only when the last connection of all processes closes.
 
+Example:
     guard = FileGuard(Path("var/jobs.db"))
     opened = guard.opened()  # with each new connection
     guard.check(opened)      # before and after each transaction on it
@@ -36,7 +37,7 @@ class Opened:
 
 
 class FileGuard:
-    """Compares what connections have open with what has the names now. Thread-safe."""
+    """Compares the files that connections have open with the files at those paths now. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +61,7 @@ class FileGuard:
         return opened
 
     def check(self, opened: Opened) -> None:
-        """Raise FileReplaced unless the names still stand for the files that are open. Two calls of `stat`."""
+        """Raise FileReplaced unless the paths still lead to the files that are open. Takes two calls of `stat`."""
         wal = _identity(self._wal)
         opened.wal = opened.wal or wal
         problem = None
@@ -73,7 +74,7 @@ class FileGuard:
             raise FileReplaced(f"{problem}; put it back, or stop the service and start it again")
 
     def _report(self, problem: str | None) -> None:
-        """Log once that something is wrong, and once that it is right again."""
+        """Log a problem once, and its end once."""
         with self._lock:
             changed, self._reported = self._reported != (problem is not None), problem is not None
         if changed and problem is not None:
@@ -87,7 +88,7 @@ class FileGuard:
 
 
 def _identity(path: Path) -> _Identity | None:
-    """Return which file has the name; None where there is none, or it is no regular file."""
+    """Return which file is at `path`; None if there is none, or it is no regular file."""
     try:
         found = path.stat()
     except OSError:

@@ -1,9 +1,10 @@
 """The job store: durable requests in SQLite or PostgreSQL, with a client, a scheduling and a worker side.
 
->>> store = JobStore("sqlite:///var/jobs.db")  # on the event loop that uses it; `migrate` has made the tables
->>> await store.requests.submit(request)       # the client side
->>> await store.queue(model).load()            # the scheduling side
->>> await store.claims.claim(render_id, replica, lease_s=15)  # the worker side
+Example:
+    store = JobStore("sqlite:///var/jobs.db")  # on the event loop that uses it; `migrate` has made the tables
+    await store.requests.submit(request)       # the client side
+    await store.queue(model).load()            # the scheduling side
+    await store.claims.claim(render_id, replica, lease_s=15)  # the worker side
 """
 
 from collections.abc import Mapping

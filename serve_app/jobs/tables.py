@@ -52,7 +52,7 @@ request_tokens = Table(
     Column("hf_token", Text, nullable=False),
 )
 
-# Where a request's client wants to hear of it.
+# Where the events of a request are sent.
 webhooks = Table(
     "webhooks",
     metadata,
@@ -62,7 +62,7 @@ webhooks = Table(
     Column("events", Text, nullable=False),  # separated by commas
 )
 
-# The outbox: what has happened to requests with a webhook, each to be told once, in the order of the ids.
+# The outbox: the events of requests with a webhook. Each is delivered once, in the order of the ids.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
@@ -162,7 +162,7 @@ renders = Table(
     sqlite_autoincrement=True,
 )
 
-# What the latents of a running render show: one row each, replaced by the next and deleted at the attempt's end.
+# Previews of running renders: one row each, replaced by the next preview and deleted at the attempt's end.
 previews = Table(
     "previews",
     metadata,
@@ -213,7 +213,7 @@ render_costs = Table(
     Column("samples", Integer, nullable=False),
 )
 
-# API keys: of the secret only its SHA-256. Revoked ones stay, so that a list shows them and ids are never used again.
+# API keys, with the SHA-256 of the secret only. Revoked keys stay, so that lists show them and no id is used twice.
 api_keys = Table(
     "api_keys",
     metadata,
@@ -228,7 +228,7 @@ api_keys = Table(
     Column("last_used_at", Double),
 )
 
-# Random secrets that every process of the service shares, made by the first one that needs it.
+# Random secrets that all processes of the service share. The first process that needs one creates it.
 server_secrets = Table(
     "server_secrets",
     metadata,

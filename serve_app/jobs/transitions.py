@@ -1,6 +1,7 @@
 """State transitions as compare-and-set statements: the WHERE clause names the states that an event may start from.
 
-    connection.execute(change(RenderEvent.CANCEL, renders.c.id == render_id).values(finished_at=time()))
+Example:
+    cancel = change(RenderEvent.CANCEL, renders.c.id == render_id)  # an UPDATE
 
 `serve_app.jobs.states` decides which transitions exist.
 """
@@ -25,7 +26,7 @@ Result = TypeVar("Result")
 _FORGET_TOKENS = delete(request_tokens).where(
     ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
 )
-# Likewise of renders that do not run any more; there is a row for each running one at most.
+# Deletes the previews of renders that no longer run. Each running render has at most one, so this is cheap, too.
 _FORGET_PREVIEWS = delete(previews).where(
     ~exists().where(renders.c.id == previews.c.render_id, renders.c.state == RenderState.PROCESSING)
 )
@@ -95,7 +96,7 @@ def _columns_of_lost(condition: ColumnElement[bool]) -> Select[Any]:
 
 
 def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
-    """Return the UPDATE for a render whose holder is gone: canceled, failed or queued again."""
+    """Return the UPDATE for a render whose holder is gone: to canceled, failed or queued again."""
     this = renders.c.id == row.id
     if row.cancel_requested:
         return change(RenderEvent.CANCEL, this).values(finished_at=time())

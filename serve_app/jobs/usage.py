@@ -1,7 +1,8 @@
-"""Usage of tenants (metering): GPU seconds of each day as measured, and what is queued or running as predicted.
+"""Usage of tenants (metering): measured GPU seconds of the day, and predicted GPU seconds of what has not ended.
 
-usage = await store.usage.of("team-a")
-usage.gpu_s, usage.reserved_s
+Example:
+    usage = await store.usage.of("team-a", gpus={})
+    usage.gpu_s, usage.reserved_s
 """
 
 import math
@@ -36,7 +37,7 @@ class Usage:
         return self.queued.cost_s + self.running.cost_s
 
     def plus(self, asked: Amount) -> "Usage":
-        """Return the usage with that much more queued."""
+        """Return the usage with `asked` added to what is queued."""
         return replace(self, queued=self.queued + asked)
 
 
@@ -47,12 +48,12 @@ class Usages:
         self._database = database
 
     async def of(self, tenant: str, gpus: Mapping[str, int]) -> Usage:
-        """Return the usage of a tenant; `gpus` are those of a Generator, by model, where it is not one."""
+        """Return the usage of a tenant; `gpus` are those of a Generator, by model, if not 1."""
         return (await self._database.read(partial(read_usages, tenants=[tenant], gpus=gpus)))[tenant]
 
 
 def read_usages(connection: Connection, tenants: Collection[str], gpus: Mapping[str, int]) -> dict[str, Usage]:
-    """Return the usage of each of these tenants; `gpus` are those of a Generator, by model, where it is not one."""
+    """Return the usage of each of these tenants; `gpus` are those of a Generator, by model, if not 1."""
     if not tenants:
         return {}
     totals, used = queue_totals.c, tenant_usage.c
@@ -79,9 +80,9 @@ def read_usages(connection: Connection, tenants: Collection[str], gpus: Mapping[
 
 
 def add_use(connection: Connection, insert: Upsert, claim: Claim) -> None:
-    """Add the time from a claim until now to what its tenant has used today; `insert` is one into `tenant_usage`.
+    """Add the time from a claim until now to its tenant's usage of today; `insert` is an INSERT into `tenant_usage`.
 
-    A claim that was lost with its replica is not counted: that is no use to the tenant.
+    A claim that was lost with its replica is not counted: the tenant got nothing for it.
     """
     seconds = max(0.0, time() - claim.claimed_at) * claim.gpus
     row = insert.values(tenant=claim.tenant, day=day_of(time()), gpu_s=seconds, renders=1)

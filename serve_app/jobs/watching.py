@@ -1,9 +1,10 @@
-"""Changes of watched requests (change polling): one look serves everyone who watches, however many requests there are.
+"""Change polling for watched requests: one read serves all watchers, whatever the number of requests.
 
-    news = await store.requests.look(known, previews={render_id: step}, places=True)
+Example:
+    news = await store.requests.look(known, shown={render_id: step}, places=True)
 
-A look reads a short row for each watched render. Only of requests that have changed more than their count of steps is
-the rest read, since that is a hundred times as long.
+A look reads one short row for each watched render. A request is read as a whole only if more has changed than its
+number of steps, because a whole request is a hundred times as long.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection, RowMapping, select
 
-from serve_app.jobs.queue import Place, read_places
 from serve_app.jobs.records import Preview, RenderRecord, RequestRecord
 from serve_app.jobs.rows import read_requests
+from serve_app.jobs.standings import Place, read_places
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import previews, renders
 
@@ -24,7 +25,7 @@ class News:
 
     records: Mapping[str, RequestRecord] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()  # deleted
-    places: Mapping[str, Place] = field(default_factory=dict)  # of all that wait, where they were asked for
+    places: Mapping[str, Place] = field(default_factory=dict)  # of all that wait; empty unless asked for
     previews: Mapping[int, Preview] = field(default_factory=dict)
 
 
@@ -67,7 +68,7 @@ _PROGRESS = select(
 
 
 def _moved(known: RequestRecord, rows: list[RowMapping]) -> RequestRecord | None:
-    """Return the record with the steps done now, itself where nothing has changed; None where more than that has."""
+    """Return the record with its current steps, `known` itself if nothing changed, or None if anything else changed."""
     if [(row["id"], row["state"], row["attempt"]) for row in rows] != [
         (r.id, r.state, r.attempt) for r in known.renders
     ]:
@@ -89,5 +90,5 @@ def _read_previews(connection: Connection, shown: Mapping[int, int]) -> dict[int
 
 
 def wants_preview(render: RenderRecord) -> bool:
-    """Return whether a render shows previews now."""
+    """Return whether a render produces previews now."""
     return render.spec.previews and render.state is RenderState.PROCESSING

@@ -1,6 +1,7 @@
 """Exposure (secure by default): a service that other machines can reach has API keys, or says that it is open.
 
-check_exposure(host, settings)  # before Ray is started, and when the application is built
+Example:
+    check_exposure(host, settings)  # before Ray is started, and when the application is built
 """
 
 import asyncio

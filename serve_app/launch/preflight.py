@@ -1,7 +1,8 @@
 """Preflight checks: everything about a start that can be known before Ray is started.
 
-config = read_config(Path("serve_config.yaml"))
-check(config)  # raises ConfigurationInvalid
+Example:
+    config = read_config(Path("serve_config.yaml"))
+    check(config)  # raises ConfigurationInvalid
 """
 
 import asyncio

@@ -1,9 +1,10 @@
-"""Secrets of a Serve config on their way past Ray: out of the args, which Ray logs, into the environment.
+"""Secrets of a Serve config, hidden from Ray: Ray logs args, so they are moved from the args into the environment.
 
-with without_secrets(path) as masked:
-    ray.init()
-    masked.check_workers()
-    cli.main(["run", str(masked.path)])
+Example:
+    with without_secrets(path) as masked:
+        ray.init()
+        masked.check_workers()
+        ...  # `serve run` with the config at masked.path
 """
 
 import json

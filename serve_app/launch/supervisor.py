@@ -1,6 +1,7 @@
 """Supervise `serve run`: say when the service is ready, end it where it cannot start, explain Ctrl-C.
 
-status = serve(Path("serve_config.yaml"))  # returns once the service has ended
+Example:
+    status = serve(Path("serve_config.yaml"))  # returns once the service has ended
 """
 
 import asyncio

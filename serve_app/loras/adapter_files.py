@@ -1,7 +1,8 @@
 """PEFT's `adapter_config.json` beside a LoRA file: the scales that `save_pretrained` keeps out of the file itself.
 
-beside = local("folder/adapter_model.safetensors", lora_root)       # an AdapterFile, or None
-beside = parsed(text, "adapter_model.safetensors", "hf://org/repository/adapter_model.safetensors")
+Example:
+    beside = local("folder/adapter_model.safetensors", lora_root)       # an AdapterFile, or None
+    beside = parsed(text, "adapter_model.safetensors", "hf://org/repository/adapter_model.safetensors")
 """
 
 from pathlib import Path, PurePosixPath

@@ -1,5 +1,6 @@
 """Catalog of `lora_root`: every LoRA file that a request may name by its path, and the pairs among them.
 
+Example:
     catalog = LoraCatalog({"wan22_14b_t2v": card.architecture})
     found = await catalog.listing(View(lora_root))
     found.files, found.pairs

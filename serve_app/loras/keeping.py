@@ -1,10 +1,11 @@
-"""Files of clients that are kept in `lora_root`: checked before they can be named, put in place by a link or a rename.
+"""Uploaded LoRA files in `lora_root`: checked before a request can name them, moved into place atomically.
 
+Example:
     incoming = Incoming(lora_root)
     incoming.append(b"...")                     # as it arrives, into a file that no request can name
-    check(incoming.path, "my/style.safetensors", cards)
-    incoming.keep(place, overwrite=False)       # True; False where the same file was there
-    incoming.discard()                          # whatever happened
+    check(incoming.path, "my/style.safetensors", cards, most_header_bytes)
+    incoming.keep(place, overwrite=False)       # True; False if the same file was there already
+    incoming.discard()                          # in any case
 
 Every call blocks: make them in a thread.
 """

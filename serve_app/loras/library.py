@@ -1,10 +1,11 @@
 """Content-addressed verdicts on LoRA files: each content is read, hashed, parsed and checked once.
 
-library = LoraLibrary(lora_root, card.architecture)
-found = library.find("folder/my_lora_high_noise.safetensors")    # a file of lora_root
-found.sha256, found.contents
-checked = library.read_pinned(path, sha256, "my_lora.safetensors")    # the same file, after its acceptance
-checked = library.check_blob(path, sha256, "hf://org/repository/file.safetensors")    # a file of the cache
+Example:
+    library = LoraLibrary(lora_root, card.architecture)
+    found = library.find("folder/my_lora_high_noise.safetensors")    # a file of lora_root
+    found.sha256, found.contents
+    checked = library.read_pinned(path, sha256, "my_lora.safetensors")    # the same file, after its acceptance
+    checked = library.check_blob(path, sha256, "hf://org/repository/file.safetensors")    # a file of the cache
 """
 
 import hashlib

@@ -1,5 +1,6 @@
 """Pairs among the files of a folder: a high and a low noise half that have the same name but for the side.
 
+Example:
     halves = [Half("job/hero_000000500_high_noise.safetensors", Expert.HIGH, step=500), ...]
     pairs(halves)  # [Pair("job/hero", step=500, high=halves[0], low=halves[1])]
 

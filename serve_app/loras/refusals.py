@@ -1,6 +1,7 @@
 """Refusals: one wording of the LoraInvalid error for every check of a LoRA file.
 
-refuse("my_lora.safetensors", Fault("an alpha is 0; export it without", ["blocks.0.ffn.0.alpha"]))
+Example:
+    refuse("my_lora.safetensors", Fault("an alpha is 0; export it without", ["blocks.0.ffn.0.alpha"]))
 """
 
 from collections.abc import Sequence

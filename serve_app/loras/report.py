@@ -2,6 +2,7 @@
 
 Everything but the norms comes from the header and the alphas, so a report on a full-size file takes milliseconds.
 
+Example:
     report = inspect_file(path, "my_lora_high_noise.safetensors", card, expert=Expert.HIGH)
     report.layout, report.parts[0].ranks, report.recommended.recipe, report.warnings
 """

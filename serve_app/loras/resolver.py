@@ -1,10 +1,11 @@
 """LoRA resolution for the Ingress: from a client's reference to a found and checked file, local or remote.
 
-resolver = LoraResolver(library, sources, card)
-looks = resolver.looks(sender="team-a", token=None, owner="team-a")    # of one request
-found = await looks.resolve("hf://org/repository", Expert.HIGH, strict=True)
-lora = found.pinned(Expert.HIGH, multiplier=1.0)    # the LoraFile of a render's spec
-report = (await looks.inspect("a.safetensors", None, norms=False)).report
+Example:
+    resolver = LoraResolver(library, sources, card, bulkhead, siblings)
+    looks = resolver.looks(sender="team-a", token=None, owner="team-a")    # of one request
+    found = await looks.resolve("hf://org/repository", Expert.HIGH, strict=True)
+    lora = found.pinned(Expert.HIGH, multiplier=1.0)    # the LoraFile of a render's spec
+    report = (await looks.inspect("a.safetensors", None, norms=False)).report
 """
 
 import asyncio

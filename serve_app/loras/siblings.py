@@ -1,7 +1,8 @@
 """Which other model of the service would take a LoRA file that one of them refuses (a hint for the client).
 
-with Siblings([card_of_ti2v]).asked_about(path, name):
-    ...    # LoraInvalid: "...; it fits Wan 2.2 TI2V 5B, which this service serves too: send model: wan22_5b, ..."
+Example:
+    with Siblings([card_of_ti2v]).asked_about(path, name):
+        ...    # LoraInvalid: "...; it fits Wan 2.2 TI2V 5B, which this service serves too: send model: wan22_5b, ..."
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence

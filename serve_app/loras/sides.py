@@ -11,6 +11,7 @@ warnings about a file and the choice among the files of a repository. Hints, the
 A stronger hint in the name beats every weaker one: `low_poly_high_noise` is high. A word that speaks of something else
 is no hint: `low_poly`, `high_quality`. A name that says both says nothing: `high_and_low`.
 
+Example:
     likely_side("low_poly_high_noise.safetensors", contents)      # Expert.HIGH
     files_for(Expert.LOW, ["hero_H.safetensors", "hero_L.safetensors"])      # ["hero_L.safetensors"]
 """
@@ -102,7 +103,7 @@ def without_side(path: str) -> str:
     """Return a path without the words that speak of a side, in which the halves of a pair agree.
 
     >>> without_side("low_noise/hero_v2.safetensors"), without_side("low_poly_high_noise_000000500.safetensors")
-    ("hero_v2.safetensors", "low_poly_000000500.safetensors")
+    ('hero_v2.safetensors', 'low_poly_000000500.safetensors')
     """
     return "/".join(part for name in path.split("/") if (part := _name_without_side(name)))
 

@@ -1,7 +1,8 @@
-"""Walk through a folder of files that clients may name (directory traversal): nothing hidden, and nothing outside.
+"""Recursive listing of a folder whose files clients may name: no hidden files, and no link that leads outside.
 
-for entry in files_under(lora_root.resolve(), ".safetensors"):
-    entry.path, entry.place
+Example:
+    for entry in files_under(root, ".safetensors"):  # `root` is resolved: no part of it is a link
+        entry.path, entry.place
 """
 
 import os

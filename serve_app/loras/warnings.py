@@ -1,7 +1,8 @@
 """Warnings about LoRA files: the one list that inspection and the result of a render both show.
 
-of_file("hero_low_noise.safetensors", contents, Expert.HIGH)     # "... were the two mixed up?"
-of_pair([(Expert.HIGH, high.content), (Expert.LOW, low.content)])
+Example:
+    of_file("hero_low_noise.safetensors", contents, Expert.HIGH)     # "... were the two mixed up?"
+    of_pair([(Expert.HIGH, high.content), (Expert.LOW, low.content)])
 """
 
 from collections.abc import Iterable

@@ -1,5 +1,6 @@
 """Model cards (YAML files): everything that the service knows of a model before it loads it.
 
+Example:
     >>> card = load_card("wan22_14b_t2v")  # configs/models/wan22_14b_t2v.yaml; or the path of a card of your own
     >>> card.snap(1000, Recipe.REFERENCE), card.round_frames(40)
     (992, 41)

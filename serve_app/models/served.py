@@ -1,8 +1,9 @@
 """The models of one service: each entry of the arg `models`, or the one model of the args, with its card.
 
-for settings, card in served_models(Settings.from_args(args)):
-    with naming_entry(...):  # what is wrong with it is told as "models[1].transformer_model: ..."
-        ...
+Example:
+    for model in served_models(Settings.from_args(args)):
+        with model.named():  # a ConfigurationInvalid of the block begins with "models[1]."
+            check_checkpoint("transformer_model", Path(model.card.base_model))
 """
 
 from collections.abc import Iterator

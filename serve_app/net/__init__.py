@@ -1,5 +1,6 @@
 """Outgoing HTTP to addresses that clients name, behind an SSRF guard: LoRA sources, webhooks, image inputs.
 
+Example:
     policy = NetPolicy(hosts=("*.example.com",))    # who may be reached, and how long it may take
     deadline = Deadline(30)
 

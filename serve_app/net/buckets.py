@@ -1,5 +1,6 @@
 """Object stores by address, through obstore: S3, Google Cloud Storage, Azure Blob Storage.
 
+Example:
     store, key = open_bucket("s3://bucket/folder/file", policy, Deadline(30))
     obstore.get(store, key)
 

@@ -1,5 +1,6 @@
 """Bulkhead: threads that wait for other people's servers, shared out so that no host and no sender takes them all.
 
+Example:
     bulkhead = Bulkhead(ShareLimits())
     located = await bulkhead.run(partial(source.locate, reference), host="example.com:443", sender="team-a")
 

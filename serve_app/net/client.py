@@ -1,5 +1,6 @@
 """HTTP client on the guarded transport: httpx2, with every redirect checked against the policy before it is followed.
 
+Example:
     with Client(policy, Deadline(60), ssl_context()) as client:
         with client.stream("GET", "https://example.com/file", headers={"Range": "bytes=0-99"}) as response:
             for chunk in response.iter_raw():

@@ -1,9 +1,10 @@
 """Response headers of servers that nobody vouches for (RFC 9110): parsers that return None for whatever makes no sense.
 
->>> natural("42"), natural("9" * 5000)
-(42, None)
->>> content_range("bytes 0-99/1234")
-ContentRange(start=0, stop=100, total=1234)
+Example:
+    >>> natural("42"), natural("9" * 5000)
+    (42, None)
+    >>> content_range("bytes 0-99/1234")
+    ContentRange(start=0, stop=100, total=1234)
 """
 
 import re

@@ -1,5 +1,6 @@
 """Minimum throughput of a server (slow-loris protection for a client): bytes per second of waiting, over a window.
 
+Example:
     floor = SpeedFloor(policy)
     with floor.waiting() as received:
         data = received(sock.recv(4096))    # TooSlow once a window has passed with too little in it

@@ -1,6 +1,7 @@
 """Output storage: finished files in a directory, or in an object store (S3, GCS, Azure) through obstore.
 
-outputs = OutputStore.from_url("s3://bucket/videos")
+Example:
+    outputs = OutputStore.from_url("s3://bucket/videos")
 """
 
 from serve_app.outputs.base import NotAsStored, OpenOutput, OutputStore, StoredFile

@@ -1,5 +1,6 @@
 """What every output store can do: files by name, written atomically, and checked when they are read.
 
+Example:
     outputs = OutputStore.from_url("s3://bucket/videos")
     kept = await outputs.put("3a9c.../0-1.mp4", Path("/tmp/0.mp4"), "video/mp4")
     found = await outputs.open("3a9c.../0-1.mp4", kept)

@@ -1,7 +1,8 @@
 """Look-out on the place for outputs: can something be stored there now? One look is shared by all who ask.
 
-place = Lookout(OutputStore.from_url("s3://bucket/videos"))
-problem = await place.problem()  # None: a file could be stored there within the last seconds
+Example:
+    place = Lookout(OutputStore.from_url("s3://bucket/videos"))
+    problem = await place.problem()  # None: a file could be stored there within the last seconds
 """
 
 import logging

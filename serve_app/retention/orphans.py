@@ -1,5 +1,6 @@
 """Orphans: stored files that no request knows, such as what an Ingress or a Generator left that was killed half-way.
 
+Example:
     orphans(files, records, older_than)  # names
 
 Only names that this service gives are looked at; whatever else lies in the same place is left alone.

@@ -1,7 +1,8 @@
 """Rules of retention: how long what has ended is kept.
 
-rules = RetentionRules.of(settings)
-rules.expires_at(record.finished_at)
+Example:
+    rules = RetentionRules.of(settings)
+    rules.expires_at(record.finished_at)
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,6 @@
 """A sweep: ended requests beyond their age or beyond the room for outputs are removed, and so are orphaned files.
 
+Example:
     report = await Sweeper(store, outputs).sweep(RetentionRules.of(settings), dry_run=False)
 
 It never takes what is in use: a request that has not ended, or whatever is younger than the grace period. Files go

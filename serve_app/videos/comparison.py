@@ -1,5 +1,6 @@
 """What tells two clips apart: size, length, rate, and the pictures (PSNR; shift in time; mirrored; reversed).
 
+Example:
     difference = compare(read_clip(Path("preview.webp")), read_clip(Path("output.mp4")))
     difference.mean_psnr, difference.shift  # 43.1, 0
 

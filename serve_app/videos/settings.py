@@ -69,10 +69,9 @@ def _from_zip(path: Path) -> str | None:
 
 
 def differing(first: InferenceRequest, second: InferenceRequest) -> dict[str, tuple[object, object]]:
-    """Return the settings that differ, by name, with both values; of the first prompt of each.
+    """Return the settings of the first prompts that differ, by name, with both values.
 
-    >>> differing(one, other)  # doctest: +SKIP
-    {'seed': (42, 43), 'loras[0].network_multiplier': (1.0, 0.8)}
+    For example `{"seed": (42, 43), "loras[0].network_multiplier": (1.0, 0.8)}`.
     """
     one, other = _flat(first), _flat(second)
     names = [name for name in dict.fromkeys([*one, *other]) if one.get(name) != other.get(name)]

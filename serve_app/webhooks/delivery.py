@@ -1,6 +1,7 @@
 """One attempt at a delivery (at-least-once, exponential backoff), behind the SSRF guard.
 
-attempt = deliver(due, settings, ssl_context())  # blocking; the attempt says when the next one is due
+Example:
+    attempt = deliver(due, settings, master, ssl_context())  # blocking; the attempt says when the next one is due
 """
 
 import random

@@ -1,7 +1,11 @@
-"""Signatures of webhooks (HMAC-SHA256, Standard Webhooks), and each tenant's secret, derived from the service's one.
+"""Signatures of webhooks (HMAC-SHA256, Standard Webhooks), with a secret for each tenant.
 
-headers = signed(secret_of("team-a", master), "msg_1", payload, now)
-standardwebhooks.Webhook(secret_of("team-a", master)).verify(payload, headers)  # what a receiver does
+A tenant's secret is derived from the secret of the service (`webhook_secret`), so it needs no storage.
+
+Example:
+    headers = signed(secret_of("team-a", master), "msg_1", payload, now)
+
+A receiver verifies them with `standardwebhooks.Webhook(secret).verify(payload, headers)`.
 """
 
 import base64

@@ -1,5 +1,6 @@
 """The worker of the outbox (leader election by a lease): tells what is due, in one process of the service at a time.
 
+Example:
     worker = WebhookWorker(store, settings, observers)
     task = detached(worker.run())   # in every Ingress; the one that holds the lease works
 

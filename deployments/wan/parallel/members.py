@@ -1,9 +1,10 @@
 """Supervision of the other ranks of a Generator: processes with a pipe each, which end with the Generator's own.
 
-members = Members(3, start)
-members.tell(Probe())
-members.answers(timeout_s=20)  # [Answer(None), Answer(None), Answer(None)]
-members.kill()
+Example:
+    members = Members(starts, on_failure=logger.error, on_end=logger.error)  # three other ranks
+    members.tell(Probe())
+    members.answers(timeout_s=20)  # [Answer(None), Answer(None), Answer(None)]
+    members.kill()
 """
 
 import logging

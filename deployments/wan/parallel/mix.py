@@ -1,5 +1,6 @@
 """The mix of guidance, Ulysses and ring parallelism: a pure function from ranks, heads and tokens.
 
+Example:
     best_mix(4, heads=40, tokens=45_056, guided=True)  # guidance 2 x ulysses 2
 
 Guidance comes first: its two branches exchange one small tensor a step, 6 MB at 1024x1024x41. Ulysses exchanges four

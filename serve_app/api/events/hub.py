@@ -1,5 +1,6 @@
 """Fan-out of changes: every request that somebody watches here is looked at in one read, a few times a second.
 
+Example:
     hub = EventHub(store, describe)
     async with hub.watching(request_id, owner=sender.owner) as watch:
         while True:
@@ -18,8 +19,8 @@ from time import monotonic
 
 from serve_app.api.schemas.answers import RequestStatus
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs.queue import Standing
 from serve_app.jobs.records import Preview, RequestRecord
+from serve_app.jobs.standings import Standing
 from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.watching import News, wants_preview

@@ -1,7 +1,8 @@
 """Limits on listeners (back-pressure): how many streams of events are open at once, in all and of one sender.
 
-with listeners.place(fetcher, settings):
-    ...  # a stream
+Example:
+    with listeners.place(fetcher, settings):
+        ...  # a stream
 """
 
 from collections import Counter

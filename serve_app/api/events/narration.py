@@ -1,5 +1,6 @@
 """Narration: from what a listener has heard and how a request is now, to the events that are still to be told.
 
+Example:
     narration = Narration.resumed(headers.get("Last-Event-ID"))
     for event in narration.tell(snapshot, video):
         yield event  # bytes, as they go over the wire

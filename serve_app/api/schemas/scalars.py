@@ -1,5 +1,6 @@
 """Scalars of JSON (strict types): no text or truth value is taken for a number, and no number for a truth value.
 
+Example:
     Pixels = Annotated[int, Field(ge=64, le=4096), WHOLE]
 
 A whole number may be written as 7, 7.0 or 7e0: JSON and JSON Schema have one kind of number.

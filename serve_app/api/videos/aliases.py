@@ -1,6 +1,7 @@
 """Startup check (fail-fast) of the arg `aliases`: each stands for a request that would be accepted.
 
-check_aliases(settings, [model.card for model in plan.models])
+Example:
+    check_aliases(settings, [model.card for model in plan.models])
 """
 
 from collections.abc import Sequence

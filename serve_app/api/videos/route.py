@@ -1,6 +1,7 @@
 """The route class of OpenAI's Videos API: bodies as JSON or as a form, and every error in OpenAI's shape.
 
-router = APIRouter(route_class=VideosRoute)
+Example:
+    router = APIRouter(route_class=VideosRoute)
 
 {"error": {"message": "...", "type": "invalid_request_error", "param": "seconds", "code": "VALUE_INVALID"}}
 """

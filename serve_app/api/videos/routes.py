@@ -1,8 +1,11 @@
 """Routes of OpenAI's Videos API: create, retrieve, list, delete and content, as its `openai` package calls them.
 
-client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
-video = client.videos.create_and_poll(model="my-style", prompt="a fox", seconds="4", size="832x480")
-client.videos.download_content(video.id).write_to_file("fox.mp4")
+Example:
+    from openai import OpenAI
+
+    client = OpenAI(base_url="http://localhost:8000/v1", api_key="none")
+    video = client.videos.create_and_poll(model="my-style", prompt="a fox", seconds="4", size="832x480")
+    client.videos.download_content(video.id).write_to_file("fox.mp4")
 """
 
 from typing import Annotated, Literal

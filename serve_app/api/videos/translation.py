@@ -1,7 +1,8 @@
 """Translation between OpenAI's Videos API and this service's: a VideoRequest into a body, a record into a VideoObject.
 
-body = inference_request(VideoRequest(prompt="a fox", model="my-style", seconds="4", size="832x480"), services)
-video = video_of(record)
+Example:
+    body = inference_request(VideoRequest(prompt="a fox", model="my-style", seconds="4", size="832x480"), services)
+    video = video_of(record)
 """
 
 from typing import Any

@@ -1,5 +1,6 @@
 """Images on other machines: web servers (guarded against SSRF), the Hugging Face Hub, object stores.
 
+Example:
     sources = RemoteImages(ImagePolicy(), ImageLimits())
     data = sources.read("https://host/fox.png", token=None, deadline=Deadline(30))
 

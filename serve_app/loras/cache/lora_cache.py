@@ -1,8 +1,9 @@
 """Content-addressed LRU cache of downloaded LoRA files, for all processes of a node that share a directory.
 
-cache = LoraCache(directory, max_bytes)
-with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads what is not here
-    cached.path, cached.sha256
+Example:
+    cache = LoraCache(directory, max_bytes)
+    with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads what is not here
+        cached.path, cached.sha256
 """
 
 import math

@@ -2,6 +2,7 @@
 
     from serve_app.loras.formats import check_file, parse, read_header
 
+Example:
     header = read_header(path, "my_lora.safetensors")                        # strict; raises LoraInvalid
     contents = parse(header, architecture, "my_lora.safetensors")            # needs no data: a header is enough
     checked = check_file(path, architecture, "my_lora.safetensors")          # all of it, opened and read once

@@ -1,5 +1,6 @@
 """A glance at a LoRA file: what a list shows of it, from its header and a few of its keys, in about a millisecond.
 
+Example:
     seen = glance(path, {"wan22_14b_t2v": card.architecture}, most_header_bytes)
     seen.rank, seen.side, seen.models, seen.provenance.step
 

@@ -1,7 +1,8 @@
 """File formats by their first bytes (magic numbers): what a file that is no safetensors file is, and what to do.
 
->>> describe_wrong_format(b"GGUF...")
-'it is a GGUF file; save it as .safetensors'
+Example:
+    >>> describe_wrong_format(b"GGUF...")
+    'it is a GGUF file; save it as .safetensors'
 """
 
 import codecs

@@ -3,6 +3,7 @@
 Every key of the file ends up in exactly one change, or the file is refused with the keys that stand in the way. With
 `strict=False`, keys without a place in the model end up in `left_out` instead.
 
+Example:
     header = read_header(path, name)
     contents = parse(header, architecture, name)
     for change in contents.changes_for(Expert.HIGH):

@@ -1,7 +1,8 @@
 """Tensor values: one sequential pass that hashes a file, checks that every weight is finite, and reads its alphas.
 
-checked = check_file(path, architecture, name)
-checked.sha256, checked.contents, checked.alphas
+Example:
+    checked = check_file(path, architecture, name)
+    checked.sha256, checked.contents, checked.alphas
 """
 
 import hashlib

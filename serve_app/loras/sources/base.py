@@ -1,8 +1,9 @@
 """The interface of a remote source, and its values: a located file, a request to read it, a byte range, the policy.
 
-located = source.locate("https://host/file.safetensors", "https://host/file.safetensors", token=None, expert=None)
-with source.open(ReadRequest(located.location, name, located.content, None, Deadline(60), stop=99)) as part:
-    head = b"".join(part.chunks)
+Example:
+    located = source.locate("https://host/file.safetensors", "https://host/file.safetensors", token=None, expert=None)
+    with source.open(ReadRequest(located.location, name, located.content, None, Deadline(60), stop=99)) as part:
+        head = b"".join(part.chunks)
 """
 
 import hashlib

@@ -1,10 +1,11 @@
 """Router by scheme over all LoRA sources: a file is identified first, and downloaded when it is needed.
 
-sources = LoraSources(lora_root, SourcePolicy(), LoraCache(directory, max_bytes))
-located = sources.locate("hf://org/repository/file.safetensors")
-header = sources.header(located)
-with sources.fetch(lora) as cached:    # the LoraFile made of it
-    cached.path, cached.sha256
+Example:
+    sources = LoraSources(lora_root, SourcePolicy(), LoraCache(directory, max_bytes))
+    located = sources.locate("hf://org/repository/file.safetensors")
+    header = sources.header(located)
+    with sources.fetch(lora) as cached:    # the LoraFile made of it
+        cached.path, cached.sha256
 """
 
 import re

@@ -1,7 +1,8 @@
 """Error texts of sources: with the reference as the client wrote it, but for anything secret in it.
 
-with worded(name):                                # Forbidden becomes LoraPathRefused
-    located = attempt(look_up, policy, deadline, name)    # Transient, after retries, becomes LoraSourceUnavailable
+Example:
+    with worded(name):                                # Forbidden becomes LoraPathRefused
+        located = attempt(look_up, policy, deadline, name)    # Transient, after retries, becomes LoraSourceUnavailable
 """
 
 import re

@@ -11,8 +11,8 @@ from sqlalchemy import select
 
 from serve_app.jobs.database import Database
 from serve_app.jobs.load import Amount
-from serve_app.jobs.queue import read_ahead
 from serve_app.jobs.records import Claim, Line, NewRequest, Output
+from serve_app.jobs.standings import read_ahead
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import BUCKET, WHOLE_LINE, queue_totals, renders
