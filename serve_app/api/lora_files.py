@@ -72,6 +72,7 @@ def file_answer(file: ListedFile) -> LoraFile:
         trained_with=provenance.trained_with,
         base_model=provenance.base_model,
         models=list(file.seen.models),
+        problem=file.seen.problem,
     )
 
 

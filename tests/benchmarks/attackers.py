@@ -1,8 +1,9 @@
 """Attackers of the service (denial of service): every way at once, in a process of their own.
 
-    python -m tests.benchmarks.attackers URL LORA_ROOT SECONDS
+    python -m tests.benchmarks.attackers URL LORA_ROOT SECONDS [ATTACK ...]
 
-Says "attacking" once it begins, and at its end one line of JSON: the statuses of the answers, by attack.
+Without names of attacks, all of them run. Says "attacking" once it begins, and at its end one line of JSON: the
+statuses of the answers, by attack.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,13 @@ def bodies() -> dict[str, bytes]:
     }
 
 
+NAMES = (
+    *("body of 64 MB", "prompt of 1 MB", "4 MiB of empty lists", "1,000 wrong LoRAs", "20,000 unknown fields"),
+    *("70,000 keys", "header bomb, disk", "header bomb, web", "slow source", "hostile headers", "half a head"),
+    *("half a body", "swapped file"),
+)
+
+
 class Attacks:
     """One coroutine for each way to attack; each returns the status of one answer, and is called again and again."""
 
@@ -72,7 +80,7 @@ class Attacks:
         web.pages["/hostile"] = _hostile
 
     def all(self) -> dict[str, tuple[Attack, int]]:
-        """By name: the attack, and how many at once."""
+        """By its name among `NAMES`: the attack, and how many at once."""
         return {
             **{name: (partial(_status, body=body), 2) for name, body in self._bodies.items()},
             "header bomb, disk": (self.disk_bomb, 2),
@@ -163,16 +171,17 @@ async def repeat(attack: Attack, http: aiohttp.ClientSession, answers: Counter[i
         await asyncio.sleep(0.05)
 
 
-async def attack(url: str, loras: Path, seconds: float) -> Mapping[str, Counter[int]]:
-    """Attack in every way at once; return the answers, by attack."""
+async def attack(url: str, loras: Path, seconds: float, names: Sequence[str]) -> Mapping[str, Counter[int]]:
+    """Attack in these ways at once, or in every way; return the answers, by attack."""
     answers: dict[str, Counter[int]] = {}
     with web_server() as web:
-        attacks = Attacks(url, loras, web)
+        attacks = Attacks(url, loras, web).all()
         print("attacking", flush=True)
         async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as http:
             tasks = [
                 asyncio.create_task(repeat(attack, http, answers.setdefault(name, Counter())))
-                for name, (attack, at_once) in attacks.all().items()
+                for name, (attack, at_once) in attacks.items()
+                if not names or name in names
                 for _ in range(at_once)
             ]
             await asyncio.sleep(seconds)
@@ -183,5 +192,5 @@ async def attack(url: str, loras: Path, seconds: float) -> Mapping[str, Counter[
 
 
 if __name__ == "__main__":
-    url, loras, seconds = sys.argv[1:]
-    print(json.dumps(asyncio.run(attack(url, Path(loras), float(seconds)))))
+    url, loras, seconds, *names = sys.argv[1:]
+    print(json.dumps(asyncio.run(attack(url, Path(loras), float(seconds), names))))

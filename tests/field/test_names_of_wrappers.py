@@ -19,17 +19,21 @@ DOTTED = (
     *("base_model.model.", "model.", "diffusion_model.", "transformer.", "module.", "unet.", "dit.", "pipe."),
     *("_orig_mod.", "_fsdp_wrapped_module.", "lora_unet.", "network.", "generator.", "DiT.", "Diffusion_Model."),
     *("backbone.", "student.", "ema.", "state_dict.", "peft_model.", "wan2.2.", "wan_video.", "WanTransformer3DModel."),
+    *("pl_module.", "lightning_module.", "policy.", "actor.", "lora_layers.", "inner_model.", "core.", "model_engine."),
+    *("adapters.", "peft.", "accelerator.", "video_transformer.", "flow_model.", "sd."),
 )
 UNDERSCORED = ("lora_unet_", "lora_unet__", "lycoris_", "lora_transformer_", "lora_unet_diffusion_model_", "unet_")
 HIGH = (
     *("high_noise_model.", "high_noise.", "transformer_1.", "transformer_high_noise.", "dit1.", "model_high."),
     *("noise_high.", "experts.high.", "moe_high_", "High_Noise.", "lora_transformer_1_"),
     *("high.", "lora_unet_high_noise_", "lora_unet_transformer_1_", "unet_1.", "highnoise.", "dit_hn."),
+    *("HighNoiseModel.", "high-noise.", "highNoiseTransformer."),
 )
 LOW = (
     *("low_noise_model.", "low_noise.", "transformer_2.", "transformer_low_noise.", "dit2.", "model_low."),
     *("noise_low.", "experts.low.", "moe_low_", "Low_Noise.", "lora_transformer_2_"),
     *("low.", "lora_unet_low_noise_", "lora_unet_transformer_2_", "unet_2.", "lownoise.", "dit_ln."),
+    *("LowNoiseModel.", "low-noise.", "lowNoiseTransformer."),
 )
 MODULES = st.sampled_from(TINY.modules)
 

@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -231,10 +232,9 @@ def test_a_service_waits_for_its_place_and_goes_on_by_itself(service: ServicePro
     root = service.directory / "var" / "outputs"
     with a_file_for_the_directory(root):
         waiting = client.submit(body())
-        for _ in range(100):
-            if client.http.get("/health").status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                break
-        else:
-            raise AssertionError("the service says that it is healthy")
+        deadline = time.monotonic() + 60  # what the last look found counts for some seconds
+        while client.http.get("/health").status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            assert time.monotonic() < deadline, "the service says that it is healthy"
+            time.sleep(0.1)
         assert client.status(waiting)["status"] in ("in_queue", "in_progress")
     assert client.wait(waiting)["status"] == "succeeded"

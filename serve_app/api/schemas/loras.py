@@ -22,6 +22,10 @@ class LoraFile(BaseModel):
     trained_with: str | None = Field(description="Version of AI Toolkit, by its metadata.", examples=["0.9.5"])
     base_model: str | None = Field(description="The model that it was trained on, by its metadata.")
     models: list[str] = _MODELS
+    problem: str | None = Field(
+        description="Why no served model can use it, as far as its header shows at a glance; null where nothing shows.",
+        examples=["4096 bytes at its end are missing; download or copy it again"],
+    )
 
 
 class LoraPair(BaseModel):

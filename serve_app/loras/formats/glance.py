@@ -2,13 +2,15 @@
 
 Example:
     seen = glance(path, {"wan22_14b_t2v": card.architecture}, most_header_bytes)
-    seen.rank, seen.side, seen.models, seen.provenance.step
+    seen.rank, seen.side, seen.models, seen.problem, seen.provenance.step
 
-`parser` looks at every key and refuses what would not be applied, which takes a hundred times as long. A glance refuses
-nothing: `models` are those in which the keys that it looked at have their place.
+`parser` looks at every key and refuses what would not be applied, which takes a hundred times as long. A glance finds
+what shows at once: no safetensors file, a file cut short, half of a layer missing, no place in any served model.
+Otherwise `models` are those in which the keys that it looked at have their place.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +20,9 @@ from serve_app.errors import LoraInvalid
 from serve_app.files import open_regular
 from serve_app.loras.formats.bounds import in_turn, too_many_values
 from serve_app.loras.formats.header import LENGTH_BYTES, header_bytes_needed
-from serve_app.loras.formats.keys import Place, Role, find_place, split_key
+from serve_app.loras.formats.keys import Place, Role, find_place, lone_halves, split_key
 from serve_app.loras.formats.metadata import Provenance, read_provenance
+from serve_app.loras.refusals import KEY_LENGTH
 from serve_app.models.architecture import Shape, WanArchitecture
 from serve_app.spec import Expert
 
@@ -27,17 +30,28 @@ SideOfFile = Literal["high", "low", "both"]
 
 _TELLING_BYTES = 512
 _LOOKED_AT = 6  # keys with each beginning: both halves of three layers
+_NO_PLACE = "no served model has a place for its tensors"
 _BLOCKS = "blocks"  # what stands before it is the wrapper, which is the same for hundreds of keys
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What a glance shows. All of it is empty for a file that is no LoRA of a served model."""
+    """What a glance shows. Where there is a problem, no model can use the file, and `models` is empty."""
 
     rank: int | None = None  # of the first layer
     side: SideOfFile | None = None  # that its keys name; most files leave it to their name
     models: tuple[str, ...] = ()  # ids
     provenance: Provenance = field(default_factory=Provenance)
+    problem: str | None = None  # why no served model can use it, as far as a glance shows
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """A header as far as it can be read, and why it cannot be read further."""
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
 
 
 def glance(path: Path, models: Mapping[str, WanArchitecture], most_header_bytes: int) -> Glance:
@@ -46,43 +60,66 @@ def glance(path: Path, models: Mapping[str, WanArchitecture], most_header_bytes:
     Raises:
         OSError: it cannot be opened or read.
     """
-    tensors, metadata = _header(path, most_header_bytes)
-    looked_at = list(_some(tensors))
+    header = _header(path, most_header_bytes)
+    looked_at = list(_some(header.tensors))
     fitting = {
         model: places
         for model, architecture in models.items()
         if looked_at and all(places := [_placed(key, shape, architecture) for key, shape in looked_at])
     }
     first = next(iter(fitting.values()), [])
+    problem = header.problem or _incomplete(header.tensors) or (None if fitting else _NO_PLACE)
     return Glance(
         rank=_rank(looked_at),
         side=_side([place for place in first if place is not None]),
-        models=tuple(fitting),
-        provenance=read_provenance(metadata, ""),
+        models=() if problem else tuple(fitting),
+        provenance=read_provenance(header.metadata, ""),
+        problem=problem,
     )
 
 
-def _header(path: Path, most_bytes: int) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the tensors and the metadata of a header, unchecked; nothing where it is none."""
+def _header(path: Path, most_bytes: int) -> _Header:
     with open_regular(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
         head = stream.read(_TELLING_BYTES)
         try:
-            needed = header_bytes_needed(head, path.stat().st_size, path.name, most_bytes)
-        except LoraInvalid:
-            return {}, {}
+            needed = header_bytes_needed(head, size, path.name, most_bytes)
+        except LoraInvalid as error:
+            return _Header(problem=error.details["reason"])
         text = (head + stream.read(max(0, needed - len(head))))[LENGTH_BYTES:needed]
     with in_turn(needed):
-        if too_many_values(text):
-            return {}, {}
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError):
-            return {}, {}
-    if not isinstance(document, dict):
-        return {}, {}
+        document = {} if too_many_values(text) else _object(text)
+    if not document:
+        return _Header(problem="its header cannot be read; export it again")
     metadata = document.pop("__metadata__", {})
     is_text = isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
-    return document, metadata if is_text else {}
+    missing = max(map(_end, document.values()), default=0) - (size - needed)
+    problem = f"{missing} bytes at its end are missing; download or copy it again" if missing > 0 else None
+    return _Header(document, metadata if is_text else {}, problem)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _end(tensor: object) -> int:
+    """Return where the data of a tensor ends, by its entry; 0 where the entry is none."""
+    match tensor:
+        case {"data_offsets": [int(), int() as end]}:
+            return end
+    return 0
+
+
+def _incomplete(tensors: Mapping[str, Any]) -> str | None:
+    lone = lone_halves(tensors)
+    if not lone:
+        return None
+    first = lone[0][:KEY_LENGTH]
+    return f"the other half of {first} is missing (first of {len(lone)} tensors); export it again"
 
 
 def _some(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:

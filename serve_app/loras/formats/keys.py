@@ -11,6 +11,7 @@ Toolkit (magnitude), LyCORIS (lokr_*, diff, w_norm, b_norm) and ComfyUI's comfy/
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -92,6 +93,7 @@ _HALVES = (
     ("lora.down", "lora.up"),
     ("lora_linear_layer.down", "lora_linear_layer.up"),
 )
+_HALF = re.compile(r"\.lora_[AB]$|\.(?:" + "|".join(map(re.escape, chain(*_HALVES))) + r")(?:\.[^.]+)?\.weight$")
 
 
 def split_key(key: str) -> tuple[str, Role] | None:
@@ -130,6 +132,11 @@ def other_half(key: str) -> str:
     raise ValueError(key)
 
 
+def lone_halves(keys: Collection[str]) -> list[str]:
+    """Return the halves of low-rank pairs whose other half is not among `keys`; told by their endings."""
+    return [key for key in keys if _HALF.search(key) and other_half(key) not in keys]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What a key without its suffix means.
@@ -149,7 +156,8 @@ class Place:
 # DiffSynth writes `pipe.dit.`, VideoX-Fun `lora_unet__`, torch.compile `_orig_mod.`, FSDP `_fsdp_wrapped_module.`.
 _DENOISERS = (
     *("backbone", "denoiser", "diffusion", "diffusion_model", "dit", "expert", "generator", "model", "net"),
-    *("network", "student", "transformer", "transformer_?3d", "unet", "video_dit", "video_model", "wan"),
+    *("network", "student", "transformer", "transformer_?3d", "unet", "video_dit", "video_model", "video_transformer"),
+    "wan",
 )
 _LAYOUTS = {
     "base_model": Layout.PEFT,
@@ -160,9 +168,21 @@ _LAYOUTS = {
     "transformer": Layout.DIFFUSERS,
 }
 _OTHER_WRAPPERS = (
-    *("adapter", "base_model", "ema", "ema_model", "experts", "fsdp", "model_ema", "module", "moe", "params"),
-    *("lora", "lora_dit", "lora_model", "lora_unet", "lora_transformer", "lora_wan", "lycoris", "peft_model"),
-    *("pipe", "pipeline", "sd_model", "state_dict", "trainer", "unwrapped_model", "weights", "wrapped_model"),
+    *("accelerator", "actor", "adapter", "adapters", "base_model", "core", "ds_module", "ema", "ema_model", "engine"),
+    *(
+        "experts",
+        "flow",
+        "flow_model",
+        "fsdp",
+        "inner_model",
+        "lightning_module",
+        "model_ema",
+        "model_engine",
+        "module",
+    ),
+    *("lora", "lora_dit", "lora_layers", "lora_model", "lora_unet", "lora_transformer", "lora_wan", "lycoris", "moe"),
+    *("params", "peft", "peft_model", "pipe", "pipeline", "pl_module", "policy", "sd", "sd_model", "state_dict"),
+    *("trainer", "unwrapped_model", "video", "weights", "wrapped_model"),
     *("wan_?model", "wan_?video", "wan_?transformer_?3d(?:_?model)?", "_checkpoint_wrapped_module", "_forward_module"),
     *("_fsdp_wrapped_module", "_orig_mod"),
 )
@@ -179,8 +199,8 @@ _WRAPPER = re.compile(
     r"(?:wan_?2[._]?[12](?=[._]\D)|"  # the version of the model, and not its second denoiser
     # transformer_2, dit2, model_high_noise, transformer_low
     rf"(?P<before>{_DENOISER})_?(?P<side>[12]|hn|ln|(?:high|low)(?=_?noise|[._]))(?:_?noise)?"
-    # high_noise_model, low_noise, noise_high, high
-    rf"|(?:noise_)?(?P<side_first>hn|ln|high|low)(?:_?noise)?(?:_(?:{_DENOISER})(?!_blocks))?"
+    # high_noise_model, HighNoiseModel, low-noise, noise_high, high
+    rf"|(?:noise_)?(?P<side_first>hn|ln|high|low)(?:[_-]?noise)?(?:_?(?:{_DENOISER})(?!_blocks))?"
     rf"|(?P<plain>{_PLAIN})(?!_?[12][._])"
     r")(?:\.|_+)",
     re.IGNORECASE,

@@ -118,3 +118,29 @@ async def test_with_a_folder_of_its_own_a_sender_sees_it_and_what_is_shared(api:
         save(api.lora_root / "tenants" / owner / f"{owner}_high_noise.safetensors", full())
     found = await api.app.state.lora_catalog.listing(view)
     assert sorted(found.files) == sorted(["me_high_noise.safetensors", *(side["path"] for side in pair())])
+
+
+async def test_what_cannot_be_used_says_why(api: Api) -> None:
+    whole = (api.lora_root / pair()[0]["path"]).read_bytes()
+    lone = {key: value for key, value in full().items() if not key.endswith("ffn.2.lora_B.weight")}
+    bare = {key.removesuffix(".weight"): value for key, value in full().items()}
+    save(api.lora_root / "whole_high_noise.safetensors", full())
+    save(api.lora_root / "bare_high_noise.safetensors", bare)
+    save(api.lora_root / "lone_high_noise.safetensors", lone)
+    save(api.lora_root / "lone_low_noise.safetensors", full())
+    save(api.lora_root / "other.safetensors", {"text_model.layer.diff": full(2).popitem()[1]})
+    for name, content in {"cut": whole[:-100], "in_header": whole[:100], "page": b"<html>", "empty": b""}.items():
+        (api.lora_root / f"{name}.safetensors").write_bytes(content)
+    listed = await api.get("/v1/loras")
+    said = {file["path"].removesuffix(".safetensors"): file["problem"] for file in listed["files"]}
+    assert [said[f"{name}_high_noise"] for name in ("whole", "bare")] == [None, None]
+    assert said["lone_high_noise"].startswith("the other half of diffusion_model.blocks.")
+    assert said["cut"].startswith("100 bytes at its end are missing")
+    assert "ends within its header" in said["in_header"]
+    assert ("web page" in said["page"], "empty" in said["empty"]) == (True, True)
+    assert said["other"] == "no served model has a place for its tensors"
+    models = {file["path"]: file["models"] for file in listed["files"] if file["problem"]}
+    assert set(map(len, models.values())) == {0}
+    (broken,) = [each for each in listed["pairs"] if each["name"] == "lone"]
+    assert (broken["models"], broken["low"]["problem"]) == ([], None)
+    assert said["lone_high_noise"] == broken["high"]["problem"]
