@@ -47,6 +47,7 @@ class Database:
         self._transactions: Transactions = (
             PostgresTransactions(driver_url) if self._on_server else SqliteTransactions(driver_url)
         )
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def read(self, work: Callable[[Connection], Result], *, generic_plan: bool = False) -> Result:
         """Run `work` in autocommit mode (each statement sees the newest commit) and return its result.
@@ -62,7 +63,7 @@ class Database:
             with _translated():
                 return await self._transactions.read(work, generic_plan=generic_plan)
 
-        return await _uninterrupted(read())
+        return await self._uninterrupted(read())
 
     async def write(
         self, work: Callable[[Connection], Result], *, scrub_if: Callable[[Result], bool] | None = None
@@ -82,7 +83,17 @@ class Database:
                 await self._scrub()
             return result
 
-        return await _uninterrupted(write())
+        return await self._uninterrupted(write())
+
+    async def _uninterrupted(self, transaction: Coroutine[Any, Any, Result]) -> Result:
+        """Run a transaction to its end even if the caller is canceled, for example because a client disconnects.
+
+        A transaction that is canceled halfway can leave its connection open, and with it SQLite's write lock.
+        """
+        task = asyncio.ensure_future(transaction)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
 
     async def _committed(self, work: Callable[[Connection], Result]) -> Result:
         for _ in range(_DEADLOCK_TRIES - 1):
@@ -128,7 +139,9 @@ class Database:
                 )
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, after the transactions that still run: also those whose callers were canceled."""
+        if self._running:
+            await asyncio.wait(self._running)
         await self._transactions.close()
 
 
@@ -149,14 +162,6 @@ def _translated() -> Iterator[None]:
             raise
         # Drivers raise the bare class if the file is no database or the server is no PostgreSQL.
         raise StoreUnavailable("the job store did not answer (DatabaseError); try again shortly") from error
-
-
-async def _uninterrupted(transaction: Coroutine[Any, Any, Result]) -> Result:
-    """Run a transaction to its end even if the caller is canceled, for example because a client disconnects.
-
-    A transaction that is canceled halfway can leave its connection open, and with it SQLite's write lock.
-    """
-    return await asyncio.shield(asyncio.ensure_future(transaction))
 
 
 def _is_deadlock(error: BaseException | None) -> bool:

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from deployments.janitor import Janitor
 from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
 from serve_app.settings import Settings
+from tests.deployments.conftest import until
 
 
 def orphan(outputs: Path) -> Path:
@@ -22,9 +24,14 @@ def orphan(outputs: Path) -> Path:
     return path
 
 
-async def run_for(janitor: Janitor, settings: Settings, seconds: float) -> None:
-    with suppress(TimeoutError):
-        await asyncio.wait_for(janitor.run(lambda: settings), seconds)
+@asynccontextmanager
+async def running(janitor: Janitor, settings: Settings) -> AsyncIterator[None]:
+    """Run a janitor while the block runs."""
+    task = asyncio.create_task(janitor.run(lambda: settings))
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 @pytest.mark.parametrize(("mode", "stays"), [("off", True), ("dry-run", True), ("on", False)])
@@ -33,8 +40,12 @@ async def test_it_removes_only_where_retention_is_on(
 ) -> None:
     settings = Settings.model_validate({"retention": mode, "retention_every_s": 0.05})
     path = orphan(tmp_path / "outputs")
-    await run_for(Janitor(store, OutputStore.from_url((tmp_path / "outputs").as_uri())), settings, 1)
-    assert path.exists() is stays
+    async with running(Janitor(store, OutputStore.from_url((tmp_path / "outputs").as_uri())), settings):
+        if stays:
+            await asyncio.sleep(0.5)  # ten times as long as between two sweeps
+            assert path.exists()
+        else:
+            await until(lambda: not path.exists())
 
 
 async def test_only_one_process_sweeps(store: JobStore, tmp_path: Path) -> None:
@@ -42,6 +53,8 @@ async def test_only_one_process_sweeps(store: JobStore, tmp_path: Path) -> None:
     first, second = [Janitor(store, OutputStore.from_url((tmp_path / name).as_uri())) for name in ("outputs", "others")]
     swept = orphan(tmp_path / "outputs")
     left = orphan(tmp_path / "others")
-    await run_for(first, settings, 1)
-    await run_for(second, settings, 0.5)
-    assert (swept.exists(), left.exists()) == (False, True)
+    async with running(first, settings):
+        await until(lambda: not swept.exists())
+        async with running(second, settings):
+            await asyncio.sleep(0.5)
+    assert left.exists()

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -18,12 +19,18 @@ SIZE = {"width": 64, "height": 64, "num_frames": 5, "sample_steps": 2, "output_f
 PAIR = [
     {"path": f"demo/wan22_i2v_demo_000000500_{side}_noise.safetensors", "transformer": side} for side in ("high", "low")
 ]
+# Renders whose claims nobody renews for a minute: what is faster than that does not come by a heartbeat.
+HEARTBEAT_S = 60
+ENDLESS = {"width": 256, "height": 256, "num_frames": 41, "sample_steps": 150}  # minutes
 LORAS = {"wan22_14b_i2v": PAIR, "wan22_5b": [{"path": "demo/wan22_5b_demo_000000500.safetensors"}]}
 
 
 @pytest.fixture(scope="module")
 def siblings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    process = ServiceProcess(tmp_path_factory.mktemp("siblings"), models=[{"model": name} for name in LORAS])
+    models = [{"model": name} for name in LORAS]
+    process = ServiceProcess(
+        tmp_path_factory.mktemp("siblings"), models=models, heartbeat_s=HEARTBEAT_S, lease_s=3 * HEARTBEAT_S
+    )
     process.start()
     with Client(process.url) as client:
         yield client
@@ -36,9 +43,12 @@ def image(colour: str) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
+def request(model: str, **prompt: Any) -> dict[str, Any]:
+    return {"model": model, "loras": LORAS[model], "prompts": [{"prompt": "a fox", **SIZE, **prompt}]}
+
+
 def video(client: Client, model: str, **prompt: Any) -> npt.NDArray[np.int64]:
-    request = {"model": model, "loras": LORAS[model], "prompts": [{"prompt": "a fox", **SIZE, **prompt}]}
-    (archive,) = client.render(request)
+    (archive,) = client.render(request(model, **prompt))
     with zipfile.ZipFile(io.BytesIO(archive)) as frames:
         pictures = [Image.open(io.BytesIO(frames.read(name))) for name in sorted(frames.namelist())]
         return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
@@ -54,3 +64,15 @@ def test_an_image_decides_the_video_and_the_same_request_gives_the_same_frames(s
 
 def test_the_5b_does_without_an_image(siblings: Client) -> None:
     assert video(siblings, "wan22_5b").shape == (5, 64, 64, 3)
+
+
+def test_a_cancel_frees_the_device_without_waiting_for_a_heartbeat(siblings: Client) -> None:
+    running = siblings.submit(request("wan22_14b_i2v", ctrl_img=image("red"), **ENDLESS))
+    siblings.wait(running, "in_progress")
+    queued = siblings.submit(request("wan22_14b_i2v", ctrl_img=image("red")))
+    time.sleep(1)  # so that it is at its steps, or close
+    started = time.monotonic()
+    siblings.http.post(f"/v1/requests/{running}/cancel").raise_for_status()
+    assert siblings.wait(running)["status"] == "canceled"
+    assert siblings.wait(queued)["status"] == "succeeded"
+    assert time.monotonic() - started < HEARTBEAT_S / 2

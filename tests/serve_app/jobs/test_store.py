@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound, StoreUnavailable
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
+from serve_app.jobs.tables import leaders
 from tests.fixtures.specs import MODEL, make_spec
 from tests.fixtures.store import connect, queued
 from tests.postgres_server import PostgresServer
@@ -265,6 +266,16 @@ async def test_a_canceled_writer_does_not_keep_the_database_locked(store: JobSto
         assert await store.claims.succeed(claim, output(claim))
     assert (await other.requests.get(request_id)).state is RenderState.SUCCEEDED
     await other.close()
+
+
+async def test_closing_waits_for_a_transaction_whose_caller_is_gone(database_url: str) -> None:
+    store = JobStore(database_url)
+    writing = asyncio.create_task(store.leadership("a role").hold(60, 0))
+    await asyncio.sleep(0)  # it begins
+    writing.cancel()
+    await store.close()
+    with connect(database_url) as connection:
+        assert connection.execute(select(leaders.c.role)).scalars().all() == ["a role"]
 
 
 async def test_an_error_whose_words_no_database_takes_ends_its_render_all_the_same(store: JobStore) -> None:

@@ -128,9 +128,9 @@ def test_the_header_of_a_full_size_file_is_described_in_milliseconds() -> None:
             )
     header = SafetensorsHeader(tensors, {}, 8, 8)
     describe(header, parse(header, card.architecture, "x"), "x", card)
-    start = time.perf_counter()
+    start = time.thread_time()  # of this thread alone, whatever else the machine does
     found = describe(header, parse(header, card.architecture, "x"), "x", card)
-    assert time.perf_counter() - start < 1  # some 15 ms, on a machine that does nothing else
+    assert time.thread_time() - start < 0.3  # some 15 ms
     assert found.parts[0].blocks == "0-39"
     assert found.parts[0].elements == 153_354_240
 

@@ -134,14 +134,14 @@ async def test_a_receiver_that_hangs_holds_up_nobody_else(new_database: NewDatab
     with web_server() as quick:
         good = quick.pages["/hook"] = Receiver()
         hosts = [server.host, quick.host]
-        async with working(new_database("sqlite"), server, webhook_private_hosts=hosts, webhook_timeout_s=5) as store:
+        async with working(new_database("sqlite"), server, webhook_private_hosts=hosts, webhook_timeout_s=30) as store:
             for _ in range(3 * PER_HOST):
                 await store.requests.cancel(await submit(store, webhook=hook(server)))
             await until(lambda: len(hanging.messages) == PER_HOST)
             started = time.monotonic()
             await store.requests.cancel(await submit(store, webhook=hook(quick)))
             await until(lambda: len(good.messages) == 1)
-            assert time.monotonic() - started < 2
+            assert time.monotonic() - started < 15  # half of what a receiver that hangs is given
             assert len(hanging.messages) == PER_HOST
             server.stop_waiting()
 
