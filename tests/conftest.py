@@ -27,7 +27,9 @@ pytest_plugins = [
 
 # A unit test needs nothing but this process: no database or HTTP server, no other process, no cluster, no pipeline.
 # One that does begins with one of these fixtures, lies in one of these folders, or in a file with such an import.
-_HEAVY_FIXTURES = frozenset({"postgres", "service", "client", "demo_checkpoint", "demo_loras", "s3_server", "server"})
+_HEAVY_FIXTURES = frozenset(
+    {"postgres", "service", "client", "fleet", "demo_checkpoint", "demo_loras", "s3_server", "server"}
+)
 _BROWSER = "tests/browser"
 _HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan", _BROWSER)
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
@@ -41,7 +43,7 @@ _HEAVY_IMPORT = re.compile(
 
 # Tests that start a service of their own, or use the session's. They mostly wait, and want their clusters one at a
 # time: `make test` runs them one after another, and the rest beside them.
-_SERVICE_FIXTURES = frozenset({"service", "client"})
+_SERVICE_FIXTURES = frozenset({"service", "client", "fleet"})
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from sqlalchemy.engine import make_url
 from tests.chaos.clients import Job, Result, run_clients
 from tests.chaos.faults import Faults
 from tests.client import body, pair
-from tests.lantern import CARD
+from tests.lantern import CARD, ENVIRONMENT
 from tests.lantern.loras import save_lora
 from tests.loras.layouts import write
 from tests.loras.model import DEMO
@@ -33,11 +32,7 @@ _SIZES = ((64, 64), (96, 64), (64, 96))
 _SEEDS = (1, 2)
 _STEPS = 8
 _LANTERN = "lantern.safetensors"
-# The made-up model's class is found by its dotted name. Each Generator takes half a CPU of Ray's.
-_ENVIRONMENT = {
-    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]),
-    "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 4}),
-}
+_ENVIRONMENT = {**ENVIRONMENT, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 4})}  # each Generator takes half a CPU
 
 Json = dict[str, Any]
 

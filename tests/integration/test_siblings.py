@@ -13,28 +13,21 @@ import pytest
 from PIL import Image
 
 from tests.client import Client
+from tests.fixtures.service import HEARTBEAT_S
 from tests.service_process import ServiceProcess
 
 SIZE = {"width": 64, "height": 64, "num_frames": 5, "sample_steps": 2, "output_format": "png"}
 PAIR = [
     {"path": f"demo/wan22_i2v_demo_000000500_{side}_noise.safetensors", "transformer": side} for side in ("high", "low")
 ]
-# Renders whose claims nobody renews for a minute: what is faster than that does not come by a heartbeat.
-HEARTBEAT_S = 60
 ENDLESS = {"width": 256, "height": 256, "num_frames": 41, "sample_steps": 150}  # minutes
 LORAS = {"wan22_14b_i2v": PAIR, "wan22_5b": [{"path": "demo/wan22_5b_demo_000000500.safetensors"}]}
 
 
 @pytest.fixture(scope="module")
-def siblings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    models = [{"model": name} for name in LORAS]
-    process = ServiceProcess(
-        tmp_path_factory.mktemp("siblings"), models=models, heartbeat_s=HEARTBEAT_S, lease_s=3 * HEARTBEAT_S
-    )
-    process.start()
-    with Client(process.url) as client:
+def siblings(fleet: ServiceProcess) -> Iterator[Client]:
+    with Client(fleet.url) as client:
         yield client
-    process.kill()
 
 
 def image(colour: str) -> str:

@@ -4,7 +4,6 @@ The GPU is one in Ray's books only, where each Generator takes a whole one: the 
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.client import Client
-from tests.lantern import CARD, write_card
+from tests.lantern import CARD, ENVIRONMENT, write_card
 from tests.lantern.loras import save_lora
 from tests.service_process import ServiceProcess
 
-REPOSITORY = Path(__file__).parents[2]
 FIRST, SECOND = "lantern_1b", "lantern_2b"
 SAMPLE_S = 0.1
 
@@ -25,10 +23,7 @@ SAMPLE_S = 0.1
 @pytest.fixture
 def both(tmp_path: Path) -> Iterator[ServiceProcess]:
     """A service of two models, whose Generators take a GPU each, on one GPU; idle ones go after five seconds."""
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 8, "GPU": 1}),
-    }
+    environment = {**ENVIRONMENT, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 8, "GPU": 1})}
     models = [{"model": str(CARD)}, {"model": str(write_card(tmp_path / "second.yaml", SECOND))}]
     service = ServiceProcess(tmp_path, environment, profile="gpu", models=models, min_generators=0, downscale_delay_s=5)
     save_lora(tmp_path / "loras" / "lantern.safetensors")

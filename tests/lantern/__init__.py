@@ -1,8 +1,13 @@
 """A made-up third model: one expert, with strides, divisors and defaults of its own. See card.yaml."""
 
+import os
 from pathlib import Path
 
 CARD = Path(__file__).with_name("card.yaml")
+# For a service of this model, whose replicas find its class by its dotted name.
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+}
 
 
 def write_card(path: Path, model: str) -> Path:

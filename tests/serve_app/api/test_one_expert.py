@@ -91,3 +91,11 @@ async def test_a_file_for_both_experts_of_a_pair_is_refused(lantern: Api) -> Non
     save_file(both, lantern.lora_root / "both.safetensors")
     error = await lantern.refused(body({"path": "both.safetensors"}), "LORA_INVALID")
     assert "two experts" in error["message"]
+
+
+async def test_the_documentation_speaks_of_this_model(lantern: Api) -> None:
+    schemas = (await lantern.get("/openapi.json"))["components"]["schemas"]
+    fields = schemas["PromptItem"]["properties"]
+    assert "multiple of 48" in fields["width"]["description"]
+    assert "(n - 1) // 8 * 8 + 1; 24 when omitted" in fields["num_frames"]["description"]
+    assert schemas["InferenceRequest"]["examples"][0]["model"] == "lantern_1b"

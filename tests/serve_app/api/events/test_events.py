@@ -24,16 +24,24 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 async def heard(events: AsyncIterator[ServerSentEvent], name: str) -> ServerSentEvent:
     """The next event of that name."""
-    async with asyncio.timeout(10):
+    return (await heard_all(events, name))[name]
+
+
+async def heard_all(events: AsyncIterator[ServerSentEvent], *names: str) -> dict[str, ServerSentEvent]:
+    """The next events of these names, in whatever order they come."""
+    found: dict[str, ServerSentEvent] = {}
+    async with asyncio.timeout(30):
         async for event in events:
-            if event.event == name:
-                return event
-    raise AssertionError(f"the stream ended without {name}")
+            if event.event in names:
+                found.setdefault(event.event, event)
+            if len(found) == len(names):
+                return found
+    raise AssertionError(f"the stream ended without {set(names) - found.keys()}")
 
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
@@ -54,10 +62,11 @@ async def test_a_listener_hears_a_request_from_the_queue_to_its_end(served: Serv
             while (await heard(events, "status")).json()["status"] != "in_progress":
                 pass  # the prediction may change before
             await api.store.claims.renew(claim, 3, LEASE_S, Preview(3, b"RIFF"))
-            step = (await heard(events, "step")).json()
+            # A look reads one after the other, so that a change between the two makes the preview come first.
+            both = await heard_all(events, "step", "preview")
+            step, preview = both["step"].json(), both["preview"].json()
             assert (step["index"], step["step"], step["steps"], step["progress"]) == (0, 3, 4, 0.75)
             assert step["eta_seconds"] == (await api.status(request_id))["eta_seconds"]
-            preview = (await heard(events, "preview")).json()
             kind, image = preview["image"].split(",")
             assert (preview["step"], kind, base64.b64decode(image)) == (3, "data:image/webp;base64", b"RIFF")
             await api.finish(claim)
