@@ -26,6 +26,7 @@ from serve_app.api.tracing import current_traceparent
 from serve_app.api.webhooks import checked_webhook
 from serve_app.errors import PromptFlagRefused, SpeedNotAllowed
 from serve_app.images.kept import RequestInputs
+from serve_app.images.resolver import ImageAsker
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.loras.warnings import of_file, of_pair
@@ -80,7 +81,7 @@ async def accept(
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
         warnings=tuple(_warnings(chosen)),
     )
-    images = await resolve_images(body, services, inputs, fetcher)
+    images = await resolve_images(body, services, inputs, ImageAsker(fetcher, sender.owner, body.hf_token))
     specs = tuple(
         _spec(prompt, index, shared, image)
         for index, (prompt, image) in enumerate(zip(body.prompts, images, strict=True))

@@ -3,7 +3,7 @@
 Example:
     refuse_unsupported(body.prompts, card)               # before the LoRAs are looked up
     require_images(body.prompts, card)                   # after it
-    images = await resolve_images(body, services, inputs, fetcher)  # one for each prompt, or None
+    images = await resolve_images(body, services, inputs, asker)  # one for each prompt, or None
 
 The reference takes several images and uses none of them, and finds a bad one once it renders. Both are refused here,
 by the prompt's index and the field's name.
@@ -28,6 +28,7 @@ from serve_app.errors import (
 from serve_app.images.decoding import ImageFacts
 from serve_app.images.header import ImageUnusable
 from serve_app.images.kept import RequestInputs
+from serve_app.images.resolver import ImageAsker
 from serve_app.images.sources.policy import ImageMissing
 from serve_app.images.warnings import of_image
 from serve_app.models.card import ImageInput, ModelCard
@@ -105,7 +106,7 @@ def require_images(prompts: Sequence[PromptItem], card: ModelCard) -> None:
 
 
 async def resolve_images(
-    body: InferenceRequest, services: Services, inputs: RequestInputs, fetcher: str
+    body: InferenceRequest, services: Services, inputs: RequestInputs, asker: ImageAsker
 ) -> list[PromptImage | None]:
     """Return the image of each prompt, read, checked, and kept in `inputs`; `require_images` has passed.
 
@@ -126,7 +127,7 @@ async def resolve_images(
         if reference not in known:
             _check_count(len(known), index, fields[0])
             try:
-                image = await services.images.resolve(reference, token=body.hf_token, deadline=deadline, sender=fetcher)
+                image = await services.images.resolve(reference, deadline=deadline, asker=asker)
             except _FAULTS as fault:
                 raise _worded(fault, index, fields[0]) from None  # a cause may quote signed URLs
             await inputs.keep(image)

@@ -1,8 +1,9 @@
 """Image resolution for the Ingress: from a client's reference to bytes that were read, checked and hashed.
 
 Example:
+    asker = ImageAsker(sender="team-a", owner="team-a")
     resolver = ImageResolver(image_root, policy, ImageLimits(), Bulkhead(ShareLimits()))
-    image = await resolver.resolve("https://host/fox.png", token=None, deadline=Deadline(30), sender="team-a")
+    image = await resolver.resolve("https://host/fox.png", token=None, deadline=Deadline(30), asker=asker)
     image.sha256, image.facts.width
 
 A reference is a data URL, an address (`scheme://`), a path inside `image_root` (it has a dot, as file names do and
@@ -46,6 +47,15 @@ class ResolvedImage:
     facts: ImageFacts
 
 
+@dataclass(frozen=True, slots=True)
+class ImageAsker:
+    """Whose images are read: `sender` has a share of the fetching threads, `owner` a folder of its own in the root."""
+
+    sender: str
+    owner: str | None = None  # None: no folder is anyone's own
+    token: SecretStr | None = None  # for the Hub
+
+
 class ImageResolver:
     """Reads, checks and identifies control images; one per process."""
 
@@ -68,10 +78,8 @@ class ImageResolver:
         """Return the time that all images of one request may take together."""
         return Deadline(self._policy.total_timeout_s)
 
-    async def resolve(
-        self, reference: str, *, token: SecretStr | None, deadline: Deadline, sender: str
-    ) -> ResolvedImage:
-        """Return the image that `reference` names now; `sender` is whose share of the fetching threads it uses.
+    async def resolve(self, reference: str, *, deadline: Deadline, asker: ImageAsker) -> ResolvedImage:
+        """Return the image that `reference` names now.
 
         Raises:
             ImageUnusable: the bytes are no image that this service takes.
@@ -82,11 +90,11 @@ class ImageResolver:
             OSError: the service's own storage failed.
         """
         if _ADDRESS.match(reference):
-            fetch = partial(self._fetch, reference, token, deadline)
+            fetch = partial(self._fetch, reference, asker.token, deadline)
             host = None if reference.strip().lower().startswith("hf:") else host_of(reference)
-            data = await self._bulkhead.run(fetch, host=host, sender=sender)
+            data = await self._bulkhead.run(fetch, host=host, sender=asker.sender)
         elif _is_path(reference):
-            data = await _in(self._files, local.read, reference, self._root, self._limits)
+            data = await _in(self._files, local.read, reference, self._root, asker.owner, self._limits)
         else:
             data = await _in(self._decoders, embedded.decode, reference, self._limits)
         return await _in(self._decoders, self._checked, data)

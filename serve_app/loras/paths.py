@@ -1,7 +1,6 @@
 """Paths of LoRAs inside `lora_root`: the traversal guard of `serve_app.paths`, worded for LoRAs; folders of tenants.
 
-What lies in `lora_root/tenants/<tenant>/` belongs to that tenant (multi-tenant isolation): its paths are looked for
-there first, and then in `lora_root`, which all share. For every other tenant nothing is there.
+What lies in `lora_root/tenants/<tenant>/` belongs to that tenant; see `serve_app.tenant_folders`.
 """
 
 from dataclasses import dataclass
@@ -11,8 +10,8 @@ from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_
 from serve_app.loras.tree import DEEPEST
 from serve_app.paths import PathForbidden, PathMissing, Root
 from serve_app.paths import unreadable as fault_of
+from serve_app.tenant_folders import TenantFolders
 
-TENANTS = "tenants"  # the folder of all tenants' folders
 ENDING = ".safetensors"
 _LONGEST_NAME = 255  # bytes, of file systems
 
@@ -27,12 +26,12 @@ class Folders:
     @property
     def own(self) -> PurePosixPath | None:
         """Return the path, in the root, of the folder that is the owner's alone."""
-        return None if self.owner is None else PurePosixPath(TENANTS, self.owner)
+        return self._folders.own
 
     @property
     def first(self) -> Path:
         """Return where the sender's paths are looked for first, and where its new files go."""
-        return self.root if self.own is None else self.root / self.own
+        return self._folders.first.directory
 
     def holding(self, reference: str) -> Path:
         """Return the folder in which `reference` is: the owner's if it is there, else the root.
@@ -40,36 +39,22 @@ class Folders:
         Raises:
             LoraPathRefused: it cannot be a path in any of them.
         """
-        if self.own is None:
-            return self.root
-        own = self.root / self.own
         try:
-            _root(own).resolve(reference)
-        except PathMissing:
-            return self.root
+            return self._folders.holding(reference).directory
         except PathForbidden as fault:
             raise _worded(reference, fault) from fault
-        return own
 
-    def resolve(self, reference: str, folder: Path | None = None) -> Path:
-        """Return the regular file that `reference` names; see `serve_app.paths.Root.resolve`.
-
-        `folder` is that of `holding`, where it is known already.
+    def resolve(self, reference: str) -> Path:
+        """Return the regular file that `reference` names; see `serve_app.tenant_folders`.
 
         Raises:
             LoraPathRefused: it leads out, or is not a relative path to a regular file.
             LoraNotFound: nothing is there, or it is another tenant's. No error tells where the root lies.
         """
-        if self._is_foreign(PurePosixPath(reference)):  # before the disk is asked, so that even the time tells nothing
-            raise _missing(reference)
-        folder = self.holding(reference) if folder is None else folder
         try:
-            found = _root(folder).resolve(reference)
+            return self._folders.resolve(reference)
         except (PathForbidden, PathMissing) as fault:
             raise _worded(reference, fault) from fault
-        if self._is_foreign(PurePosixPath(found.relative_to(self.root.resolve()))):  # reached by a link
-            raise _missing(reference)
-        return found
 
     def new(self, reference: str) -> Path:
         """Return where a new file of that name goes: into the owner's folder, if it has one to itself. Blocking.
@@ -92,15 +77,14 @@ class Folders:
         try:
             if problem is not None:
                 raise PathForbidden(f"{problem}; choose another name")
-            return _root(self.first).new(reference)
+            return self._folders.first.new(reference)
         except PathForbidden as fault:
             raise _worded(reference, fault) from fault
 
-    def _is_foreign(self, path: PurePosixPath) -> bool:
-        """Return whether a path in the root is another tenant's; file systems may ignore the case of letters."""
-        if self.own is None or path.is_absolute() or not path.parts or path.parts[0].casefold() != TENANTS:
-            return False
-        return ".." not in path.parts and not path.is_relative_to(self.own)
+    @property
+    def _folders(self) -> TenantFolders:
+        example = "my_lora_high_noise.safetensors"
+        return TenantFolders(Root(self.root, "lora_root", "the .safetensors file", example), self.owner)
 
 
 def resolve(reference: str, root: Path) -> Path:
@@ -111,10 +95,6 @@ def resolve(reference: str, root: Path) -> Path:
 def unreadable(reference: str, error: OSError) -> RequestError:
     """Return the error for a file that cannot be opened; raise `error` again where it is not about the file."""
     return _worded(reference, fault_of(error))
-
-
-def _root(directory: Path) -> Root:
-    return Root(directory, arg="lora_root", wanted="the .safetensors file", example="my_lora_high_noise.safetensors")
 
 
 def _worded(reference: str, fault: PathForbidden | PathMissing) -> RequestError:

@@ -1,4 +1,4 @@
-"""Images in `image_root`: regular files only, opened so that a FIFO or a link put in their place does no harm."""
+"""Images in `image_root`, per tenant: regular files, opened so that a FIFO or a link in their place does no harm."""
 
 import os
 from pathlib import Path
@@ -7,22 +7,23 @@ from serve_app.files import NotRegular, open_regular
 from serve_app.images.header import ImageLimits, check_size
 from serve_app.net import Forbidden
 from serve_app.paths import Root, unreadable
+from serve_app.tenant_folders import TenantFolders
 
 _OFF = "paths are off here, as no image_root is set; send base64, a data URL or an address"
 
 
-def read(reference: str, root: Path | None, limits: ImageLimits) -> bytes:
-    """Return the bytes of the file that `reference` names inside `root`.
+def read(reference: str, root: Path | None, owner: str | None, limits: ImageLimits) -> bytes:
+    """Return the bytes of the file that `reference` names inside `root`, in the folder of its `owner` first.
 
     Raises:
         Forbidden: there is no root, or the file was swapped for something else.
-        PathForbidden, PathMissing: see `Root.resolve`.
+        PathForbidden, PathMissing: see `TenantFolders.resolve`.
         ImageUnusable: it has more bytes than `limits` allows.
     """
     if root is None:
         raise Forbidden(_OFF)
     images = Root(root, arg="image_root", wanted="an image file", example="folder/first_frame.png")
-    path = images.resolve(reference)
+    path = TenantFolders(images, owner).resolve(reference)
     try:
         with open_regular(path, follow_links=False) as file:  # a link there now was put there since
             check_size(os.fstat(file.fileno()).st_size, limits)
