@@ -17,7 +17,7 @@ from time import time
 
 from cachetools import TTLCache
 
-from serve_app.access.keys import EVERYTHING, ApiKey, Presented, matches
+from serve_app.access.keys import EVERYTHING, ApiKey, Presented
 from serve_app.access.links import LinkSigner
 from serve_app.batching import SharedAnswers
 from serve_app.errors import KeyInvalid, StoreUnavailable
@@ -40,7 +40,7 @@ class Authentication:
         self._admin_sha256 = None if settings.admin_key is None else settings.admin_key.removeprefix(HASHED)
         # By the token's hash, so that the memory holds no token. Only good keys: bad ones would push them out.
         self._known: TTLCache[bytes, ApiKey] = TTLCache(_REMEMBERED, settings.key_cache_s)
-        self._found = SharedAnswers(store.keys.find)
+        self._found = SharedAnswers(store.keys.presented)
         self._none_yet: TTLCache[None, bool] = TTLCache(1, settings.key_cache_s)
         self._exist = self._admin_sha256 is not None
         self._answered = False
@@ -93,8 +93,8 @@ class Authentication:
 
     async def _looked_up(self, token: str) -> ApiKey:
         presented = Presented.of(token)
-        key = None if presented is None else await self._found.ask(presented.key_id)
-        if presented is None or key is None or not matches(presented, key) or not key.is_valid(time()):
+        key = None if presented is None else await self._found.ask(presented)
+        if key is None or not key.is_valid(time()):
             raise _invalid()
         if key.last_used_at is None or time() - key.last_used_at > _USE_NOTED_S:
             noting = detached(self._store.keys.used(key.id))

@@ -31,6 +31,8 @@ requests = Table(
     Column("priority", Integer, nullable=False, server_default=text("1")),  # rank; the larger goes first
     Column("idempotency_key", String(255)),
     Column("body_digest", String(64)),  # of the body that came with the key
+    # One entry answers whether a tenant owns an id, so another tenant's id costs what an unknown one does.
+    Index("requests_of_owner", "id", "tenant", unique=True),
     # Lists of requests are read backwards through these.
     Index("requests_by_age", "created_at", "id"),
     Index("requests_of_tenant", "tenant", "created_at", "id"),
@@ -226,6 +228,7 @@ api_keys = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
     Column("last_used_at", Double),
+    Index("api_keys_of_secret", "id", "secret_sha256", unique=True),
 )
 
 # Random secrets that all processes of the service share. The first process that needs one creates it.

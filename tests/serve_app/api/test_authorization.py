@@ -121,7 +121,14 @@ async def test_every_route_has_an_entry(api: Api) -> None:
 
 
 async def test_without_a_good_key_nothing_is_answered(closed: Api, keys: Keys) -> None:
-    bad = {"wrong": bearer(WRONG), "revoked": keys.revoked, "expired": keys.expired, "no form": bearer("hello")}
+    of_mine = keys.mine["Authorization"].removeprefix("Bearer ")
+    bad = {
+        "wrong": bearer(WRONG),
+        "wrong secret": bearer(f"{of_mine[:-43]}{'x' * 43}"),
+        "revoked": keys.revoked,
+        "expired": keys.expired,
+        "no form": bearer("hello"),
+    }
     for operation in CLOSED:
         answer = await ask(closed, operation, {})
         assert (answer.status_code, code(answer)) == (401, "KEY_REQUIRED"), operation

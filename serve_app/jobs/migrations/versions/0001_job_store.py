@@ -67,6 +67,7 @@ def _create_requests() -> None:
         sa.Column("idempotency_key", sa.String(255)),
         sa.Column("body_digest", sa.String(64)),
     )
+    op.create_index("requests_of_owner", "requests", ["id", "tenant"], unique=True)
     op.create_index("requests_by_age", "requests", ["created_at", "id"])
     op.create_index("requests_of_tenant", "requests", ["tenant", "created_at", "id"])
     key = ("tenant", "idempotency_key")
@@ -231,6 +232,7 @@ def _create_access() -> None:
         sa.Column("revoked_at", sa.Double),
         sa.Column("last_used_at", sa.Double),
     )
+    op.create_index("api_keys_of_secret", "api_keys", ["id", "secret_sha256"], unique=True)
     op.create_table(
         "server_secrets",
         sa.Column("name", sa.String(32), primary_key=True),
