@@ -1,8 +1,9 @@
 """No secret that a service is given or gives out stands in a log (Ray's, the terminal's, those of its proxies and
-replicas), in an answer, or in the database once the request has ended."""
+replicas), in an answer, a metric or a trace, or in the database once the request has ended."""
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import parse_qs, urlsplit
@@ -22,6 +23,7 @@ from serve_app.launch import supervisor
 from serve_app.launch.preflight import read_config
 from serve_app.settings import Settings
 from tests.client import Client, body
+from tests.fixtures.collector import Collector
 from tests.fixtures.keys import bearer
 from tests.fixtures.s3 import S3Server
 from tests.fixtures.store import connect
@@ -34,7 +36,9 @@ PLANTED = {
     "a request's token": "hf_plantedTokenOfARequest",
     "the storage's secret": "plantedStorageSecretKey",
     "the operator's key": "plantedKeyOfTheOperator-0123456789",
+    "what signs webhooks": "plantedSecretOfTheWebhooks",
 }
+WITHIN_S = 90.0  # Ray's processes report metrics every 10 s
 # What answers themselves carry is no leak in them.
 GIVEN_OUT = "the signature of a link"
 
@@ -55,8 +59,8 @@ def storage(s3_server: S3Server) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_no_log_answer_or_row_of_a_service_holds_a_secret(
-    tmp_path: Path, ray_directory: Path, storage: dict[str, str], postgres: PostgresServer
+def test_no_log_answer_metric_trace_or_row_of_a_service_holds_a_secret(
+    tmp_path: Path, ray_directory: Path, storage: dict[str, str], postgres: PostgresServer, collector: Collector
 ) -> None:
     password = PLANTED["the database's password"]
     address = postgres.create_database("secrets").replace("://postgres@", f"://postgres:{password}@")
@@ -69,6 +73,8 @@ def test_no_log_answer_or_row_of_a_service_holds_a_secret(
         database_url=address,
         admin_key=PLANTED["the operator's key"],
         hf_token=PLANTED["the service's token"],
+        webhook_secret=PLANTED["what signs webhooks"],
+        otlp_endpoint=collector.url,
         output_url="s3://videos/outputs",
     )
     service.start()
@@ -83,6 +89,8 @@ def test_no_log_answer_or_row_of_a_service_holds_a_secret(
             refused = client.http.post("/v1/inference", json={"hf_token": PLANTED["a request's token"], "loras": 1})
             (video,) = client.result(request_id)["outputs"]["videos"]
             client.http.get(f"/v1/requests/{request_id}", headers=bearer(PLANTED["the operator's key"]))
+            wait_until(lambda: any(request_id in str(span) for span in collector.spans))
+            wait_until(lambda: f'code="{code_of(refused)}"' in metrics(client))
             unknown = client.http.get("/v1/models", headers=bearer(tenants.token[:-1] + "_"))
             del client.http.headers["Authorization"]
             assert client.http.get(video["url"]).is_redirect
@@ -98,10 +106,26 @@ def test_no_log_answer_or_row_of_a_service_holds_a_secret(
         logged = {**planted, GIVEN_OUT: parse_qs(urlsplit(video["url"]).query)["signature"][0]}
         assert [what for what, secret in logged.items() if secret.encode() in content] == [], path
     stored = rows_of(address)
-    for text in [*answers, *stored]:
+    for text in [*answers, *stored, *map(str, collector.spans)]:
         assert [what for what, secret in planted.items() if secret in text] == [], text
     assert answers
     assert any(tenants.key.secret_sha256 in row for row in stored)  # its hash, and only that
+
+
+def metrics(client: Client) -> str:
+    return client.http.get("/metrics", headers=bearer(PLANTED["the operator's key"])).raise_for_status().text
+
+
+def code_of(refusal: httpx.Response) -> str:
+    code: str = refusal.json()["detail"]["error"]["code"]
+    return code
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(1)
 
 
 def text_of(answer: httpx.Response) -> str:
