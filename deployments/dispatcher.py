@@ -185,11 +185,11 @@ class Dispatcher:
             await happened(self._queued, min(settings.sweep_s, settings.dispatcher_lease_s / _BEATS_PER_LEASE))
 
     async def _sweep(self) -> None:
-        """Give back what dead replicas held, and tell how long the oldest render waits."""
+        """Give back what dead replicas held, and tell how long the oldest renders wait."""
         model = self._plan.card.id
         if expired := await self._store.claims.expire_leases(model, self._plan.settings.max_attempts):
             self._observers.lost(model, Loss.LEASE, expired)
-        self._observers.oldest(model, await self._queue.oldest_wait_s() or 0.0)
+        self._observers.oldest(model, await self._queue.oldest_waits_s())
 
     @property
     def _leads(self) -> bool:

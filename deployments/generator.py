@@ -169,7 +169,8 @@ class Generator:
         if published:
             self._observers.published(claim, output)
         end = End.SUCCEEDED if published else End.FENCED
-        return Outcome(end, replica_s=generated.replica_s, loras=generated.loras)
+        embeddings = generated.rendered.made_with.embeddings
+        return Outcome(end, replica_s=generated.replica_s, loras=generated.loras, embeddings=embeddings)
 
     async def _generate(self, attempt: Attempt) -> Generated:
         """Fetch the attempt's image and LoRAs, and run the pipeline."""

@@ -60,8 +60,7 @@ class Starvation:
 
     async def _renders_wait(self) -> bool:
         try:
-            oldest_s = await self._queue.oldest_wait_s()
-            waits = oldest_s is not None and oldest_s > STARVED_S
+            waits = max((await self._queue.oldest_waits_s()).values(), default=0.0) > STARVED_S
             # While outputs cannot be stored, the Dispatcher claims nothing on purpose.
             return waits and await self._dispatcher.is_held() and not await self._pause.is_held()
         except StoreUnavailable:

@@ -15,7 +15,7 @@ in its own process, and sends the signals that arise there:
     accepted     Ingress      a request became durable
     refused      Ingress      a request was refused
     load         Dispatcher   the totals of the queue were read
-    oldest       Dispatcher   how long the oldest render has waited was read
+    oldest       Dispatcher   how long the oldest render of each priority has waited was read
     lost         Dispatcher   attempts ended without a word
     started      Generator    an attempt begins
     read         Generator    LoRA files were read into memory
@@ -29,8 +29,8 @@ A request that is canceled before it was claimed sends nothing after `accepted`.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serve_app.errors import RenderError
@@ -38,6 +38,8 @@ from serve_app.jobs.load import Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk
+from serve_app.results import CacheUse
+from serve_app.spec import Priority
 
 logger = logging.getLogger("ray.serve.wan")
 
@@ -75,6 +77,7 @@ class Outcome:
     error: RenderError | None = None  # of a failed one
     replica_s: float | None = None  # seconds that it took the replica, where it made frames
     loras: LoraSource | None = None  # where its LoRAs were, where it made frames
+    embeddings: CacheUse = field(default_factory=CacheUse)  # of its prompts
 
 
 class Observer:
@@ -93,8 +96,8 @@ class Observer:
     def load(self, model: str, load: Load) -> None:
         """Hear what waits and what runs of a model."""
 
-    def oldest(self, model: str, wait_s: float) -> None:
-        """Hear for how long the oldest queued render of a model has waited; 0 where none is queued."""
+    def oldest(self, model: str, waits: Mapping[Priority, float]) -> None:
+        """Hear for how many seconds the oldest queued render of each priority of a model has waited, if one is."""
 
     def lost(self, model: str, loss: Loss, attempts: int) -> None:
         """Hear that `attempts` of a model ended without a word."""
@@ -136,9 +139,9 @@ class Observers(Observer):
         """Send what waits and what runs of a model."""
         self._send("load", lambda observer: observer.load(model, load))
 
-    def oldest(self, model: str, wait_s: float) -> None:
-        """Send for how long the oldest queued render has waited."""
-        self._send("oldest", lambda observer: observer.oldest(model, wait_s))
+    def oldest(self, model: str, waits: Mapping[Priority, float]) -> None:
+        """Send for how long the oldest queued renders have waited."""
+        self._send("oldest", lambda observer: observer.oldest(model, waits))
 
     def lost(self, model: str, loss: Loss, attempts: int) -> None:
         """Send that attempts ended without a word."""

@@ -122,6 +122,13 @@ class ImageUse(_Value):
     orientation_ignored: int | None = Field(description="An EXIF orientation by which it was not turned.")
 
 
+class CacheUse(_Value):
+    """How often a render found what it needed in a cache."""
+
+    hits: int = 0
+    misses: int = 0
+
+
 class MadeWith(_Value):
     """How a pipeline made its frames: what the recipe left open, and what acted."""
 
@@ -133,6 +140,7 @@ class MadeWith(_Value):
     loras: tuple[AppliedLora, ...]
     runtime: Runtime
     warnings: tuple[str, ...] = Field((), description="What showed only while it was made.")
+    embeddings: CacheUse = CacheUse()  # of its prompts
 
 
 class PipelineSeconds(_Value):

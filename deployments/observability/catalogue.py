@@ -3,7 +3,7 @@
 Ray exports them with the prefix `ray_`, counters with the suffix `_total`, and adds labels of its own (`deployment`,
 `replica`, `application`). `docs/observability.md` shows this table; a test holds both, and a live scrape, against it.
 
-    METRICS["wan_renders"].exported  # ray_wan_renders_total
+    METRICS["wan_refusals"].exported  # ray_wan_refusals_total
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,9 @@ _ALL = (
         "wan_queued_seconds", Kind.GAUGE, ("model", "priority"), "Predicted seconds of one replica for all that wait."
     ),
     Metric("wan_running_renders", Kind.GAUGE, ("model",), "Renders that a Generator works on."),
-    Metric("wan_oldest_wait_seconds", Kind.GAUGE, ("model",), "How long the oldest queued render has waited."),
+    Metric(
+        "wan_oldest_wait_seconds", Kind.GAUGE, ("model", "priority"), "How long the oldest queued render has waited."
+    ),
     Metric("wan_generators", Kind.GAUGE, ("model",), "Generators that the Dispatcher knows of."),
     Metric(
         "wan_wait_seconds", Kind.HISTOGRAM, ("model", "priority"), "From the POST to the start of the render.", _LONG
@@ -114,6 +116,31 @@ _ALL = (
     ),
     Metric("wan_lora_files", Kind.COUNTER, ("model", "origin"), "LoRA files read: `local`, `cache`, or `download`."),
     Metric("wan_lora_bytes", Kind.COUNTER, ("model", "origin"), "Bytes of these files."),
+    Metric(
+        "wan_lora_download_seconds",
+        Kind.HISTOGRAM,
+        ("model",),
+        "Of each LoRA file that was downloaded for a render, until it lay on the Generator's disk.",
+        _SHORT,
+    ),
+    Metric(
+        "wan_prompt_embeddings",
+        Kind.COUNTER,
+        ("model", "source"),
+        "Texts of renders by where their embeddings came from: `memory`, or `encoder`.",
+    ),
+    Metric(
+        "wan_memory_plan",
+        Kind.GAUGE,
+        ("model", "offload", "pristine"),
+        "1 for the memory plan of a Generator's last render, 0 for those it had before.",
+    ),
+    Metric(
+        "wan_resident_lora_bytes",
+        Kind.GAUGE,
+        ("model", "memory"),
+        "LoRAs that a Generator keeps ready after its last render, in `gpu` or `host` memory.",
+    ),
     Metric("wan_device_peak_bytes", Kind.GAUGE, ("model", "offload"), "Most GPU memory that the last render held."),
 )
 

@@ -4,7 +4,7 @@
 need nothing from here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from ray.serve import metrics
@@ -15,7 +15,7 @@ from deployments.observability.tracing import RenderTraces, tracer_provider
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
-from serve_app.loras.files import LoraOnDisk
+from serve_app.loras.files import LoraOnDisk, Origin
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
 from serve_app.results import Timings
 from serve_app.settings import Settings
@@ -29,7 +29,7 @@ def service_observers(settings: Settings) -> Observers:
     """Return the observers of one actor. A new observer of the service is one entry here."""
     provider = tracer_provider(settings)
     traces = [] if provider is None else [RenderTraces(provider)]
-    return Observers(RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics(), *traces)
+    return Observers(RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics(), MemoryMetrics(), *traces)
 
 
 def _counter(name: str) -> metrics.Counter:
@@ -89,9 +89,10 @@ class QueueMetrics(Observer):
         self._running.set(load.running.renders, {"model": model})
         self._generators.set(load.replicas, {"model": model})
 
-    def oldest(self, model: str, wait_s: float) -> None:
-        """Set the age of the oldest queued render."""
-        self._oldest.set(wait_s, {"model": model})
+    def oldest(self, model: str, waits: Mapping[Priority, float]) -> None:
+        """Set the age of the oldest queued render of each priority; 0 where none is queued."""
+        for priority in Priority:
+            self._oldest.set(waits.get(priority, 0.0), {"model": model, "priority": priority.value})
 
     def lost(self, model: str, loss: Loss, attempts: int) -> None:
         """Count the lost attempts."""
@@ -114,7 +115,8 @@ class RenderMetrics(Observer):
         self._switches = _counter("wan_lora_switches")
         self._files = _counter("wan_lora_files")
         self._bytes = _counter("wan_lora_bytes")
-        self._peak = _gauge("wan_device_peak_bytes")
+        self._downloads = _histogram("wan_lora_download_seconds")
+        self._embeddings = _counter("wan_prompt_embeddings")
         self._free_since = monotonic()
 
     def started(self, claim: Claim) -> None:
@@ -130,6 +132,8 @@ class RenderMetrics(Observer):
             labels = {"model": model, "origin": file.origin.value}
             self._files.inc(1, labels)
             self._bytes.inc(file.header.file_size, labels)
+            if file.origin is Origin.DOWNLOAD:
+                self._downloads.observe(file.fetch_s, {"model": model})
 
     def step(self, claim: Claim, steps_done: int) -> None:
         """Count a denoising step. Encoding and storing follow the last one, while the device takes the next render."""
@@ -137,13 +141,9 @@ class RenderMetrics(Observer):
         self._free_since = monotonic()
 
     def published(self, claim: Claim, output: Output) -> None:
-        """Count the seconds of each phase, and the peak of the GPU's memory."""
-        made = output.metadata
+        """Count the seconds of each phase."""
         for phase in _PHASES:
-            self._phase.observe(getattr(made.timings, phase), {"model": claim.spec.model, "phase": phase})
-        if made.runtime.peak_bytes is not None:
-            labels = {"model": claim.spec.model, "offload": made.runtime.offload}
-            self._peak.set(made.runtime.peak_bytes, labels)
+            self._phase.observe(getattr(output.metadata.timings, phase), {"model": claim.spec.model, "phase": phase})
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         """Count the end, and what the render cost beside what was predicted, where it made frames."""
@@ -158,5 +158,32 @@ class RenderMetrics(Observer):
             self._predicted.inc(claim.cost_s, {"model": spec.model})
         error = abs(claim.cost_s - outcome.replica_s) / outcome.replica_s
         self._error.observe(error, {"model": spec.model})
+        for source, texts in (("memory", outcome.embeddings.hits), ("encoder", outcome.embeddings.misses)):
+            if texts:
+                self._embeddings.inc(texts, {"model": spec.model, "source": source})
         if outcome.loras is not None and outcome.end is End.SUCCEEDED:
             self._switches.inc(1, {"model": spec.model, "source": outcome.loras.value})
+
+
+class MemoryMetrics(Observer):
+    """What the last render of a Generator says of its memory."""
+
+    def __init__(self) -> None:
+        self._plan = _gauge("wan_memory_plan")
+        self._resident = _gauge("wan_resident_lora_bytes")
+        self._peak = _gauge("wan_device_peak_bytes")
+        self._planned: dict[str, str] = {}  # labels of the plan that is shown as 1
+
+    def published(self, claim: Claim, output: Output) -> None:
+        """Set the gauges."""
+        model, runtime = claim.spec.model, output.metadata.runtime
+        planned = {"model": model, "offload": runtime.offload, "pristine": runtime.pristine}
+        if self._planned and self._planned != planned:  # one ran out of memory, and the next leaner plan was taken
+            self._plan.set(0, self._planned)
+        self._planned = planned
+        self._plan.set(1, planned)
+        for memory in ("gpu", "host"):
+            held = sum(lora.bytes for lora in runtime.resident_loras if lora.memory == memory)
+            self._resident.set(held, {"model": model, "memory": memory})
+        if runtime.peak_bytes is not None:
+            self._peak.set(runtime.peak_bytes, {"model": model, "offload": runtime.offload})

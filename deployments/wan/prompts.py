@@ -6,6 +6,7 @@ import torch
 from cachetools import LRUCache
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 
+from serve_app.results import CacheUse
 from serve_app.spec import RenderSpec
 
 _MAX_TOKENS = 512  # what WanPipeline encodes to when it is called; its `encode_prompt` alone has another default
@@ -31,6 +32,12 @@ class PromptEmbeddings:
         if spec.guidance_scale > 1:  # the pipeline's own rule; below, it looks at no negative prompt
             arguments["negative_prompt_embeds"] = self.get(spec.negative_prompt)
         return arguments
+
+    def use(self, spec: RenderSpec) -> CacheUse:
+        """Return how many of the spec's texts are kept now, and how many `arguments` would have to encode."""
+        texts = {spec.prompt, spec.negative_prompt} if spec.guidance_scale > 1 else {spec.prompt}
+        hits = sum(text in self._embeddings for text in texts)
+        return CacheUse(hits=hits, misses=len(texts) - hits)
 
     def warnings(self, spec: RenderSpec) -> list[str]:
         """Return where the spec's texts were cut: the text encoder takes 512 tokens, the last of which is its end."""

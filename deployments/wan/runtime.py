@@ -40,7 +40,7 @@ from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed import Accelerator, keep_compiled_in
 from serve_app.models.card import ModelCard
-from serve_app.results import Acceleration, MadeWith, Parallelism, PipelineSeconds, Runtime
+from serve_app.results import Acceleration, CacheUse, MadeWith, Parallelism, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec
 
@@ -228,6 +228,7 @@ class WanRuntime:
             with self._team.agreed():
                 self._loras.apply(spec, inputs.loras)
                 watch.lap("lora")
+                use = self._prompts.use(spec)
                 embeddings = self._prompts.arguments(spec)
                 watch.lap("text")
             # What exchanges uneven parts of the tokens cannot be compiled.
@@ -241,12 +242,12 @@ class WanRuntime:
             raise
         return Rendered(
             frames=sampled.frames,
-            made_with=self._made_with(spec, sampled, used.model_copy(update={"parallelism": mix})),
+            made_with=self._made_with(spec, sampled, used.model_copy(update={"parallelism": mix}), use),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
         )
 
-    def _made_with(self, spec: RenderSpec, sampled: Sampled, acceleration: Acceleration) -> MadeWith:
+    def _made_with(self, spec: RenderSpec, sampled: Sampled, acceleration: Acceleration, use: CacheUse) -> MadeWith:
         return MadeWith(
             recipe=spec.recipe,
             sampler=spec.sampler,
@@ -256,6 +257,7 @@ class WanRuntime:
             loras=self._loras.applied,
             runtime=self.runtime,
             warnings=(*self._loras.warnings, *self._prompts.warnings(spec)),
+            embeddings=use,
         )
 
     def _recover(self, error: BaseException) -> None:

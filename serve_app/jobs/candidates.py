@@ -48,8 +48,12 @@ _QUEUED = renders.c.state == literal_column(f"'{RenderState.QUEUED}'")
 _ONE = literal_column("1", Integer())
 _MODEL = bindparam("model", type_=String())
 
-OLDEST = select(func.min(renders.c.created_at)).where(_QUEUED, renders.c.model == _MODEL)
-"""When the oldest queued render of the parameter `model` was accepted."""
+OLDEST = (
+    select(renders.c.priority, func.min(renders.c.created_at))
+    .where(_QUEUED, renders.c.model == _MODEL)
+    .group_by(renders.c.priority)
+)
+"""When the oldest queued render of each priority of the parameter `model` was accepted."""
 
 
 @lru_cache(maxsize=256)

@@ -94,15 +94,16 @@ class Queue:
         )
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
-    async def oldest_wait_s(self) -> float | None:
-        """Return the seconds that the oldest queued render has waited; None if none is queued.
+    async def oldest_waits_s(self) -> dict[Priority, float]:
+        """Return the seconds that the oldest queued render of each priority has waited, where one is queued.
 
         It reads the whole index, so call it rarely.
         """
-        oldest = await self._database.read(
-            lambda connection: connection.execute(candidates.OLDEST, {"model": self._model}).scalar_one()
+        rows = await self._database.read(
+            lambda connection: connection.execute(candidates.OLDEST, {"model": self._model}).all()
         )
-        return None if oldest is None else time() - oldest
+        now = time()
+        return {Priority.of_rank(rank): now - oldest for rank, oldest in rows}
 
 
 def read_loads(connection: Connection, models: Collection[str]) -> dict[str, Load]:

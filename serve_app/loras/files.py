@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic
 
 from pydantic import SecretStr
 
@@ -26,7 +27,7 @@ from serve_app.errors import (
     LoraSourceUnavailable,
 )
 from serve_app.files import NotRegular, open_regular, status_in_place
-from serve_app.loras.formats import CheckedLora, LoraContents, SafetensorsHeader
+from serve_app.loras.formats import LoraContents, SafetensorsHeader
 from serve_app.loras.formats.adapter_config import AdapterFile
 from serve_app.loras.library import LoraLibrary, OtherContent
 from serve_app.loras.sources import LoraSources, is_remote
@@ -53,6 +54,7 @@ class LoraOnDisk:
     header: SafetensorsHeader
     contents: LoraContents
     origin: Origin
+    fetch_s: float  # seconds until its bytes were on this disk; 0 for a local file
     _signature: FileSignature
 
     @contextmanager
@@ -97,8 +99,9 @@ class LoraFiles:
             return
         with ExitStack() as held:  # so that only what fetching raises is worded anew, not what the block does
             try:
-                secret = None if token is None else token.get_secret_value()
+                secret, started = None if token is None else token.get_secret_value(), monotonic()
                 fetched = held.enter_context(self._sources.fetch(lora, secret))
+                fetch_s = monotonic() - started
                 signature = FileSignature.of(fetched.path)
                 checked = self._library.check_blob(
                     fetched.path, fetched.sha256, lora.reference, strict=strict, beside=_beside(lora)
@@ -115,7 +118,9 @@ class LoraFiles:
                     {"path": lora.reference, "transformer": lora.expert.value},
                 ) from error
             origin = Origin.DOWNLOAD if fetched.downloaded else Origin.CACHE
-            yield _on_disk(lora, fetched.path, checked, origin, signature)
+            yield LoraOnDisk(
+                lora, fetched.path, checked.sha256, checked.header, checked.contents, origin, fetch_s, signature
+            )
 
     def _local(self, lora: LoraFile, strict: bool) -> LoraOnDisk:
         path = Path(lora.location)
@@ -132,7 +137,7 @@ class LoraFiles:
         except LoraInvalid as error:
             _check_signature(lora, path, signature)  # it may have changed after it was hashed
             raise _not_usable(lora, error) from error
-        return _on_disk(lora, path, checked, Origin.LOCAL, signature)
+        return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, Origin.LOCAL, 0.0, signature)
 
 
 def _beside(lora: LoraFile) -> AdapterFile | None:
@@ -146,10 +151,6 @@ def _check_signature(lora: LoraFile, path: Path, expected: FileSignature) -> Non
         raise _unreadable(lora, error) from error
     if signature != expected:
         raise _changed(lora, None)
-
-
-def _on_disk(lora: LoraFile, path: Path, checked: CheckedLora, origin: Origin, signature: FileSignature) -> LoraOnDisk:
-    return LoraOnDisk(lora, path, checked.sha256, checked.header, checked.contents, origin, signature)
 
 
 def _not_usable(lora: LoraFile, error: LoraInvalid) -> LoraNotLoaded:

@@ -10,6 +10,7 @@ from serve_app.jobs.load import Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
+from serve_app.spec import Priority
 from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
 from tests.serve_app.jobs.helpers import new_request
@@ -19,7 +20,7 @@ SIGNALS: dict[str, tuple[Any, ...]] = {
     "accepted": (new_request(),),
     "refused": ("LORA_NOT_FOUND",),
     "load": ("wan22_14b_t2v", Load()),
-    "oldest": ("wan22_14b_t2v", 12.5),
+    "oldest": ("wan22_14b_t2v", {Priority.HIGH: 12.5}),
     "lost": ("wan22_14b_t2v", Loss.LEASE, 2),
     "started": (CLAIM,),
     "read": ("wan22_14b_t2v", ()),

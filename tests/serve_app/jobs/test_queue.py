@@ -41,7 +41,7 @@ def requests_of(waiting: list[Waiting]) -> list[tuple[Line, float]]:
 async def test_an_empty_queue_has_no_lines(store: JobStore) -> None:
     load = await store.queue(MODEL).load()
     assert (load.lines, load.running, load.queued) == ({}, Amount(), Amount())
-    assert await store.queue(MODEL).oldest_wait_s() is None
+    assert await store.queue(MODEL).oldest_waits_s() == {}
 
 
 async def test_what_waits_is_summed_by_line(store: JobStore) -> None:
@@ -162,14 +162,18 @@ async def test_what_no_longer_waits_is_not_ahead(store: JobStore, database_url: 
     assert await ahead_of(database_url, first, second) == [Amount(1, 2), Amount(2, 10)]
 
 
-async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line(store: JobStore) -> None:
+async def test_the_longest_wait_is_that_of_the_oldest_render_of_any_line_of_a_priority(store: JobStore) -> None:
     now = new_request().created_at
-    for tenant, age_s in (("a", 10), ("b", 1000), ("b", 5)):
-        await store.requests.submit(new_request(tenant=tenant, created_at=now - age_s))
-    assert await store.queue(MODEL).oldest_wait_s() == pytest.approx(1000, abs=5)
-    oldest = next(render for render in await queued(store) if render.created_at < now - 100)
+    for line, age_s in ((A, 100), (B, 1000), (B, 50), (A_HIGH, 500)):
+        request = new_request(tenant=line.tenant, priority=line.priority, created_at=now - age_s)
+        await store.requests.submit(request)
+    assert await store.queue(MODEL).oldest_waits_s() == {
+        Priority.NORMAL: pytest.approx(1000, abs=30),
+        Priority.HIGH: pytest.approx(500, abs=30),
+    }
+    oldest = next(render for render in await queued(store) if render.created_at < now - 700)
     assert await store.claims.claim(oldest.render_id, "replica", LEASE_S)
-    assert await store.queue(MODEL).oldest_wait_s() == pytest.approx(10, abs=5)
+    assert (await store.queue(MODEL).oldest_waits_s())[Priority.NORMAL] == pytest.approx(100, abs=30)
 
 
 @pytest.mark.slow
@@ -178,7 +182,7 @@ async def test_the_longest_wait_is_found_among_any_number_of_lines(store: JobSto
     # More than 500, which is the most SELECTs that SQLite takes in a UNION.
     waiting = [new_request(tenant=f"tenant{number}", created_at=now - number) for number in range(600)]
     await asyncio.gather(*map(store.requests.submit, waiting))
-    assert await store.queue(MODEL).oldest_wait_s() == pytest.approx(599, abs=60)
+    assert (await store.queue(MODEL).oldest_waits_s())[Priority.NORMAL] == pytest.approx(599, abs=60)
 
 
 async def test_a_thousand_renders_of_one_request_are_canceled_together(store: JobStore, database_url: str) -> None:
