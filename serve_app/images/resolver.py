@@ -3,7 +3,7 @@
 Example:
     asker = ImageAsker(sender="team-a", owner="team-a")
     resolver = ImageResolver(image_root, policy, ImageLimits(), Bulkhead(ShareLimits()))
-    image = await resolver.resolve("https://host/fox.png", token=None, deadline=Deadline(30), asker=asker)
+    image = await resolver.resolve("https://host/fox.png", deadline=Deadline(30), asker=asker)
     image.sha256, image.facts.width
 
 A reference is a data URL, an address (`scheme://`), a path inside `image_root` (it has a dot, as file names do and
