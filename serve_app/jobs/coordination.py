@@ -20,6 +20,7 @@ from sqlalchemy import delete, or_, select
 
 from serve_app.jobs.database import QUEUE_CHANNEL, Database
 from serve_app.jobs.engines import SERVER_TIMEOUTS
+from serve_app.jobs.revisions import OLDER, REVISION
 from serve_app.jobs.tables import leaders
 
 logger = logging.getLogger("ray.serve.wan")
@@ -32,9 +33,13 @@ RETENTION = "retention"
 _RECONNECT_S = 1.0
 
 
+DISPATCHERS = "dispatcher:"
+"""What the role of every Dispatcher begins with."""
+
+
 def dispatcher_of(model: str) -> str:
     """Return the role of the process that dispatches the renders of that model."""
-    return f"dispatcher:{model}"
+    return f"{DISPATCHERS}{model}"
 
 
 class Leadership:
@@ -48,16 +53,19 @@ class Leadership:
     async def hold(self, lease_s: float, replicas: int) -> bool:
         """Take or renew the lease and record the number of replicas; return False while another candidate holds it.
 
-        The condition is in the WHERE clause (compare-and-set), so of two candidates one gets the lease.
+        The condition is in the WHERE clause (compare-and-set), so of two candidates one gets the lease. A candidate of
+        an older version gives way at once: what the newer one writes, the older one may not be able to read.
         """
         row = {
             "role": self._role,
             "holder": self._holder,
             "expires_at": time() + lease_s,
             "replicas": replicas,
+            "revision": REVISION,
         }
         insert = self._database.insert(leaders).values(row)
-        free = or_(leaders.c.holder == self._holder, leaders.c.expires_at < time())
+        own, older = leaders.c.holder == self._holder, leaders.c.revision.in_(OLDER)
+        free = or_(own, older, leaders.c.expires_at < time())
         taken = insert.on_conflict_do_update(index_elements=["role"], set_=row, where=free).returning(leaders.c.holder)
         return await self._database.write(lambda connection: connection.execute(taken).first() is not None)
 

@@ -73,7 +73,8 @@ def to_render(row: RowMapping) -> RenderRecord:
         id=row["id"],
         index=row["index"],
         state=RenderState(row["state"]),
-        spec=RenderSpec.model_validate_json(row["spec"]),
+        # A newer version beside this one may have written more: shown without it, while who renders must know it.
+        spec=RenderSpec.model_validate_json(row["spec"], extra="ignore"),
         cost_s=row["cost_s"],
         steps_done=row["steps_done"],
         attempt=row["attempt"],

@@ -199,6 +199,7 @@ leaders = Table(
     Column("holder", String(64), nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("replicas", Integer, nullable=False),
+    Column("revision", String(32), nullable=False),  # the schema that the holder's code was written for
 )
 
 # Moving averages of measured costs in seconds.
@@ -247,4 +248,12 @@ tenant_usage = Table(
     Column("day", Integer, primary_key=True, autoincrement=False),  # since 1970-01-01
     Column("gpu_s", Double, nullable=False),  # measured seconds of one replica
     Column("renders", Integer, nullable=False),  # that ended by themselves: succeeded, failed or canceled while running
+)
+
+# The migrations that made this schema, each with the oldest revision whose code works with it; see revisions.py.
+schema_revisions = Table(
+    "schema_revisions",
+    metadata,
+    Column("revision", String(32), primary_key=True),
+    Column("compatible_from", String(32), nullable=False),
 )

@@ -1,21 +1,29 @@
 """Alembic environment: run the migrations in one transaction on the URL that `serve_app.jobs.schema` passes in."""
 
-from alembic import context
-from sqlalchemy import NullPool, create_engine, text
+from functools import partial
 
-from serve_app.jobs.schema import MIGRATION_LOCK
+from alembic import context
+from sqlalchemy import NullPool, create_engine, event, text
+
+from serve_app.jobs.schema import MIGRATION_LOCK, begin_sqlite, check_holders, prepare_sqlite, record_revision
 from serve_app.jobs.tables import metadata
 
 engine = create_engine(context.config.attributes["url"], poolclass=NullPool)  # so that no connection outlives this
+if engine.dialect.name == "sqlite":
+    event.listen(engine, "connect", prepare_sqlite)
+    event.listen(engine, "begin", begin_sqlite)
 with engine.connect() as connection:
-    if connection.dialect.name == "sqlite":
-        # WAL lets readers go on while one connection writes. The mode is stored in the file, and changing it needs
-        # the file to itself, so it is set here, before the service opens any connection.
-        connection.execute(text("PRAGMA journal_mode = WAL"))
-        connection.commit()
-    context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=False)
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        transaction_per_migration=False,
+        transactional_ddl=True,  # SQLite can, if the driver leaves transactions alone; Alembic assumes that it does not
+        on_version_apply=partial(record_revision, connection, context.script),
+    )
     with context.begin_transaction():
         if connection.dialect.name == "postgresql":
-            # Advisory lock: processes that start at the same time on one database wait for each other here.
+            # Advisory lock: processes that start at the same time on one database wait for each other here. On SQLite
+            # they wait where a transaction begins.
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        check_holders(connection, context.get_context().get_current_revision(), context.script)
         context.run_migrations()

@@ -6,11 +6,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, inspect, select, text
 
 from serve_app.errors import ConfigurationInvalid
+from serve_app.jobs.revisions import OLDER, REVISION
 from serve_app.jobs.schema import MIGRATION_LOCK, alembic_config, migrate
-from serve_app.jobs.tables import metadata
+from serve_app.jobs.tables import metadata, schema_revisions
 from tests.fixtures.store import connect
 
 WAITING = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = :lock")
@@ -26,21 +28,23 @@ def test_a_second_start_changes_nothing(database_url: str) -> None:
     migrate(database_url)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql-empty"], indirect=True)
-def test_two_processes_that_start_at_once_wait_for_each_other(database_url: str) -> None:
+@pytest.mark.parametrize("database_url", ["sqlite-empty", "postgresql-empty"], indirect=True)
+def test_of_several_processes_that_start_at_once_one_migrates_and_the_others_wait(database_url: str) -> None:
     start = f"from serve_app.jobs.schema import migrate; migrate({database_url!r})"
     with connect(database_url) as connection:
-        connection.execute(select(func.pg_advisory_lock(MIGRATION_LOCK)))
-        starters = [subprocess.Popen([sys.executable, "-c", start]) for _ in range(2)]
-        try:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        starters = [subprocess.Popen([sys.executable, "-c", start]) for _ in range(4)]
+        if connection.dialect.name == "postgresql":
             wait_until_waiting(connection, len(starters))
-            assert inspect(connection).get_table_names() == []
-        finally:
-            connection.execute(select(func.pg_advisory_unlock(MIGRATION_LOCK)))
-            ended = [starter.wait(timeout=30) for starter in starters]
-        assert ended == [0, 0]
+        assert inspect(connection).get_table_names() == []
+    assert [starter.wait(timeout=60) for starter in starters] == [0, 0, 0, 0]
     with connect(database_url) as connection:
         assert set(inspect(connection).get_table_names()) == {*metadata.tables, "alembic_version"}
+        applied = connection.execute(select(schema_revisions)).all()
+        assert [tuple(row) for row in applied] == [(REVISION, REVISION)]
 
 
 def wait_until_waiting(connection: Connection, count: int) -> None:
@@ -48,6 +52,19 @@ def wait_until_waiting(connection: Connection, count: int) -> None:
     while connection.execute(WAITING, {"lock": MIGRATION_LOCK}).scalar_one() < count:
         assert time.monotonic() < deadline, "the migrations do not wait for the lock"
         time.sleep(0.05)
+
+
+def test_the_code_knows_its_revision_and_those_before_it() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config("sqlite://"))
+    *older, newest = reversed(list(scripts.walk_revisions()))
+    assert (newest.revision, [script.revision for script in older]) == (REVISION, list(OLDER))
+
+
+def test_each_migration_names_the_oldest_code_that_works_with_it() -> None:
+    scripts = ScriptDirectory.from_config(alembic_config("sqlite://"))
+    for script in scripts.walk_revisions():
+        before = {known.revision for known in scripts.iterate_revisions(script.revision, "base")}
+        assert script.module.compatible_from in before
 
 
 def test_a_downgrade_drops_everything(database_url: str) -> None:

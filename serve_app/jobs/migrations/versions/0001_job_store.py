@@ -10,6 +10,7 @@ revision = "2026.11"
 down_revision = None
 branch_labels = None
 depends_on = None
+compatible_from = revision  # see serve_app/jobs/revisions.py
 
 # SQLite numbers rows by itself only where the primary key is a plain INTEGER.
 _ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -54,6 +55,7 @@ def upgrade() -> None:
     _create_leaders()
     _create_render_costs()
     _create_access()
+    _create_schema_revisions()
 
 
 def _create_requests() -> None:
@@ -202,6 +204,7 @@ def _create_leaders() -> None:
         sa.Column("holder", sa.String(64), nullable=False),
         sa.Column("expires_at", sa.Double, nullable=False),
         sa.Column("replicas", sa.Integer, nullable=False),
+        sa.Column("revision", sa.String(32), nullable=False),
     )
 
 
@@ -247,9 +250,17 @@ def _create_access() -> None:
     )
 
 
+def _create_schema_revisions() -> None:
+    op.create_table(
+        "schema_revisions",
+        sa.Column("revision", sa.String(32), primary_key=True),
+        sa.Column("compatible_from", sa.String(32), nullable=False),
+    )
+
+
 def downgrade() -> None:
     """Drop everything. The triggers go with their table, their functions on PostgreSQL do not."""
-    access = ("tenant_usage", "server_secrets", "api_keys")
+    access = ("schema_revisions", "tenant_usage", "server_secrets", "api_keys")
     hooks = ("webhook_attempts", "webhook_deliveries", "webhooks")
     queue = ("render_costs", "leaders", "queue_totals", "previews", "renders")
     for table in (*access, *queue, *hooks, "request_tokens", "requests"):
