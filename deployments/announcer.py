@@ -45,7 +45,7 @@ class DispatcherAnnouncer:
         self._start(self._call(self._dispatcher.canceled, request_id))
 
     async def fleet(self) -> Mapping[str, GeneratorRuntime] | None:
-        """Return the Generators that the Dispatcher knows; None where it does not answer within a second."""
+        """Return the Generators that the Dispatcher knows; None if it does not answer within a second."""
         try:
             return await asyncio.wait_for(self._fleet(), _FLEET_WITHIN_S)
         except Exception as error:

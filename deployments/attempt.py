@@ -59,7 +59,7 @@ class Attempt:
         self.stopped.set()
 
     def check(self) -> None:
-        """Raise AttemptAborted where `stop` was called. Call it between two pieces of work."""
+        """Raise AttemptAborted if `stop` was called. Call it between two pieces of work."""
         if self._stop.is_set():
             raise AttemptAborted
 
@@ -73,7 +73,7 @@ class Attempt:
         self._alive = monotonic()
 
     def on_step(self, steps_done: int) -> None:
-        """Take note of a finished denoising step; called in the device's thread.
+        """Record a finished denoising step; called in the device's thread.
 
         Raises:
             AttemptAborted: `stop` was called.

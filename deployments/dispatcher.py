@@ -65,7 +65,7 @@ class Calls:
             call.cancel()
 
     async def finished(self, request_id: str, call: DeploymentResponse) -> tuple[str, ...] | None:
-        """Return the pair keys that the call returns, or None where it was nudged. Raise what the call raises."""
+        """Return the pair keys that the call returns, or None if it was nudged. Raise what the call raises."""
         self._calls[request_id].append(call)
         try:
             resident: tuple[str, ...] = await call
@@ -125,7 +125,7 @@ class Dispatcher:
         self._opened = True
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
-        """Take over what `user_config` changes; renders under way are not touched."""
+        """Apply the changes of `user_config`; renders under way are not touched."""
         self._plan = self._built.retuned(user_config)
         self._chooser.retune(self._plan.settings)
 
@@ -250,7 +250,7 @@ class Dispatcher:
             pass
 
     async def _serve_one(self, slot: _Slot) -> bool:
-        """Win a replica, give it the render that suits it, and wait; return False where no render was left for it."""
+        """Win a replica, give it the render that suits it, and wait; return False if no render was left for it."""
         slot.has_replica = False
         async with self._generators.choose_replica(self._fleet) as replica:
             slot.has_replica = True

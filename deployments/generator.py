@@ -94,7 +94,7 @@ class Generator:
         await self._store.close()
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
-        """Take over what `user_config` changes, from the next render on."""
+        """Apply the changes of `user_config`, from the next render on."""
         self._plan = self._built.retuned(user_config)
 
     def record_routing_stats(self) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Ingress:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:
-        """Take over what `user_config` changes, from the next request on."""
+        """Apply the changes of `user_config`, from the next request on."""
         plan, models = self._built.retuned(user_config), self._services.models
         retuned = {model.card.id: replace(models[model.card.id], plan=model) for model in plan.models}
         self._services = replace(self._services, plan=plan, models=retuned)

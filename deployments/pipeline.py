@@ -52,7 +52,7 @@ Image = npt.NDArray[np.uint8]  # [height, width, 3], RGB, full range 0..255
 
 Previewing = Callable[[int, Callable[[], Frames | None]], None]
 """Is called after each step with the steps done and a function that draws a few small frames of what there is by then,
-or None where nothing can be drawn yet; it draws now and then."""
+or None if nothing can be drawn yet; it draws now and then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Previews:
 
 
 def animated(frames: Frames, *, seconds: float) -> bytes:
-    """Return frames [F, H, W, 3] as an animated WebP that takes so long and goes on for ever."""
+    """Return frames [F, H, W, 3] as an animated WebP that takes so long and goes on forever."""
     first, *others = (Image.fromarray(frame) for frame in frames)
     data = io.BytesIO()
     duration = max(1, round(1000 * seconds / len(frames)))

@@ -150,7 +150,7 @@ class Publisher:
         return scratch
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement) -> bool:
-        """Publish the output, and delete the files that no request refers to; return False where fenced off."""
+        """Publish the output, and delete the files that no request refers to; return False if fenced off."""
         published = await _write(lambda: self._store.claims.succeed(claim, output, measured))
         # Nobody will ever ask for this attempt's file, or for those of attempts that died before they could publish.
         superseded = range(1, claim.attempt) if published else [claim.attempt]
@@ -162,15 +162,15 @@ class Publisher:
         return published
 
     async def fail(self, claim: Claim, error: RenderError) -> bool:
-        """Record a failure; return False where fenced off."""
+        """Record a failure; return False if fenced off."""
         return await _write(lambda: self._store.claims.fail(claim, error))
 
     async def cancel(self, claim: Claim) -> bool:
-        """Record the end of a canceled render; return False where fenced off."""
+        """Record the end of a canceled render; return False if fenced off."""
         return await _write(lambda: self._store.claims.cancel(claim))
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
-        """Give the render to another replica; return False where fenced off."""
+        """Give the render to another replica; return False if fenced off."""
         return await _write(lambda: self._store.claims.release(claim, max_attempts))
 
 
@@ -207,7 +207,7 @@ def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> Ren
 async def _write(write: Callable[[], Awaitable[bool]]) -> bool:
     """Write an end state, and wait for the store while it does not answer: a finished render is not given up.
 
-    Return False where the claim is no longer valid, and nothing was written.
+    Return False if the claim is no longer valid, and nothing was written.
     """
     while True:
         try:

@@ -100,7 +100,7 @@ def _most_generators(settings: Settings, profile: Profile, gpus: int) -> int:
 
 
 def _check_group(settings: Settings, profile: Profile, gpus: int) -> None:
-    """Refuse a Generator that would wait for ever for GPUs: all of one have to be in one node."""
+    """Refuse a Generator that would wait forever for GPUs: all of one have to be in one node."""
     wanted = settings.gpus_per_generator
     if wanted > 1 and settings.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
         raise ConfigurationInvalid(
@@ -125,7 +125,7 @@ def _divisible(card: ModelCard, settings: Settings) -> ModelCard:
 
 
 def _check_room(plan: ServicePlan, gpus: int) -> None:
-    """Refuse models that would wait for ever for a GPU that the others keep."""
+    """Refuse models that would wait forever for a GPU that the others keep."""
     kept = sum(model.gpus_kept for model in plan.models)
     on_gpu = plan.models[0].profile is Profile.GPU
     if len(plan.models) > 1 and on_gpu and kept > gpus and not _grows(plan.settings):

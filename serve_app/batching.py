@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 class Batches(Generic[Item, Result]):
     """Group commit: hands items to `answer` in batches; while it answers one batch, the next one gathers.
 
-    A lone item is handed over at once, so this costs nothing where there is no crowd. `answer` gives a result for each
+    A lone item is handed over at once, so this costs nothing if there is no crowd. `answer` gives a result for each
     item of its batch, in order; it begins after all of them were asked, so what it reads is no older than the question.
     """
 

@@ -89,7 +89,7 @@ class CostModel:
 
 
 def most_similar(key: CostKey, known: Iterable[CostKey]) -> CostKey | None:
-    """Return the nearest in size, of the same speed, recipe and guidance if possible; None where nothing is known."""
+    """Return the nearest in size, of the same speed, recipe and guidance if possible; None if nothing is known."""
 
     def distance(other: CostKey) -> tuple[bool, bool, bool, int, int]:
         return (

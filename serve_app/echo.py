@@ -32,7 +32,7 @@ def bounded(value: Any) -> Any:
 
 
 def remainder(count: int) -> list[str]:
-    """Return the line that counts the items of a list beyond those that are shown; empty where all are.
+    """Return the line that counts the items of a list beyond those that are shown; empty if all are.
 
     >>> remainder(25)
     ['... and 5 more']

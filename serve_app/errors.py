@@ -355,7 +355,7 @@ class RequestNotEnded(ConflictError):
 class AdmissionError(ServiceError):
     """The queue takes no more just now; nothing was accepted.
 
-    `retry_after_s` is when there will be room, in whole seconds; None where waiting does not help.
+    `retry_after_s` is when there will be room, in whole seconds; None if waiting does not help.
     """
 
     status = 429

@@ -89,7 +89,7 @@ class Root:
     def _check_kind(self, mode: int) -> None:
         if stat.S_ISDIR(mode):
             raise PathForbidden(f"it is a directory; name {self.wanted} in it")
-        if not stat.S_ISREG(mode):  # opening a FIFO would wait for ever
+        if not stat.S_ISREG(mode):  # opening a FIFO would wait forever
             raise PathForbidden(f"it is not a regular file; name {self.wanted}")
 
 

@@ -46,7 +46,7 @@ class ModelPlan(BaseModel):
 
     @property
     def notice(self) -> str | None:
-        """Return what clients must be told about this service; None where there is nothing."""
+        """Return what clients must be told about this service; None if there is nothing."""
         if not self.demo:
             return None
         return (

@@ -25,7 +25,7 @@ def secrets_in(args: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refuse_secrets(args: Mapping[str, Any]) -> None:
-    """Raise ConfigurationInvalid where an arg holds a secret; it names the environment variable to use instead."""
+    """Raise ConfigurationInvalid if an arg holds a secret; it names the environment variable to use instead."""
     if held := secrets_in(args):
         variables = ", ".join(f"{arg} as {ENVIRONMENT[arg]}" for arg in held)
         raise ConfigurationInvalid(

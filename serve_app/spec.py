@@ -100,7 +100,7 @@ class LoraFile(_Frozen):
 
     `content` identifies what acts. It begins with `blob`, which identifies the bytes: the SHA-256 (hex) where it is
     known, else "etag-" and a hash of the address, its entity tag and its size. Where an `adapter_config` scales the
-    bytes, "+" and a hash of that follow. `sha256` is None as long as nobody has read the whole file.
+    bytes, "+" and a hash of that follow. `sha256` is None until somebody has read the whole file.
     """
 
     expert: Expert
@@ -109,7 +109,7 @@ class LoraFile(_Frozen):
     content: str
     sha256: str | None
     multiplier: float
-    size: int | None = None  # bytes; None where they are not counted
+    size: int | None = None  # bytes; None if they are not counted
     adapter_config: str | None = None  # what PEFT's adapter_config.json beside the file says of scales
 
     @property
@@ -165,7 +165,7 @@ class RenderSpec(_Frozen):
     previews: bool = False  # whether its latents are shown while it is made; the frames are the same
 
     def loras_for(self, expert: Expert) -> tuple[LoraFile, ...]:
-        """The LoRAs of that expert in their order; none where the expert runs as the base model."""
+        """The LoRAs of that expert in their order; none if the expert runs as the base model."""
         return tuple(lora for lora in self.loras if lora.expert is expert)
 
     @property

@@ -186,7 +186,7 @@ def _wait_until_gone(processes: Sequence[psutil.Process]) -> None:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Orphans may stay zombies for ever where nobody waits for them."""
+    """Orphans may stay zombies forever where nobody waits for them."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -152,7 +152,7 @@ class ServiceProcess:
         for process in processes:
             if process.is_running():
                 process.kill()
-        psutil.wait_procs(processes, timeout=5)  # orphans may stay zombies for ever
+        psutil.wait_procs(processes, timeout=5)  # orphans may stay zombies forever
         if self._process is not None:
             self._process.wait(30)
 

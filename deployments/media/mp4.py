@@ -59,7 +59,7 @@ def write_mp4(frames: Frames, fps: int, path: Path, text: str) -> None:
 
 @contextmanager
 def _comment(path: Path, text: str) -> Iterator[list[str]]:
-    """Yield the arguments that give the file its comment, from a metadata file beside it; none where there is none."""
+    """Yield the arguments that give the file its comment, from a metadata file beside it; none if there is none."""
     if not text:
         yield []
         return

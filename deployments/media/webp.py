@@ -42,7 +42,7 @@ def write_webp(frames: Frames, fps: int, path: Path, text: str) -> None:
     flags = _HAS_ANIMATION | (_HAS_XMP if text else 0)
     chunks = [
         _chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size),
-        _chunk(b"ANIM", bytes(4) + _u16(0)),  # black behind it; 0 loops for ever
+        _chunk(b"ANIM", bytes(4) + _u16(0)),  # black behind it; 0 loops forever
     ]
     for frame, duration in zip(frames, frame_durations(len(frames), fps), strict=True):
         header = _u24(0) + _u24(0) + size + _u24(duration) + bytes([_DO_NOT_BLEND])

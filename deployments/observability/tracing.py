@@ -36,7 +36,7 @@ _AFTER = ("encode", "store")  # up to its end; the attempt before may be stored 
 
 
 def tracer_provider(settings: Settings) -> TracerProvider | None:
-    """Return what sends spans to `otlp_endpoint`, in a thread of its own; None where the args name none."""
+    """Return what sends spans to `otlp_endpoint`, in a thread of its own; None if the args name none."""
     if settings.otlp_endpoint is None:
         return None
     provider = TracerProvider(resource=Resource.create({"service.name": _SERVICE}))

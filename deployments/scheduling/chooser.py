@@ -55,7 +55,7 @@ class Chooser:
         self._fleet.want(render.pair_key for render in waiting)
 
     async def claim_for(self, replica_id: str, lease_s: float) -> Claim | None:
-        """Claim the render that suits the replica; return None where nothing waits."""
+        """Claim the render that suits the replica; return None if nothing waits."""
         async with self._turn:
             resident = self._fleet.resident(replica_id)
             turns, waiting = await self._candidates(await self._queue.load(), resident)

@@ -54,7 +54,7 @@ class FairShare:
         self._forget_if_idle(tenant)
 
     def slack(self, replicas: int, tenants: Iterable[str], patience_s: float) -> float:
-        """Return the virtual time that passes for these tenants while so many replicas work for so many seconds."""
+        """Return the virtual time that passes for these tenants while so many replicas work for that many seconds."""
         return replicas * patience_s / sum(map(self._weight, tenants))
 
     def _turn(self, tenant: str) -> float:

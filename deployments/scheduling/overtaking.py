@@ -54,7 +54,7 @@ class Overtaking:
         self._lines: OrderedDict[Line, deque[_Step]] = OrderedDict()  # the one that started something last comes last
 
     def started(self, render: Waiting, now: float) -> None:
-        """Take note that the render leaves the queue. `now` never goes back."""
+        """Record that the render leaves the queue. `now` never goes back."""
         steps = self._lines.setdefault(render.line, deque())
         self._lines.move_to_end(render.line)
         if not steps or now - steps[-1].at >= self._patience_s / _STEPS:

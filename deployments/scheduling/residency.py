@@ -60,7 +60,7 @@ class FleetMemory:
         return len(self._alive)
 
     def resident(self, replica_id: str) -> tuple[str, ...]:
-        """Return pairs that the replica has ready, the loaded one first; empty where nothing is known."""
+        """Return pairs that the replica has ready, the loaded one first; empty if nothing is known."""
         return self._resident.get(replica_id, ())
 
     def elsewhere(self, replica_id: str) -> Collection[str]:
@@ -75,7 +75,7 @@ class FleetMemory:
             self._set(replica_id, tuple(resident))
 
     def forget(self, replica_id: str) -> None:
-        """Take note that a replica was lost, with all that it had."""
+        """Record that a replica was lost, with all that it had."""
         self.learned(replica_id, ())
 
     def want(self, pairs: Iterable[str]) -> None:

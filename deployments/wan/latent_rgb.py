@@ -55,7 +55,7 @@ class RgbMap:
 
 
 def latent_rgb(base_model: str, card: ModelCard) -> LatentRgb | None:
-    """Return the map for the VAE of a checkpoint; None where nobody has one.
+    """Return the map for the VAE of a checkpoint; None if nobody has one.
 
     Raises:
         ValidationError: the checkpoint's own map has not the form of one.
@@ -87,7 +87,7 @@ def cell_means(latents: Tensor, video: Tensor) -> Tensor:
 
 
 def predicted(scheduler: Any, latents: Tensor, before: Tensor | None) -> Tensor | None:
-    """Return the video, as latents, that the last step was heading for; None where the scheduler does not tell.
+    """Return the video, as latents, that the last step was heading for; None if the scheduler does not tell.
 
     Latents in the middle of denoising are mostly noise. UniPC keeps its predictions. Of Euler's steps, which go along
     straight lines of the flow (x = (1 - s) video + s noise), the end follows from the latents before and after one.

@@ -270,12 +270,12 @@ class WanRuntime:
         self._empty_cache()
 
     def _spare_memory(self) -> bool:
-        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False where none is."""
+        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False if none is."""
         with self._team.doing(LeaveGpu()):
             return self.leave_gpu()
 
     def leave_gpu(self) -> bool:
-        """Free the GPU memory that only makes switching LoRAs faster; return False where there is none."""
+        """Free the GPU memory that only makes switching LoRAs faster; return False if there is none."""
         if not self._loras.leave_gpu():
             return False
         logger.warning("%s ran out of memory; from now on it keeps no copies for switching LoRAs", self._device_name)

@@ -1,4 +1,4 @@
-"""API keys (bearer tokens): their form, their scopes, and what of them is kept.
+"""API keys (bearer tokens): their form, their scopes, and their hash, which is all that is stored.
 
 Example:
     made = new_key("team-a", "laptop", {Scope.SUBMIT, Scope.READ})
@@ -6,8 +6,8 @@ Example:
     presented = Presented.of(token)
     presented == (made.key.id, made.key.secret_sha256)
 
-The secret has 256 random bits, so no guess can be checked offline, and a plain SHA-256 is enough: slow hashes protect
-what people choose.
+The secret has 256 random bits, so it cannot be guessed, and a plain SHA-256 is enough. Slow password hashes are for
+secrets that people choose.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from enum import StrEnum
 from time import time
 from typing import NamedTuple, Self
 
-_PREFIX = "wan"  # scanners for leaked secrets look for one
+_PREFIX = "wan"  # lets secret scanners recognise a leaked key
 _ID_BYTES = 8
 _SECRET_BYTES = 32
 _TOKEN = re.compile(rf"{_PREFIX}_([0-9a-f]{{{2 * _ID_BYTES}}})_([A-Za-z0-9_-]{{43}})")
@@ -43,7 +43,7 @@ def allows(scopes: Collection[Scope], wanted: Scope) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key as it is kept. Times are seconds since the epoch (UTC)."""
+    """A key as it is stored. Times are seconds since the epoch (UTC)."""
 
     id: str
     name: str  # for people
@@ -73,14 +73,14 @@ class Presented(NamedTuple):
 
     @classmethod
     def of(cls, token: str) -> Self | None:
-        """Return the parts; None where the token has another form."""
+        """Return the parts; None if the token has another form."""
         found = _TOKEN.fullmatch(token)
         return None if found is None else cls(found[1], digest(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was made just now, and its token, which nobody can read later."""
+    """A new key with its token, which is not stored and cannot be read later."""
 
     key: ApiKey
     token: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Limits of tenants (quotas): how often one may ask, how much may wait, how large a render may be.
+"""Quotas of tenants: calls per second, queued renders, GPU seconds a day, and the size of a render.
 
 Example:
     limits = settings.limits_of("team-a")
@@ -27,7 +27,7 @@ class TenantLimits(BaseModel):
     max_steps: int | None = Field(None, ge=1, description="Denoising steps of a render.")
 
     def with_own(self, own: "TenantLimits | None") -> "TenantLimits":
-        """Return these limits with those that are one tenant's own in their place."""
+        """Return these limits, overridden by those that are set in `own`."""
         return self if own is None else self.model_copy(update=own.model_dump(exclude_none=True))
 
 

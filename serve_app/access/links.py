@@ -1,12 +1,12 @@
-"""Signed links (HMAC-SHA256): an address that opens one path for whoever has it, until it expires.
+"""Signed links (HMAC-SHA256): a URL that opens one path without an API key, until it expires.
 
 Example:
     signer = LinkSigner(secret)
     query = signer.query("/v1/requests/3a9c.../outputs/0", lifetime_s=3600)  # {"expires": ..., "signature": ...}
     signer.accepts("/v1/requests/3a9c.../outputs/0", query["expires"], query["signature"])
 
-A browser sends no Authorization header for `<video src>`. Other parameters of the address are not signed: they choose
-between forms of the same output.
+They exist because a browser sends no Authorization header for `<video src>`. Other query parameters are not signed:
+they choose between forms of the same output.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from time import time
 
 EXPIRES, SIGNATURE = "expires", "signature"  # parameters of the query
 
-# Links that are asked for within five minutes are the same, so that browsers and caches know the file again.
+# Links that are made within five minutes are equal, so that browsers and caches recognise the file.
 _ROUND_S = 300
 _DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSigner:
-    """Signs and checks paths with a secret that every Ingress has."""
+    """Signs and verifies paths with a secret that all Ingress replicas share."""
 
     secret: bytes = field(repr=False)
 

@@ -5,7 +5,7 @@ Example:
     state = rates.take("team-a", Rate(per_s=5, burst=10))
     state.allowed, state.remaining
 
-Several Ingress replicas share a tenant's rate by its number, each allowing its part: exact where calls spread evenly.
+With n Ingress replicas each one allows 1/n of a tenant's rate. This is exact if calls are spread evenly.
 """
 
 import math
@@ -19,19 +19,19 @@ _REMEMBERED = 10_000  # tenants; one that is forgotten has a full bucket again
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many calls a second on average, and so many at once."""
+    """The average number of calls per second, and the largest number at once (burst)."""
 
     per_s: float
     burst: int
 
     def shared_by(self, processes: int) -> "Rate":
-        """Return the part of one of so many processes."""
+        """Return the rate of each one of that many processes."""
         return Rate(self.per_s / processes, max(1, math.ceil(self.burst / processes)))
 
 
 @dataclass(frozen=True, slots=True)
 class RateState:
-    """What a bucket says after a call. Times are seconds."""
+    """The state of a bucket after a call. Times are seconds."""
 
     allowed: bool
     remaining: int  # calls that may follow at once
@@ -52,7 +52,7 @@ class Rates:
         self._buckets: LRUCache[str, _Bucket] = LRUCache(_REMEMBERED)
 
     def take(self, tenant: str, rate: Rate) -> RateState:
-        """Take one call of a tenant's, if there is one."""
+        """Take a token for one call of the tenant; `allowed` is false if the bucket is empty."""
         now = monotonic()
         bucket = self._buckets.setdefault(tenant, _Bucket(rate.burst, now))
         bucket.tokens = min(rate.burst, bucket.tokens + (now - bucket.at) * rate.per_s)

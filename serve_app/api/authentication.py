@@ -4,7 +4,7 @@ Example:
     authentication = Authentication(store, settings)
     if await authentication.is_on():
         sender = await authentication.sender(token)  # raises KeyInvalid
-    signer = await authentication.links()  # None where keys are off
+    signer = await authentication.links()  # None if keys are off
 
 Keys are on as soon as one was ever made, or the environment names an admin key, unless the arg `open` says otherwise. A
 revoked key is refused at the latest `key_cache_s` seconds later, in every Ingress.
@@ -84,7 +84,7 @@ class Authentication:
         return Sender(key.tenant, owner=None if key.is_admin else key.tenant, scopes=key.scopes, key_id=key.id)
 
     async def links(self) -> LinkSigner | None:
-        """Return what signs links to outputs; None where keys are off, and links need no signature."""
+        """Return what signs links to outputs; None if keys are off, and links need no signature."""
         if not await self.is_on():
             return None
         if self._signer is None:

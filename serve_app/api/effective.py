@@ -97,7 +97,7 @@ def _prompt(spec: RenderSpec, images: Mapping[str, str], varying: frozenset[int]
 
 
 async def _images(record: RequestRecord, services: Services) -> dict[str, str]:
-    """Return the control images as data URLs, by their SHA-256; none where a body could not hold all of them."""
+    """Return the control images as data URLs, by their SHA-256; none if a body could not hold all of them."""
     wanted = [render.spec.image.sha256 for render in record.renders if render.spec.image is not None]
     found: dict[str, str] = {}
     for sha256 in dict.fromkeys(wanted):

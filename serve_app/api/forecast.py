@@ -25,7 +25,7 @@ _MODEL_AGE_S = 5.0  # measurements move slowly
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is predicted of one request. None where nothing of it waits, or everything has ended."""
+    """What is predicted of one request. None if nothing of it waits, or everything has ended."""
 
     queue_position: int | None = None  # renders that will start before its first queued one
     eta_s: float | None = None  # until its last render ends

@@ -108,7 +108,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope, route: APIRoute | None) -> None:
-        """Note who sends the request. Raise ServiceError where nobody may, or this sender may not."""
+        """Note who sends the request. Raise ServiceError if nobody may, or this sender may not."""
         headers = Headers(scope=scope)
         if "authorization" in headers:
             sender = await self._authentication().sender(_token(headers["authorization"]))

@@ -106,7 +106,7 @@ async def body_of(request: Request, *, checks_type: bool = True) -> AsyncIterato
 
 
 async def json_of(request: Request, body: bytes) -> Any:
-    """Return what the JSON in `body` says, large ones in turn; None where it is empty. Raises as `parse` does."""
+    """Return what the JSON in `body` says, large ones in turn; None if it is empty. Raises as `parse` does."""
     bodies: LargeBodies = request.app.state.large_bodies
     async with bodies.turn(len(body)):
         return parse(body) if body else None
@@ -187,7 +187,7 @@ async def _inflated(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[by
 
 
 def _announced(length: str) -> int:
-    """Return the length that a header says; 0 where it says none, and the body itself will tell."""
+    """Return the length that a header says; 0 if it says none, and the body itself will tell."""
     return int(length[:_LONGEST_LENGTH]) if length.isascii() and length.isdecimal() else 0
 
 

@@ -14,7 +14,7 @@ from serve_app.api.schemas.errors import UNREADABLE_BODY, ErrorBody, refusal
 from serve_app.api.schemas.inspection import InspectedFile, Inspection, InspectionRequest
 from serve_app.echo import cut
 from serve_app.errors import ServiceError
-from serve_app.loras.report import warnings_of_pair
+from serve_app.loras.inspection import warnings_of_pair
 from serve_app.loras.resolver import InspectedLora, Looks
 from serve_app.loras.sources import shown
 from serve_app.loras.warnings import of_pair

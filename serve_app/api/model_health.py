@@ -2,7 +2,7 @@
 
 Example:
     health = ModelsHealth(store, ["wan22_14b_t2v", "wan22_5b"])
-    (await health.now())["wan22_5b"]  # None where the job store does not answer
+    (await health.now())["wan22_5b"]  # None if the job store does not answer
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class ModelsHealth:
         self._live: Fresh[Live] = Fresh(self._look, lambda _: _FRESH_S)
 
     async def now(self) -> Live:
-        """Return the state of each model by its id, a second or so old; None where it is not known."""
+        """Return the state of each model by its id, a second or so old; None if it is not known."""
         return await self._live.soon(_WITHIN_S, default=self._unknown)
 
     async def _look(self) -> Live:

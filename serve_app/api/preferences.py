@@ -29,7 +29,7 @@ async def _wait_s(
         ),
     ] = None,
 ) -> int:
-    """Return how many seconds the client would wait for the result; 0 where it would not.
+    """Return how many seconds the client would wait for the result; 0 if it would not.
 
     Raises:
         HeaderInvalid: it prefers to wait for something that is no such number.

@@ -25,7 +25,7 @@ class Readiness:
         self._paused = Fresh(self._is_paused, lambda _: _PAUSE_FRESH_S)
 
     async def problem(self) -> ServiceError | None:
-        """Return why renders do not start now; None where they do."""
+        """Return why renders do not start now; None if they do."""
         if found := await self._place.known(_WITHIN_S):
             return OutputStorageUnavailable(f"outputs cannot be stored, so no render starts: {found}")
         if await self._paused.soon(_WITHIN_S, default=False):

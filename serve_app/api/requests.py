@@ -75,7 +75,7 @@ async def result(
 async def cancel(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
     """End the request: queued renders now, running ones at the next step or before storing. Idempotent."""
     record = await services.store.requests.cancel(known_form(request_id), owner=sender.owner)
-    served = services.models.get(record.model)  # None where it is no longer served, and has no Generator at work
+    served = services.models.get(record.model)  # None if it is no longer served, and has no Generator at work
     if served is not None and record.state not in FINAL:
         served.announcer.canceled(record.id)
     return status_answer(Standing(record), services)  # without a place: nothing of it waits any more

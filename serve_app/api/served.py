@@ -22,7 +22,7 @@ class Announcer(Protocol):
         """A request was canceled: what runs of it should stop."""
 
     async def fleet(self) -> Mapping[str, GeneratorRuntime] | None:
-        """Return the Generators by the ids of their replicas; None where the Dispatcher does not answer soon."""
+        """Return the Generators by the ids of their replicas; None if the Dispatcher does not answer soon."""
 
 
 @dataclass(frozen=True, kw_only=True)

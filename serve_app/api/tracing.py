@@ -33,7 +33,7 @@ class TracedPosts:
 
 
 def current_traceparent() -> str | None:
-    """Return the context of the span around this call, as the header `traceparent` has it; None where there is none."""
+    """Return the context of the span around this call, as the header `traceparent` has it; None if there is none."""
     carrier: dict[str, str] = {}
     inject(carrier)
     return carrier.get("traceparent")

@@ -13,7 +13,8 @@ from serve_app.errors import ServiceError, SingleLoraOnly
 from serve_app.loras.adapter_files import beside_path
 from serve_app.loras.formats.adapter_config import ADAPTER_FILE
 from serve_app.loras.formats.norms import NormSummary
-from serve_app.loras.report import FileReport, inspect_file, warnings_of_pair
+from serve_app.loras.inspection import inspect_file, warnings_of_pair
+from serve_app.loras.report import FileReport
 from serve_app.models.card import ModelCard, load_card
 from serve_app.settings import DEFAULT_MODEL
 from serve_app.spec import Expert

@@ -92,7 +92,7 @@ def error_of(body: ErrorBody, retry_after_s: float | None = None) -> ServiceErro
 
 
 def failure_of(status: RequestStatus) -> ServiceError | None:
-    """Return why a request that has ended has no complete result; None where it succeeded or has not ended."""
+    """Return why a request that has ended has no complete result; None if it succeeded or has not ended."""
     details = {"request_id": status.request_id}
     if status.status == "canceled":
         return RequestCanceled(f"request {status.request_id} was canceled; submit it again to render it", details)

@@ -1,1 +1,1 @@
-"""Video files as frames: decoders, and the pictures that are drawn from them."""
+"""Video files as frames: decoders, thumbnails and sprite sheets."""

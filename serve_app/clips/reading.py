@@ -36,7 +36,7 @@ class NotAVideo(ValueError):
 
 @dataclass(frozen=True)
 class Clip:
-    """A decoded video. `fps` is None where the format has no rate (stills in a ZIP)."""
+    """A decoded video. `fps` is None if the format has no rate (stills in a ZIP)."""
 
     path: Path
     frames: Frames
@@ -49,7 +49,7 @@ class Clip:
 
 
 def read_clip(path: Path) -> Clip:
-    """Return the frames of a file; what it is, its first bytes say, not its name.
+    """Return the frames of a file, whose format is recognised by its first bytes, not by its name.
 
     Raises:
         NotAVideo: it cannot be decoded, has no frames or more than MOST_BYTES.
@@ -92,7 +92,7 @@ def each_frame(path: Path) -> Iterator[Frames]:
 
 @contextmanager
 def _decoding(path: Path, said: IO[bytes]) -> Iterator[Iterator[Frames]]:
-    """Run ffmpeg over a file while the block runs, and yield its frames as they come; `said` gets what it says."""
+    """Run ffmpeg on a file while the block runs, and yield the frames as they come; `said` gets ffmpeg's messages."""
     # `passthrough`: every frame of the file once, where ffmpeg would repeat or drop some for a steady rate.
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-i", f"file:{path}", "-map", "0:v:0"]
     command += ["-fps_mode", "passthrough", "-c:v", "ppm", "-f", "image2pipe", "-"]

@@ -74,7 +74,7 @@ class FittedImage:
 
 
 async def read_fitted(outputs: OutputStore, request_id: str, spec: RenderSpec) -> FittedImage | None:
-    """Return the accepted image of `spec`; None where it has none. Decoding does not block the event loop.
+    """Return the accepted image of `spec`; None if it has none. Decoding does not block the event loop.
 
     Raises:
         ControlImageLost: its file is gone, or holds other bytes than those that were accepted.

@@ -60,7 +60,7 @@ class ImageResolver:
     """Reads, checks and identifies control images; one per process."""
 
     def __init__(self, root: Path | None, policy: ImagePolicy, limits: ImageLimits, bulkhead: Bulkhead) -> None:
-        """`root` is where paths lead to; None where paths are off."""
+        """`root` is where paths lead to; None if paths are off."""
         self._root = root
         self._policy = policy
         self._limits = limits

@@ -126,7 +126,7 @@ class SqliteTransactions:
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
     def _before_connect(self, *_connecting: object) -> None:
-        """Raise FileReplaced where SQLite would make a new, empty file or open another one."""
+        """Raise FileReplaced if SQLite would make a new, empty file or open another one."""
         self._guard.opened()
 
     def _connected(self, _dbapi_connection: object, record: ConnectionPoolEntry) -> None:

@@ -1,7 +1,7 @@
-"""Connection timeouts of Serve's Python proxy (slow-loris protection): a head must arrive whole, and in time.
+"""Connection timeouts of Serve's Python proxy (slow-loris protection): a request's head must be complete in time.
 
 uvicorn closes a connection that is idle after an answer (`keep_alive_timeout_s` of Serve's `http_options`), and waits
-for ever for a first request, or for the rest of a head. Serve hands uvicorn no option for that, but calls a function in
+forever for a first request, or for the rest of a head. Serve hands uvicorn no option for that, but calls a function in
 the proxy's process before it starts to listen:
 
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.launch.connections.limit_heads
@@ -29,7 +29,7 @@ _DEFAULT_S = 15.0
 
 
 def limit_heads() -> list[Middleware]:
-    """Have this process's uvicorn close connections whose head does not arrive in time; add no middleware."""
+    """Make this process's uvicorn close connections whose head does not arrive in time; return no middleware."""
     auto.AutoHTTPProtocol = TimedHeads
     return []
 

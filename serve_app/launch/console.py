@@ -1,6 +1,6 @@
-"""What a person at the terminal sees of a start: what is served, where, and what to do next; not Ray's own lines.
+"""Terminal output of a start: what is served, where, and what to do next, without Ray's own log lines.
 
-Ray Serve keeps its logs in files then (`RAY_SERVE_LOG_TO_STDERR=0`), and `serve_app.logs` shows what this service says.
+Ray Serve then logs into files only (`RAY_SERVE_LOG_TO_STDERR=0`), and `serve_app.logs` shows this service's own lines.
 """
 
 import logging
@@ -20,19 +20,19 @@ _HEALTH_TIMEOUT_S = 10.0
 
 
 def keep_quiet() -> None:
-    """Have Serve log into files alone, and Ray tell of nothing but trouble, unless the environment says otherwise."""
+    """Make Serve log into files only, and Ray report warnings only, unless the environment says otherwise."""
     os.environ.setdefault(QUIET_VARIABLE, "0")
 
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Hide what Ray's command line prints of its progress while the block runs; errors go to standard error."""
+    """Hide the progress messages of Ray's command line while the block runs; errors still go to standard error."""
     with open(os.devnull, "w") as nothing, redirect_stdout(nothing):  # noqa: PTH123 - a device, not a file
         yield
 
 
 def ray_log_level() -> int:
-    """Return from which level on Ray logs in this process, and set that of Serve."""
+    """Return the lowest level that Ray logs in this process, and set the one of Serve."""
     if os.environ.get(QUIET_VARIABLE) != "0":
         return logging.INFO
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -40,7 +40,7 @@ def ray_log_level() -> int:
 
 
 def say(text: str) -> None:
-    """Print a line of ours."""
+    """Print a line to standard error, marked as this service's."""
     print(f"==> {text}", file=sys.stderr, flush=True)  # noqa: T201 - what a person at the terminal reads
 
 
@@ -61,12 +61,12 @@ def say_ready(config: ServeConfig, logs: Path) -> None:
 
 
 def _served(url: str) -> list[str]:
-    """Return a line for each model, and what its users must know."""
+    """Return a line for each model, with its notice for users."""
     try:
         answer = httpx2.get(f"{url}/health", timeout=_HEALTH_TIMEOUT_S, trust_env=False)
         health: dict[str, Any] = answer.json()
     except (httpx2.HTTPError, ValueError):
-        return []  # the proxy listens elsewhere, or is not ours alone: the rest is true all the same
+        return []  # the proxy listens elsewhere or also serves other applications; the other lines are true anyway
     models = health.get("models", [])
     notices = dict.fromkeys(model["notice"] for model in models if model["notice"])
     return [*(f"model      {model['model']} on {health['profile']}" for model in models), *notices]

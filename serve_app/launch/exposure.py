@@ -16,10 +16,12 @@ from serve_app.settings import Settings
 
 
 def check_exposure(host: str, settings: Settings) -> None:
-    """Check that whoever reaches `host` either needs a key or may come in; the database must be migrated. Blocking.
+    """Check that a service which other machines reach has a key, or is declared open. Blocking.
+
+    The database must be migrated.
 
     Raises:
-        ConfigurationInvalid: other machines reach it, there is no key, and the arg `open` does not say so.
+        ConfigurationInvalid: other machines reach `host`, there is no key, and the arg `open` is not set.
         StoreUnavailable: the database does not answer.
     """
     if settings.open or settings.admin_key or is_loopback(host) or asyncio.run(_has_keys(settings.database_url)):
@@ -32,7 +34,7 @@ def check_exposure(host: str, settings: Settings) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches what listens at `host`."""
+    """Return whether a server at `host` is reachable from this machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -40,10 +42,10 @@ def is_loopback(host: str) -> bool:
 
 
 def serves_at() -> str | None:
-    """Return the host at which the Serve instance of this Ray cluster listens; None where there is none yet.
+    """Return the host at which the Serve instance of this Ray cluster listens; None if there is none yet.
 
-    `serve run` and `serve deploy` start it before the application is built. Whoever builds first and lets `serve.run`
-    start it listens on the loopback.
+    `serve run` and `serve deploy` start it before the application is built. If the application is built first,
+    `serve.run` starts it on the loopback interface.
     """
     try:
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)

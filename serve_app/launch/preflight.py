@@ -1,4 +1,4 @@
-"""Preflight checks: everything about a start that can be known before Ray is started.
+"""Preflight checks: every problem of a start that can be found before Ray is started.
 
 Example:
     config = read_config(Path("serve_config.yaml"))
@@ -95,7 +95,7 @@ def check(config: ServeConfig) -> None:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML or JSON file. Raise ConfigurationInvalid, which quotes nothing of it."""
+    """Return the mapping in a YAML or JSON file. Raise ConfigurationInvalid, whose message quotes nothing of it."""
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -103,7 +103,7 @@ def read_document(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigurationInvalid(f"{path} is no YAML: {error.reason}") from None
     except yaml.YAMLError as error:
-        # Its own text quotes the line, which may hold a secret.
+        # The parser's message quotes the line, which may contain a secret.
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" at line {mark.line + 1}"
         raise ConfigurationInvalid(
@@ -144,7 +144,7 @@ def _check_database(url: str) -> None:
         migrate(url)
     except (SQLAlchemyError, OSError) as error:
         cause = getattr(error, "orig", None) or error
-        # The first line: what follows repeats addresses. ArgumentError quotes the URL, which may hold a password.
+        # Only the first line: the others repeat addresses. ArgumentError quotes the URL, which may contain a password.
         reason = "it is no database URL" if isinstance(error, ArgumentError) else str(cause).strip().partition("\n")[0]
         raise ConfigurationInvalid(
             f"database_url: {place} cannot be used: {reason}; start it, or correct database_url"

@@ -63,7 +63,7 @@ def without_secrets(path: Path) -> Iterator[MaskedConfig]:
         yield MaskedConfig(path, ())
         return
     os.environ.update(moved)
-    with TemporaryDirectory() as directory:  # only its owner may look into it
+    with TemporaryDirectory() as directory:  # readable by its owner only
         masked = Path(directory, path.name)
         masked.write_text(json.dumps(document))  # JSON is YAML
         yield MaskedConfig(masked, tuple(moved))

@@ -1,4 +1,4 @@
-"""Supervise `serve run`: say when the service is ready, end it where it cannot start, explain Ctrl-C.
+"""Supervisor of `serve run`: say when the service is ready, end it if it cannot start, explain Ctrl-C.
 
 Example:
     status = serve(Path("serve_config.yaml"))  # returns once the service has ended
@@ -50,7 +50,7 @@ class _Supervisor:
     """One `serve run` in this process, watched from a thread."""
 
     def __init__(self, config: ServeConfig, masked: MaskedConfig) -> None:
-        """`masked` is what Ray gets to see of the config."""
+        """Take the config, and `masked`, the config without secrets that Ray gets."""
         self._config = config
         self._masked = masked
         self._failure: str | None = None
@@ -103,10 +103,10 @@ class _Supervisor:
             if state == "RUNNING":
                 say_ready(self._config, serve_logs())
                 return
-            # Serve tries a constructor again. That helps where a network or a GPU is at fault, not the config.
+            # Serve retries a constructor. A retry helps if a network or a GPU failed, but not if the config is wrong.
             if state == "DEPLOY_FAILED" or _own_error(message):
                 self._failure = told(message)
-                # To the main thread, which sleeps: a signal that another thread takes would not wake it.
+                # Send it to the main thread: it sleeps, and a signal to another thread would not wake it.
                 signal.pthread_kill(self._main, signal.SIGINT)
                 return
             waited += _POLL_S
@@ -128,13 +128,13 @@ def serve_logs() -> Path:
 
 
 def told(message: str) -> str:
-    """Return what a person needs of a message of Serve's: our own error if it has one, else its last line."""
+    """Return the useful part of a message of Serve: our own error if it has one, else its last line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return _own_error(message) or (lines[-1] if lines else "")
 
 
 def _own_error(message: str) -> str | None:
-    """Return what the last ConfigurationInvalid of a traceback says; None where there is none."""
+    """Return what the last ConfigurationInvalid of a traceback says; None if there is none."""
     found = [line.partition(f"{ConfigurationInvalid.__name__}: ")[2].strip() for line in message.splitlines()]
     return next((line for line in reversed(found) if line), None)
 
@@ -171,7 +171,7 @@ def _what_ctrl_c_does(config: ServeConfig) -> str:
 
 
 def _running(database_url: str) -> int | None:
-    """Count the renders that run; None where the database does not answer."""
+    """Count the renders that run; None if the database does not answer."""
 
     async def count() -> int:
         store = JobStore(database_url)

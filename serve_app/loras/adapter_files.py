@@ -1,4 +1,4 @@
-"""PEFT's `adapter_config.json` beside a LoRA file: the scales that `save_pretrained` keeps out of the file itself.
+"""PEFT's `adapter_config.json` beside a LoRA file: the scales that `save_pretrained` does not write into the file.
 
 Example:
     beside = local("folder/adapter_model.safetensors", lora_root)       # an AdapterFile, or None
@@ -19,9 +19,9 @@ _PEFT_NAME = "adapter_model"  # what `save_pretrained` calls the file
 
 
 def local(reference: str, root: Path) -> AdapterFile | None:
-    """Return what lies beside the file of `root` that `reference` names.
+    """Return the adapter config in the folder of the file that `reference` names in `root`; None if there is none.
 
-    It surely belongs to that file where the file has PEFT's name, or is the only LoRA in the folder.
+    It certainly belongs to the file if the file has PEFT's name, or is the only LoRA in the folder.
 
     Raises:
         LoraInvalid: it cannot be read as an adapter_config.json.
@@ -36,9 +36,9 @@ def local(reference: str, root: Path) -> AdapterFile | None:
 
 
 def beside_path(config: Path, file_name: str, name: str) -> AdapterFile | None:
-    """Return what the file `config` says of the scales of `file_name` in the same folder; None where it is not there.
+    """Return what the file `config` says about the scales of `file_name` in its folder; None if it does not exist.
 
-    `name` is that file in errors.
+    `name` is how errors call the LoRA file.
 
     Raises:
         LoraInvalid, OSError: as `local`.
@@ -52,7 +52,7 @@ def beside_path(config: Path, file_name: str, name: str) -> AdapterFile | None:
 
 
 def wanted(file_name: str, contents: LoraContents) -> bool:
-    """Return whether a file, of which only the header was read, may have its scales in a file beside it."""
+    """Return whether a file may have its scales in a file beside it, by its header alone."""
     unscaled = any(
         change.alpha is None and change.scale is None for change in contents.changes() if isinstance(change, LowRank)
     )
@@ -60,10 +60,10 @@ def wanted(file_name: str, contents: LoraContents) -> bool:
 
 
 def parsed(text: bytes, file_name: str, name: str, *, alone: bool = False) -> AdapterFile:
-    """Return the scales in the text of an adapter_config.json that lies beside `file_name`; `name` is it in errors.
+    """Return the scales in the text of an adapter_config.json beside `file_name`; errors call the file `name`.
 
     Raises:
-        LoraInvalid: it is none.
+        LoraInvalid: the text is no valid adapter config.
     """
     try:
         if len(text) > MOST_BYTES:

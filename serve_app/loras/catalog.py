@@ -5,8 +5,8 @@ Example:
     found = await catalog.listing(View(lora_root))
     found.files, found.pairs
 
-A header is read once for each `stat` signature of its file, in a thread of the catalog's own. Callers that come
-together share one listing.
+A header is read once for each `stat` signature of its file, in the catalog's own thread. Concurrent callers share one
+listing (single-flight).
 """
 
 import asyncio
@@ -47,15 +47,15 @@ class ListedFile:
 
     @property
     def name(self) -> str:
-        """Return what the training was called, else the file."""
+        """Return the name of the training if the metadata has one, else the name of the file."""
         return next(iter(self.seen.provenance.names), self.path.rpartition("/")[2].removesuffix(_ENDING))
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one sender sees: all of `root`; or, with `own`, a folder in it before the rest, but none beside that folder.
+    """The part of `root` that one sender sees: all of it or, with `own`, its own folder and everything that is shared.
 
-    Paths in `own` are named as if it were the root, as requests name them.
+    Paths in `own` are relative to `own`, as in requests. Folders of other tenants are left out.
     """
 
     root: Path
@@ -75,7 +75,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All files by their paths, and the pairs among them. `cut` where there are more than are listed."""
+    """All files by their paths, and the pairs among them. `cut` is true if not all files are listed."""
 
     files: Mapping[str, ListedFile]
     pairs: tuple[Pair, ...]
@@ -94,7 +94,7 @@ class LoraCatalog:
         self._listings: SharedAnswers[View, Listing] = SharedAnswers(self._list)
 
     async def listing(self, view: View) -> Listing:
-        """Return what a sender sees under the root; what cannot be read is left out.
+        """Return the files that a sender sees under the root; unreadable ones are left out.
 
         Raises:
             OSError: the root itself cannot be read.
@@ -112,7 +112,7 @@ class LoraCatalog:
     def _listed(self, view: View) -> Listing:
         files: dict[str, ListedFile] = {}
         for entry in view.entries():
-            if entry.path in files:  # a file of one's own stands for a shared one of that name
+            if entry.path in files:  # a tenant's own file hides a shared one with the same path
                 continue
             if len(files) == MOST_FILES:
                 return Listing(files, _pairs(files), cut=True)

@@ -46,7 +46,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoraOnDisk:
-    """A checked file that holds exactly the accepted bytes. Read tensors from `path`, then call `check_unchanged`."""
+    """A checked file with exactly the accepted bytes. Read tensors from `path`, then call `check_unchanged`."""
 
     lora: LoraFile
     path: Path
@@ -59,7 +59,7 @@ class LoraOnDisk:
 
     @contextmanager
     def opened(self) -> Iterator[str]:
-        """Hold the file open, and yield a path of it that nothing can take the place of while the block runs.
+        """Hold the file open while the block runs, and yield a path that leads to this open file.
 
         Raises:
             LoraChanged: the file may hold other bytes than those that were checked.
@@ -87,17 +87,17 @@ class LoraFiles:
 
     @contextmanager
     def hold(self, lora: LoraFile, *, strict: bool, token: SecretStr | None) -> Iterator[LoraOnDisk]:
-        """Keep the file of `lora` on this node's disk while the block runs, downloaded if need be.
+        """Hold the file of `lora` on this node's disk while the block runs; download it if it is missing.
 
         Raises:
-            LoraNotFetched: a download failed, or what came is not a usable LoRA.
+            LoraNotFetched: a download failed, or the downloaded file is not a usable LoRA.
             LoraChanged: the file is gone, or no longer has the bytes that were accepted.
             LoraNotLoaded: a local file is not a usable LoRA.
         """
         if not is_remote(lora.location):
             yield self._local(lora, strict)
             return
-        with ExitStack() as held:  # so that only what fetching raises is worded anew, not what the block does
+        with ExitStack() as held:  # translates errors of the download, but not errors of the caller's block
             try:
                 secret, started = None if token is None else token.get_secret_value(), monotonic()
                 fetched = held.enter_context(self._sources.fetch(lora, secret))

@@ -19,11 +19,11 @@ from pathlib import Path
 from uuid import uuid4
 
 from serve_app.errors import LoraExists, LoraInvalid
-from serve_app.loras.report import look_into
+from serve_app.loras.inspection import look_into
 from serve_app.models.card import ModelCard
 
 _FOLDER = ".uploads"  # hidden, so that it is neither listed nor named; in lora_root, so that a rename is enough
-_LEFT_OVER_S = 86_400  # after which a file there belongs to a process that has died
+_LEFT_OVER_S = 86_400  # an older file there belongs to a process that has died
 
 
 class Incoming:
@@ -39,19 +39,19 @@ class Incoming:
         self._digest = hashlib.sha256()
 
     def append(self, piece: bytes) -> None:
-        """Keep what arrived."""
+        """Append bytes as they arrive."""
         self._file.write(piece)
         self._digest.update(piece)
         self.size += len(piece)
 
     def close(self) -> None:
-        """Have the disk keep it, before it gets its name."""
+        """Flush the file to the disk, before it gets its name."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def keep(self, place: Path, *, overwrite: bool) -> bool:
-        """Give the file its name; return False where the same file has it already.
+        """Give the file its final name, atomically; return False if the same file has that name already.
 
         Raises:
             LoraExists: another file has that name, and `overwrite` is off.
@@ -71,7 +71,7 @@ class Incoming:
         return True
 
     def discard(self) -> None:
-        """Remove what no name leads to."""
+        """Remove the file if it did not get its final name."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
@@ -83,7 +83,7 @@ class Incoming:
 
 
 def check(path: Path, name: str, cards: Sequence[ModelCard], most_header_bytes: int) -> None:
-    """Raise LoraInvalid unless one of the models could use the file; `name` is its name in the error."""
+    """Raise LoraInvalid unless one of the models could use the file; errors call the file `name`."""
     problems: list[LoraInvalid] = []
     for card in cards:
         try:

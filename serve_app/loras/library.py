@@ -40,9 +40,9 @@ _Key = tuple[_Id, bool, AdapterFile | None]  # which bytes; whether strictly; wh
 
 @dataclass(frozen=True, slots=True)
 class ResolvedLora:
-    """A LoRA that passed every check that its place allows: all of them where it is local, else those of its header.
+    """A LoRA that passed every check: all checks if it is local, else the checks of its header.
 
-    `location`, `content` and `sha256` are what `LoraFile` says of them. `size` is bytes.
+    `location`, `content` and `sha256` are explained at `LoraFile`. `size` is bytes.
     """
 
     reference: str  # as the client wrote it, without credentials
@@ -55,11 +55,11 @@ class ResolvedLora:
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is still to be downloaded, or at least to be looked for in the cache of another node."""
+        """Return whether it comes from a server, so that each node looks for it in its cache, or downloads it."""
         return is_remote(self.location)
 
     def pinned(self, expert: Expert, multiplier: float) -> LoraFile:
-        """Return the file as a render's spec holds it."""
+        """Return the file as it is stored in a render's spec."""
         return LoraFile(
             expert=expert,
             reference=self.reference,
@@ -81,12 +81,12 @@ class OtherContent(Exception):
 
 
 class LoraLibrary:
-    """Checks LoRA files and remembers the verdicts, good and bad. Thread-safe; it blocks, so call it in a thread.
+    """Checks LoRA files and caches the verdicts, good and bad. Thread-safe; calls block, so call it in a thread.
 
-    A verdict is known by (SHA-256, strict, the `adapter_config.json` beside the file if there is one). A file that may
-    change is hashed once per stat signature, which stands for its content if the file had been at rest for `at_rest_s`
-    when it was read. A blob of the cache never changes: its name is its SHA-256, computed as it arrived, so it is never
-    hashed here.
+    The key of a verdict is (SHA-256, strict, the `adapter_config.json` beside the file if there is one). A file that
+    may change is hashed once per stat signature. A signature identifies the content if the file had not changed for
+    `at_rest_s` when it was read. A blob of the cache never changes: its name is its SHA-256, computed during the
+    download, so it is never hashed here.
     """
 
     def __init__(
@@ -135,13 +135,13 @@ class LoraLibrary:
             content=identified(checked.sha256, checked.contents),
             sha256=checked.sha256,
             size=checked.header.file_size,
-            file_name=PurePosixPath(reference).name,  # where it is a symlink, the file may have no telling name
+            file_name=PurePosixPath(reference).name,  # the target of a symlink may have a name that says nothing
             contents=checked.contents,
         )
 
     @property
     def most_header_bytes(self) -> int:
-        """The longest header that is read."""
+        """Return the size of the longest header that is read, in bytes."""
         return self._most_header_bytes
 
     def beside(self, reference: str, owner: str | None = None) -> AdapterFile | None:
@@ -201,7 +201,7 @@ class LoraLibrary:
     ) -> CheckedLora:
         """Return the verdict on the file at `path`, which passed `check` when it had that SHA-256, if it still has it.
 
-        Only hashes it and reads its header: its values are the ones that were checked.
+        It hashes the file and reads its header, but does not check its values again.
 
         Raises:
             OtherContent: it has another SHA-256 now.

@@ -1,10 +1,10 @@
-"""Pairs among the files of a folder: a high and a low noise half that have the same name but for the side.
+"""Pairs among the files of a folder: a high and a low noise half whose names differ only in the side.
 
 Example:
     halves = [Half("job/hero_000000500_high_noise.safetensors", Expert.HIGH, step=500), ...]
     pairs(halves)  # [Pair("job/hero", step=500, high=halves[0], low=halves[1])]
 
-Which side a name speaks of is decided in `sides`, and here only once more, which words of the name to leave out.
+`sides` decides which side a name means.
 """
 
 from collections import defaultdict
@@ -19,7 +19,7 @@ _STEP_DIGITS = 9  # AI Toolkit writes the step of a checkpoint into its name wit
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """A file that speaks of one side, or, with `expert` None, holds both. `step` is what its metadata says."""
+    """A file for one side or, with `expert` None, for both. `step` is the training step in its metadata."""
 
     path: str  # under the root, as requests name it
     expert: Expert | None
@@ -28,7 +28,7 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What may stand together in a request. Of a file without its other half, that one is None."""
+    """Two files for one request: the high and the low half. A missing half is None."""
 
     name: str
     step: int | None
@@ -39,7 +39,7 @@ class Pair:
 def pairs(halves: Iterable[Half]) -> list[Pair]:
     """Return the pairs among these files, by name and step; each file is in exactly one.
 
-    Where several files have one name and one side, none of them is the other half of anything.
+    If several files have the same name and side, none of them is paired.
     """
     by_name: defaultdict[str, list[Half]] = defaultdict(list)
     for half in halves:

@@ -1,4 +1,4 @@
-"""Paths of LoRAs inside `lora_root`: the traversal guard of `serve_app.paths`, worded for LoRAs; folders of tenants.
+"""Paths of LoRAs inside `lora_root`: path traversal guard with LoRA errors, and folders of tenants.
 
 What lies in `lora_root/tenants/<tenant>/` belongs to that tenant; see `serve_app.tenant_folders`.
 """
@@ -18,7 +18,7 @@ _LONGEST_NAME = 255  # bytes, of file systems
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where one sender's paths are looked for, in order: its own folder, if it has one to itself, and the root."""
+    """Where the paths of one sender are looked up: first in its own folder, if it has one, then in the root."""
 
     root: Path
     owner: str | None = None  # None: nothing belongs to anyone, and all of the root is seen
@@ -57,10 +57,10 @@ class Folders:
             raise _worded(reference, fault) from fault
 
     def new(self, reference: str) -> Path:
-        """Return where a new file of that name goes: into the owner's folder, if it has one to itself. Blocking.
+        """Return the path of a new file with that name: in the owner's folder, if any, else in the root. Blocking.
 
         Raises:
-            LoraPathRefused: requests could not name it, or it would lie outside.
+            LoraPathRefused: no request could name it, or it would be outside of the folder.
         """
         path = PurePosixPath(reference)
         problem = first_problem(

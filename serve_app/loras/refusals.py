@@ -1,4 +1,4 @@
-"""Refusals: one wording of the LoraInvalid error for every check of a LoRA file.
+"""The LoraInvalid error: one wording for every check of a LoRA file.
 
 Example:
     refuse("my_lora.safetensors", Fault("an alpha is 0; export it without", ["blocks.0.ffn.0.alpha"]))
@@ -15,7 +15,7 @@ KEY_LENGTH = 200  # a hostile header may hold names of megabytes
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a file cannot be used and what to do about it, and the keys that show it, of missing tensors too."""
+    """Why a file cannot be used and what to do about it, with the keys of the tensors (missing ones, too)."""
 
     reason: str
     keys: Sequence[str] = ()
@@ -37,7 +37,7 @@ def invalid(name: str, reason: str, keys: Sequence[str] = ()) -> LoraInvalid:
 
 
 def renamed(error: LoraInvalid, name: str) -> LoraInvalid:
-    """Return a copy of `error`, without traceback, that speaks of the same content under another name."""
+    """Return a copy of `error`, without traceback, for the same content under another name."""
     details = error.details
     return _worded(name, details["reason"], details["keys"], details["count"])
 

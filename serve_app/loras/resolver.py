@@ -24,8 +24,9 @@ from serve_app.errors import LoraInvalid
 from serve_app.loras import adapter_files
 from serve_app.loras.formats import LoraContents, SafetensorsHeader, parse
 from serve_app.loras.formats.adapter_config import ADAPTER_FILE, AdapterFile
+from serve_app.loras.inspection import Seen, look_into
 from serve_app.loras.library import LoraLibrary, ResolvedLora, identified
-from serve_app.loras.report import FileReport, Seen, look_into
+from serve_app.loras.report import FileReport
 from serve_app.loras.siblings import Siblings
 from serve_app.loras.sources import Located, LoraSources, is_remote
 from serve_app.models.card import ModelCard
@@ -34,14 +35,14 @@ from serve_app.spec import Expert
 
 Result = TypeVar("Result")
 
-_LOCAL_THREADS = 4  # of their own: reading a file must not use up the threads that everything else shares
+_LOCAL_THREADS = 4  # a separate pool: reading files must not occupy the threads that everything else shares
 _LOOKS_AT_ONCE = 4  # of one request, so that a request for many files is not refused for its own sake
 _REMEMBERED_HEADERS = 512  # of remote files; a full-size one takes about half a megabyte
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedLora:
-    """A file that could be used, for `expert` where the client said one. `identity` differs for different files."""
+    """A usable file, with its report for `expert` if the client named one. Different files differ in `identity`."""
 
     reference: str
     expert: Expert | None
@@ -51,7 +52,7 @@ class InspectedLora:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a look into a file showed, and where the file was."""
+    """The result of a look into a file, and where the file was."""
 
     reference: str
     location: str
@@ -60,7 +61,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: whose share of the threads it uses, whose folder it sees, with which token."""
+    """Who sends a request: whose share of the threads it uses, whose folder it sees, and its token."""
 
     sender: str
     owner: str | None
@@ -81,7 +82,7 @@ class _LocalFile:
 
 
 class LoraResolver:
-    """Finds, checks and identifies LoRAs; one per process. Calls for one local file are answered together."""
+    """Finds, checks and identifies LoRAs; one per process. Concurrent calls for one local file share the work."""
 
     def __init__(
         self,
@@ -104,10 +105,12 @@ class LoraResolver:
         self._local: SharedAnswers[_LocalFile, ResolvedLora] = SharedAnswers(self._resolve_local)
 
     def looks(self, *, sender: str, token: SecretStr | None, owner: str | None) -> "Looks":
-        """Return what one request asks.
+        """Return the lookups of one request.
 
-        `sender` is whose share of the fetching threads it uses, `owner` whose folder it sees in `lora_root` beside what
-        all share; None sees every tenant's.
+        Args:
+            sender: whose share of the fetching threads they use.
+            token: of the client, for the Hugging Face Hub.
+            owner: whose folder in `lora_root` they see beside the shared files; None sees all folders.
         """
         return Looks(self, Asker(sender, owner, token))
 
@@ -209,7 +212,7 @@ class LoraResolver:
 
 
 class Looks:
-    """The looks of one request: each path is looked up once, however often the request names it."""
+    """The lookups of one request: each path is looked up once, even if the request names it several times."""
 
     def __init__(self, resolver: LoraResolver, asker: Asker) -> None:
         self._resolver = resolver
@@ -225,7 +228,7 @@ class Looks:
         Raises:
             LoraPathRefused, LoraNotFound, LoraInvalid: the client must change the request.
             LoraSourceUnavailable: the server that it comes from does not answer as it should.
-            TooManyFetches: as many files are being read as the service reads at once.
+            TooManyFetches: the service reads its maximum number of remote files already.
             OSError: the service's own storage failed.
         """
         choosing = expert if self._resolver.names_folder(reference) else None

@@ -28,16 +28,17 @@ class Siblings:
 
     @contextmanager
     def asked_about(self, path: Path, name: str) -> Iterator[None]:
-        """Have a LoraInvalid of the block, which reads the file at `path`, tell of the models that would take it."""
+        """Add a hint to a LoraInvalid of the block, which reads the file at `path`: the models that would accept it."""
         try:
             yield
         except LoraInvalid as error:
             raise self.hinted(error, path, lambda: read_header(path, name, self._most_header_bytes)) from error
 
     def hinted(self, error: LoraInvalid, content: Path | str, header: Callable[[], SafetensorsHeader]) -> LoraInvalid:
-        """Return `error` with the models that would take the file, by its names and shapes; itself where none would.
+        """Return `error` with a hint at the models that would accept the file by its names and shapes.
 
-        `content` identifies the file, whose header `header` reads. Details gain `models`, the ids.
+        Return `error` itself if there are none. `content` identifies the file, and `header` reads its header. The
+        details get `models`, the ids.
         """
         takers = self._find(content, header) if self._cards else ()
         if not takers:

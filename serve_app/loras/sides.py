@@ -1,15 +1,15 @@
-"""Side rule: which expert of a pair, high or low noise, the name of a LoRA file speaks of.
+"""Side rule: which expert of a pair, high or low noise, the name of a LoRA file means.
 
-Nothing inside an ordinary file tells which expert it is for, but its name mostly does. This one rule serves both the
-warnings about a file and the choice among the files of a repository. Hints, the strongest first:
+The content of an ordinary file does not say which expert it is for, but its name usually does. The warnings about a
+file and the choice among the files of a repository use this one rule. Hints, the strongest first:
 
 1. "noise" beside the word, or HN and LN: `hero_high_noise`, `LowNoise_v2`, `HIGHnoise`, `wan22_HN`.
 2. The word, or its letter, at the end of the name; numbers, versions and the like may follow: `hero_high_v2`, `hero_L`.
 3. Either of these in the name of a folder, the innermost first: `low_noise/hero`.
 4. The word, or its capital letter, inside the name: `high_hero`, `H_hero`.
 
-A stronger hint in the name beats every weaker one: `low_poly_high_noise` is high. A word that speaks of something else
-is no hint: `low_poly`, `high_quality`. A name that says both says nothing: `high_and_low`.
+A stronger hint in the name beats every weaker one: `low_poly_high_noise` is high. A word with another meaning is no
+hint: `low_poly`, `high_quality`. A name that says both says nothing: `high_and_low`.
 
 Example:
     likely_side("low_poly_high_noise.safetensors", contents)      # Expert.HIGH
@@ -36,7 +36,7 @@ _LETTERS = {"h": Expert.HIGH, "l": Expert.LOW}
 _SIDES = {"high": Expert.HIGH, "low": Expert.LOW, **_PHRASES, **_LETTERS}
 _OTHER_SIDE = {Expert.HIGH: Expert.LOW, Expert.LOW: Expert.HIGH}
 
-# Where one of these follows, "high" and "low" speak of something else than noise.
+# Before one of these words, "high" and "low" mean something else than noise.
 _OTHER_SENSES = frozenset(
     {
         *("angle", "contrast", "key", "light", "motion", "detail", "detailed", "details", "def", "definition"),
@@ -44,7 +44,7 @@ _OTHER_SENSES = frozenset(
         *("res", "resolution", "end", "fantasy", "fashion", "heels", "kick", "rise", "school", "waist"),
     }
 )
-# May follow the word that ends a name, beside numbers: how far the training was, and how the file was saved.
+# Words that may follow the side at the end of a name, beside numbers: training progress, and file format.
 _TRAILING = frozenset(
     {
         *("v", "ver", "version", "e", "ep", "epoch", "epochs", "s", "step", "steps", "k", "final", "last"),
@@ -62,14 +62,14 @@ class _Strength(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Hint:
-    """What a name says: a side, or None where it says both."""
+    """What a name says: a side, or None if it says both."""
 
     side: Expert | None
     strength: _Strength
 
 
 def likely_side(file_name: str, contents: LoraContents) -> Expert | None:
-    """Return the expert that the file's name speaks of, else the names in its metadata; None where none tells.
+    """Return the expert that the file's name means, else the names in its metadata; None if none says it.
 
     None also for a combined file, which is for both.
     """
@@ -80,7 +80,7 @@ def likely_side(file_name: str, contents: LoraContents) -> Expert | None:
 
 
 def side_of(path: str) -> Expert | None:
-    """Return the expert that a path or name speaks of; None where it tells none or both."""
+    """Return the expert that a path or name means; None if it says none or both."""
     hint = _hint(path)
     return hint.side if hint else None
 
@@ -100,7 +100,7 @@ def files_for(expert: Expert, paths: Sequence[str]) -> list[str]:
 
 
 def without_side(path: str) -> str:
-    """Return a path without the words that speak of a side, in which the halves of a pair agree.
+    """Return a path without the words for a side: it is the same for both halves of a pair.
 
     >>> without_side("low_noise/hero_v2.safetensors"), without_side("low_poly_high_noise_000000500.safetensors")
     ('hero_v2.safetensors', 'low_poly_000000500.safetensors')
@@ -128,11 +128,11 @@ class _Word:
 
     @property
     def is_filler(self) -> bool:
-        """Return whether the word may stand behind the one that ends a name."""
+        """Return whether the word may follow the side at the end of a name."""
         return self.text.isdigit() or self.text in _TRAILING
 
 
-@lru_cache(maxsize=4096)  # a pair that is used at all is used often
+@lru_cache(maxsize=4096)  # most pairs are used many times
 def _hint(path: str) -> _Hint | None:
     """Return the strongest hint in the path's name and folders; the name's own beats a folder's, but for weak ones."""
     *folders, name = path.split("/")
@@ -170,7 +170,7 @@ def _hint_in(words: Sequence[_Word]) -> _Hint | None:
 
 
 def _strength(words: Sequence[_Word], at: int) -> _Strength | None:
-    """Return how strong a hint the word is; None where it is no hint."""
+    """Return how strong a hint the word is; None if it is no hint."""
     word = words[at]
     if word.text not in _SIDES:
         return None
@@ -208,13 +208,13 @@ def _has_other_sense(words: Sequence[_Word], at: int) -> bool:
 
 
 def _ends(words: Sequence[_Word], at: int) -> bool:
-    """Return whether nothing that tells anything follows the word."""
+    """Return whether only fillers follow the word."""
     rest = words[at + 2 :] if _text(words, at + 1) == _NOISE else words[at + 1 :]
     return all(word.is_filler for word in rest)
 
 
 def _is_joined(words: Sequence[_Word], at: int) -> bool:
-    """Return whether the name says both sides in one breath, as in `high_low` and `high_noise_and_low_noise`."""
+    """Return whether the name joins both sides, as in `high_low` and `high_noise_and_low_noise`."""
     before = at - 1
     while before >= 0 and (words[before].is_filler or words[before].text in (_NOISE, *_JOINING)):
         before -= 1

@@ -15,16 +15,16 @@ DEEPEST = 8  # folders
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One regular file: its path under the root, as requests name it, and where it lies."""
+    """One regular file: its path relative to the root, as requests name it, and its absolute path."""
 
     path: str
     place: Path
 
 
 def files_under(root: Path, ending: str) -> Iterator[Entry]:
-    """Yield the files whose names have that ending, in upper or lower case. `root` has no links in it. Blocking.
+    """Yield the files whose names end with `ending` (case is ignored). No part of `root` is a link. Blocking.
 
-    Left out are names that begin with a dot, that no request can spell, links that lead out of the root, and folders
+    Left out are names that begin with a dot, names that are no Unicode, links that lead out of the root, and folders
     that cannot be read.
 
     Raises:
@@ -40,7 +40,7 @@ def files_under(root: Path, ending: str) -> Iterator[Entry]:
             if folder.place == root:
                 raise
             continue
-        if (status.st_dev, status.st_ino) in entered:  # a link that leads back
+        if (status.st_dev, status.st_ino) in entered:  # a link to a folder above
             continue
         entered.add((status.st_dev, status.st_ino))
         named = [

@@ -18,10 +18,10 @@ _LEAST_MULTIPLIER = 1e-6  # a smaller one leaves nothing of a LoRA in 16 bits
 def of_file(
     file_name: str, contents: LoraContents, expert: Expert | None = None, multiplier: float | None = None
 ) -> list[str]:
-    """Return what about this file, or its use for `expert` with `multiplier`, looks like a mistake or must be known.
+    """Return warnings about this file, or about its use for `expert` with `multiplier`: possible mistakes.
 
-    These are warnings and no refusals: a name may mean something else, and a LoRA of the other expert, or of Wan 2.1,
-    is sometimes wanted. A model with one expert has no sides.
+    They do not refuse the file: its name may mean something else, and a user may want a LoRA of the other expert or of
+    Wan 2.1. A model with one expert has no sides.
     """
     return [
         *_side(expert, file_name, contents),
@@ -35,7 +35,7 @@ def of_file(
 def without_effect(
     file_name: str, contents: LoraContents, expert: Expert | None = None, multiplier: float | None = None
 ) -> list[str]:
-    """Return that the file changes nothing, where its values were read and it does not, or its multiplier is 0."""
+    """Return a warning if the file has no effect: all values that were read are zero, or its multiplier is 0."""
     if multiplier is not None and abs(multiplier) < _LEAST_MULTIPLIER:
         return [f"{file_name!r}: all changes of this file are zero, as its network_multiplier is {multiplier:g}"]
     idle = contents.idle or ()
@@ -51,7 +51,7 @@ def without_effect(
 
 
 def of_pair(chosen: Iterable[tuple[Expert, str]]) -> list[str]:
-    """Return what about the files together looks like a mistake: one content for both experts.
+    """Return warnings about the files together: the same content for both experts is a possible mistake.
 
     `chosen` are (expert, identity of the content) of every file that is no combined one.
     """

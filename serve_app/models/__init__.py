@@ -1,6 +1,6 @@
-"""What the service knows of a model before it loads it.
+"""Models: everything that the service knows about a model without loading it.
 
-`card.py` is the door: one model's inputs, latents, rules, defaults and names, from a YAML file. `limits.py` bounds what
-any model is asked for. `architecture.py` has the parameters of an expert, `families.py` their kinds, `foreign.py` the
-marks of LoRAs for other models, `checkpoint.py` whether a checkpoint folder is whole.
+The entry point is `card.py`: one model's inputs, latents, rules, defaults and names, from a YAML file. `limits.py` has
+the limits of request values. `architecture.py` has the parameters of an expert, `families.py` their kinds. `foreign.py`
+recognises LoRAs for other models. `checkpoint.py` checks whether a checkpoint folder is complete.
 """

@@ -1,4 +1,4 @@
-"""Every parameter of a Wan expert that a LoRA can change: its shape, and its names in diffusers and in Wan's own code.
+"""Architecture of a Wan expert: shapes and names of all parameters that a LoRA can change, parameter counts, FLOPs.
 
 Sources: diffusers 0.42.1, models/transformers/transformer_wan.py for names and shapes, and the rename table of
 `convert_wan_transformer_to_diffusers` in loaders/single_file_utils.py for the original names. Mind the norms of a
@@ -37,12 +37,12 @@ class Module:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it is a linear layer."""
+        """Return whether it is a linear layer."""
         return len(self.shape) == _SMALLEST_LOW_RANK
 
     @property
     def takes_low_rank(self) -> bool:
-        """Whether it is a layer whose weight is a matrix, or a convolution's, that up @ down can change."""
+        """Return whether up @ down can change its weight: of a linear layer or a convolution."""
         return self.bias is not None and len(self.shape) >= _SMALLEST_LOW_RANK
 
 
@@ -64,7 +64,7 @@ class WanArchitecture:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], title: str = UNTITLED) -> Self:
-        """From the config.json of a diffusers `WanTransformer3DModel`; KeyError names what it lacks."""
+        """Build it from the config.json of a diffusers `WanTransformer3DModel`. Raise KeyError for a missing entry."""
         frames, rows, columns = config["patch_size"]
         return cls(
             num_layers=config["num_layers"],
@@ -82,7 +82,7 @@ class WanArchitecture:
 
     @property
     def dim(self) -> int:
-        """Width of the blocks. T2V A14B: 5120."""
+        """Return the width of the blocks. T2V A14B: 5120."""
         return self.num_attention_heads * self.attention_head_dim
 
     @property
@@ -106,11 +106,11 @@ class WanArchitecture:
 
     @property
     def modules(self) -> tuple[Module, ...]:
-        """All modules with parameters, in the order of the forward pass."""
+        """Return all modules with parameters, in the order of the forward pass."""
         return _modules(self)
 
     def parameters(self) -> dict[str, Shape]:
-        """The shape of every parameter under its name in diffusers."""
+        """Return the shape of every parameter by its name in diffusers."""
         found = {}
         for module in self.modules:
             found[module.parameter] = module.shape
@@ -121,7 +121,7 @@ class WanArchitecture:
 
 @lru_cache(maxsize=4)
 def _modules(model: WanArchitecture) -> tuple[Module, ...]:
-    """A service has one architecture; a test some. Building the list takes a millisecond."""
+    """Return the modules of an architecture. Cached, because building the list takes a millisecond."""
     blocks = (module for number in range(model.num_layers) for module in _block(model, number))
     return (*_before_blocks(model), *blocks, *_after_blocks(model))
 

@@ -33,7 +33,7 @@ _SUFFIX = ".yaml"
 
 
 class ImageInput(StrEnum):
-    """Whether a video starts from an image, beside its text."""
+    """Whether a prompt has an image that the video starts from."""
 
     NONE = "none"
     OPTIONAL = "optional"
@@ -41,7 +41,7 @@ class ImageInput(StrEnum):
 
 
 class ImageConditioning(StrEnum):
-    """How the image that a video starts from enters a Wan model."""
+    """How an image that a video starts from enters a Wan model."""
 
     CHANNELS = "channels"  # mask and encoded image as further input channels of the experts
     FIRST_LATENT_FRAME = "first_latent_frame"  # the encoded image is the first latent frame, with timestep 0
@@ -54,7 +54,7 @@ class FrameRule(StrEnum):
     WHOLE_LATENTS = "(n - 1) // s * s + 1"  # where the latents are made first: 40 -> 37, 6 -> 5
 
     def apply(self, frames: int, stride: int) -> int:
-        """Return the frame count that is generated for `frames`; a count that it returns is kept by it."""
+        """Return the frame count that is generated for `frames`. Idempotent: it does not change its own results."""
         first = frames if self is FrameRule.PLUS_ONE else frames - 1
         return first // stride * stride + 1
 
@@ -97,14 +97,14 @@ class Latents(_Frozen):
 
 
 class Part(_Frozen):
-    """Where one component of a checkpoint lies: a directory or Hugging Face repository, and a folder in it."""
+    """The place of one component of a checkpoint: a directory or Hugging Face repository, and a folder in it."""
 
     checkpoint: str
     folder: str = ""  # "": at the root
 
 
 class Parts(_Frozen):
-    """Components that lie in checkpoints of their own."""
+    """Components that come from separate checkpoints."""
 
     text_encoder: Part
     tokenizer: Part
@@ -180,7 +180,7 @@ class ModelCard(_Frozen):
 
     @property
     def is_pair(self) -> bool:
-        """Whether the model has two experts, so that a LoRA says which one it is for."""
+        """Return whether the model has two experts, so that a LoRA must say which one it is for."""
         return self.experts == PAIR
 
     def snap(self, pixels: int, recipe: Recipe) -> int:
@@ -201,7 +201,7 @@ class ModelCard(_Frozen):
         return self.boundary[recipe] if self.is_pair and self.boundary else None
 
     def token_count(self, *, width: int, height: int, num_frames: int) -> int:
-        """Return the tokens of a video, of this size in pixels and frames, that each expert works on.
+        """Return the number of tokens that each expert processes for a video of this size in pixels and frames.
 
         Wan 2.2 A14B: latent frames x height/16 x width/16, as 8 pixels are one latent and 2x2 latents one token. TI2V
         5B: latent frames x height/32 x width/32.
@@ -212,14 +212,14 @@ class ModelCard(_Frozen):
 
     @property
     def _token(self) -> tuple[int, int, int]:
-        """Latent frames, rows and columns of pixels in one token."""
+        """Return the latent frames, rows and columns of pixels in one token."""
         frames, rows, columns = self.architecture.patch_size
         return frames, rows * self.latents.stride.rows, columns * self.latents.stride.columns
 
     def of_checkpoint(self, transformer_model: str) -> Self:
         """Return this card with the architecture of the experts in `transformer_model`.
 
-        A directory has its own config.json, which counts. A repository on the Hub is not asked: the card counts.
+        The config.json of a directory replaces the architecture of the card. A repository on the Hub is not read.
 
         Raises:
             ConfigurationInvalid: an absolute path that holds no such checkpoint, or one of other latents.
@@ -257,7 +257,7 @@ def load_card(model: str) -> ModelCard:
 
 @lru_cache(64)
 def _parsed(text: str) -> ModelCard:
-    """Return the card that `text` is; cards are frozen, and YAML takes milliseconds."""
+    """Parse the YAML text of a card. Cached: cards are immutable, and parsing takes milliseconds."""
     return ModelCard.model_validate(yaml.safe_load(text))
 
 

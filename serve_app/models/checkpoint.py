@@ -1,4 +1,4 @@
-"""Checkpoint folders on disk: whether they are whole, told without loading them."""
+"""Checkpoint folders on disk: whether they are complete, without loading them."""
 
 import json
 import re
@@ -19,14 +19,14 @@ _WEIGHT_INDEX = "*.safetensors.index.json"
 
 
 def check_checkpoint(arg: str, checkpoint: Path, *, experts: int = 0) -> None:
-    """Check a checkpoint directory in diffusers' layout; anything else is taken for a hub id and not looked at.
+    """Check a checkpoint directory in diffusers' layout; anything else counts as a hub id and is not checked.
 
-    The folders of `experts` experts are there, or without experts those of every other component that model_index.json
-    names. Every safetensors file in them, also each that an index names, is as long as its header says. Only headers
+    It must have the folders of `experts` experts or, without experts, of every other component in model_index.json.
+    Every safetensors file in them, and every file that an index names, must be as long as its header says. Only headers
     are read.
 
     Raises:
-        ConfigurationInvalid: something is missing, damaged or cut off; names `arg` and the file.
+        ConfigurationInvalid: a file is missing, damaged or truncated; the message names `arg` and the file.
     """
     if not checkpoint.is_dir():
         if checkpoint.exists():
@@ -43,7 +43,7 @@ def check_checkpoint(arg: str, checkpoint: Path, *, experts: int = 0) -> None:
 
 
 def _components(arg: str, checkpoint: Path) -> list[str]:
-    """Return the folders that model_index.json names, but for experts, which come from elsewhere."""
+    """Return the folders that model_index.json names, without experts, which come from elsewhere."""
     index = checkpoint / _MODEL_INDEX
     try:
         named = json.loads(read_regular(index, limit=_INDEX_BYTES))

@@ -1,6 +1,6 @@
-"""What `wan-lora doctor` says of a machine: its GPUs, how a model would lie on one, and what would make it faster.
+"""Diagnosis of a machine (`wan-lora doctor`): its GPUs, a model's memory plan on them, and what would make it faster.
 
-`deployments.wan.doctor` finds it out, in a process of its own, since it needs PyTorch; the command prints it.
+`deployments.wan.doctor` makes it in a process of its own, because it needs PyTorch; the command prints it.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -20,7 +20,7 @@ class Gpu(_Value):
 
 
 class Finding(_Value):
-    """Something that speed depends on, and whether it is there."""
+    """A package or feature that speed depends on, and whether this machine has it."""
 
     name: str
     found: bool
@@ -29,7 +29,7 @@ class Finding(_Value):
 
 
 class SizePlan(_Value):
-    """What one size asks of the machine."""
+    """The cost of one video size on this machine."""
 
     size: str  # width x height x frames
     tokens: int
@@ -38,7 +38,7 @@ class SizePlan(_Value):
 
 
 class Placement(_Value):
-    """Where the weights would lie; see `deployments.wan.memory.planner`."""
+    """Where the weights would be kept; see `deployments.wan.memory.planner`."""
 
     offload: str
     reason: str

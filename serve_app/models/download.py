@@ -1,6 +1,6 @@
 """Model downloads: the files of a card's checkpoints, from the Hugging Face Hub into its cache, resumed and verified.
 
-The Generators load from the same cache, so what was downloaded before is not downloaded at their start:
+The Generators load from the same cache, so files that were downloaded before are not downloaded at their start:
 
     for wanted in checkpoint_files(load_card("wan22_5b")):
         directory = download(wanted, Hub())
@@ -39,7 +39,7 @@ class RepositoryFiles:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """Where repositories lie, and where their files go. None: what the environment of huggingface_hub says."""
+    """The Hub's address and the directory of its cache. None: as the environment variables of huggingface_hub say."""
 
     endpoint: str | None = None
     cache: Path | None = None
@@ -78,8 +78,7 @@ def missing(wanted: RepositoryFiles, hub: Hub) -> list[DryRunFileInfo]:
 def download(wanted: RepositoryFiles, hub: Hub) -> Path:
     """Download what is missing, check every file, and return the directory that holds them.
 
-    What an earlier, interrupted call has fetched of a file is kept, and the rest is fetched. Blocking; shows progress
-    on standard error.
+    A download that was interrupted is resumed. Blocking; shows progress on standard error.
 
     Raises:
         ConfigurationInvalid: the repository cannot be read, there is no room for it, or a file arrived damaged (which
@@ -116,7 +115,7 @@ def _snapshot(wanted: RepositoryFiles, hub: Hub, *, dry_run: bool) -> str | list
             f"{name}: there is no such repository on the Hub, or HF_TOKEN may not read it"
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
-        # What huggingface_hub says where it looked for the files elsewhere has the true reason behind it.
+        # huggingface_hub then looks in its cache and complains about that; the real reason is the error's cause.
         reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise ConfigurationInvalid(f"{name}: {reason}; run the command again, it goes on where it stopped") from error
 

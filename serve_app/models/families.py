@@ -1,4 +1,4 @@
-"""Kinds of parameters, for summaries that a person reads."""
+"""Families of parameters (attention, feed-forward, norms, ...), for summaries that a person reads."""
 
 from enum import StrEnum
 
@@ -15,7 +15,7 @@ class Family(StrEnum):
     HEAD = "head"
 
 
-# In order: norms are inside the attentions.
+# The order matters: norms are inside the attentions.
 _MARKS = (
     (".norm", Family.NORMS),
     (".attn1.", Family.SELF_ATTENTION),
@@ -27,18 +27,18 @@ _MARKS = (
 
 
 def family(parameter: str) -> Family:
-    """Return the family of a parameter, which is named as in diffusers."""
+    """Return the family of a parameter by its name in diffusers."""
     return next((name for mark, name in _MARKS if mark in parameter), Family.EMBEDDINGS)
 
 
 def block(parameter: str) -> int | None:
-    """The block that it is in; None where it is in none."""
+    """Return the number of the block that a parameter is in; None if it is in none."""
     parts = parameter.split(".")
     return int(parts[1]) if parts[0] == "blocks" else None
 
 
 def ranges(numbers: set[int]) -> str:
-    """As in "0-39" or "0-3, 7"; empty for none."""
+    """Return numbers as text, like "0-39" or "0-3, 7"; empty for none."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

@@ -1,7 +1,7 @@
 """Foreign models: the facts by which a LoRA for a model other than the served one is recognised.
 
-Three things give such a file away: the names of its layers, the sizes of its tensors, and the base model that its
-metadata names. This module holds the facts; `serve_app.loras` words the refusals and warnings.
+Three things identify such a file: the names of its layers, the sizes of its tensors, and the base model in its
+metadata. This module holds the facts; `serve_app.loras` writes the error messages and warnings.
 """
 
 import re
@@ -49,7 +49,7 @@ class ForeignLayers:
 
 
 def recognise_layers(names: Iterable[str]) -> ForeignLayers | None:
-    """Return the other model that layers with these names belong to, with the names that show it; None if unknown."""
+    """Return the other model that has layers with these names, with the names that identify it; None if unknown."""
     known = list(names)
     for pattern, model in _LAYER_PATTERNS:
         found = tuple(name for name in known if pattern.search(name))
@@ -59,10 +59,10 @@ def recognise_layers(names: Iterable[str]) -> ForeignLayers | None:
 
 
 def block_width(layer: str, shape: Shape) -> int | None:
-    """Return the width of the model that `layer` belongs to, whatever stands before its name.
+    """Return the width of the model that `layer` belongs to, with any prefix before its name.
 
     `shape` is that of a tensor whose last dimension is the layer's input: a LoRA's down half [r, in], or a difference
-    [out, in]. None where the layer is no attention projection of a block, so that its input tells nothing.
+    [out, in]. None if the layer is no attention projection of a block, so that its input tells nothing.
     """
     return shape[-1] if shape and _ATTENTION_PROJECTION.fullmatch(layer) else None
 
@@ -110,7 +110,7 @@ _TASK_WORDS = {
 def other_task(names: Iterable[str], served: str) -> str | None:
     """Return what a LoRA with these names is for by their words, image or text to video, if `served` is for the other.
 
-    None where the names tell none or both, or the title `served` does.
+    None if the names tell none or both, or the title `served` does.
     """
     own = _tasks((served,))
     said = _tasks(names)

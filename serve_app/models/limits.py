@@ -1,7 +1,6 @@
-"""Limits of a request's values: of numbers the reference server's, the same ones for every model; of texts ours.
+"""Limits of request values, the same for every model: the reference server's for numbers, this service's for texts.
 
-They bound what the API accepts at all. What one model does with an accepted value (snapping a size, rounding a frame
-count) stands in its card.
+They bound what the API accepts. A model's card says how an accepted value is adapted (size snapped, frames rounded).
 """
 
 from typing import NamedTuple
@@ -25,7 +24,7 @@ RANDOM_SEED = -1  # as a seed: draw one
 SEED = Limits(RANDOM_SEED, 2**64 - 1)  # torch.Generator.manual_seed takes 64 bits
 MOST_SHIFT = 100  # ours: the reference has no flow shift; above 0
 
-# Ours, of texts in characters and of lists in items: what is longer serves nobody, and costs everyone.
+# Limits of this service, in characters of a text or items of a list. Longer values have no use, and cost memory.
 PROMPT_LENGTH = 10_000  # Wan reads 512 tokens, of at most 16 characters each in UMT5's vocabulary
 TRIGGER_LENGTH = 1_000
 PATH_LENGTH = 4_096  # PATH_MAX of Linux; presigned addresses have some 2,000

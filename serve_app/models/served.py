@@ -25,7 +25,7 @@ class Served:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Put the entry in front of the key that a ConfigurationInvalid begins with."""
+        """Put the name of the entry before the key at the beginning of a ConfigurationInvalid's message."""
         with _named(self.name):
             yield
 

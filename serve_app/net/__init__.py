@@ -11,8 +11,8 @@ Example:
 
     status = retry(post, policy, deadline)
 
-What it raises is worded for nobody in particular: `Forbidden` (the policy says no; do not try again) and `Transient`
-(trying again may help). Neither holds anything of the request beyond the host's name.
+It raises two kinds of errors, which callers translate: `Forbidden` (the policy does not allow it; do not retry) and
+`Transient` (a retry may help). Neither contains anything of the request except the host's name.
 """
 
 from serve_app.net.bulkhead import Bulkhead, ShareLimits, host_of

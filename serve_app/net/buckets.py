@@ -30,16 +30,16 @@ Bucket = S3Store | GCSStore | AzureStore
 BUCKETS: Mapping[str, type[Bucket]] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}  # of environment variables
 _CLIENT_OPTIONS = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes")
-_AS_THEY_ARRIVE = 1  # bytes; a longer chunk would hold back the few that a slow server sends
+_AS_THEY_ARRIVE = 1  # smallest chunk in bytes; a larger one would delay the few bytes that a slow server sends
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def open_bucket(address: str, policy: NetPolicy, deadline: Deadline) -> tuple[Bucket, str]:
-    """Return the bucket of `address`, whose scheme is one of `BUCKETS`, and the key in it. Nothing is asked yet.
+    """Return the bucket of `address`, whose scheme is one of `BUCKETS`, and the key in it. No request is sent yet.
 
     Raises:
-        HostForbidden: the bucket, as `s3://name`, is none of the policy's hosts.
-        Forbidden: the address is not one of a file in a bucket; or the bucket cannot be opened.
+        HostForbidden: the bucket, as `s3://name`, is not among the policy's hosts.
+        Forbidden: the address does not name a file in a bucket, or the bucket cannot be opened.
     """
     scheme, _, rest = address.partition("://")
     bucket, _, key = rest.partition("/")
@@ -91,6 +91,6 @@ def _opened(scheme: str, place: str, policy: NetPolicy, deadline: Deadline) -> B
 
 
 def _environment(scheme: str) -> dict[str, str]:
-    """Return what the environment says of the client itself; obstore reads it only where no option is given at all."""
+    """Return the client options in the environment, because obstore ignores them as soon as one option is passed."""
     named = {option: f"{_PREFIXES[scheme]}_{option.upper()}" for option in _CLIENT_OPTIONS}
     return {option: os.environ[name] for option, name in named.items() if name in os.environ}

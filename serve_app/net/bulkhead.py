@@ -1,10 +1,11 @@
-"""Bulkhead: threads that wait for other people's servers, shared out so that no host and no sender takes them all.
+"""Bulkhead: a bounded pool of threads that wait for remote servers, with limits for each host and each sender.
 
 Example:
     bulkhead = Bulkhead(ShareLimits())
     located = await bulkhead.run(partial(source.locate, reference), host="example.com:443", sender="team-a")
 
-Each process has one, for everything that it fetches while a client waits.
+Each process has one, for all fetches while a client waits. The limits keep one slow host, or one sender with many
+fetches, from occupying all threads.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from serve_app.errors import TooManyFetches
 
 Result = TypeVar("Result")
 
-_PATIENCE_S = 0.5  # a quick server's fetches end meanwhile; a slow one's do not, and waiting for those helps nobody
+_PATIENCE_S = 0.5  # fetches from a fast server end within this time; waiting for those of a slow server does not help
 _POLL_S = 0.02
 
 
@@ -48,8 +49,8 @@ class Bulkhead:
     async def run(self, work: Callable[[], Result], *, host: str | None, sender: str) -> Result:
         """Return the result of `work`, run in a thread; raise what it raises.
 
-        `host` is whose answer it waits for, None for a server that the operator vouches for. A thread stays taken until
-        `work` ends, also where the caller has gone.
+        `host` is the server that it waits for, None for a server that the operator trusts. A thread stays occupied
+        until `work` ends, even if the caller is canceled.
 
         Raises:
             TooManyFetches: too many run, and none of them ended within half a second.
@@ -75,7 +76,7 @@ class Bulkhead:
             self._waiting -= 1
 
     def _enter(self, host: str | None, sender: str) -> str | None:
-        """Take a thread; return why none can be had, or None."""
+        """Take a thread and return None, or return why there is none."""
         limits = self._limits
         with self._lock:
             if host is not None and self._of_host.get(host, 0) >= limits.per_host:
@@ -97,11 +98,11 @@ class Bulkhead:
             if key is not None:
                 counter[key] += more
                 if not counter[key]:
-                    del counter[key]  # hosts are chosen by clients, and never end
+                    del counter[key]  # clients choose hosts, so the counter would grow without limit
 
 
 def host_of(address: str) -> str:
-    """Return whose answers reading `address` waits for: its scheme, host and port, whether or not it is a valid URL.
+    """Return the server of `address`: its scheme, host and port, even if it is no valid URL.
 
     >>> host_of("https://user@Example.com:8443/file?query")
     'https://example.com:8443'

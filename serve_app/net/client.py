@@ -24,7 +24,7 @@ from serve_app.errors import first_problem
 from serve_app.net.guard import Forbidden, GuardedBackend, HostForbidden, NetPolicy, checked_addresses, port_of
 from serve_app.net.retry import Deadline, Transient
 
-# At INFO it writes the URL of every request, and with it the signature of a signed one.
+# At INFO the library logs the URL of every request, and a URL may contain a signature.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 _NO_URL = "it is no valid URL, or redirects to none; check the spelling"
@@ -34,7 +34,7 @@ _HEADERS = {"User-Agent": "wan-lora-serve", "Accept-Encoding": "identity"}
 
 @cache
 def ssl_context() -> ssl.SSLContext:
-    """Return the context of this process, which trusts the usual root certificates; to read them takes 20 ms."""
+    """Return the TLS context of this process, with the usual root certificates. Cached: reading them takes 20 ms."""
     return httpcore2.default_ssl_context()
 
 
@@ -44,7 +44,7 @@ class Client:
     def __init__(self, policy: NetPolicy, deadline: Deadline, context: ssl.SSLContext) -> None:
         self._policy = policy
         timeout = httpx2.Timeout(policy.read_timeout_s, connect=policy.connect_timeout_s, pool=policy.connect_timeout_s)
-        # trust_env=False: a proxy of the environment would resolve names itself, past the guard.
+        # trust_env=False: a proxy from the environment would resolve names itself and bypass the guard.
         transport = _GuardedTransport(policy, deadline, context)
         self._client = httpx2.Client(transport=transport, timeout=timeout, headers=_HEADERS, trust_env=False)
 
@@ -91,7 +91,7 @@ class Client:
 
 
 def check_address(address: str, policy: NetPolicy) -> None:
-    """Check `address` as a request to it would, and look its host up, but connect to nothing. Blocking.
+    """Check `address` as a request would, including a DNS lookup, but do not connect. Blocking.
 
     Raises:
         Forbidden: the policy forbids it.
@@ -103,7 +103,7 @@ def check_address(address: str, policy: NetPolicy) -> None:
 
 
 def check_url(url: httpx2.URL, policy: NetPolicy) -> None:
-    """Raise Forbidden where the policy forbids to ask for `url`, whatever address its host has."""
+    """Raise Forbidden if the policy forbids requests for `url`, independently of the address of its host."""
     problem = first_problem(
         {
             f"it leads to {url.scheme}://, which is off here; use https://": not policy.allows_scheme(url),
@@ -118,7 +118,7 @@ def check_url(url: httpx2.URL, policy: NetPolicy) -> None:
 
 
 class _GuardedTransport(httpx2.BaseTransport):
-    """Connects httpx2 to a connection pool whose sockets the guard opens; its faults hold nothing of the request."""
+    """Connects httpx2 to a connection pool whose sockets the guard opens. Its errors contain nothing of the request."""
 
     def __init__(self, policy: NetPolicy, deadline: Deadline, context: ssl.SSLContext) -> None:
         self._pool = httpcore2.ConnectionPool(context, network_backend=GuardedBackend(policy, deadline))

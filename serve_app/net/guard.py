@@ -1,4 +1,4 @@
-"""SSRF guard at the socket: connections only to addresses that were checked, and never beyond a deadline.
+"""SSRF guard at the socket: it connects only to addresses that were checked, and enforces a deadline.
 
 A host name is resolved once, all its addresses are checked, and the socket connects to one of those. So neither DNS
 rebinding, nor a redirect, nor an odd spelling of an address gets past the check, while TLS certificates are still
@@ -21,16 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve_app.net.pace import SpeedFloor
 from serve_app.net.retry import Deadline, Transient
 
-# At DEBUG it writes whole response headers, and with them the signed URLs that servers redirect to.
+# At DEBUG the library logs response headers, which contain the signed URLs of redirects.
 logging.getLogger("httpcore2").setLevel(logging.INFO)
 
 Address = IPv4Address | IPv6Address
 
-# Where clouds serve credentials to their machines. Azure's and Oracle's are not in ranges that are private.
+# Metadata services of clouds, which serve credentials. Azure's and Oracle's addresses are not in private ranges.
 _METADATA = frozenset(
     map(ip_address, ("169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"))
 )
-# `is_global` of Python 3.11 takes these for public.
+# `is_global` of Python 3.11 treats these as public.
 _SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the IPv4 address is in the low 32 bits
@@ -38,11 +38,11 @@ _LOW_32_BITS = 0xFFFFFFFF
 
 
 class Forbidden(Exception):
-    """The policy forbids to go on; `str` says why. Trying again does not help."""
+    """The policy does not allow it; `str` says why. A retry does not help."""
 
 
 class HostForbidden(Forbidden):
-    """`host` is none of the policy's hosts."""
+    """`host` is not among the policy's hosts."""
 
     def __init__(self, host: str) -> None:
         super().__init__(f"its host {host!r} is not allowed")
@@ -50,7 +50,7 @@ class HostForbidden(Forbidden):
 
 
 class AddressForbidden(Forbidden):
-    """A host's address is private, and the policy does not allow that. The address itself is not told."""
+    """A host's address is private, and the policy does not allow that. The error does not contain the address."""
 
 
 class NetPolicy(BaseModel):
@@ -76,7 +76,7 @@ class NetPolicy(BaseModel):
 
     @property
     def trusted(self) -> httpx2.URL | None:
-        """The one server that the operator named: it may be private, and be http where its own address is."""
+        """Return the server that the operator named, if any: it may be private, and use http if its address says so."""
         return None
 
     def allows(self, place: str) -> bool:

@@ -1,4 +1,4 @@
-"""Response headers of servers that nobody vouches for (RFC 9110): parsers that return None for whatever makes no sense.
+"""Response headers of untrusted servers (RFC 9110): parsers that return None for anything malformed.
 
 Example:
     >>> natural("42"), natural("9" * 5000)
@@ -20,7 +20,7 @@ _LONGEST_DATE = 100  # characters
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """Bytes [start, stop) of a file; `total` is its size, None where the server does not know it."""
+    """Bytes [start, stop) of a file; `total` is its size, None if the server does not know it."""
 
     start: int
     stop: int
@@ -28,12 +28,12 @@ class ContentRange:
 
 
 def natural(text: str | None) -> int | None:
-    """Return the natural number in `text`; None where it is something else, or has more than 18 digits."""
+    """Return the natural number in `text`; None if it is something else, or has more than 18 digits."""
     return int(text) if text is not None and _NATURAL.fullmatch(text) else None
 
 
 def content_range(text: str | None) -> ContentRange | None:
-    """Return what a Content-Range header says; None where it contradicts itself, or is something else."""
+    """Return what a Content-Range header says; None if it contradicts itself, or is something else."""
     found = _RANGE.fullmatch(text or "")
     if found is None:
         return None
@@ -44,7 +44,7 @@ def content_range(text: str | None) -> ContentRange | None:
 
 
 def retry_after_s(text: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, given as such or as a date; None where it is neither."""
+    """Return the seconds that a Retry-After header asks for, given as such or as a date; None if it is neither."""
     seconds = natural((text or "").strip())
     if seconds is not None:
         return float(seconds)

@@ -5,7 +5,7 @@ Example:
     with floor.waiting() as received:
         data = received(sock.recv(4096))    # TooSlow once a window has passed with too little in it
 
-Only time spent waiting counts: a reader that is slow itself is no fault of the server.
+Only the time of waiting counts, because a slow reader is not the server's fault.
 """
 
 import time
@@ -21,11 +21,11 @@ class Pace(Protocol):
 
     @property
     def min_bytes_per_s(self) -> float:
-        """The floor."""
+        """Return the lowest allowed throughput."""
 
     @property
     def speed_window_s(self) -> float:
-        """The seconds of waiting over which it is measured."""
+        """Return the seconds of waiting over which it is measured."""
 
 
 class SpeedFloor:
@@ -38,15 +38,15 @@ class SpeedFloor:
 
     @property
     def left_s(self) -> float:
-        """Return how long to wait at most until `waiting` judges again; always a little."""
+        """Return the timeout for the next wait: the rest of the window, but never 0."""
         return max(self._pace.speed_window_s - self._waited_s, 0.001)
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[bytes], bytes]]:
-        """Count what arrives in the block, which is told by calling what this yields, against the time that it takes.
+        """Measure the throughput of the block, which passes received data to the function that this yields.
 
         Raises:
-            TooSlow: a window has passed, and the server stayed below the floor in it.
+            TooSlow: a window has passed, and the throughput in it was below the floor.
         """
         started = time.monotonic()
         yield self._received

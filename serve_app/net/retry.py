@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 class Transient(Exception):
-    """The same may succeed when tried again. `reason` holds no address and no credentials."""
+    """A retry of the same operation may succeed. `reason` contains no address and no credentials."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -19,7 +19,7 @@ class Transient(Exception):
 
 
 class TooSlow(Transient):
-    """A server sends, but so slowly that another attempt would only take the next share of everyone's time."""
+    """A server sends, but too slowly. It is not retried, because a retry would be as slow."""
 
 
 class Deadline:
@@ -38,24 +38,24 @@ class Backoff(Protocol):
 
     @property
     def attempts(self) -> int:
-        """How often to try."""
+        """Return the largest number of attempts."""
 
     @property
     def backoff_s(self) -> float:
-        """The wait before the first retry."""
+        """Return the seconds to wait before the first retry."""
 
     @property
     def max_backoff_s(self) -> float:
-        """The longest wait."""
+        """Return the longest wait in seconds."""
 
 
 def retry(work: Callable[[], Result], policy: Backoff, deadline: Deadline) -> Result:
-    """Return the result of `work`, called again after growing waits as long as it raises Transient, but not TooSlow.
+    """Return the result of `work`, which is retried with exponential backoff while it raises Transient (not TooSlow).
 
     A server's Retry-After prolongs a wait, up to the policy's longest.
 
     Raises:
-        Transient: it still did at the last attempt, or no time is left for another.
+        Transient: the last attempt failed, or no time is left for another one.
     """
     backoff = wait_exponential(policy.backoff_s, policy.max_backoff_s) + wait_random(0, policy.backoff_s)
 

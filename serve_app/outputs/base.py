@@ -1,4 +1,4 @@
-"""What every output store can do: files by name, written atomically, and checked when they are read.
+"""The interface of output stores: files by name, written atomically, and verified when they are read.
 
 Example:
     outputs = OutputStore.from_url("s3://bucket/videos")
@@ -24,14 +24,14 @@ from uuid import uuid4
 from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 from serve_app.files import Fingerprint
 
-LOOK_BYTES = 256 << 10  # where less fits, no video does
+LOOK_BYTES = 256 << 10  # without room for this much, no video fits
 _ANSWERS_WITHIN_S = 15.0
 
 _SCHEMES = ("file", "s3", "gs", "az")
 
 
 class NotAsStored(Exception):
-    """What has the name of an output is not what was stored under it. The text says what was found."""
+    """The file with the name of an output is not the one that was stored. The text says what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +91,19 @@ class OutputStore(ABC):
 
     @abstractmethod
     async def put(self, name: str, source: Path, media_type: str) -> Fingerprint:
-        """Store a copy of `source` as `name`, and return what identifies its bytes.
+        """Store a copy of `source` as `name`, and return the size and hash of its bytes.
 
-        Readers see the old file or the new one, never a part. Where it fails, nothing is left behind.
+        Readers see the old file or the new one, never a part. After an error nothing is left behind.
 
         Raises:
             OutputNotWritten: with the reason, free of credentials and signed URLs.
         """
 
     async def look(self, size: int = LOOK_BYTES) -> None:
-        """Store a file of `size` bytes and remove it, to find out whether that can be done now.
+        """Store a file of `size` bytes and remove it, to find out whether the store can be written now.
 
         Raises:
-            OutputNotWritten: it cannot, or the place does not answer.
+            OutputNotWritten: it cannot be written, or does not answer.
         """
         name = f".look-{uuid4().hex}"
         try:
@@ -120,7 +120,7 @@ class OutputStore(ABC):
 
     @abstractmethod
     async def open(self, name: str, stored: Fingerprint | None) -> OpenOutput | None:
-        """Check that `name` still holds what was stored, and open it; None where files are reached by `signed_url`.
+        """Check that `name` still holds what was stored, and open it; None if files are reached by `signed_url`.
 
         Args:
             name: of the file.
@@ -144,7 +144,7 @@ class OutputStore(ABC):
 
     @abstractmethod
     def local_path(self, name: str) -> Path | None:
-        """Return the path of the file, whether or not it exists; None where files are reached by `signed_url`."""
+        """Return the path of the file, whether or not it exists; None if files are reached by `signed_url`."""
 
     @abstractmethod
     async def signed_url(self, name: str, expires_s: int) -> str:
@@ -161,7 +161,7 @@ class OutputStore(ABC):
 
     @abstractmethod
     def files(self) -> AsyncIterator[StoredFile]:
-        """Yield every file, also those that are no outputs. What comes or goes meanwhile may be among them or not.
+        """Yield every file, also those that are no outputs. Files that appear or vanish meanwhile may be among them.
 
         Raises:
             OSError: the place cannot be reached or read.
@@ -177,10 +177,10 @@ class OutputStore(ABC):
 
     @abstractmethod
     async def delete(self, names: Iterable[str]) -> None:
-        """Remove these files; one that is gone already is no error.
+        """Remove these files; a missing file is no error.
 
         Raises:
-            OSError: a file could not be removed. Earlier ones are gone; the call can be repeated.
+            OSError: a file could not be removed. The ones before it are removed; the call can be repeated.
         """
 
 
@@ -197,7 +197,7 @@ def misconfigured(problem: str) -> ConfigurationInvalid:
 
 
 def check_stored(found: Fingerprint, stored: Fingerprint) -> None:
-    """Raise NotAsStored where the two differ."""
+    """Raise NotAsStored if the two differ."""
     if found.size != stored.size:
         raise NotAsStored(f"it has {found.size} bytes, and {stored.size} were stored")
     if found.sha256 != stored.sha256:

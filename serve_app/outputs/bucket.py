@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # obstore has this name for type checkers only
     from obstore.store import RetryConfig
 
 
-# A bucket that is away must not hold an answer, or a cancel, for the three minutes of obstore's default.
+# An unreachable bucket must not delay an answer, or a cancellation, for the three minutes of obstore's default.
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _FILES_AT_ONCE = 1000
 _NO_BUCKET = "NoSuchBucket"

@@ -106,7 +106,7 @@ class Directory(OutputStore, schemes=("file",)):
             await asyncio.to_thread(self._remove, tuple(folders), leaf)
 
     def _place(self, source: Path, folders: tuple[str, ...], leaf: str) -> Fingerprint:
-        """Copy to a name beside the file's, make it durable, then rename: readers see nothing but the rename."""
+        """Copy to a temporary name beside the file, flush it, then rename it: readers never see a part of the file."""
         self._root.mkdir(parents=True, exist_ok=True)
         partial = f".{leaf}.{uuid.uuid4().hex}"
         try:
@@ -177,19 +177,19 @@ class Directory(OutputStore, schemes=("file",)):
                     yield StoredFile(path.relative_to(self._root).as_posix(), status.st_size, status.st_mtime)
 
     def _check_root(self) -> None:
-        """Raise OSError, and not FileNotFoundError, where the root is missing: that is not one file that is missing."""
+        """Raise OSError if the root is missing; not FileNotFoundError, which would mean that one file is missing."""
         if not self._root.is_dir():
             raise OSError(errno.ENOTDIR, "the folder of the outputs is not there", str(self._root))
 
     def _prune(self, folders: tuple[str, ...]) -> None:
-        """Remove those folders that are empty; the system refuses to remove another."""
+        """Remove empty folders; the system refuses to remove others."""
         for depth in range(len(folders), 0, -1):
             with contextlib.suppress(OSError), open_folder(self._root, folders[: depth - 1]) as parent:
                 os.rmdir(folders[depth - 1], dir_fd=parent)
 
 
 def _copy(source: Path, name: str, folder: int) -> Fingerprint:
-    """Copy `source` to the new file `name` in `folder`, durably; return what identifies its bytes."""
+    """Copy `source` to the new file `name` in `folder`, flush it, and return the size and hash of its bytes."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with source.open("rb") as reader:
         with os.fdopen(os.open(name, flags, 0o666, dir_fd=folder), "wb") as writer:

@@ -1,4 +1,4 @@
-"""Look-out on the place for outputs: can something be stored there now? One look is shared by all who ask.
+"""Health of the output store: can a file be stored there now? Concurrent callers share one check (single-flight).
 
 Example:
     place = Lookout(OutputStore.from_url("s3://bucket/videos"))
@@ -14,11 +14,11 @@ from serve_app.outputs.base import OutputStore
 logger = logging.getLogger("ray.serve.wan")
 
 _FRESH_S = 5.0
-_FAILING_FRESH_S = 1.0  # it is to be noticed soon that the place is back
+_FAILING_FRESH_S = 1.0  # a store that works again should be noticed soon
 
 
 class Lookout:
-    """Looks at one place, at most every few seconds, by storing a small file there and removing it."""
+    """Checks one store, at most every few seconds, by storing and removing a small file."""
 
     def __init__(self, outputs: OutputStore) -> None:
         self._outputs = outputs
@@ -26,11 +26,11 @@ class Lookout:
         self._problem: str | None = None
 
     async def problem(self) -> str | None:
-        """Return why nothing can be stored there; None where something can."""
+        """Return why nothing can be stored there now; None if a file can be stored."""
         return await self._state.now()
 
     async def known(self, within_s: float) -> str | None:
-        """Return what the last look found; the first call waits for one, but no longer than `within_s`."""
+        """Return the result of the last check; the first call waits for one, but no longer than `within_s`."""
         return await self._state.soon(within_s, default=None)
 
     async def _look(self) -> str | None:

@@ -1,6 +1,6 @@
-"""Retention: what has ended is removed by age and by size, and files that no request knows are swept up.
+"""Retention: ended requests are removed by age and by total size, and orphaned files are removed.
 
-sweeper.py    one sweep, of whoever holds the lease or of `wan-lora sweep`
-orphans.py    which files nobody needs
-rules.py      what the args say
+sweeper.py    one sweep, run by the janitor (in one process, by a lease) or by `wan-lora sweep`
+orphans.py    which files belong to no request
+rules.py      the args as values
 """

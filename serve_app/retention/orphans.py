@@ -1,9 +1,9 @@
-"""Orphans: stored files that no request knows, such as what an Ingress or a Generator left that was killed half-way.
+"""Orphans: stored files that belong to no request, for example after an Ingress or a Generator was killed.
 
 Example:
     orphans(files, records, older_than)  # names
 
-Only names that this service gives are looked at; whatever else lies in the same place is left alone.
+Only files with names of this service are considered; other files in the same place are ignored.
 """
 
 import re
@@ -19,7 +19,7 @@ _LOOK = re.compile(r"\.look-[0-9a-f]{32}")  # see `OutputStore.look`
 
 
 def request_of(name: str) -> str | None:
-    """Return the id of the request that a file is named after; None where it is named after none."""
+    """Return the id of the request that a file is named after; None if it is named after none."""
     found = _OURS.fullmatch(name)
     return None if found is None else found["request_id"]
 
@@ -27,10 +27,10 @@ def request_of(name: str) -> str | None:
 def orphans(
     files: Collection[StoredFile], records: Mapping[str, RequestRecord], older_than: float
 ) -> Iterator[StoredFile]:
-    """Yield those of `files` that nobody needs; `records` are the requests that they are named after, as far as known.
+    """Yield those of `files` that no request needs; `records` are the existing requests that the files are named after.
 
-    A file that was changed after `older_than` may belong to a request that is being accepted, or to a render that is
-    being published, and so may every file of a request that has not ended.
+    Files that were changed after `older_than` are not orphans: they may belong to a request that is being accepted, or
+    to a render that is being published. Files of a request that has not ended are not orphans, either.
     """
     for file in files:
         request_id = request_of(file.name)

@@ -1,4 +1,4 @@
-"""Rules of retention: how long what has ended is kept.
+"""Retention rules: how long ended requests are kept, and how much room their outputs may take.
 
 Example:
     rules = RetentionRules.of(settings)
@@ -21,7 +21,7 @@ class RetentionRules:
     mode: RetentionMode
     longest_s: float | None  # after the end of a request
     most_bytes: int | None  # of all outputs together
-    grace_s: float  # what is younger is in use, whatever else is true of it
+    grace_s: float  # younger requests and files count as in use
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -34,7 +34,7 @@ class RetentionRules:
         )
 
     def expires_at(self, finished_at: float | None) -> float | None:
-        """Return when a request that ended at that time is removed for its age; None where it is not."""
+        """Return when a request that ended at that time is removed for its age; None if it is not."""
         if finished_at is None or self.longest_s is None or self.mode is not RetentionMode.ON:
             return None
         return finished_at + max(self.longest_s, self.grace_s)

@@ -1,10 +1,10 @@
-"""A sweep: ended requests beyond their age or beyond the room for outputs are removed, and so are orphaned files.
+"""The retention sweep: remove expired requests, the oldest requests beyond the size limit, and orphaned files.
 
 Example:
     report = await Sweeper(store, outputs).sweep(RetentionRules.of(settings), dry_run=False)
 
-It never takes what is in use: a request that has not ended, or whatever is younger than the grace period. Files go
-before rows, as with DELETE, so that what fails half-way is found again by the next sweep.
+It never removes what is in use: requests that have not ended, and anything younger than the grace period. Files are
+removed before rows, as with DELETE, so that the next sweep finds and repeats an interrupted removal.
 """
 
 import logging
@@ -38,11 +38,11 @@ class SweepReport:
     crowded_out: int = 0  # requests, by size
     freed_bytes: int = 0
     orphans: int = 0  # files without a request
-    missing: int = 0  # outputs without a file: their request says that they are gone
+    missing: int = 0  # outputs whose file is missing; their requests now answer 410
     orphan_names: list[str] = field(default_factory=list)  # the first ones
     missing_names: list[str] = field(default_factory=list)
-    failed: int = 0  # what could not be removed now
-    complete: bool = True  # False where it was stopped
+    failed: int = 0  # requests and files that could not be removed now
+    complete: bool = True  # False if it was stopped
 
     def __str__(self) -> str:
         verb = "would remove" if self.dry_run else "removed"
@@ -89,7 +89,7 @@ class Sweeper:
                 return
 
     async def _by_size(self, most_bytes: int, ended_before: float, report: SweepReport, go_on: GoOn) -> None:
-        # In a dry run, what goes by age is still there; it is the oldest, so it is the first to be counted here.
+        # In a dry run, expired requests still exist. They are the oldest, so they are counted first here.
         excess = await self._store.retention.stored_bytes() - most_bytes
         kept = report.expired if report.dry_run else 0
         after = 0.0, ""
@@ -109,7 +109,7 @@ class Sweeper:
         """Remove an ended request with its files; return whether it is gone, or would be."""
         if not report.dry_run:
             records = await self._store.retention.records([request_id])
-            if (record := records.get(request_id)) is None:  # somebody else was faster
+            if (record := records.get(request_id)) is None:  # a client has deleted it meanwhile
                 return False
             try:
                 await self._outputs.delete([*record.output_names, *record.input_names])
@@ -133,7 +133,7 @@ class Sweeper:
         await self._orphans_of(batch, older_than, report)
 
     async def _orphans_of(self, batch: list[StoredFile], older_than: float, report: SweepReport) -> None:
-        # The rows are read after the files: what was accepted in between is known.
+        # The rows are read after the files, so requests that were accepted in between are found.
         ids = {request_id for file in batch if (request_id := request_of(file.name))}
         records = await self._store.retention.records(ids)
         for file in orphans(batch, records, older_than):

@@ -1,1 +1,1 @@
-"""Video files as frames, and what tells two of them apart. Doors: `reading.read_clip`, `comparison.compare`."""
+"""Comparison of two video files: what differs, and which settings explain it. Entry point: `comparison.compare`."""

@@ -1,4 +1,4 @@
-"""What tells two clips apart: size, length, rate, and the pictures (PSNR; shift in time; mirrored; reversed).
+"""Differences between two clips: size, length, frame rate, and the pictures (PSNR; shift in time; mirrored; reversed).
 
 Example:
     difference = compare(read_clip(Path("preview.webp")), read_clip(Path("output.mp4")))
@@ -25,21 +25,21 @@ ALIKE_DB = 18.5
 _BEST_DB = 100.0  # of equal frames, whose PSNR would be infinite
 _THUMBNAIL = 64  # pixels of the longer side: enough to see what moves where
 _MOST_SHIFT = 8  # frames
-_CLEARLY_DB = 3.0  # half the error: by so much another arrangement must fit better than the plain one
-_FITS_DB = 25.0  # and at least so well: thumbnails of other scenes are alike by chance
+_CLEARLY_DB = 3.0  # half the error: a shifted, mirrored or reversed clip must fit at least this much better
+_FITS_DB = 25.0  # and its PSNR must be at least this: thumbnails of other scenes may be similar by chance
 
 Gray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What tells `second` from `first`. Pictures are compared at the first one's size, frame by frame."""
+    """How `second` differs from `first`. Pictures are compared at the size of the first, frame by frame."""
 
     sizes: tuple[tuple[int, int], tuple[int, int]]
     lengths: tuple[int, int]
     rates: tuple[float | None, float | None]
     psnr: tuple[float, ...]  # dB of each frame that both have; 100 where equal
-    shift: int  # frames by which the second one is late; 0 where no shift fits clearly better
+    shift: int  # frames by which the second one is late; 0 if no shift fits clearly better
     mirrored: str | None  # "horizontally", "vertically", or None
     reversed_in_time: bool
 
@@ -50,12 +50,12 @@ class Difference:
 
     @property
     def alike_until(self) -> int:
-        """Return the number of first frames that are alike."""
+        """Return the number of similar frames at the beginning."""
         return next((number for number, value in enumerate(self.psnr) if value < ALIKE_DB), len(self.psnr))
 
 
 def compare(first: Clip, second: Clip) -> Difference:
-    """Return what tells two clips apart."""
+    """Return how `second` differs from `first`."""
     length = min(len(first.frames), len(second.frames))
     fitted = resized(second.frames[:length], first.size)
     one, other = _thumbnails(first.frames), _thumbnails(resized(second.frames, first.size))

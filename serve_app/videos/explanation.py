@@ -1,4 +1,4 @@
-"""From the difference of two clips to what to change: one sentence for each setting that explains a part of it."""
+"""Explanation of the difference between two clips: one finding for each setting to change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Finding:
 Differing = Mapping[str, tuple[object, object]]
 """Embedded settings that differ, by name, with the value of either clip."""
 
-# How `wan-lora generate` spells a setting. What is not here, such as the format of the file, changes no picture, or is
-# found in the clips themselves.
+# The options of `wan-lora generate` for each setting. Other settings, such as the file format, do not change pictures,
+# or are found in the clips themselves.
 _OPTIONS = {
     "model": "--model",
     "trigger_word": "--trigger",
@@ -38,7 +38,7 @@ _OF_LORAS = {"path": "--high or --low", "network_multiplier": "--strength", "tra
 
 
 def explain(difference: Difference, differing: Differing | None = None) -> list[Finding]:
-    """Return what explains that the second clip is not as the first; empty where they show the same."""
+    """Return what explains the difference between the clips; empty if they show the same."""
     arranged = _arrangement(difference)
     found = [_size(difference), _length(difference), _rate(difference), *arranged]
     findings = [finding for finding in found if finding is not None]
@@ -49,7 +49,7 @@ def explain(difference: Difference, differing: Differing | None = None) -> list[
 
 
 def _settings(differing: Differing) -> Finding | None:
-    """Return the finding of embedded settings, which explain what no look at the pictures can."""
+    """Return the finding of the embedded settings, which explain differences that the pictures cannot."""
     told = [
         f"{option} {first} (and not {second})"
         for name, (first, second) in differing.items()

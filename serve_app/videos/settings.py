@@ -28,7 +28,7 @@ class _Embedded(BaseModel):
 
 
 def read_settings(path: Path) -> InferenceRequest | None:
-    """Return the request that made a file; None where none is in it, or one that this version does not know."""
+    """Return the request that made a file; None if none is in it, or one that this version does not know."""
     text = _from_zip(path) if is_zipfile(path) else _from_picture(path) or _from_film(path)
     if not text:
         return None

@@ -18,23 +18,23 @@ from serve_app.webhooks.signing import secret_of, signed
 
 LONGEST_WAIT_S = 3600.0
 GIVE_UP_S = 24 * 3600.0
-_JITTER = 0.1  # so that what failed together is not repeated together
+_JITTER = 0.1  # so that deliveries that failed together are not repeated together
 
 
 def policy_of(settings: Settings) -> NetPolicy:
-    """Return where webhooks may go."""
+    """Return the network policy of webhooks: which addresses they may be sent to."""
     return NetPolicy(
         hosts=settings.webhook_hosts,
         private_hosts=settings.webhook_private_hosts,
         allow_http=settings.webhook_allow_http,
-        max_redirects=0,  # an answer that redirects is a receiver that has moved, and its client must know
+        max_redirects=0,  # a redirect means that the receiver has moved, and its client must register the new address
         connect_timeout_s=settings.webhook_timeout_s,
         read_timeout_s=settings.webhook_timeout_s,
     )
 
 
 def deliver(due: Due, settings: Settings, master: SecretStr, context: ssl.SSLContext) -> Attempt:
-    """Send the message once, and return what became of it. Blocking, `webhook_timeout_s` at most."""
+    """Send the message once, and return the outcome. Blocking, for at most `webhook_timeout_s`."""
     at = time()
     status, error = None, None
     try:
@@ -51,7 +51,7 @@ def deliver(due: Due, settings: Settings, master: SecretStr, context: ssl.SSLCon
 
 
 def wait_s(attempts: int, first_s: float) -> float:
-    """Return how long to wait after so many attempts: twice as long each time, at most an hour and a tenth."""
+    """Return the seconds to wait after `attempts` failures: doubled each time, at most an hour, plus 10 % jitter."""
     wait = min(first_s * 2.0 ** min(attempts - 1, 30), LONGEST_WAIT_S)
     return wait * (1 + random.uniform(0, _JITTER))  # noqa: S311 - spreads load, guards nothing
 

@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 
 
 def secret_of(tenant: str, master: SecretStr) -> SecretStr:
-    """Return the secret that the receivers of a tenant's webhooks verify with; it tells nothing of another's."""
+    """Return the secret with which a tenant's receivers verify webhooks. It reveals nothing about other tenants'."""
     key = hmac.digest(master.get_secret_value().encode(), f"webhooks of {tenant}".encode(), hashlib.sha256)
     return SecretStr(f"whsec_{base64.b64encode(key).decode()}")
 

@@ -108,7 +108,7 @@ class Memory:
         self._before = self._highest = self._now()
 
     def look(self) -> None:
-        """Take note of what they have now."""
+        """Record what they have now."""
         self._highest = max(self._highest, self._now())
 
     @property

@@ -16,7 +16,7 @@ from serve_app.errors import ConfigurationInvalid, LoraChanged, LoraNotFetched
 from serve_app.files import NotRegular, open_regular, read_regular
 from serve_app.jobs.records import Claim
 from serve_app.jobs.schema import migrate
-from serve_app.loras.cache import disk
+from serve_app.loras.cache import locks
 from serve_app.loras.cache.disk import CacheDirectory
 from serve_app.loras.files import LoraFiles
 from serve_app.models.card import load_card
@@ -131,12 +131,12 @@ def test_the_cache_takes_what_is_no_file_for_missing(tmp_path: Path, swap: Swap)
     cache = CacheDirectory(tmp_path)
     swap(cache.blob(SHA256))
     if swap is not a_folder:
-        assert disk.opened(cache.blob(SHA256)) is None
+        assert locks.opened(cache.blob(SHA256)) is None
     swap(tmp_path / "refs" / SHA256)
     assert cache.sha256_of(SHA256) is None
     swap(cache.partial(SHA256))
     with pytest.raises(OSError):
-        disk.created(cache.partial(SHA256))
+        locks.created(cache.partial(SHA256))
 
 
 @pytest.mark.parametrize("swap", NO_FILES)

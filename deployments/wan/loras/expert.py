@@ -53,7 +53,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A state to go to, and the LoRA of each use; `loras` is empty where no tensors are needed."""
+    """A state to go to, and the LoRA of each use; `loras` is empty if no tensors are needed."""
 
     state: State
     loras: tuple[LoadedLora, ...] = ()
@@ -72,7 +72,7 @@ class ExpertLoras:
 
     @property
     def state(self) -> State | None:
-        """Return what the expert is now; None where a change failed and undoing it failed, too."""
+        """Return what the expert is now; None if a change failed and undoing it failed, too."""
         return self._state
 
     @property

@@ -155,7 +155,7 @@ def not_loaded(lora: LoraFile, reason: str, names: Iterable[str] = ()) -> LoraNo
 
 
 def _check_complete(lora: LoraFile, file: LoraOnDisk) -> None:
-    """Raise LoraNotLoaded where a tensor is neither used nor left out on purpose, or a change lacks one."""
+    """Raise LoraNotLoaded if a tensor is neither used nor left out on purpose, or a change lacks one."""
     used = {key for change in file.contents.changes() for key in change.keys}
     odd = (used | set(file.contents.left_out)) ^ file.header.tensors.keys()
     if odd:

@@ -41,7 +41,7 @@ _HOST_SHARE = 0.8  # of the free host memory; encoding and the page cache need s
 
 @dataclass(frozen=True, slots=True)
 class FreeMemory:
-    """Bytes that nothing uses, measured while all weights lie in host memory. `gpu` is None where a CPU computes."""
+    """Bytes that nothing uses, measured while all weights lie in host memory. `gpu` is None if a CPU computes."""
 
     gpu: int | None
     host: int
@@ -87,7 +87,7 @@ class MemoryPlan:
     fallbacks: tuple[OffloadMode, ...] = ()  # each needs less GPU memory than the one before
 
     def leaner(self) -> "MemoryPlan | None":
-        """Return the plan to go to when this one ran out of GPU memory; None where there is none."""
+        """Return the plan to go to when this one ran out of GPU memory; None if there is none."""
         if not self.fallbacks:
             return None
         offload, *others = self.fallbacks
@@ -173,7 +173,7 @@ def _plan_offload(
 
 
 def _spare_gpu_bytes(mode: OffloadMode, weights: WeightBytes, free: FreeMemory, activations: int) -> int:
-    """Return the GPU memory that neither weights nor a render need; 0 where not even one component stays there."""
+    """Return the GPU memory that neither weights nor a render need; 0 if not even one component stays there."""
     if free.gpu is None or mode is OffloadMode.SEQUENTIAL:
         return 0
     placed = {

@@ -72,7 +72,7 @@ class Team:
     def sharing(self, mix: Parallelism, tokens: int, negative: torch.Tensor | None) -> Iterator[None]:
         """Share the forward passes of the experts by `mix` while the block runs.
 
-        `negative` is the embedding of the negative prompt; None where guidance is off.
+        `negative` is the embedding of the negative prompt; None if guidance is off.
         """
         yield
 
@@ -80,7 +80,7 @@ class Team:
         """Wait until every rank has loaded the base model. Raise what one of them met."""
 
     def check(self) -> None:
-        """Raise TeamBroken where a rank is gone."""
+        """Raise TeamBroken if a rank is gone."""
 
     def close(self) -> None:
         """End the other ranks."""

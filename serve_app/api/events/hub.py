@@ -67,7 +67,7 @@ class Watch:
         return True
 
     async def ended(self, within_s: float) -> Snapshot | None:
-        """Return the request once it has ended; None where it has not within that time, or is deleted."""
+        """Return the request once it has ended; None if it has not within that time, or is deleted."""
         deadline = monotonic() + within_s
         while (snapshot := self.snapshot) is not None and snapshot.record.state not in FINAL:
             left_s = deadline - monotonic()
@@ -183,7 +183,7 @@ def _waits(record: RequestRecord) -> bool:
 
 
 def _shown(snapshots: Iterable[Snapshot]) -> dict[int, int]:
-    """Return the step of the preview that each render shows whose request wants some; 0 where there is none yet."""
+    """Return the step of the preview that each render shows whose request wants some; 0 if there is none yet."""
     return {
         render.id: snapshot.previews[render.index].step if render.index in snapshot.previews else 0
         for snapshot in snapshots

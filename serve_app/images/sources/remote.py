@@ -132,7 +132,7 @@ def _check_status(status: int) -> None:
 
 
 def _length(text: str) -> int | None:
-    """Return the value of Content-Length; None where it is none that counts bytes."""
+    """Return the value of Content-Length; None if it is none that counts bytes."""
     digits = text.strip()
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS else None
 

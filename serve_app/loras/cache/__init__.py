@@ -1,6 +1,6 @@
-"""Downloaded LoRA files, kept on a node for all its processes."""
+"""Content-addressed LRU cache of downloaded LoRA files on a node's disk, shared by all processes of the node."""
 
-from serve_app.loras.cache.disk import Partial
 from serve_app.loras.cache.lora_cache import CachedFile, DigestMismatch, Fill, LoraCache
+from serve_app.loras.cache.partial import Partial
 
 __all__ = ["CachedFile", "DigestMismatch", "Fill", "LoraCache", "Partial"]

@@ -1,8 +1,8 @@
-"""Content-addressed LRU cache of downloaded LoRA files, for all processes of a node that share a directory.
+"""Content-addressed LRU cache of downloaded LoRA files, with single-flight downloads, shared by a node's processes.
 
 Example:
     cache = LoraCache(directory, max_bytes)
-    with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads what is not here
+    with cache.hold(content, fill, name, wait_s=60) as cached:    # `fill` downloads what is missing
         cached.path, cached.sha256
 """
 
@@ -15,8 +15,9 @@ from io import FileIO
 from pathlib import Path
 
 from serve_app.errors import ConfigurationInvalid, LoraSourceUnavailable
-from serve_app.loras.cache import disk
-from serve_app.loras.cache.disk import CacheDirectory, Partial, full
+from serve_app.loras.cache import locks
+from serve_app.loras.cache.disk import CacheDirectory
+from serve_app.loras.cache.partial import Partial, full
 
 Fill = Callable[[Partial], None]  # completes the file
 _LOOK_EVERY_S = 3600.0
@@ -25,7 +26,7 @@ _SHA256_DIGITS = 64
 
 
 class DigestMismatch(Exception):
-    """What was downloaded, twice from its start, is not what it was said to be."""
+    """Two complete downloads had another SHA-256 than expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class CachedFile:
 
     path: Path
     sha256: str
-    downloaded: bool = True  # for this use of it
+    downloaded: bool = True  # by this call of `hold`
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,14 @@ class _Held:
 
 
 class LoraCache:
-    """A directory of at most `max_bytes`, from which the least recently used files go, but none that is in use.
+    """A directory of at most `max_bytes`: the least recently used files are evicted, but none that is in use.
 
-    With `longest_s`, files that nobody has used for so many seconds go, too, at the first use of another one.
+    With `longest_s`, files that were not used for this many seconds are removed, too, when another one is used.
 
-    Thread-safe, also between processes; it blocks. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
+    Thread-safe, also between processes; calls block. A content id is a SHA-256, or "etag-" or "url-" and 64 hex digits.
 
     Raises:
-        ConfigurationInvalid: nothing can be kept in the directory.
+        ConfigurationInvalid: the directory cannot be created or written.
     """
 
     def __init__(self, directory: Path, max_bytes: int, *, longest_s: float | None = None) -> None:
@@ -72,12 +73,12 @@ class LoraCache:
     def hold(self, content: str, fill: Fill, name: str, *, wait_s: float) -> Iterator[CachedFile]:
         """Hold the file with that content while the block runs: it is not evicted.
 
-        If it is not here, `fill` completes it, while others who want it wait up to `wait_s` seconds (single-flight).
-        A download that was interrupted, even by a kill, is given to `fill` as far as it came. `name` is for errors.
+        If it is missing, `fill` downloads it, while other callers wait for it up to `wait_s` seconds (single-flight).
+        `fill` gets an interrupted download, even after a kill, with the bytes that had arrived. `name` is for errors.
 
         Raises:
-            LoraSourceUnavailable: there is no room, or another download of it takes too long.
-            DigestMismatch: `content` is a SHA-256, and twice something else arrived.
+            LoraSourceUnavailable: there is no room, or another process takes too long to download it.
+            DigestMismatch: `content` is a SHA-256, and two downloads had another one.
             OSError: the disk failed.
             Whatever `fill` raises.
         """
@@ -88,9 +89,9 @@ class LoraCache:
 
     @contextmanager
     def hold_new(self, key: str, fill: Fill, name: str, *, wait_s: float) -> Iterator[CachedFile]:
-        """Hold a file that is known only by where it comes from: it is downloaded every time, from its start.
+        """Hold a file that has no validator (ETag or date): download it every time, from its start.
 
-        Its bytes can be held by their SHA-256 from then on.
+        Afterwards `hold` finds it by its SHA-256.
         """
 
         def anew(partial: Partial) -> None:
@@ -102,7 +103,7 @@ class LoraCache:
             yield found
 
     def _remove_old(self) -> None:
-        """Remove what is beyond its age; look for it now and then only, since that lists the directory."""
+        """Remove expired files; at most once in a while, because this lists the directory."""
         if self._longest_s is None or time.monotonic() - self._looked_at < min(_LOOK_EVERY_S, self._longest_s):
             return
         self._looked_at = time.monotonic()
@@ -118,11 +119,11 @@ class LoraCache:
         if sha256 is None:
             return None
         path = self._directory.blob(sha256)
-        file = disk.opened(path)
+        file = locks.opened(path)
         if file is None:
             return None
-        disk.share(file)
-        if not disk.is_at(file, path):  # removed before it was locked
+        locks.share(file)
+        if not locks.is_at(file, path):  # removed before it was locked
             file.close()
             return None
         self._directory.used(sha256)
@@ -142,8 +143,8 @@ class LoraCache:
         path = self._directory.partial(content)
         end = time.monotonic() + wait_s
         while True:
-            file = disk.created(path)
-            if disk.lock_exclusively(file) and disk.is_at(file, path):
+            file = locks.created(path)
+            if locks.lock_exclusively(file) and locks.is_at(file, path):
                 return path, file
             file.close()
             if time.monotonic() >= end:
@@ -159,7 +160,7 @@ class LoraCache:
             partial.finish()
             return self._published(path, file, content, partial.sha256)
         except BaseException:
-            file.close()  # and with it the lock; the next holder resumes from here
+            file.close()  # this releases the lock; the next holder resumes the download
             raise
 
     def _published(self, path: Path, file: FileIO, content: str, sha256: str) -> _Held:
@@ -167,7 +168,7 @@ class LoraCache:
             held = self._used(sha256)
             if held is None:
                 path.rename(self._directory.blob(sha256))
-                disk.share(file)
+                locks.share(file)
                 held = _Held(file, sha256)
             else:
                 path.unlink()

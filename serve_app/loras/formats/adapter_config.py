@@ -27,7 +27,7 @@ _SCALING = (
 _LONGEST_VALUE = 50  # characters that a refusal repeats
 _PARTS = ("transformer.", "transformer_2.")  # what stands before the names of each expert's `LoraConfig`
 
-# PEFT takes regular expressions of any kind, but trainers write names. Others could take for ever to match (ReDoS).
+# PEFT takes any regular expression, but trainers write names. Others could take hours to match (ReDoS).
 _NAME = re.compile(r"\^?[\w.]+")
 _LONGEST_NAME = 200
 _MOST_NAMES = 2000  # the model has fewer layers
@@ -36,19 +36,19 @@ _Patterns = tuple[tuple[re.Pattern[str], float], ...]
 
 
 class MetadataUnusable(Exception):
-    """Says which entry or file gives scales that cannot be followed, and why."""
+    """An entry or file gives scales that cannot be applied; `str` says which one, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFile:
-    """The `adapter_config.json` beside a file: what `shortened` leaves of it, and whether it surely is that file's."""
+    """The `adapter_config.json` beside a file: its text after `shortened`; whether it certainly belongs to it."""
 
     text: str
     certain: bool
 
 
 def shortened(text: str) -> str:
-    """Return what an `adapter_config.json` says of scales, in one spelling for all that mean the same.
+    """Return the entries of an `adapter_config.json` that set scales, as canonical JSON: equal meaning, equal text.
 
     Raises:
         MetadataUnusable: it is no JSON object.
@@ -58,7 +58,7 @@ def shortened(text: str) -> str:
 
 
 class AdapterConfig:
-    """A `LoraConfig`, or one for each expert, under the name that refusals call it."""
+    """A `LoraConfig`, or one for each expert, with the name that error messages use."""
 
     def __init__(self, source: str, text: str) -> None:
         self.source = source

@@ -1,7 +1,7 @@
 """Resource limits on a safetensors header: what is refused before it is downloaded, and before it is parsed.
 
-A header is bounded in bytes by what its file's first eight bytes say, and in values by counting them. Those that are
-long and yet allowed are parsed one at a time, so that one thread at most competes for the interpreter's lock.
+A header is bounded in bytes by its announced length (the file's first eight bytes), and in values by counting them.
+Long headers are parsed one at a time, so that at most one thread competes for the global interpreter lock (GIL).
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def too_many_values(text: bytes) -> bool:
 
 @contextmanager
 def in_turn(header_bytes: int) -> Iterator[None]:
-    """Have the block wait for others of its kind where it is about a header of more than 256 KiB."""
+    """Run the block under a lock if the header has more than 256 KiB, so that such blocks run one after the other."""
     if header_bytes <= _LONG_BYTES:
         yield
         return

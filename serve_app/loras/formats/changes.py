@@ -73,7 +73,7 @@ class LoKr:
 
     @property
     def rank(self) -> int | None:
-        """Return r of the low-rank factors, which agree; None where both factors are whole and alpha does not count."""
+        """Return r of the low-rank factors, which agree; None if both factors are whole and alpha does not count."""
         return self.w1.rank or self.w2.rank
 
     @property
@@ -130,7 +130,7 @@ class LoraContents:
         return None not in self.parts
 
     def changes_for(self, expert: Expert) -> tuple[Change, ...]:
-        """Return what the file changes in `expert`; nothing where a combined file has nothing for it."""
+        """Return what the file changes in `expert`; nothing if a combined file has nothing for it."""
         return self.parts.get(expert, ()) if self.combined else self.parts[None]
 
     def changes(self) -> Iterator[Change]:

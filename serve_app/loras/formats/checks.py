@@ -1,8 +1,8 @@
-"""Validation of a LoRA file: all that makes it unusable and shows in its keys, dtypes and sizes.
+"""Validation of a LoRA file by its keys, dtypes and sizes: everything that makes it unusable.
 
-Every check returns a `Fault` with the keys of the tensors, or None. `first_fault` makes the checks that hold always, in
-order. `unknown` is about tensors without a place in the model, which a lenient parse leaves out. The shapes of tensors
-that have a place are checked in `shapes`.
+Every check returns a `Fault` with the keys of the tensors, or None. `first_fault` runs the checks that always apply, in
+order. `unknown` finds tensors without a place in the model, which a lenient parse ignores. `shapes` checks the shapes
+of tensors that have a place.
 """
 
 from collections.abc import Callable, Collection

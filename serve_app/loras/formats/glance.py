@@ -1,4 +1,4 @@
-"""A glance at a LoRA file: what a list shows of it, from its header and a few of its keys, in about a millisecond.
+"""A quick summary of a LoRA file for lists, from its header and a few of its keys, in about a millisecond.
 
 Example:
     seen = glance(path, {"wan22_14b_t2v": card.architecture}, most_header_bytes)
@@ -39,7 +39,7 @@ class Glance:
     """What a glance shows. Where there is a problem, no model can use the file, and `models` is empty."""
 
     rank: int | None = None  # of the first layer
-    side: SideOfFile | None = None  # that its keys name; most files leave it to their name
+    side: SideOfFile | None = None  # by its keys; most files only say it in their name
     models: tuple[str, ...] = ()  # ids
     provenance: Provenance = field(default_factory=Provenance)
     problem: str | None = None  # why no served model can use it, as far as a glance shows
@@ -55,7 +55,7 @@ class _Header:
 
 
 def glance(path: Path, models: Mapping[str, WanArchitecture], most_header_bytes: int) -> Glance:
-    """Return what the file at `path` looks like; `models` are the served ones, by their ids. Blocking.
+    """Return the summary of the file at `path`; `models` are the served ones, by their ids. Blocking.
 
     Raises:
         OSError: it cannot be opened or read.
@@ -137,7 +137,7 @@ def _some(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Shape]]:
 
 
 def _placed(key: str, shape: Shape, architecture: WanArchitecture) -> Place | None:
-    """Return the place of a tensor in a model; None where it has none, or another size."""
+    """Return the place of a tensor in a model; None if it has none, or another size."""
     split = split_key(key)
     place = None if split is None else find_place(split[0], architecture)
     if split is None or place is None:

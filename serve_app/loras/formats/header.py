@@ -4,7 +4,7 @@ Format: 8 bytes little-endian header length, the header (a JSON object in UTF-8)
 gap. Source: https://github.com/huggingface/safetensors, README "Format" and `Metadata::validate` in its tensor.rs. This
 reader refuses all that the library refuses, and also repeated names, which the library merges silently.
 
-A file that is no safetensors file is refused with the name of its real format, told from its first bytes.
+A file that is no safetensors file is refused with the name of its real format, recognised by its first bytes.
 """
 
 import json
@@ -57,10 +57,10 @@ def read_header(path: Path, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -
 
 
 def read_header_of(stream: BufferedReader, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> SafetensorsHeader:
-    """Read and check the header of the file behind `stream`, which stands at its start and is `name` in errors.
+    """Read and check the header of the file behind `stream`, which is at its start; errors call the file `name`.
 
-    Reads no header longer than `most_bytes`, and allocates no more than the file holds. The position of `stream` is
-    undefined afterwards.
+    It reads no header longer than `most_bytes`, and allocates no more than the size of the file. The position of
+    `stream` is undefined afterwards.
 
     Raises:
         LoraInvalid: the file is not a complete, well-formed safetensors file; the reason says what it looks like.
@@ -75,7 +75,8 @@ def read_header_of(stream: BufferedReader, name: str, most_bytes: int = DEFAULT_
 def header_bytes_needed(head: bytes, file_size: int, name: str, most_bytes: int = DEFAULT_HEADER_BYTES) -> int:
     """Return how many bytes from the start of a file `parse_header` needs: 8 and the length of the header.
 
-    `head` is how the file begins: 8 bytes are enough, some hundred tell a wrong format better. `file_size` is bytes.
+    `head` is the beginning of the file: 8 bytes are enough, a few hundred identify a wrong format better. `file_size`
+    is bytes.
 
     Raises:
         LoraInvalid: no safetensors file begins like this, or its header is longer than `most_bytes`; the reason says
@@ -84,7 +85,7 @@ def header_bytes_needed(head: bytes, file_size: int, name: str, most_bytes: int 
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
     fits = 0 < length <= most_bytes and LENGTH_BYTES + length <= file_size
     if len(head) < LENGTH_BYTES or not fits or head[LENGTH_BYTES:][:1] not in (b"", b"{"):
-        # Only now: the length of a good file may look like the magic number of another format.
+        # After the checks above, because the length of a valid file may look like the magic number of another format.
         raise invalid(name, describe_wrong_format(head) or _describe_length(length, file_size, most_bytes))
     return LENGTH_BYTES + length
 
@@ -104,7 +105,7 @@ def parse_header(head: bytes, file_size: int, name: str, most_bytes: int = DEFAU
 
 
 class _Malformed(Exception):
-    """Carries the reason to `parse_header`, which knows the file's name."""
+    """The header is malformed; `str` is the reason. `parse_header` adds the file's name."""
 
 
 @dataclass(frozen=True, slots=True)

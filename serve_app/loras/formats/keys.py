@@ -1,8 +1,8 @@
 """State-dict keys: which module of the model a tensor belongs to, and which role it plays in a change.
 
-A key is wrappers, the name of a module, and a suffix: `diffusion_model.` `blocks.0.self_attn.q` `.lora_A.weight`. The
-suffix tells the `Role`, the rest the `Place`. The keys of one file may follow different conventions. A new wrapper is
-an entry in `_OTHER_WRAPPERS` or `_DENOISERS`, a new suffix one in `_SUFFIXES`.
+A key consists of wrappers, the name of a module, and a suffix: `diffusion_model.` `blocks.0.self_attn.q`
+`.lora_A.weight`. The suffix gives the `Role`, the rest the `Place`. The keys of one file may follow different
+conventions. To support a new wrapper, add it to `_OTHER_WRAPPERS` or `_DENOISERS`; a new suffix, to `_SUFFIXES`.
 
 Sources of the suffixes: kohya and musubi-tuner (lora_down, lora_up, alpha, dora_scale), PEFT (lora_A, lora_B,
 lora_magnitude_vector, also with an adapter's name), diffusers (lora.down, lora_linear_layer.down and their up), AI
@@ -84,8 +84,8 @@ _UNSUPPORTED_KEY = re.compile(
 _UNSUPPORTED_REASONS = tuple(_UNSUPPORTED.values())
 
 LONGEST_KEY = 500
-"""Characters. Longer keys are unknown: no convention comes near, and on a hostile key some patterns take quadratic time
-(ReDoS)."""
+"""Characters. Longer keys are unknown: no convention has such keys, and some patterns take quadratic time on a hostile
+key (ReDoS)."""
 
 _HALVES = (
     ("lora_A", "lora_B"),
@@ -97,7 +97,7 @@ _HALF = re.compile(r"\.lora_[AB]$|\.(?:" + "|".join(map(re.escape, chain(*_HALVE
 
 
 def split_key(key: str) -> tuple[str, Role] | None:
-    """Split a key into what stands before its suffix and the tensor's role. Return None where the suffix is unknown."""
+    """Split a key into the part before its suffix and the tensor's role. Return None if the suffix is unknown."""
     if len(key) > LONGEST_KEY:
         return None
     if key.endswith(_TABLE_DIFFERENCE):  # `blocks.0.diff_m` is the difference of `blocks.0.modulation`
@@ -110,9 +110,9 @@ def split_key(key: str) -> tuple[str, Role] | None:
 
 
 def split_unsupported(key: str) -> tuple[str, str] | None:
-    """Split the key of a tensor of a kind that is not applied: what stands before its suffix, and what to do about it.
+    """Split the key of a tensor of an unsupported kind into the part before its suffix and advice for the user.
 
-    Return None where the suffix is unknown.
+    Return None if the suffix is unknown.
     """
     match = _UNSUPPORTED_KEY.fullmatch(key) if len(key) <= LONGEST_KEY else None
     if match is None or match.lastgroup is None:
@@ -139,10 +139,10 @@ def lone_halves(keys: Collection[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a key without its suffix means.
+    """The meaning of a key without its suffix.
 
-    `wrapper` is all that stands before the module's name, `first_of` the same as a pipeline's first denoiser would have
-    it where `wrapper` names the second: `transformer.` of `transformer_2.`.
+    `wrapper` is everything before the module's name. If it names the second denoiser of a pipeline (`transformer_2.`),
+    `first_of` is the corresponding wrapper of the first one (`transformer.`).
     """
 
     module: Module
@@ -152,7 +152,7 @@ class Place:
     first_of: str | None
 
 
-# Words that trainers, pipelines and torch put in front of a module's name, and the layout that some of them show.
+# Words that trainers, pipelines and torch put before a module's name, and the layout that some of them indicate.
 # DiffSynth writes `pipe.dit.`, VideoX-Fun `lora_unet__`, torch.compile `_orig_mod.`, FSDP `_fsdp_wrapped_module.`.
 _DENOISERS = (
     *("backbone", "denoiser", "diffusion", "diffusion_model", "dit", "expert", "generator", "model", "net"),
@@ -209,9 +209,9 @@ _TORCH_WRAPPERS = re.compile(r"\._(?:orig_mod|fsdp_wrapped_module|checkpoint_wra
 
 
 def find_place(stem: str, architecture: WanArchitecture) -> Place | None:
-    """Return what `stem`, a key without its suffix, means in a model of `architecture`; None if it means nothing.
+    """Return the place of `stem`, a key without its suffix, in a model of `architecture`; None if it has none.
 
-    Wrappers are stripped in any order and number. None also where two of them name different experts.
+    Wrappers are removed in any order and number. None also if two of them name different experts.
     """
     rest = _TORCH_WRAPPERS.sub("", stem)
     found: list[re.Match[str]] = []
@@ -229,7 +229,7 @@ def find_place(stem: str, architecture: WanArchitecture) -> Place | None:
 
 
 def _as_first(match: re.Match[str]) -> str:
-    """Return the wrapper as the first denoiser's name would be: of `transformer_2.` that is `transformer.`."""
+    """Return the wrapper with the name of the first denoiser: `transformer.` for `transformer_2.`."""
     return f"{match['before']}{match[0][-1]}" if match["side"] == "2" else match[0]
 
 

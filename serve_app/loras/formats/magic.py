@@ -1,4 +1,4 @@
-"""File formats by their first bytes (magic numbers): what a file that is no safetensors file is, and what to do.
+"""Magic numbers: recognise the format of a file that is no safetensors file, and say what to do.
 
 Example:
     >>> describe_wrong_format(b"GGUF...")
@@ -58,7 +58,7 @@ _PRINTABLE = frozenset(string.printable.encode())
 
 
 def describe_wrong_format(head: bytes) -> str | None:
-    """Return the reason to refuse a file that begins with `head` (some hundred bytes), naming its format if known."""
+    """Return why a file that begins with `head` (a few hundred bytes) is refused, with its format if known."""
     if not head:
         return "it is empty (0 bytes); download or copy it again"
     if head.startswith(_PICKLES):

@@ -1,7 +1,6 @@
-"""Provenance: what the metadata of a safetensors header tells of how the file was trained.
+"""Provenance: what the metadata of a safetensors header says about the training of the file.
 
-Every entry is a claim of whoever wrote the file. A malformed entry counts as absent, and no entry makes this module
-raise.
+Every entry is a claim of the file's author. A malformed entry counts as absent, and no entry makes this module raise.
 """
 
 import json
@@ -42,10 +41,10 @@ _TRAINERS = (
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a file says that it comes from. A field is None where the metadata does not tell.
+    """What a file says about its origin. A field is None if the metadata does not say it.
 
-    It takes at most a few kilobytes, so it may be kept for as long as the file is known; the metadata itself may hold
-    megabytes, such as kohya's list of all tags.
+    It takes at most a few kilobytes, so it can be cached. The metadata itself may hold megabytes, such as kohya's list
+    of all tags.
     """
 
     trainer: str | None = None  # program, with its version where that is AI Toolkit's

@@ -46,14 +46,14 @@ def parse(
     strict: bool = True,
     beside: AdapterFile | None = None,
 ) -> LoraContents:
-    """Return what the file changes in a model of `architecture`; `name` is the file in errors.
+    """Return what the file changes in a model of `architecture`; errors call the file `name`.
 
-    `beside` is the `adapter_config.json` in the file's folder. It counts where it surely is this file's: where it is
-    `certain`, or the keys are PEFT's.
+    `beside` is the `adapter_config.json` in the file's folder. It is used only if it certainly belongs to this file: if
+    it is `certain`, or the keys are PEFT's.
 
     Raises:
         LoraInvalid: a tensor would be dropped or applied wrongly. Details name the tensors. Without `strict`, tensors
-            that the model has no place for are left out, unless that leaves nothing.
+            without a place in the model are ignored, unless nothing would be left.
     """
     refuse(name, wrong_amount(header.tensors))
     with in_turn(header.data_offset):

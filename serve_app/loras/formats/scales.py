@@ -3,17 +3,17 @@
 The formulas are those of `changes`. A file without either means c = 1: AI Toolkit trains with alpha = rank where it
 saves none, and diffusers and ComfyUI read it so.
 
-**Alpha tensors.** Trainers never save an alpha of 0: kohya, LyCORIS and AI Toolkit take 0 for the rank when they start,
-and save that. Where a file has one nevertheless, readers disagree: ComfyUI and diffusers divide it by the rank and the
-LoRA does nothing, LyCORIS' own loader takes it for the rank again. So it is refused.
+**Alpha tensors.** Trainers never save an alpha of 0: kohya, LyCORIS and AI Toolkit replace 0 by the rank when they
+start, and save the rank. If a file has an alpha of 0 nevertheless, readers disagree: ComfyUI and diffusers divide it by
+the rank, so the LoRA does nothing; LyCORIS' own loader replaces it by the rank again. So it is refused.
 
 **Adapter configs.** See `adapter_config`.
 
 **A flat alpha.** Some tools keep one number in the metadata (`lora_alpha`, `network_alpha`, `alpha`) and save no alpha
-tensors: each change counts alpha / its rank. `ss_network_alpha` is none of these. kohya and musubi save alpha tensors
-beside it, and converters that remove the tensors multiply them into the weights.
+tensors: the scale of each change is alpha / its rank. `ss_network_alpha` is not one of these entries: kohya and musubi
+save alpha tensors beside it, and converters that remove the tensors multiply them into the weights.
 
-Where several of these give scales, they must agree.
+If several of these sources give scales, they must agree.
 """
 
 import re
@@ -72,8 +72,8 @@ def wrong_alphas(alphas: Mapping[str, float]) -> Fault | None:
 
 
 _CONFIG_ENTRIES = (ADAPTER_METADATA, "adapter_config", "peft_config", "lora_config")
-_FLAT_ALPHAS = frozenset({"loraalpha", "networkalpha", "alpha"})  # in whatever spelling
-_MOST_REMARKS = 3  # on entries that nobody knows
+_FLAT_ALPHAS = frozenset({"loraalpha", "networkalpha", "alpha"})  # without case and separators
+_MOST_REMARKS = 3  # on unknown entries
 _IDLE_ALPHA = "ss_network_alpha"
 _LONGEST_NUMBER = 50  # characters
 _LONGEST_NAME = 200  # characters of an entry's name
@@ -81,17 +81,17 @@ _LONGEST_NAME = 200  # characters of an entry's name
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """Changes with the scales that were found for them, and what a user should know of those."""
+    """Changes with the scales that were found for them, and remarks for the user."""
 
     changes: list[Placed]
     remarks: tuple[str, ...]
 
 
 def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str], beside: AdapterFile | None) -> Scaled:
-    """Return `changes` with the scales that the metadata, or the file beside it, gives; if none does, as they are.
+    """Return `changes` with the scales of the metadata or of the file beside it; unchanged if there are none.
 
     Raises:
-        MetadataUnusable: what gives scales cannot be followed, or contradicts the tensors or another.
+        MetadataUnusable: the scales cannot be applied, or contradict the tensors or each other.
     """
     placed, remarks = list(changes), list[str]()
     sources = [AdapterConfig(f"its metadata entry {name!r}", text) for name, text in _config_entries(metadata)]

@@ -15,7 +15,7 @@ _SCALARS: tuple[Shape, ...] = ((), (1,))
 
 
 def wrong_shape(group: Group, tensors: Tensors) -> Fault | None:
-    """Return the fault of the first tensor that does not fit, with the shape expected of it; None where all fit.
+    """Return the fault of the first tensor that does not fit, with its expected shape; None if all fit.
 
     `group` has passed `checks.first_fault`: it is complete and has one key for each role.
     """
@@ -31,7 +31,7 @@ class _Shapes:
         self._tensors = tensors
 
     def of(self, role: Role) -> Shape | None:
-        """Return the shape of the tensor with that role; None where there is none."""
+        """Return the shape of the tensor with that role; None if there is none."""
         key = self._group.key(role)
         return None if key is None else self._tensors[key].shape
 
@@ -87,7 +87,7 @@ def _lokr(shapes: _Shapes) -> Iterator[Fault]:
 
 
 def _roles(shapes: _Shapes, whole: Role, a: Role, b: Role) -> tuple[Role, ...]:
-    """Return the roles whose tensors make up a factor of a LoKr; none where the group is no LoKr."""
+    """Return the roles whose tensors make up a factor of a LoKr; none if the group is no LoKr."""
     if shapes.of(whole) is not None:
         return (whole,)
     return (a, b) if shapes.of(a) is not None else ()

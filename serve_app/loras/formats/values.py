@@ -53,8 +53,8 @@ def check_file(
 ) -> CheckedLora:
     """Open the file at `path` once, and check all of it: header, keys, shapes, values and alphas.
 
-    `name` is the file in errors; `strict` and `beside` are explained at `parser.parse`. Where the file's `sha256` is
-    known already, nothing is hashed.
+    Errors call the file `name`. `strict` and `beside` are explained at `parser.parse`. With a known `sha256`, nothing
+    is hashed.
 
     Raises:
         LoraInvalid: the file cannot be applied as it is; details name the tensors.
@@ -81,7 +81,7 @@ def read_accepted(
     beside: AdapterFile | None = None,
     most_header_bytes: int = DEFAULT_HEADER_BYTES,
 ) -> CheckedLora:
-    """Return what `check_file` returned of the file when it had that SHA-256: its values are not checked again.
+    """Return what `check_file` returned for the file when it had that SHA-256; do not check its values again.
 
     Raises:
         LoraInvalid, OSError: as `check_file`.
@@ -95,7 +95,7 @@ def read_accepted(
 
 
 def read_alphas(stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents) -> dict[str, float]:
-    """Return the value of every alpha that counts, by its key. Reads some bytes for each and nothing else.
+    """Return the value of every alpha that is used, by its key. Reads a few bytes for each and nothing else.
 
     Raises:
         OSError: the file cannot be read.
@@ -116,10 +116,10 @@ _NOTHING = 2.0**-24
 def idle_parts(
     stream: BufferedReader, header: SafetensorsHeader, contents: LoraContents, alphas: Mapping[str, float]
 ) -> tuple[Expert | None, ...]:
-    """Return the parts of a file all of whose changes are zero, or too small to be seen in the compute dtype.
+    """Return the parts of a file all of whose changes are zero, or too small to have an effect in the compute dtype.
 
-    Reads until it finds a number that counts: of an ordinary file, some of the first tensors. The magnitudes of a DoRA
-    are left aside: what they do depends on the original weight, which is not at hand here.
+    Reads until it finds a number that has an effect: in an ordinary file, some of the first tensors. The magnitudes of
+    a DoRA are ignored: their effect depends on the original weight, which is not available here.
 
     Raises:
         OSError: the file cannot be read.
@@ -133,7 +133,7 @@ def idle_parts(
 
 
 class _Largest:
-    """Tells how large the elements of changes may be."""
+    """Bounds on the absolute values of the elements of changes."""
 
     def __init__(self, stream: BufferedReader, header: SafetensorsHeader) -> None:
         self._stream = stream
@@ -171,7 +171,7 @@ class _Largest:
 
 @dataclass(frozen=True, slots=True)
 class Scanned:
-    """What a pass over a file found: the SHA-256 (hex) of all of it, and the scalars that were wanted."""
+    """The result of a pass over a file: its SHA-256 (hex), and the wanted scalars."""
 
     sha256: str
     scalars: dict[str, float]
@@ -196,8 +196,8 @@ def scan(
         LoraInvalid: tensors hold NaN, infinity or values beyond float32 (named), or the file became shorter.
         OSError: the file cannot be read.
     """
-    # The strict header guarantees that the tensors in order make up the whole data. So to read them one by one is to
-    # read the file from front to back, and every piece begins at an element.
+    # The strict header guarantees that the tensors, in order, cover the data without gaps. So reading them one by one
+    # reads the file sequentially, and every piece begins at the start of an element.
     stream.seek(0)
     reader = _Pass(stream, name, hashing=sha256 is None)
     reader.skip(header.data_offset)

@@ -1,4 +1,4 @@
-"""Where LoRA files come from: `lora_root`, web servers, the Hugging Face Hub, object stores."""
+"""Sources of LoRA files: `lora_root`, web servers, the Hugging Face Hub, object stores."""
 
 from serve_app.loras.sources.base import Located, SourcePolicy, is_remote
 from serve_app.loras.sources.sources import LoraSources

@@ -27,7 +27,7 @@ _ETAG = "etag-"
 
 
 class SourcePolicy(HubPolicy):
-    """What the service's args say about sources. Sizes are bytes, `_s` is seconds.
+    """The args of the service for sources. Sizes are bytes, `_s` is seconds.
 
     A bucket is written `s3://name` in `hosts`. The Hub and the hosts that it redirects downloads to are no exception
     to `hosts`; but the Hub may be private, since the operator named it. `hub_token` serves requests without one.
@@ -41,7 +41,7 @@ class SourcePolicy(HubPolicy):
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A file as it was when it was looked up. `location`, `content` and `sha256` are what `LoraFile` says of them.
+    """A file as it was when it was looked up. `location`, `content` and `sha256` are explained at `LoraFile`.
 
     `location` is for the job store, not for answers: an https URL keeps its query, which may grant access.
     `reference` may be shown. `size` is bytes.
@@ -54,7 +54,7 @@ class Located:
     size: int
     file_name: str
     path: Path | None = None  # of a local file; downloaded ones are reached through `LoraSources.fetch`
-    head: bytes = field(default=b"", repr=False, compare=False)  # how the file begins, where that was seen
+    head: bytes = field(default=b"", repr=False, compare=False)  # the file's first bytes, if they were read
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +93,9 @@ class Changed(Exception):
 
 
 class RemoteSource(ABC):
-    """Files behind one kind of address. Thread-safe; it blocks. `name` is the reference as it may be shown.
+    """Files behind one kind of address. Thread-safe; calls block. `name` is the reference as answers may show it.
 
-    What can go wrong, everywhere: LoraNotFound, LoraPathRefused, LoraInvalid, LoraSourceUnavailable, and
-    `net.Forbidden`.
+    Every method may raise LoraNotFound, LoraPathRefused, LoraInvalid, LoraSourceUnavailable and `net.Forbidden`.
     """
 
     @abstractmethod
@@ -105,7 +104,7 @@ class RemoteSource(ABC):
 
     @abstractmethod
     def open(self, wanted: ReadRequest) -> AbstractContextManager[Part]:
-        """Open the bytes that are wanted. A source may begin at 0 instead.
+        """Open the wanted bytes. A source may begin at 0 instead.
 
         Raises:
             net.Transient: trying again may help.
@@ -119,9 +118,9 @@ def is_remote(text: str) -> bool:
 
 
 def identity(location: str, validator: str, size: int) -> str:
-    """Return what stands for the bytes at `location` until somebody has read and hashed them.
+    """Return an id for the bytes at `location`, used until they were downloaded and hashed.
 
-    `validator` is the entity tag or, without one, the time of the last modification.
+    `validator` is the entity tag or, without one, the time of the last modification (RFC 9110, section 8.8).
     """
     return _ETAG + hashlib.sha256(f"{location}\n{validator}\n{size}".encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Hugging Face Hub as a LoRA source: looked up through huggingface_hub, downloaded under the same guard as the rest."""
+"""Hugging Face Hub as a LoRA source: lookup through huggingface_hub, download through the SSRF guard."""
 
 import re
 import ssl
@@ -34,8 +34,8 @@ _SHOWN = 20  # candidates in an error
 class HubSource(RemoteSource):
     """`hf://org/repository/file@revision`, and links to the Hub's pages.
 
-    A file is pinned to the commit that its revision names now, and identified by the SHA-256 that the Hub tells for
-    large files. Without a token of the client's the policy's is used, never one that lies about on this machine.
+    A file is pinned to the commit that its revision names now, and identified by the SHA-256 that the Hub gives for
+    large files. Without a token of the client the policy's token is used, never one from this machine's home directory.
     """
 
     def __init__(self, policy: SourcePolicy, context: ssl.SSLContext) -> None:
@@ -58,7 +58,7 @@ class HubSource(RemoteSource):
     @contextmanager
     def open(self, wanted: ReadRequest) -> Iterator[Part]:
         """See `RemoteSource`."""
-        # What lies at a commit does not change, so there is nothing to compare with the content wanted.
+        # Files of a commit never change, so there is no need to compare with the wanted content.
         url = self._url(parse_pinned(wanted.location))
         token = self._token(wanted.token)
         with (
@@ -123,7 +123,7 @@ class HubSource(RemoteSource):
 
 
 def _translated(work: Callable[[], Result], name: str) -> Result:
-    """Return the result of `work`, whose errors become ours. Theirs quote requests."""
+    """Return the result of `work`, and translate its errors, because the library's texts quote requests."""
     try:
         return work()
     except ServiceError:

@@ -1,4 +1,4 @@
-"""Router by scheme over all LoRA sources: a file is identified first, and downloaded when it is needed.
+"""All LoRA sources behind one object, chosen by URL scheme: identify a file first, and download it when it is needed.
 
 Example:
     sources = LoraSources(lora_root, SourcePolicy(), LoraCache(directory, max_bytes))
@@ -47,9 +47,9 @@ _TOKEN = re.compile(r"[!-~]+")  # what fits into a header
 
 
 class LoraSources:
-    """Local files, web servers, the Hugging Face Hub and object stores. Thread-safe; it blocks, so call it in a thread.
+    """Local files, web servers, the Hugging Face Hub and object stores. Thread-safe; calls block: call it in a thread.
 
-    A `token` is the client's for the Hub. It is used for the call and not kept; no error, log line or file tells it.
+    A `token` is the client's for the Hub. It is used for the call and not kept; no error, log line or file contains it.
     """
 
     def __init__(self, root: Path, policy: SourcePolicy, cache: LoraCache) -> None:
@@ -94,7 +94,7 @@ class LoraSources:
             return False
 
     def host(self, reference: str) -> str | None:
-        """Return whose answers reading `reference` waits for, for sharing out threads; None for the Hub."""
+        """Return the host that reading `reference` waits for, by which threads are shared out; None for the Hub."""
         host = host_of(reference)
         return None if host.startswith("hf:") or host == host_of(self._policy.hub) else host
 
@@ -120,7 +120,7 @@ class LoraSources:
     def beside(self, located: Located, file_name: str, most_bytes: int, token: str | None = None) -> bytes | None:
         """Return the first `most_bytes` + 1 bytes of the file called `file_name` in the same folder, if there is one.
 
-        None also where the server denies access to it, as one does that hands out signed addresses of single files.
+        None also if the server denies access to it, as servers of signed URLs do: a signature is for one file.
 
         Raises:
             LoraSourceUnavailable: see `locate`.
@@ -137,9 +137,9 @@ class LoraSources:
 
     @contextmanager
     def fetch(self, lora: LoraFile, token: str | None = None) -> Iterator[CachedFile]:
-        """Hold the remote file on this node's disk while the block runs, downloaded if need be.
+        """Hold the remote file on this node's disk while the block runs; download it if it is missing.
 
-        A download is made once for all who want it at the time (single-flight), and resumed if it was interrupted.
+        Concurrent callers share one download (single-flight), which is resumed if it was interrupted.
 
         Raises:
             LoraChanged: the file is gone, or is no longer the one that was accepted.
@@ -148,7 +148,7 @@ class LoraSources:
             OSError: the node's own storage failed.
         """
         name = shown(lora.reference)
-        with ExitStack() as held:  # so that only what `hold` raises is worded anew, not what the block does
+        with ExitStack() as held:  # translates errors of `hold`, but not errors of the caller's block
             with worded(name), _worded_for_render(lora):
                 deadline = Deadline(self._policy.total_timeout_s)
                 open_at = self._open_at(lora, name, _checked(token, name), deadline)
@@ -222,14 +222,14 @@ def _checked(token: str | None, name: str) -> str | None:
 
 @contextmanager
 def _worded_for_render(lora: LoraFile) -> Iterator[None]:
-    """Turn what explains a refused request into what explains the end of an accepted render."""
+    """Translate errors for a refused request into errors for the end of an accepted render."""
     name = shown(lora.reference)
     try:
         yield
     except (Changed, LoraNotFound):
         raise _changed(name) from None
     except DigestMismatch:
-        if lora.location.startswith("hf://"):  # what lies at a commit does not change
+        if lora.location.startswith("hf://"):  # files of a commit never change
             raise LoraNotFetched(f"LoRA {name!r} arrived damaged twice; retry later", {"path": name}) from None
         raise _changed(name) from None
 

@@ -1,4 +1,4 @@
-"""Transfers: the first bytes of a file, in which its header lies, or a whole file, resumable and bounded in size."""
+"""Transfers: download the first bytes of a file, for its header, or a whole file, resumable and bounded in size."""
 
 from serve_app.loras.cache import Partial
 from serve_app.loras.formats.header import header_bytes_needed
@@ -10,7 +10,7 @@ FIRST_GUESS = 256 << 10  # bytes; the headers of most LoRAs fit
 
 
 def read_up_to(part: Part, stop: int) -> bytes:
-    """Return the bytes of `part` that lie before `stop`, counted from the start of the file.
+    """Return the bytes of `part` before the offset `stop`, which counts from the start of the file.
 
     Raises:
         Transient: the bytes end before `stop`, and before the file does.
@@ -27,13 +27,13 @@ def read_up_to(part: Part, stop: int) -> bytes:
 
 
 def refuse_foreign(head: bytes, total: int | None, policy: SourcePolicy, name: str) -> None:
-    """Raise LoraInvalid if no file that is read begins with `head`. A `total` (bytes) that is not known fits any."""
+    """Raise LoraInvalid if no safetensors file of `total` bytes (None: unknown) begins with `head`."""
     size = len(head) + (1 << 62) if total is None else total
     header_bytes_needed(head, size, name, policy.max_header_bytes)
 
 
 def download(open_at: OpenAt, partial: Partial, policy: SourcePolicy, deadline: Deadline, name: str) -> None:
-    """Complete `partial`, which may hold the file's first bytes already: resumed where it broke off.
+    """Complete `partial`, which may hold the file's first bytes already: resume the download after them.
 
     Raises:
         LoraSourceUnavailable: it could not be completed in time, or there is no room for it.

@@ -1,4 +1,4 @@
-"""Web servers as LoRA sources: HTTP byte ranges (RFC 9110), and what the many ways to answer mean."""
+"""Web servers as LoRA sources: HTTP range requests (RFC 9110), validators, and what each kind of answer means."""
 
 import hashlib
 import re
@@ -49,7 +49,7 @@ class WebPart(Part):
     `validator` is the entity tag, else the time of the last modification, else None.
     """
 
-    is_range: bool  # the server gives parts; otherwise `start` is 0
+    is_range: bool  # the server answered with the range; otherwise `start` is 0
     validator: str | None
     file_name: str | None  # as the server calls it
 
@@ -57,8 +57,8 @@ class WebPart(Part):
 class WebSource(RemoteSource):
     """`https://host/file`. No token is ever sent.
 
-    A file is identified by its address, entity tag (or time of last modification) and size. Where the server gives
-    none of these, or no ranges, all of it is downloaded into the cache to know it by its SHA-256.
+    A file is identified by its address, entity tag (or time of last modification) and size. If the server gives none of
+    these, or no ranges, the whole file is downloaded into the cache and identified by its SHA-256.
     """
 
     def __init__(self, policy: SourcePolicy, cache: LoraCache, context: ssl.SSLContext) -> None:
@@ -92,9 +92,9 @@ class WebSource(RemoteSource):
             )
 
     def _whole(self, location: str, name: str) -> Located:
-        """Download the file to know it by its hash.
+        """Download the file, and identify it by its hash.
 
-        Nothing says whether it is still the one of an earlier call, so the download is never resumed.
+        The server does not say whether the file has changed since an earlier call, so the download is never resumed.
         """
         deadline = Deadline(self._policy.total_timeout_s)
         names: list[str] = []
@@ -128,7 +128,7 @@ class WebSource(RemoteSource):
     @contextmanager
     def open(self, wanted: ReadRequest) -> Iterator[Part]:
         """See `RemoteSource`."""
-        # No If-Range: it makes servers answer with all of the file where ours has changed, or where its tag is weak.
+        # No If-Range: it makes servers send the whole file if it has changed, or if its entity tag is weak.
         with (
             self._client(wanted.deadline) as client,
             byte_range(client, wanted.location, wanted.name, start=wanted.start, stop=wanted.stop) as part,
@@ -151,13 +151,13 @@ def _file_name(location: str, part: WebPart) -> str:
 def byte_range(
     client: Client, url: str, name: str, *, start: int = 0, stop: int | None = None, token: str | None = None
 ) -> Iterator[WebPart]:
-    """Request bytes [start, stop) of the file at `url`, or all from 0 where the server knows no ranges.
+    """Request bytes [start, stop) of the file at `url`, or all bytes if the server does not support ranges.
 
     `name` is for errors, `token` for the origin of `url`. `stop` None is the end. A file that ends at or before `start`
     is read from 0.
 
     Raises:
-        Transient, Forbidden: see `Client.stream`; also what a server says that is busy.
+        Transient, Forbidden: see `Client.stream`; Transient also for answers of a busy server, such as 503.
         LoraNotFound, LoraPathRefused, LoraInvalid: there is no file, or none that this client may have.
     """
     wanted = f"bytes={start}-{'' if stop is None else stop - 1}"
@@ -204,7 +204,7 @@ def _check_status(response: httpx2.Response, name: str) -> None:
 
 
 def busy(status: int, retry_after: str) -> Transient | None:
-    """Return the fault for a `status` of a server that may answer better later (see its Retry-After), else None."""
+    """Return the fault if a retry may succeed after this `status` (with the server's Retry-After), else None."""
     if status in _BUSY or status >= _SERVER_ERROR:
         return Transient(f"its server answers {status}", retry_after_s(retry_after))
     return None

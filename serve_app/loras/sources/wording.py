@@ -1,4 +1,4 @@
-"""Error texts of sources: with the reference as the client wrote it, but for anything secret in it.
+"""Error messages of sources: they name the reference as the client wrote it, without secrets.
 
 Example:
     with worded(name):                                # Forbidden becomes LoraPathRefused
@@ -35,17 +35,17 @@ def shown(reference: str) -> str:
 
 
 def refused(name: str, reason: str) -> LoraPathRefused:
-    """Return the error for `name`, as shown, which this service does not read."""
+    """Return the error for a reference that this service does not read; `name` is the result of `shown`."""
     return LoraPathRefused(f"LoRA path {name!r} is refused: {reason}", {"path": name})
 
 
 def not_found(name: str) -> LoraNotFound:
-    """Return the error for `name`, where nothing is."""
+    """Return the error for a reference to nothing."""
     return LoraNotFound(f"LoRA file(s) not found: {[name]}", {"missing_files": [name]})
 
 
 def unavailable(name: str, reason: str) -> LoraSourceUnavailable:
-    """Return the error for `name`, whose source does not deliver it, though it may later."""
+    """Return the error for a source that does not deliver the file now, but may do so later."""
     return LoraSourceUnavailable(f"LoRA {name!r} cannot be read from its source now: {reason}", {"path": name})
 
 
@@ -77,4 +77,4 @@ def attempt(work: Callable[[], Result], policy: SourcePolicy, deadline: Deadline
     try:
         return retry(work, policy, deadline)
     except Transient as fault:
-        raise unavailable(name, f"{fault.reason}; retry later") from None  # what lies beneath may quote signed URLs
+        raise unavailable(name, f"{fault.reason}; retry later") from None  # the cause may quote signed URLs

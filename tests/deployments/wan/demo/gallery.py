@@ -76,7 +76,7 @@ class Shown:
 
     @property
     def core(self) -> float:
-        """Return how white the middle of the thing is, 0 to 1; 0 where there is none."""
+        """Return how white the middle of the thing is, 0 to 1; 0 if there is none."""
         return 0.0 if self.reading is None else self.reading.core
 
 

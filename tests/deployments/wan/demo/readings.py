@@ -30,7 +30,7 @@ class Reading:
 
 
 def read(frames: npt.NDArray[np.uint8]) -> Reading | None:
-    """Measure `frames` [frames, height, width, 3]; None where nothing stands out from the background."""
+    """Measure `frames` [frames, height, width, 3]; None if nothing stands out from the background."""
     pixels = frames.astype(int)
     edge = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1).reshape(-1, 3)
     covered = np.abs(pixels - np.median(edge, axis=0)).sum(-1) > _DIFFERENT

@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from deployments.wan.demo import TRAINED, packaged_demo
 from serve_app.errors import LoraInvalid
-from serve_app.loras.report import inspect_file
+from serve_app.loras.inspection import inspect_file
 from serve_app.models.card import load_card
 
 PAIRS = ("wan22_broken", "wan22_dawn", "wan22_demo", "wan22_draft")

@@ -16,8 +16,8 @@ from serve_app.errors import LoraInvalid
 from serve_app.loras.formats.changes import LoraContents
 from serve_app.loras.formats.header import SafetensorsHeader, TensorInfo, read_header
 from serve_app.loras.formats.parser import parse
+from serve_app.loras.inspection import inspect_file
 from serve_app.loras.library import LoraLibrary
-from serve_app.loras.report import inspect_file
 from tests.loras.layouts import LAYOUTS, write
 from tests.serve_app.loras.files import CARD, TINY, raw
 

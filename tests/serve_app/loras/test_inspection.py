@@ -8,7 +8,8 @@ import pytest
 
 from serve_app.errors import LoraInvalid
 from serve_app.loras.formats import Layout, SafetensorsHeader, TensorInfo, parse, read_header
-from serve_app.loras.report import FileReport, describe, inspect_file, warnings_of_pair
+from serve_app.loras.inspection import describe, inspect_file, warnings_of_pair
+from serve_app.loras.report import FileReport
 from serve_app.models.card import load_card
 from serve_app.models.families import Family
 from serve_app.spec import Expert, Recipe, Sampler
