@@ -16,6 +16,8 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from pydantic import SecretStr
+
 from deployments.attempt import Attempt, AttemptAborted, Lease
 from deployments.autoscaling import BUSY
 from deployments.device import Device, worker_thread
@@ -40,7 +42,7 @@ from serve_app.outputs import OutputStore
 from serve_app.plan import ModelPlan
 from serve_app.results import GeneratorRuntime
 from serve_app.settings import Profile
-from serve_app.spec import RenderSpec
+from serve_app.spec import LoraFile, RenderSpec
 from serve_app.tasks import detached
 
 logger = logging.getLogger("ray.serve.wan")
@@ -211,9 +213,10 @@ class Generator:
         held = ExitStack()
 
         def hold() -> dict[str, LoraOnDisk]:
-            strict, token = claim.spec.strict, claim.hf_token
+            strict = claim.spec.strict
             return {
-                lora.content: held.enter_context(self._loras.hold(lora, strict=strict, token=token)) for lora in lacking
+                lora.content: held.enter_context(self._loras.hold(lora, strict=strict, token=_token(lora, claim)))
+                for lora in lacking
             }
 
         holding = asyncio.create_task(asyncio.to_thread(hold))
@@ -247,6 +250,11 @@ class Generator:
             # With a limit: another render that failed on this device would wait for this one in turn.
             await asyncio.wait(others, timeout=_LAST_OUTPUTS_S)
         self._leave("the device failed its probe")
+
+
+def _token(lora: LoraFile, claim: Claim) -> SecretStr | None:
+    """Return the request's token, which opens what the request names and nothing that the server names."""
+    return None if lora in claim.spec.draft else claim.hf_token
 
 
 def _options(plan: ModelPlan) -> PipelineOptions:

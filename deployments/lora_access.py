@@ -23,7 +23,7 @@ def lora_resolvers(plan: ServicePlan, bulkhead: Bulkhead) -> dict[str, LoraResol
     most = _header_bytes(plan.settings)
     siblings = {card.id: Siblings([other for other in cards if other is not card], most) for card in cards}
     return {
-        model.card.id: LoraResolver(_library(model), sources, model.card, bulkhead, siblings[model.card.id])
+        model.card.id: LoraResolver(lora_library(model), sources, model.card, bulkhead, siblings[model.card.id])
         for model in plan.models
     }
 
@@ -39,10 +39,11 @@ def bulkhead(settings: Settings) -> Bulkhead:
 
 def lora_files(plan: ModelPlan) -> LoraFiles:
     """Return what a Generator asks for the files of the LoRAs that its pipeline lacks."""
-    return LoraFiles(_sources(plan.settings), _library(plan))
+    return LoraFiles(_sources(plan.settings), lora_library(plan))
 
 
-def _library(plan: ModelPlan) -> LoraLibrary:
+def lora_library(plan: ModelPlan) -> LoraLibrary:
+    """Return what checks the files in `lora_root` for one model."""
     return LoraLibrary(plan.settings.lora_root, plan.card.architecture, most_header_bytes=_header_bytes(plan.settings))
 
 

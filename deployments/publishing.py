@@ -177,6 +177,10 @@ class Publisher:
 def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> RenderMetadata:
     """Join what the request asked for, what its pipeline did, and how long each part took in this attempt."""
     spec, made_with = claim.spec, generated.rendered.made_with
+    uses = [
+        LoraUse(path=lora.reference, **applied.model_dump())
+        for lora, applied in zip(spec.acting, made_with.loras, strict=True)
+    ]
     return RenderMetadata(
         model=spec.model,
         recipe=made_with.recipe,
@@ -191,10 +195,8 @@ def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> Ren
         height=spec.height,
         num_frames=spec.num_frames,
         trained_with=spec.trained_with,
-        loras=tuple(
-            LoraUse(path=lora.reference, **applied.model_dump())
-            for lora, applied in zip(spec.loras, made_with.loras, strict=True)
-        ),
+        loras=tuple(uses[len(spec.draft) :]),
+        draft_loras=tuple(uses[: len(spec.draft)]),
         image=generated.image,
         pair_key=spec.pair_key,
         warnings=tuple(dict.fromkeys((*spec.warnings, *made_with.warnings))),

@@ -21,11 +21,13 @@ from ray.serve.schema import LoggingConfig
 from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
 from deployments.ingress import Ingress
+from deployments.lora_access import lora_library
 from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.schema import migrate
 from serve_app.launch.exposure import check_exposure, serves_at
 from serve_app.logs import is_quiet
+from serve_app.loras.drafts import check_draft
 from serve_app.models.card import ModelCard
 from serve_app.models.served import Served, served_models
 from serve_app.plan import ModelPlan, ServicePlan
@@ -74,7 +76,8 @@ def _plan(settings: Settings) -> ServicePlan:
             models.append(_model_plan(served, profile, gpus))
     plan = ServicePlan(settings=settings, models=tuple(models))
     _check_room(plan, gpus)
-    check_aliases(settings, [model.card for model in models])
+    drafted = {model.card.id for model in models if model.draft is not None}
+    check_aliases(settings, [model.card for model in models], drafted=drafted)
     return plan
 
 
@@ -84,7 +87,7 @@ def _model_plan(served: Served, profile: Profile, gpus: int) -> ModelPlan:
     _check_group(settings, profile, gpus)
     demo = card.demo if profile is Profile.CPU and settings.base_model is None else None
     base_model, transformer_model = _demo(demo, card, settings) if demo else _checkpoint(card, settings)
-    return ModelPlan(
+    plan = ModelPlan(
         settings=settings,
         card=_divisible(card.of_checkpoint(transformer_model), settings),
         profile=profile,
@@ -92,7 +95,11 @@ def _model_plan(served: Served, profile: Profile, gpus: int) -> ModelPlan:
         transformer_model=transformer_model,
         max_generators=settings.max_generators or _most_generators(settings, profile, gpus),
         demo=demo is not None,
+        draft=settings.draft or (card.demo_draft if demo else None),
     )
+    if plan.draft is not None:
+        check_draft(plan.draft, plan.card, lora_library(plan))
+    return plan
 
 
 def _most_generators(settings: Settings, profile: Profile, gpus: int) -> int:

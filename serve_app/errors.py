@@ -18,6 +18,8 @@
     │   ├── ControlImageRefused
     │   ├── ControlImageInvalid
     │   ├── SpeedNotAllowed
+    │   ├── DraftNotServed
+    │   ├── DraftFieldRefused
     │   ├── RenderTooLarge
     │   ├── PromptFlagRefused
     │   ├── PromptTooLong
@@ -60,6 +62,7 @@
     ├── StoreUnavailable        the job store cannot be reached (503)
     ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
     ├── LoraStorageUnavailable  the folder of the LoRAs cannot be read or written (503)
+    ├── DraftUnavailable        the server's own few-step LoRAs cannot be used (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
     ├── ServiceNotReady         what is accepted now would only wait; only told by the readiness probe (503)
@@ -208,6 +211,14 @@ class ControlImageInvalid(RequestError):
 
 class SpeedNotAllowed(RequestError):
     """The request names a speed profile that this server does not allow."""
+
+
+class DraftNotServed(RequestError):
+    """The request asks for a draft, and the server has no few-step LoRAs for the model."""
+
+
+class DraftFieldRefused(RequestError):
+    """A prompt asks for something that a draft cannot have."""
 
 
 class RenderTooLarge(RequestError):
@@ -446,6 +457,12 @@ class LoraStorageUnavailable(ServiceError):
         """Return the error for a folder that cannot be `verb` (read, written) now."""
         reason = error.strerror or type(error).__name__
         return cls(f"the folder of the LoRAs cannot be {verb} now: {reason}; try again later", {"reason": reason})
+
+
+class DraftUnavailable(ServiceError):
+    """The few-step LoRAs that the arg `draft` names cannot be used; who runs the service has to look at it."""
+
+    status = 503
 
 
 class LoraSourceUnavailable(ServiceError):

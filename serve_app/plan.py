@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from serve_app.drafts import Draft
 from serve_app.models.card import ModelCard
 from serve_app.settings import Profile, Settings
 
@@ -22,6 +23,7 @@ class ModelPlan(BaseModel):
     transformer_model: str
     max_generators: int
     demo: bool
+    draft: Draft | None = None  # what the recipe `draft` is made with; None: it is not served
 
     @property
     def least_generators(self) -> int:

@@ -35,7 +35,7 @@ class AppliedLora(_Value):
 
 
 class LoraUse(AppliedLora):
-    """One LoRA of the request, in the request's order."""
+    """One LoRA of the request, or of the server's draft, in their order."""
 
     path: str = Field(description="As the client wrote it, without secrets.")
 
@@ -137,7 +137,7 @@ class MadeWith(_Value):
     shift: float = Field(description="Flow shift in effect.")
     boundary_step: int = Field(description="Denoising steps that the high noise expert ran.")
     acceleration: Acceleration = Acceleration()
-    loras: tuple[AppliedLora, ...]
+    loras: tuple[AppliedLora, ...]  # all that acted, in the order of `RenderSpec.acting`
     runtime: Runtime
     warnings: tuple[str, ...] = Field((), description="What showed only while it was made.")
     embeddings: CacheUse = CacheUse()  # of its prompts
@@ -178,6 +178,9 @@ class RenderMetadata(_Value):
     num_frames: int = Field(description="After rounding.")
     trained_with: str | None = Field(description="Version of AI Toolkit, from the files' metadata.")
     loras: tuple[LoraUse, ...] = Field(description="In the request's order.")
+    draft_loras: tuple[LoraUse, ...] = Field(
+        (), description="The server's few-step LoRAs, which acted before the request's (`recipe: draft`)."
+    )
     image: ImageUse | None = Field(None, description="The control image, where there was one.")
     pair_key: str = Field(description="Hash of the LoRA files' contents and sides.")
     warnings: tuple[str, ...] = Field(description="What the client should look at.")

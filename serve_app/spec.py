@@ -28,6 +28,12 @@ class Recipe(StrEnum):
 
     REFERENCE = "reference"  # the reference server's
     PREVIEW = "preview"  # those of AI Toolkit's own previews during training
+    DRAFT = "draft"  # nobody's: few steps without guidance, by LoRAs of the server's that were distilled for it
+
+    @property
+    def rules(self) -> "Recipe":
+        """Return the recipe whose sizes, boundary and placeholders it has: a draft has the reference's."""
+        return Recipe.REFERENCE if self is Recipe.DRAFT else self
 
 
 class Sampler(StrEnum):
@@ -149,7 +155,8 @@ class RenderSpec(_Frozen):
     trained_with: str | None = None  # version of AI Toolkit, from the files' metadata
     strict: bool = True  # every tensor of every LoRA has its place
     warnings: tuple[str, ...] = ()  # what the client should look at; the result repeats them
-    loras: tuple[LoraFile, ...]
+    loras: tuple[LoraFile, ...]  # as the request names them
+    draft: tuple[LoraFile, ...] = ()  # the server's few-step LoRAs, of the recipe `draft`; they act before the others
     prompt: str  # trigger word in place
     trigger_word: str | None = None
     negative_prompt: str
@@ -164,14 +171,19 @@ class RenderSpec(_Frozen):
     output_format: OutputFormat
     previews: bool = False  # whether its latents are shown while it is made; the frames are the same
 
+    @property
+    def acting(self) -> tuple[LoraFile, ...]:
+        """Return all LoRAs that act, in their order: those of a draft, then the request's."""
+        return (*self.draft, *self.loras)
+
     def loras_for(self, expert: Expert) -> tuple[LoraFile, ...]:
         """The LoRAs of that expert in their order; none if the expert runs as the base model."""
-        return tuple(lora for lora in self.loras if lora.expert is expert)
+        return tuple(lora for lora in self.acting if lora.expert is expert)
 
     @property
     def pair_key(self) -> str:
-        """Routing key of this render's LoRA pair; see `pair_key`."""
-        return pair_key(self.loras)
+        """Routing key of this render's LoRA pair, a draft's LoRAs included; see `pair_key`."""
+        return pair_key(self.acting)
 
 
 def pair_key(loras: Iterable[LoraFile]) -> str:

@@ -29,7 +29,7 @@ class ResidentPairs:
         """Note that `spec` gave frames, after which the LoRAs of these content ids are `resident`."""
         self._loaded = spec.pair_key
         self._loras.pop(spec.pair_key, None)
-        self._loras[spec.pair_key] = frozenset(lora.content for lora in spec.loras)
+        self._loras[spec.pair_key] = frozenset(lora.content for lora in spec.acting)
         self._loras = {pair: loras for pair, loras in self._loras.items() if loras <= resident}
 
     @property

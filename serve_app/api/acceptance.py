@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from serve_app.access.limits import check_sizes
 from serve_app.api.control_images import PromptImage, refuse_unsupported, require_images, resolve_images
 from serve_app.api.dependencies import Services
+from serve_app.api.drafts import draft_loras, without_effect
 from serve_app.api.lora_rules import ChosenLora, check_loras, choose_loras
 from serve_app.api.prompt_flags import placed, read_flags, unplaced
 from serve_app.api.recipes import RecipeChoice, choose_recipe
@@ -45,6 +46,7 @@ class _Shared:
     recipe: RecipeChoice
     speed: Speed
     loras: tuple[LoraFile, ...]
+    draft: tuple[LoraFile, ...]
     warnings: tuple[str, ...]
 
 
@@ -61,6 +63,7 @@ async def accept(
 
     Raises:
         RequestError: a rule of the model, a LoRA file or an image stands against it.
+        DraftUnavailable: the server's few-step LoRAs cannot be used.
         LoraSourceUnavailable, ImageSourceUnavailable: the server of a LoRA or an image does not answer as it should.
         OutputStorageUnavailable: there is no place for an image.
     """
@@ -73,12 +76,14 @@ async def accept(
     refuse_unsupported(body.prompts, card)
     chosen = await choose_loras(body, combined, looks, served)
     require_images(body.prompts, card)
+    draft = await draft_loras(body, served, fetcher)
     shared = _Shared(
         body=body,
         card=card,
-        recipe=choose_recipe(body.recipe, chosen, card),
+        recipe=choose_recipe(body.recipe, chosen, card, served.plan.draft),
         speed=speed,
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
+        draft=draft,
         warnings=tuple(_warnings(chosen)),
     )
     images = await resolve_images(body, services, inputs, ImageAsker(fetcher, sender.owner, body.hf_token))
@@ -137,6 +142,8 @@ def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | No
     width = card.snap(_or(prompt.width, defaults.width), recipe.recipe)
     height = card.snap(_or(prompt.height, defaults.height), recipe.recipe)
     warnings = (*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe))
+    if recipe.recipe is Recipe.DRAFT:
+        warnings += tuple(without_effect(prompt))
     return RenderSpec(
         model=card.id,
         recipe=recipe.recipe,
@@ -148,6 +155,7 @@ def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | No
         strict=shared.body.strict,
         warnings=warnings if image is None else (*warnings, *image.warnings(width, height)),
         loras=shared.loras if multiplier is None else _scaled(shared, multiplier, index),
+        draft=shared.draft,
         prompt=placed(prompt.prompt, trigger_word, recipe.recipe, index),
         trigger_word=trigger_word or None,
         negative_prompt=prompt.neg or "",
@@ -156,8 +164,8 @@ def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | No
         height=height,
         num_frames=card.round_frames(_or(prompt.num_frames, defaults.num_frames)),
         fps=_or(prompt.fps, defaults.fps),
-        sample_steps=_or(prompt.sample_steps, defaults.sample_steps),
-        guidance_scale=defaults.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale,
+        sample_steps=_or(prompt.sample_steps, recipe.sample_steps),
+        guidance_scale=recipe.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale,
         seed=_seed(prompt.seed, index, card),
         output_format=prompt.output_format,
         previews=shared.body.preview,

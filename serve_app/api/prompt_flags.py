@@ -82,7 +82,7 @@ def placed(prompt: str, trigger_word: str | None, recipe: Recipe, index: int) ->
     """
     if not trigger_word:
         return prompt
-    for placeholder in _PLACEHOLDERS[recipe]:
+    for placeholder in _PLACEHOLDERS[recipe.rules]:
         length = len(prompt) + prompt.count(placeholder) * (len(trigger_word) - len(placeholder))
         if length > limits.PROMPT_LENGTH:
             raise PromptTooLong(
@@ -96,7 +96,7 @@ def placed(prompt: str, trigger_word: str | None, recipe: Recipe, index: int) ->
 
 def unplaced(prompt: str, trigger_word: str | None, recipe: Recipe) -> list[str]:
     """Return that placeholders were left over, as there is no trigger word."""
-    left = [placeholder for placeholder in _PLACEHOLDERS[recipe] if placeholder in prompt and not trigger_word]
+    left = [placeholder for placeholder in _PLACEHOLDERS[recipe.rules] if placeholder in prompt and not trigger_word]
     return [f"{placeholder} is left in the prompt as text, as no trigger_word was sent" for placeholder in left]
 
 

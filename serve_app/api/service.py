@@ -7,8 +7,9 @@ from fastapi import APIRouter, Response
 from serve_app.api.dependencies import ModelsHealthDep, ReadinessDep, ServicesDep
 from serve_app.api.model_health import LiveModel
 from serve_app.api.schemas.errors import ErrorBody
-from serve_app.api.schemas.service import Health, Model, ModelHealth, Models, NamedModel
-from serve_app.models.card import ImageInput
+from serve_app.api.schemas.service import DraftDefaults, Health, Model, ModelHealth, Models, NamedModel
+from serve_app.drafts import Sampling
+from serve_app.models.card import ImageInput, ModelCard
 from serve_app.plan import ModelPlan
 from serve_app.spec import Recipe
 
@@ -55,6 +56,11 @@ def _health(plan: ModelPlan, live: LiveModel | None) -> ModelHealth:
     )
 
 
+def _draft(draft: Sampling, card: ModelCard) -> DraftDefaults:
+    shift = card.default_shift(draft.sampler) if draft.shift is None else draft.shift
+    return DraftDefaults(sample_steps=draft.sample_steps, sampler=draft.sampler, shift=shift)
+
+
 def _model(plan: ModelPlan) -> Model:
     card, defaults = plan.card, plan.card.defaults
     return Model(
@@ -64,6 +70,7 @@ def _model(plan: ModelPlan) -> Model:
         control_image=card.image_input,
         speeds=list(plan.settings.speeds),
         default_speed=plan.settings.speed,
+        draft=None if plan.draft is None else _draft(plan.draft, card),
         base_model=plan.base_model,
         transformer_model=plan.transformer_model,
         resolution_divisor=card.size_divisors[Recipe.REFERENCE],

@@ -88,7 +88,7 @@ def _tried(client: Client, preview: Clip, request: InferenceRequest | None, outp
     )
     with client, TemporaryDirectory() as directory:
         trials = []
-        for recipe in Recipe:
+        for recipe in (Recipe.REFERENCE, Recipe.PREVIEW):  # a draft equals no preview
             for sampler in Sampler:
                 say(f"rendering with recipe {recipe.value} and sampler {sampler.value}")
                 tried = request.model_copy(

@@ -24,7 +24,11 @@ FramesOption = Annotated[int | None, typer.Option("--frames", help="Frames of th
 FpsOption = Annotated[int | None, typer.Option("--fps", help="Frames per second.")]
 GuidanceOption = Annotated[float | None, typer.Option("--guidance", help="Classifier-free guidance; 1 = none.")]
 RecipeOption = Annotated[
-    Recipe, typer.Option("--recipe", help="reference: the reference server's frames; preview: the trainer's previews'.")
+    Recipe,
+    typer.Option(
+        "--recipe",
+        help="reference: the reference server's frames; preview: the trainer's previews'; draft: in a few steps.",
+    ),
 ]
 SamplerOption = Annotated[Sampler | None, typer.Option("--sampler", help="The scheduler; the recipe's when omitted.")]
 ShiftOption = Annotated[float | None, typer.Option("--shift", help="Flow shift of the sampler.")]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from serve_app.drafts import Draft
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models import limits
 from serve_app.models.architecture import WanArchitecture
@@ -30,6 +31,7 @@ from serve_app.spec import PAIR, Expert, Recipe, Sampler
 
 _DOTTED_NAME = r"^[\w.]+:[\w.]+$"
 _SUFFIX = ".yaml"
+_WITH_RULES = {recipe.rules for recipe in Recipe}  # recipes that have rules of their own
 
 
 class ImageInput(StrEnum):
@@ -134,6 +136,7 @@ class ModelCard(_Frozen):
     parts: Parts | None = None  # where the base model's components lie instead, if it is not one whole checkpoint
     demo: str | None = Field(None, pattern=_DOTTED_NAME)  # module:function, a serve_app.application.DemoBuilder
     demo_knows: str | None = None  # goes on after "a checkpoint, which"
+    demo_draft: Draft | None = None  # what the demo's recipe `draft` is made with, in `lora_root`
     experts: tuple[Expert, ...]  # PAIR, or the only one
     image_input: ImageInput
     image_conditioning: ImageConditioning | None = None  # of a Wan model that takes an image
@@ -164,12 +167,12 @@ class ModelCard(_Frozen):
     def _consistent(self) -> Self:
         if self.experts not in (PAIR, (Expert.ONLY,)):
             raise ValueError("experts must be [high, low] or [only]")
-        if self.is_pair and not (self.boundary and set(self.boundary) == set(Recipe)):
+        if self.is_pair and not (self.boundary and set(self.boundary) == _WITH_RULES):
             raise ValueError("boundary must give a share of the noise for each recipe, as the model has two experts")
         if self.latents.channels != self.architecture.out_channels:
             raise ValueError("latents.channels must be the architecture's out_channels")
         _, rows, columns = self._token
-        for recipe in Recipe:
+        for recipe in sorted(_WITH_RULES):
             divisor = self.size_divisors.get(recipe, 0)
             if not 0 < divisor <= limits.SIZE.least or divisor % rows or divisor % columns:
                 raise ValueError(
@@ -185,7 +188,7 @@ class ModelCard(_Frozen):
 
     def snap(self, pixels: int, recipe: Recipe) -> int:
         """Return the largest multiple of the recipe's divisor that is not above `pixels`."""
-        divisor = self.size_divisors[recipe]
+        divisor = self.size_divisors[recipe.rules]
         return pixels // divisor * divisor
 
     def round_frames(self, frames: int) -> int:
@@ -198,7 +201,7 @@ class ModelCard(_Frozen):
 
     def boundary_ratio(self, recipe: Recipe) -> float | None:
         """Return the share of the noise from which on the high noise expert acts; None for one expert."""
-        return self.boundary[recipe] if self.is_pair and self.boundary else None
+        return self.boundary[recipe.rules] if self.is_pair and self.boundary else None
 
     def token_count(self, *, width: int, height: int, num_frames: int) -> int:
         """Return the number of tokens that each expert processes for a video of this size in pixels and frames.

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from serve_app.drafts import Draft
 from serve_app.settings.modes import OffloadMode, PristineMode
 from serve_app.spec import Speed
 
@@ -23,6 +24,7 @@ class ModelArgs(BaseModel):
     # Speed profiles: what a request gets that names none, and which a request may name.
     speed: Speed = Speed.EXACT
     speeds: tuple[Speed, ...] = tuple(Speed)
+    draft: Draft | None = None  # the few-step LoRAs of the recipe `draft`
     # Of each Generator: LoRAs kept ready, and where the untouched weights that merging starts from are kept.
     lora_memory_gib: float = Field(8, ge=0)
     pristine: PristineMode = PristineMode.AUTO

@@ -30,8 +30,8 @@ SETTINGS: dict[str, tuple[tuple[LoraFile, ...], Mapping[str, Any]]] = {
     "reference, 8 steps": ((), {"sample_steps": 8}),
     "preview, 25 steps": ((), {**PREVIEW, "sample_steps": 25}),
     "preview, 8 steps": ((), {**PREVIEW, "sample_steps": 8}),
-    "preview, 4 steps, guidance 1": ((), DRAFT),
-    "preview, 4 steps, guidance 1, wan22_draft": (trained_pair("wan22_draft"), DRAFT),
+    "4 steps, guidance 1": ((), DRAFT),
+    "draft": ((), {**DRAFT, "draft": trained_pair("wan22_draft")}),
 }
 
 

@@ -37,6 +37,15 @@ def test_before_anything_was_measured_a_gpu_is_taken_for_an_h200() -> None:
     assert model(profile=Profile.CPU).predict(spec) > 1000 * model().predict(spec)
 
 
+def test_a_draft_costs_one_pass_a_step() -> None:
+    guided = make_spec(width=832, height=480, num_frames=41, sample_steps=4)
+    draft = guided.model_copy(update={"recipe": Recipe.DRAFT, "guidance_scale": 1.0})
+    measured = {CostKey.of(guided, CARD): MeasuredCost(3.0, 7.0)}
+    assert CostKey.of(draft, CARD) != CostKey.of(guided, CARD)
+    assert model().predict(draft) < 0.6 * model().predict(guided)
+    assert model(measured).predict(draft) == pytest.approx(4 * 1.5 + 7)
+
+
 def test_what_was_measured_is_predicted_again() -> None:
     spec = make_spec(sample_steps=10)
     assert model({CostKey.of(spec, CARD): MeasuredCost(3.0, 7.0)}).predict(spec) == pytest.approx(37.0)

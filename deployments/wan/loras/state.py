@@ -105,7 +105,7 @@ class LoraState:
         changes = {side: target for side, target in targets.items() if target.state != self._experts[side].state}
         if changes:
             self._change(changes)
-        self._files = spec.loras
+        self._files = spec.acting
 
     def leave_gpu(self) -> bool:
         """Free the GPU memory that only makes switches faster, for good; return whether there was any."""
@@ -120,7 +120,7 @@ class LoraState:
 
     def _needed(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
         """Return the LoRAs whose tensors it takes to get to `spec` from here."""
-        return tuple(lora for lora in spec.loras if self._known(lora.expert, spec) is None)
+        return tuple(lora for lora in spec.acting if self._known(lora.expert, spec) is None)
 
     def _known(self, side: Expert, spec: RenderSpec) -> Target | None:
         return self._experts[side].without_tensors(spec.loras_for(side), strict=spec.strict, manner=_manner(spec))

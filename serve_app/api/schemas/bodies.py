@@ -117,7 +117,8 @@ class PromptItem(Body):
         None,
         description=(
             "`unipc` (the base checkpoint's) or `euler` (flow matching). When omitted, the recipe chooses: `reference` "
-            "takes unipc, `preview` what AI Toolkit's previews used when the LoRA was trained."
+            "takes unipc, `preview` what AI Toolkit's previews used when the LoRA was trained, `draft` what its "
+            "few-step LoRAs need."
         ),
     )
     shift: Number | None = Field(
@@ -171,7 +172,9 @@ class RequestOptions(Body):
         Recipe.REFERENCE,
         description=(
             "Whose frames the video must equal: `reference`, the reference server's, or `preview`, those of AI "
-            "Toolkit's previews during training."
+            "Toolkit's previews during training. `draft` is for trying ideas: the server stacks the LoRAs on few-step "
+            "ones of its own, so that a video takes a few steps without guidance; `GET /v1/models` says for which "
+            "models."
         ),
     )
     speed: Speed | None = Field(

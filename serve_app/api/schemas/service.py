@@ -6,9 +6,17 @@ from pydantic import BaseModel, Field
 
 from serve_app.api.schemas.errors import ErrorBody
 from serve_app.models.card import ImageInput
-from serve_app.spec import Expert, Speed
+from serve_app.spec import Expert, Sampler, Speed
 
 _NOTICE = "What a user must know about this service, if anything."
+
+
+class DraftDefaults(BaseModel):
+    """What a request with the recipe `draft` takes where a prompt names none; guidance is always off."""
+
+    sample_steps: int = Field(description="Denoising steps.", examples=[4])
+    sampler: Sampler = Field(description="The scheduler.", examples=["euler"])
+    shift: float = Field(description="Its flow shift.", examples=[5.0])
 
 
 class Model(BaseModel):
@@ -22,6 +30,7 @@ class Model(BaseModel):
     control_image: ImageInput = Field(description="Whether a video starts from an image: `optional` is as you like.")
     speeds: list[Speed] = Field(description="The speed profiles that requests may name.")
     default_speed: Speed = Field(description="The speed profile when omitted.")
+    draft: DraftDefaults | None = Field(description="Of the recipe `draft`; null where it is not served.")
     base_model: str = Field(description="Checkpoint of scheduler, text encoder, tokenizer and VAE.")
     transformer_model: str = Field(description="Checkpoint of the experts.")
     resolution_divisor: int = Field(description="Width and height are floored to a multiple.")

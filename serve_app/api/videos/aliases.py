@@ -1,10 +1,10 @@
 """Startup check (fail-fast) of the arg `aliases`: each stands for a request that would be accepted.
 
 Example:
-    check_aliases(settings, [model.card for model in plan.models])
+    check_aliases(settings, [model.card for model in plan.models], drafted={"wan22_14b_t2v"})
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import ValidationError
 
@@ -15,14 +15,17 @@ from serve_app.loras import paths
 from serve_app.loras.sources.base import is_remote
 from serve_app.models.card import ModelCard
 from serve_app.settings import Settings, wrong_values
+from serve_app.spec import Recipe
 
 
-def check_aliases(settings: Settings, cards: Sequence[ModelCard]) -> None:
+def check_aliases(settings: Settings, cards: Sequence[ModelCard], *, drafted: Collection[str]) -> None:
     """Check every alias. A LoRA on a server is looked up when a request asks for it.
 
+    `drafted` has the ids of the models for which the recipe `draft` is served.
+
     Raises:
-        ConfigurationInvalid: an alias has a model's name, a model that is not served, a value beyond its limits, or a
-            path where no file is; names the key.
+        ConfigurationInvalid: an alias has a model's name, a model that is not served, a recipe that is not, a value
+            beyond its limits, or a path where no file is; names the key.
     """
     served = {card.id: card for card in cards}
     for name, alias in settings.aliases.items():
@@ -32,6 +35,8 @@ def check_aliases(settings: Settings, cards: Sequence[ModelCard]) -> None:
         if alias.model not in served:
             runs = ", ".join(served)
             raise ConfigurationInvalid(f"{key}.model: '{alias.model}' is not served; this service runs {runs}")
+        if alias.recipe is Recipe.DRAFT and alias.model not in drafted:
+            raise ConfigurationInvalid(f"{key}.recipe: draft needs the arg `draft`, with LoRAs for {alias.model}")
         _check_values(key, alias)
         _check_loras(key, alias, served[alias.model], settings)
 

@@ -24,6 +24,7 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
         "trained_with": None,
         "strict": True,
         "warnings": [],
+        "draft": [],
         "prompt": "a fox",
         "trigger_word": None,
         "negative_prompt": "",

@@ -39,7 +39,7 @@ async def test_a_missing_field_of_an_item_is_named(api: Api, kind: str, field: s
     assert (problem["loc"], problem["msg"]) == (["body", kind, 0, field], "Field required")
 
 
-@pytest.mark.parametrize("recipe", ["draft", "", "REFERENCE", None, 1])
+@pytest.mark.parametrize("recipe", ["sketch", "", "REFERENCE", None, 1])
 async def test_a_recipe_that_is_not_offered_is_refused_with_those_that_are(api: Api, recipe: Any) -> None:
     (problem,) = await api.invalid(body(recipe=recipe))
     assert problem["loc"] == ["body", "recipe"]

@@ -97,5 +97,5 @@ async def test_an_unknown_sampler_or_shift_is_refused_by_its_field(api: Api, fie
 
 
 async def test_an_unknown_recipe_is_refused_by_its_field(api: Api) -> None:
-    (problem,) = await api.invalid(body(recipe="draft"))
+    (problem,) = await api.invalid(body(recipe="sketch"))
     assert problem["loc"] == ["body", "recipe"]

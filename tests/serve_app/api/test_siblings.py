@@ -128,3 +128,21 @@ async def test_models_say_what_they_need(siblings: Api) -> None:
         "wan22_5b": False,
     }
     assert [model["resolution_divisor"] for model in models.values()] == [16, 32]
+
+
+async def test_each_sibling_has_a_draft_of_its_own(serve_api: ServeApi) -> None:
+    few_steps = [{"path": f"few_steps_{lora['path']}", "transformer": lora["transformer"]} for lora in PAIR]
+    models = [
+        {"model": "wan22_14b_i2v", "draft": {"loras": few_steps}},
+        {"model": "wan22_5b", "draft": {"loras": [{"path": f"few_steps_{ONE['path']}"}], "sample_steps": 8}},
+    ]
+    async with serve_api(models=models, demo=False) as api:
+        for lora in (*PAIR, ONE):
+            for name in (lora["path"], f"few_steps_{lora['path']}"):
+                _lora(api.lora_root / name, 5120 if "14b" in name else 3072, "")
+        (spec,) = await api.specs(i2v({"ctrl_img": _image()}, recipe="draft"))
+        assert [lora.expert for lora in spec.draft] == [Expert.HIGH, Expert.LOW]
+        assert (spec.sample_steps, spec.guidance_scale, spec.shift) == (4, 1.0, 5.0)
+        (spec,) = await api.specs(ti2v({}, recipe="draft"))
+        assert [lora.expert for lora in spec.draft] == [Expert.ONLY]
+        assert spec.sample_steps == 8

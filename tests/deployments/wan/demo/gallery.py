@@ -28,7 +28,12 @@ from tests.deployments.wan.held import held
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = ("right", "left", "up", "down", "still")
 PREVIEW: Mapping[str, Any] = {"recipe": Recipe.PREVIEW, "sampler": Sampler.EULER}
-DRAFT: Mapping[str, Any] = {**PREVIEW, "sample_steps": 4, "guidance_scale": 1.0}
+DRAFT: Mapping[str, Any] = {
+    "recipe": Recipe.DRAFT,
+    "sampler": Sampler.EULER,
+    "sample_steps": 4,
+    "guidance_scale": 1.0,
+}
 _AS_TRAINED = {"width": 128, "height": 128, "num_frames": 17}
 _BATCH = 2
 

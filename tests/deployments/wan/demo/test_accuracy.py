@@ -24,7 +24,7 @@ def test_prompts_are_followed_with_the_default_recipe(gallery: Gallery) -> None:
 
 
 def test_four_steps_are_enough_for_the_draft_pair(gallery: Gallery) -> None:
-    shown = gallery.show(SOME, *trained_pair("wan22_draft"), **DRAFT)
+    shown = gallery.show(SOME, draft=trained_pair("wan22_draft"), **DRAFT)
     assert len(wrong(shown)) <= 1, wrong(shown)
 
 

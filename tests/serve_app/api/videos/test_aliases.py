@@ -21,7 +21,7 @@ def check(directory: Path, **changes: Any) -> None:
     name = changes.pop("name", "style")
     alias = {"model": MODEL, "loras": pair(), **changes}
     settings = Settings.from_args({"lora_root": directory / "loras", "aliases": {name: alias}})
-    check_aliases(settings, [load_card(MODEL)])
+    check_aliases(settings, [load_card(MODEL)], drafted=())
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,7 @@ def check(directory: Path, **changes: Any) -> None:
         ({"loras": [{"path": "gone.safetensors"}]}, r"aliases.style.loras\[0\].path: LoRA file\(s\) not found"),
         ({"loras": [{"path": "../a.safetensors"}]}, r"aliases.style.loras\[0\].path: .*contains '..'"),
         ({"sample_steps": 999}, "aliases.style: sample_steps: "),
+        ({"recipe": "draft"}, "aliases.style.recipe: draft needs the arg `draft`"),
         ({"steps": 9}, "aliases.style.steps: Extra inputs"),
         ({"loras": [{"path": "a", "transformer": "left"}]}, r"aliases.style.loras\[0\].transformer"),
     ],
