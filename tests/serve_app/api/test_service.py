@@ -8,7 +8,7 @@ pytestmark = on_both_databases
 
 async def test_models_lists_the_card_in_the_references_fields(api: Api) -> None:
     (model,) = (await api.get("/v1/models"))["models"]
-    beyond_the_reference = {"demo", "notice", "title", "experts", "control_image", "speeds", "default_speed"}
+    beyond_the_reference = {"demo", "notice", "title", "experts", "control_image", "speeds", "default_speed", "draft"}
     assert {field: value for field, value in model.items() if field not in beyond_the_reference} == {
         "id": MODEL,
         "base_model": "org/base",
