@@ -94,15 +94,14 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http" and not (scope["method"] in _READING and is_public(_path(scope))):
-            route = self._route(scope)
             try:
                 keys_on = await self._authentication().is_on()
                 if keys_on:
-                    await self._check(scope, route)
+                    await self._check(scope, self._route(scope))
                 send = self._within_rate(scope, send, keys_on=keys_on)
             except ServiceError as refusal:
                 entry_of(scope).code = refusal.code
-                answer: Callable[[ServiceError], Response] = getattr(route, "refused", response_of)
+                answer: Callable[[ServiceError], Response] = getattr(self._route(scope), "refused", response_of)
                 await answer(refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -148,7 +147,7 @@ class Guard:
         return Sender(DEFAULT_TENANT, owner=None, scopes=frozenset({KeyScope.READ}))
 
     def _route(self, scope: Scope) -> APIRoute | None:
-        """Return the route that will serve the request; the router matches it again, in some microseconds."""
+        """Return the route that will serve the request; the router matches it again."""
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         asked = {**scope, "method": method}
         return next((route for route in self._routes if route.matches(asked)[0] is Match.FULL), None)

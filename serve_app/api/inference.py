@@ -1,6 +1,5 @@
 """Submission: `POST /v1/inference` makes a request durable; `POST /v1/forecast` only says what it would cost."""
 
-from contextlib import AbstractContextManager
 from uuid import uuid4
 
 from fastapi import APIRouter, Request, Response
@@ -9,13 +8,12 @@ from serve_app.access.keys import Scope
 from serve_app.api.acceptance import accept
 from serve_app.api.access_log import entry_of
 from serve_app.api.answers import result_answer
-from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, ServicesDep
-from serve_app.api.events.dependencies import HubDep, ListenersDep
-from serve_app.api.events.hub import EventHub
+from serve_app.api.dependencies import IdempotencyKeyDep, SenderDep, ServicesDep, fetcher_of
+from serve_app.api.events.dependencies import Listening, ListeningDep
 from serve_app.api.forecast import forecast_of_new
 from serve_app.api.guard import needs
 from serve_app.api.json_body import JsonRoute
-from serve_app.api.links import OutputLinksDep, PublicRootDep
+from serve_app.api.links import OutputLinksDep
 from serve_app.api.preferences import APPLIED, WaitDep
 from serve_app.api.schemas.answers import API_STATUS, Accepted, RequestResult, timestamp
 from serve_app.api.schemas.bodies import InferenceRequest
@@ -27,6 +25,7 @@ from serve_app.images.kept import RequestInputs
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import RequestRecord
 from serve_app.jobs.states import RenderState
+from serve_app.settings import Settings
 
 _REFUSALS: Responses = {
     **refusal(400, "The model, a LoRA file, a control image or a header stands against the request."),
@@ -52,33 +51,31 @@ async def submit(
     *,
     services: ServicesDep,
     sender: SenderDep,
-    fetcher: FetcherDep,
     idempotency_key: IdempotencyKeyDep,
-    root: PublicRootDep,
     links: OutputLinksDep,
     wait_s: WaitDep,
-    hub: HubDep,
-    listeners: ListenersDep,
+    listening: ListeningDep,
 ) -> Accepted | RequestResult:
     """Queue one video per prompt. Once answered, the request outlives a restart of any part of the service."""
+    fetcher = fetcher_of(request, sender)
     durable = await submitted(body, services, sender=sender, fetcher=fetcher, idempotency_key=idempotency_key)
     entry_of(request.scope).request_id = durable.request_id
     if durable.replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    if wait_s and (record := await _ended(durable, wait_s, hub, listeners.place(fetcher, services.plan.settings))):
+    if wait_s and (record := await _ended(durable, wait_s, listening, fetcher, services.plan.settings)):
         response.headers[APPLIED] = f"wait={wait_s}"
         return result_answer(record, links, services)
     state = (await services.store.requests.get(durable.request_id)).state if durable.replayed else RenderState.QUEUED
-    return _answer(durable, state, root)
+    return _answer(durable, state, links.root)
 
 
 async def _ended(
-    durable: DurableRequest, within_s: float, hub: EventHub, place: AbstractContextManager[None]
+    durable: DurableRequest, within_s: float, listening: Listening, fetcher: str, settings: Settings
 ) -> RequestRecord | None:
     """Return the request if it ends in that time. It is accepted in any case, so nothing here is an error."""
     try:
-        with place:
-            async with hub.watching(durable.request_id, owner=None) as watch:
+        with listening.listeners.place(fetcher, settings):
+            async with listening.hub.watching(durable.request_id, owner=None) as watch:
                 snapshot = await watch.ended(within_s)
     except (StoreUnavailable, RequestNotFound, TooManyListeners, TooManyOwnListeners):
         return None
@@ -88,12 +85,12 @@ async def _ended(
 @router.post("/v1/forecast", responses=_REFUSALS)
 @needs(Scope.READ)
 async def forecast(
-    body: InferenceRequest, services: ServicesDep, sender: SenderDep, fetcher: FetcherDep
+    body: InferenceRequest, request: Request, services: ServicesDep, sender: SenderDep
 ) -> RequestForecast:
     """Return what a request would cost and when it would end, with all its warnings; nothing is accepted."""
     inputs = RequestInputs(services.outputs, str(uuid4()))
     try:
-        new = await accept(body, sender, None, services, inputs, fetcher=fetcher)
+        new = await accept(body, sender, None, services, inputs, fetcher=fetcher_of(request, sender))
     finally:
         await inputs.discard()
     load = await services.store.queue(new.model).load()

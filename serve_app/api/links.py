@@ -19,16 +19,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.access.links import LinkSigner
 from serve_app.api.authentication import Authentication
-from serve_app.api.dependencies import ServicesDep
+from serve_app.api.dependencies import services_in
 
 # Names that no stranger can own: RFC 6761 (localhost, test), 6762 (local), 8375 (home.arpa), ICANN's internal; and what
 # routers and Kubernetes call theirs.
 _PRIVATE_DOMAINS = ("localhost", "local", "internal", "home.arpa", "test", "lan", "svc", "svc.cluster.local")
 
 
-async def _public_root(request: Request, services: ServicesDep) -> str:
+def _public_root(request: Request) -> str:
     """Return what comes before a path in links, without a slash at its end."""
-    settings = services.plan.settings
+    settings = services_in(request).plan.settings
     if settings.base_url:
         return settings.base_url
     url = request.base_url
@@ -37,9 +37,6 @@ async def _public_root(request: Request, services: ServicesDep) -> str:
     # Where the header is no host at all, Starlette takes the address that the server listens at.
     readable = url.netloc == request.headers.get("host")
     return str(url).rstrip("/") if known and readable else url.path.rstrip("/")
-
-
-PublicRootDep = Annotated[str, Depends(_public_root)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +55,10 @@ class OutputLinks:
         return f"{self.root}{path}?{query}" if query else f"{self.root}{path}"
 
 
-async def _output_links(request: Request, services: ServicesDep, root: PublicRootDep) -> OutputLinks:
+async def _output_links(request: Request) -> OutputLinks:
     authentication: Authentication = request.app.state.authentication
-    return OutputLinks(root, await authentication.links(), services.plan.settings.link_lifetime_s)
+    lifetime_s = services_in(request).plan.settings.link_lifetime_s
+    return OutputLinks(_public_root(request), await authentication.links(), lifetime_s)
 
 
 OutputLinksDep = Annotated[OutputLinks, Depends(_output_links)]

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from serve_app.access.keys import Scope
-from serve_app.api.dependencies import FetcherDep, SenderDep, ServicesDep
+from serve_app.api.dependencies import SenderDep, ServicesDep, fetcher_of
 from serve_app.api.guard import needs
 from serve_app.api.json_body import JsonRoute
 from serve_app.api.schemas.bodies import LoraItem
@@ -29,7 +29,7 @@ router = APIRouter(tags=["loras"], route_class=JsonRoute)
 )
 @needs(Scope.READ)
 async def inspect_loras(
-    body: InspectionRequest, services: ServicesDep, sender: SenderDep, fetcher: FetcherDep
+    body: InspectionRequest, request: Request, services: ServicesDep, sender: SenderDep
 ) -> Inspection:
     """Return what LoRA files hold, their likely expert, the recipe that shows them as their previews did, warnings.
 
@@ -37,7 +37,8 @@ async def inspect_loras(
     """
     models = list(services.models.values()) if body.model is None else [services.served(body.model)]
     looks = {
-        model.card.id: model.loras.looks(sender=fetcher, token=body.hf_token, owner=sender.owner) for model in models
+        model.card.id: model.loras.looks(sender=fetcher_of(request, sender), token=body.hf_token, owner=sender.owner)
+        for model in models
     }
     found = await asyncio.gather(*(_inspect(item, body, looks) for item in body.loras))
     return Inspection(

@@ -4,7 +4,7 @@ A client's own `traceparent` header is continued. `deployments.observability.tra
 """
 
 from opentelemetry.propagate import extract, inject
-from opentelemetry.trace import SpanKind, TracerProvider
+from opentelemetry.trace import SpanKind, TracerProvider, get_current_span
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -34,6 +34,8 @@ class TracedPosts:
 
 def current_traceparent() -> str | None:
     """Return the context of the span around this call, as the header `traceparent` has it; None if there is none."""
+    if not get_current_span().get_span_context().is_valid:
+        return None
     carrier: dict[str, str] = {}
     inject(carrier)
     return carrier.get("traceparent")

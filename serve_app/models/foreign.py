@@ -7,6 +7,7 @@ metadata. This module holds the facts; `serve_app.loras` writes the error messag
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from serve_app.models.architecture import Shape, WanArchitecture
 
@@ -112,14 +113,13 @@ def other_task(names: Iterable[str], served: str) -> str | None:
 
     None if the names tell none or both, or the title `served` does.
     """
-    own = _tasks((served,))
-    said = _tasks(names)
+    own, said = _tasks((served,)), _tasks(tuple(names))
     return next(iter(said)) if len(own) == len(said) == 1 and own != said else None
 
 
-def _tasks(names: Iterable[str]) -> set[str]:
-    known = list(names)
-    return {task for task, words in _TASK_WORDS.items() if any(words.search(name) for name in known)}
+@lru_cache(maxsize=1024)  # each request asks for its files, which are few
+def _tasks(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(task for task, words in _TASK_WORDS.items() if any(words.search(name) for name in names))
 
 
 def _names(text: str, pattern: str) -> bool:

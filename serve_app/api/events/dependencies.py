@@ -1,5 +1,6 @@
-"""FastAPI dependencies of endpoints that wait for what becomes of a request."""
+"""FastAPI dependency of endpoints that wait for what becomes of a request."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -8,15 +9,16 @@ from serve_app.api.events.hub import EventHub
 from serve_app.api.events.listeners import Listeners
 
 
-async def _hub(request: Request) -> EventHub:
-    hub: EventHub = request.app.state.event_hub
-    return hub
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """What tells of changes, and how many may hear it at once."""
+
+    hub: EventHub
+    listeners: Listeners
 
 
-async def _listeners(request: Request) -> Listeners:
-    listeners: Listeners = request.app.state.listeners
-    return listeners
+async def _listening(request: Request) -> Listening:
+    return Listening(request.app.state.event_hub, request.app.state.listeners)
 
 
-HubDep = Annotated[EventHub, Depends(_hub)]
-ListenersDep = Annotated[Listeners, Depends(_listeners)]
+ListeningDep = Annotated[Listening, Depends(_listening)]

@@ -14,8 +14,8 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from serve_app.api.answers import video_answer
-from serve_app.api.dependencies import FetcherDep, SenderDep, ServicesDep
-from serve_app.api.events.dependencies import HubDep, ListenersDep
+from serve_app.api.dependencies import SenderDep, ServicesDep, fetcher_of
+from serve_app.api.events.dependencies import ListeningDep
 from serve_app.api.events.hub import Watch
 from serve_app.api.events.narration import HEARTBEAT, ID_PATTERN, LAST_EVENT_ID, DescribeVideo, Narration
 from serve_app.api.links import OutputLinksDep
@@ -78,17 +78,15 @@ async def events(
     *,
     services: ServicesDep,
     sender: SenderDep,
-    fetcher: FetcherDep,
-    hub: HubDep,
-    listeners: ListenersDep,
+    listening: ListeningDep,
     links: OutputLinksDep,
     last_event_id: LastEventIdDep = None,
 ) -> Response:
     """Stream the request's state, steps, previews and outputs as they come."""
     narration = Narration.resumed(last_event_id)
     async with AsyncExitStack() as stack:
-        stack.enter_context(listeners.place(fetcher, services.plan.settings))
-        watch = await stack.enter_async_context(hub.watching(known_form(request_id), owner=sender.owner))
+        stack.enter_context(listening.listeners.place(fetcher_of(request, sender), services.plan.settings))
+        watch = await stack.enter_async_context(listening.hub.watching(known_form(request_id), owner=sender.owner))
         if narration.over:
             return Response(status_code=204)
         if request.method == "HEAD":

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse
 
 from serve_app.api import outputs, requests
 from serve_app.api.access_log import entry_of
-from serve_app.api.dependencies import FetcherDep, IdempotencyKeyDep, SenderDep, ServicesDep
+from serve_app.api.dependencies import IdempotencyKeyDep, SenderDep, ServicesDep, fetcher_of
 from serve_app.api.forecast import forecast
 from serve_app.api.requests import RequestId, known_form
 from serve_app.api.schemas.videos import VideoDeleted, VideoList, VideoObject, VideoRequest
@@ -43,12 +43,15 @@ async def create(
     *,
     services: ServicesDep,
     sender: SenderDep,
-    fetcher: FetcherDep,
     idempotency_key: IdempotencyKeyDep,
 ) -> VideoObject:
     """Queue a video; JSON, or a multipart form. Durable once it is answered, as with `POST /v1/inference`."""
     durable = await submitted(
-        inference_request(body, services), services, sender=sender, fetcher=fetcher, idempotency_key=idempotency_key
+        inference_request(body, services),
+        services,
+        sender=sender,
+        fetcher=fetcher_of(request, sender),
+        idempotency_key=idempotency_key,
     )
     entry_of(request.scope).request_id = durable.request_id
     if durable.replayed:
