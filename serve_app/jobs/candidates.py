@@ -22,7 +22,6 @@ from sqlalchemy import (
     Subquery,
     and_,
     bindparam,
-    func,
     literal,
     literal_column,
     select,
@@ -47,13 +46,6 @@ _WAITING = (  # as the fields of Waiting
 _QUEUED = renders.c.state == literal_column(f"'{RenderState.QUEUED}'")
 _ONE = literal_column("1", Integer())
 _MODEL = bindparam("model", type_=String())
-
-OLDEST = (
-    select(renders.c.priority, func.min(renders.c.created_at))
-    .where(_QUEUED, renders.c.model == _MODEL)
-    .group_by(renders.c.priority)
-)
-"""When the oldest queued render of each priority of the parameter `model` was accepted."""
 
 
 @lru_cache(maxsize=256)

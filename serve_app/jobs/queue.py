@@ -62,6 +62,10 @@ class Running:
     steps: int
 
 
+MOST_LINES = 500
+"""Lines that one statement asks for."""
+
+
 class Queue:
     """Reads of the queued renders of one model."""
 
@@ -83,7 +87,7 @@ class Queue:
     async def candidates(self, lines: Sequence[Line], pairs: Sequence[str], window: int) -> list[Waiting]:
         """Return the oldest `window` renders of each line and the oldest of each pair in each line, by arrival.
 
-        At most 500 lines and 500 pairs: each is one SELECT in a UNION, and SQLite takes no more.
+        At most `MOST_LINES` lines and as many pairs: each is one SELECT in a UNION, and SQLite takes no more.
         """
         if not lines:
             return []
@@ -95,15 +99,14 @@ class Queue:
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
     async def oldest_waits_s(self) -> dict[Priority, float]:
-        """Return the seconds that the oldest queued render of each priority has waited, where one is queued.
-
-        It reads the whole index, so call it rarely.
-        """
-        rows = await self._database.read(
-            lambda connection: connection.execute(candidates.OLDEST, {"model": self._model}).all()
-        )
-        now = time()
-        return {Priority.of_rank(rank): now - oldest for rank, oldest in rows}
+        """Return the seconds that the oldest queued render of each priority has waited, where one is queued."""
+        lines = list((await self.load()).lines)
+        groups = [lines[start : start + MOST_LINES] for start in range(0, len(lines), MOST_LINES)]
+        heads = [head for group in groups for head in await self.candidates(group, (), window=1)]
+        now, waits = time(), dict[Priority, float]()
+        for head in heads:
+            waits[head.priority] = max(waits.get(head.priority, 0.0), now - head.created_at)
+        return waits
 
 
 def read_loads(connection: Connection, models: Collection[str]) -> dict[str, Load]:
