@@ -9,8 +9,8 @@
         trigger_word: sks
         sample_steps: 30
 
-Each field has the name, the meaning and the limits that it has in `POST /v1/inference`; what a request says itself goes
-first. `serve_app.api.videos.aliases` checks the values when the service starts.
+Each field has the name, meaning and limits of the same field of `POST /v1/inference`. A value in the request overrides
+the alias. `serve_app.api.videos.aliases` checks the values when the service starts.
 """
 
 from typing import Annotated, Any, Literal
@@ -35,7 +35,7 @@ class AliasLora(_Frozen):
 
 
 class Alias(_Frozen):
-    """What a name stands for. What is None here is what `POST /v1/inference` takes when it is omitted."""
+    """The values of an alias. None is the default of `POST /v1/inference`."""
 
     model: str
     loras: tuple[AliasLora, ...]

@@ -39,7 +39,7 @@ logger = logging.getLogger("ray.serve.wan")
 _BANNER_COLUMNS = 88
 # The Ingress never blocks its event loop, so it runs on Serve's own: no request changes threads twice.
 _ONE_LOOP = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
-_MANY = 1000  # calls at once: these replicas only wait for the store and for each other
+_MANY = 1000  # concurrent calls: these replicas only wait for the store and for each other
 _DRAIN_MARGIN_S = 60  # beyond the longest render: encoding, upload, the last write
 _DRAIN_POLL_S = 2
 _HEALTH_PERIOD_S = 5  # three failed checks in a row replace a replica
@@ -107,7 +107,7 @@ def _most_generators(settings: Settings, profile: Profile, gpus: int) -> int:
 
 
 def _check_group(settings: Settings, profile: Profile, gpus: int) -> None:
-    """Refuse a Generator that would wait forever for GPUs: all of one have to be in one node."""
+    """Refuse a Generator that would wait forever for GPUs: all GPUs of one Generator must be on one node."""
     wanted = settings.gpus_per_generator
     if wanted > 1 and settings.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
         raise ConfigurationInvalid(
@@ -132,7 +132,7 @@ def _divisible(card: ModelCard, settings: Settings) -> ModelCard:
 
 
 def _check_room(plan: ServicePlan, gpus: int) -> None:
-    """Refuse models that would wait forever for a GPU that the others keep."""
+    """Refuse models that would wait forever, because other models keep all GPUs."""
     kept = sum(model.gpus_kept for model in plan.models)
     on_gpu = plan.models[0].profile is Profile.GPU
     if len(plan.models) > 1 and on_gpu and kept > gpus and not _grows(plan.settings):
@@ -143,7 +143,7 @@ def _check_room(plan: ServicePlan, gpus: int) -> None:
 
 
 def _profile(settings: Settings, gpus: int) -> Profile:
-    """Return what to run on. A cluster whose GPU nodes come with the work has none now, and says how many may come."""
+    """Return the profile. A cluster that scales GPU nodes from zero has none now; then the args say how many come."""
     if settings.profile is Profile.GPU and not gpus and not _grows(settings):
         raise ConfigurationInvalid(
             "profile: gpu, but the Ray cluster has no GPU now; start a GPU node first, set max_generators where GPU "
@@ -155,12 +155,12 @@ def _profile(settings: Settings, gpus: int) -> Profile:
 
 
 def _grows(settings: Settings) -> bool:
-    """Return whether GPU nodes come and go, so that the args say for how many Generators."""
+    """Return whether GPU nodes are added on demand, so that the args must say the number of Generators."""
     return any(model.max_generators is not None for model in settings.each_model())
 
 
 def _check_modes(settings: Settings, profile: Profile) -> None:
-    """Refuse what no Generator could do, before one is started for it."""
+    """Refuse args that no Generator could carry out, before one is started."""
     if profile is not Profile.CPU:
         return
     if settings.offload not in (OffloadMode.AUTO, OffloadMode.NONE):

@@ -1,6 +1,6 @@
-"""Batching (group commit) and single-flight for asyncio: calls that come together are answered together.
+"""Group commit (batching) and single-flight for asyncio: concurrent calls share one transaction, or one answer.
 
-Neither adds a wait where calls come one at a time:
+Neither delays a call that comes alone:
 
     inserts = Batches(insert_all)      # async def insert_all(rows) -> one result a row
     row_id = await inserts.ask(row)    # many callers, one transaction
@@ -33,7 +33,7 @@ class Batches(Generic[Item, Result]):
         answer: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         when_idle: Callable[[], object] | None = None,
     ) -> None:
-        """`when_idle` is called whenever nothing is asked any more."""
+        """Take the function that answers a batch, and `when_idle`, which is called when the last item is answered."""
         self._answer = answer
         self._when_idle = when_idle
         self._gathering: list[_Asked[Item, Result]] = []
@@ -42,13 +42,13 @@ class Batches(Generic[Item, Result]):
     def ask(self, item: Item) -> asyncio.Future[Result]:
         """Return the item's result, once its batch is answered; raises what the answer to its batch raised.
 
-        The item of a caller that is canceled meanwhile may be answered all the same.
+        The item of a caller that is canceled meanwhile may still be answered.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Result] = loop.create_future()
         self._gathering.append((item, result))
         if self._answering is None:
-            # It answers many callers, and the end of one must not be the end of the others.
+            # Detached, because it answers many callers: if one is canceled, the others must still get their results.
             self._answering = detached(self._answer_all())
         return result
 
@@ -81,10 +81,9 @@ _Asked = tuple[Item, asyncio.Future[Result]]
 
 
 class SharedAnswers(Generic[Key, Result]):
-    """Single-flight: answers a question once for all who ask it together; other questions do not wait for it.
+    """Single-flight: answers a question once for all concurrent callers; other questions do not wait for it.
 
-    Whoever asks while an answer is being found shares the next one, so that no answer is older than its question.
-    Nothing is kept of questions that nobody is asking.
+    A call during an answer shares the next one, so that no answer is older than its question. Answers are not cached.
     """
 
     def __init__(self, answer: Callable[[Key], Awaitable[Result]]) -> None:

@@ -1,4 +1,4 @@
-"""LRU cache with single-flight, and the stat signature under which an answer about a file stays true.
+"""LRU cache with single-flight, and stat signatures, which are cache keys for answers about files.
 
 Example:
     digests: SingleFlightCache[FileSignature, str] = SingleFlightCache(512)
@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 
 class SingleFlightCache(Generic[Key, Value]):
-    """Keeps the most recently used `capacity` values; threads that lack the same one at once compute it once.
+    """Keeps the `capacity` most recently used values; threads that need the same missing one compute it once.
 
     Thread-safe. For single-flight in an event loop see `serve_app.batching.SharedAnswers`.
     """
@@ -31,10 +31,10 @@ class SingleFlightCache(Generic[Key, Value]):
         self._entries: LRUCache[Key, Future[Value]] = LRUCache(capacity)
 
     def get(self, key: Key, compute: Callable[[], Value], *, keep: Callable[[Value], bool] | None = None) -> Value:
-        """Return the value of `key`, computed if it is not here; wait if another thread is computing it.
+        """Return the value of `key`; compute it if it is missing, or wait if another thread is computing it.
 
-        A value for which `keep` is false goes to those who wait for it, and is forgotten. So is an exception, which is
-        raised for all of them.
+        A value for which `keep` is false is returned to all waiting threads, but not cached. An exception is raised in
+        all of them, and not cached, either.
         """
         with self._lock:
             known = self._entries.get(key)
@@ -42,13 +42,13 @@ class SingleFlightCache(Generic[Key, Value]):
         return future.result() if known is not None else self._computed(key, future, compute, keep)
 
     def peek(self, key: Key) -> Value | None:
-        """Return the value of `key` if it is here; do not wait for one that is being computed."""
+        """Return the value of `key` if it is cached, else None; do not wait for one that is being computed."""
         with self._lock:
             future = self._entries.get(key)
         return future.result() if future is not None and future.done() else None
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep `value`, which was computed elsewhere."""
+        """Cache `value`, which was computed elsewhere."""
         future: Future[Value] = Future()
         future.set_result(value)
         with self._lock:
@@ -80,7 +80,7 @@ class SingleFlightCache(Generic[Key, Value]):
 
 @dataclass(frozen=True, slots=True)
 class FileSignature:
-    """What `stat` says of a file; it changes whenever the content may have. Times are in nanoseconds."""
+    """The `stat` values that change whenever the content of a file may have changed. Times are in nanoseconds."""
 
     device: int
     inode: int
@@ -100,5 +100,5 @@ class FileSignature:
 
     @property
     def rested_s(self) -> float:
-        """Seconds since the last change; not by mtime, which tools set at will, also into the future."""
+        """Return the seconds since the last change by ctime; tools can set mtime to any value, even in the future."""
         return (time.time_ns() - self.ctime_ns) / 1e9

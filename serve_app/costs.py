@@ -1,6 +1,6 @@
-"""Cost model: what a render costs in seconds of one replica, from measurements of renders like it.
+"""Cost model: predict the seconds that a render takes one replica, from measurements of similar renders.
 
-Renders of one key share their measurements; other keys are scaled from them:
+Renders with the same key share measurements; for other keys they are scaled:
 
     model = CostModel(card, Profile.GPU, measured={CostKey.of(spec, card): MeasuredCost(step_s=2.9, other_s=2.0)})
     model.predict(larger_spec)  # scaled by FLOPs from the most similar measurement
@@ -15,12 +15,12 @@ from serve_app.models.card import ModelCard
 from serve_app.settings import Profile
 from serve_app.spec import Recipe, RenderSpec, Speed
 
-_SIZE_STEP = 1.05  # sizes whose token counts differ by less than this share what was measured
+_SIZE_STEP = 1.05  # sizes whose token counts differ by less than this factor share measurements
 
 
 @dataclass(frozen=True, slots=True)
 class CostKey:
-    """Renders that cost alike, per step and beside the steps."""
+    """Renders with the same cost, for a step and for everything else."""
 
     recipe: Recipe
     guided: bool  # with guidance, a step runs the expert twice
@@ -61,14 +61,14 @@ _PRIOR_S_PER_TOKEN = {Profile.GPU: 8e-5, Profile.CPU: 1e-3}  # decoding
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Predicts from the measurements there are; scales by FLOPs from the most similar one, or from a prior."""
+    """Predicts costs: scaled by FLOPs from the most similar measurement, or from a prior if there is none."""
 
     card: ModelCard
     profile: Profile
     measured: Mapping[CostKey, MeasuredCost]
 
     def predict(self, spec: RenderSpec) -> float:
-        """Return seconds of one replica, from its being reserved to its being free."""
+        """Return the seconds from the reservation of a replica until it is free again."""
         cost = self._cost(CostKey.of(spec, self.card))
         return spec.sample_steps * cost.step_s + cost.other_s
 
@@ -89,7 +89,7 @@ class CostModel:
 
 
 def most_similar(key: CostKey, known: Iterable[CostKey]) -> CostKey | None:
-    """Return the nearest in size, of the same speed, recipe and guidance if possible; None if nothing is known."""
+    """Return the known key nearest in size, with the same speed, recipe and guidance if possible; None if none."""
 
     def distance(other: CostKey) -> tuple[bool, bool, bool, int, int]:
         return (

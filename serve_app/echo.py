@@ -1,4 +1,4 @@
-"""Bounded echoes (no response amplification): what an answer repeats of its request is cut to a length that helps.
+"""Bounded echoes (no response amplification): values of a request that an answer repeats are truncated.
 
 Example:
     >>> cut("a" * 1000, 10)
@@ -16,12 +16,12 @@ _MARK = "..."
 
 
 def cut(text: str, most: int = TEXT_LENGTH) -> str:
-    """Return `text` with at most `most` characters; dots at its end say that there was more."""
+    """Return `text` with at most `most` characters; if it is truncated, it ends with dots."""
     return text if len(text) <= most else text[: most - len(_MARK)] + _MARK
 
 
 def bounded(value: Any) -> Any:
-    """Return a JSON value whose texts are cut and whose lists end, after 20 items, with a count of the others."""
+    """Return a JSON value with truncated texts and lists; a list of over 20 items ends with the count of the rest."""
     if isinstance(value, str):
         return cut(value)
     if isinstance(value, dict):

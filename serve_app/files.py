@@ -4,8 +4,8 @@ Example:
     with open_regular(path, follow_links=False) as stream:
         fingerprint = Fingerprint.of(stream)
 
-Whoever may write into a folder can put a FIFO, a device, a socket, a directory or a link where a file was. A plain
-`open` of a FIFO waits until somebody writes into it, which may be never.
+Anyone who can write into a folder can replace a file by a FIFO, a device, a socket, a directory or a link. A plain
+`open` of a FIFO waits until another process writes into it, which may never happen.
 """
 
 import errno
@@ -32,7 +32,7 @@ class NotRegular(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What identifies the bytes of a file: their number, and their SHA-256 in hex."""
+    """The size of a file in bytes and its SHA-256 in hex, which identify its content."""
 
     size: int
     sha256: str
@@ -48,7 +48,7 @@ class Fingerprint:
 
 
 def open_regular(path: Path | str, *, follow_links: bool = True, folder: int | None = None) -> BufferedReader:
-    """Open a regular file for reading; never wait, and read nothing.
+    """Open a regular file for reading, without waiting (as for a FIFO) and without reading.
 
     Args:
         path: the file; where `folder` is given, a name in it.
@@ -59,7 +59,7 @@ def open_regular(path: Path | str, *, follow_links: bool = True, folder: int | N
         NotRegular: something else has that name.
         OSError: it is not there, or cannot be opened.
     """
-    # Before it is opened: opening alone makes some devices act.
+    # Before it is opened, because opening some devices has side effects.
     _check_regular(path, os.stat(path, dir_fd=folder, follow_symlinks=follow_links))
     descriptor = os.open(path, _READ | (0 if follow_links else os.O_NOFOLLOW), dir_fd=folder)
     try:
@@ -84,7 +84,7 @@ def read_regular(path: Path | str, *, limit: int) -> bytes:
 
 
 def status_in_place(path: Path) -> os.stat_result:
-    """Return the status of the regular file that has this name itself; nothing is opened, no link is followed.
+    """Return the status (`lstat`) of a regular file, without opening it or following a link.
 
     Raises:
         NotRegular: something else has that name.

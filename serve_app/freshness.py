@@ -1,4 +1,6 @@
-"""A value that is looked up again when it is too old (single-flight, stale-while-revalidate).
+"""Cached value with an expiry time, refreshed by one caller (single-flight) or in the background.
+
+The second way is known as stale-while-revalidate (RFC 5861).
 
 Example:
     state = Fresh(look, for_s=5)
@@ -17,10 +19,10 @@ Value = TypeVar("Value")
 
 
 class Fresh(Generic[Value]):
-    """Keeps what `look` returned last. `look` must not raise. Use it on one event loop."""
+    """Keeps the last result of `look`, which must not raise. Use it on one event loop."""
 
     def __init__(self, look: Callable[[], Awaitable[Value]], for_s: Callable[[Value], float]) -> None:
-        """`for_s` says for how many seconds a value counts as fresh."""
+        """Take the function that reads the value, and `for_s`, the seconds for which it counts as fresh."""
         self._look = look
         self._for_s = for_s
         self._known: tuple[Value] | None = None
@@ -28,15 +30,15 @@ class Fresh(Generic[Value]):
         self._looking: asyncio.Task[Value] | None = None
 
     async def now(self) -> Value:
-        """Return a fresh value; callers that wait share one look."""
+        """Return a fresh value; concurrent callers share one read."""
         if self._known is not None and monotonic() - self._looked < self._for_s(self._known[0]):
             return self._known[0]
         return await asyncio.shield(self._started())
 
     async def soon(self, within_s: float, default: Value) -> Value:
-        """Return what is known, and look again behind the caller's back where it is old.
+        """Return the last known value; if it is old, refresh it in the background.
 
-        The first caller waits for a look, but no longer than `within_s`, and then gets `default`.
+        Before the first value is known, wait for it at most `within_s` seconds, then return `default`.
         """
         if self._known is None:
             await asyncio.wait({self._started()}, timeout=within_s)

@@ -1,8 +1,8 @@
-"""Logging of the service: one logger, which render a line is about, and what a person at the terminal sees.
+"""Logging: one logger for the service, with the render of each line as fields (structured logs), and terminal output.
 
-Every module logs to `ray.serve.wan`: Ray Serve's handlers write what it says into the log files of its replica, as text
-or, with the arg `log_format: json`, as JSON. Lines about a render carry the fields `request`, `render` and `attempt`.
-No line holds a prompt, a token or a signed address.
+Every module logs to `ray.serve.wan`. Ray Serve's handlers write these lines into the log files of each replica, as text
+or, with the arg `log_format: json`, as JSON. Lines about a render have the fields `request`, `render` and `attempt`.
+No line contains a prompt, a token or a signed URL.
 
 Example:
     logger = logging.getLogger("ray.serve.wan")
@@ -29,7 +29,7 @@ _CLAIM: ContextVar[Claim | None] = ContextVar("claim", default=None)
 
 @contextmanager
 def about(claim: Claim) -> Iterator[None]:
-    """Mark what is logged in the block, also by tasks and threads that it starts, as being about that attempt."""
+    """Add the fields of an attempt to all lines that are logged in the block, also by its tasks and threads."""
     token = _CLAIM.set(claim)
     try:
         yield
@@ -56,7 +56,7 @@ def is_quiet() -> bool:
 def configure_logging() -> None:
     """Prepare this actor's logger; call it once in each process.
 
-    Where Serve keeps its logs off the terminal, what this service itself says is shown there all the same.
+    If Serve does not log to the terminal, the lines of this service are still shown there.
     """
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(one, ClaimFilter) for one in logger.filters):

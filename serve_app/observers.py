@@ -1,4 +1,4 @@
-"""The observer seam: signals of a render's life, at which metrics, events, webhooks and traces attach.
+"""Observers (hooks): signals of a render's life cycle, for metrics, logs, traces and other reactions.
 
 An observer is a subclass that overrides the signals it wants:
 
@@ -9,8 +9,8 @@ An observer is a subclass that overrides the signals it wants:
     observers = Observers(Log(), QueueMetrics())
     observers.ended(claim, outcome)  # reaches both; what one of them raises is logged
 
-`deployments.observability.metrics.service_observers` lists those of this service. Each actor has instances of its own,
-in its own process, and sends the signals that arise there:
+`deployments.observability.metrics.service_observers` lists the observers of this service. Each actor has its own
+instances, in its own process, and sends the signals of what happens there:
 
     accepted     Ingress      a request became durable
     refused      Ingress      a request was refused

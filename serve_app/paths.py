@@ -1,4 +1,4 @@
-"""Path traversal guard: which file under a root a client means by a path. It is worded for nobody in particular."""
+"""Path traversal guard: resolve a client's path to a file under a root; callers translate its errors."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from serve_app.files import NotRegular
 
 
 class PathForbidden(Exception):
-    """The path leads out of its root, or to something that is not read; `str` says why and what to do."""
+    """The path leads out of its root, or not to a regular file; `str` says why and what to do."""
 
 
 class PathMissing(Exception):
@@ -21,7 +21,7 @@ class PathMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A directory in which clients may name files. The other fields are for errors, which never tell where it lies."""
+    """A directory in which clients may name files. The other fields are for errors, which never contain its path."""
 
     directory: Path
     arg: str  # which sets the directory

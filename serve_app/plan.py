@@ -1,4 +1,4 @@
-"""Plans: what `build` decided once for every part of the service, and for each of its models."""
+"""Plans: the decisions of `build` (profile, card, checkpoints, settings), for the service and for each model."""
 
 import hashlib
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ class ModelPlan(BaseModel):
 
     @property
     def gpus_kept(self) -> int:
-        """Return the GPUs that the model keeps when it is idle."""
+        """Return the number of GPUs that the model occupies when it is idle."""
         return self.least_generators * self.settings.gpus_per_generator
 
     @property
     def cost_name(self) -> str:
-        """Return the name of replicas whose renders cost alike: model, weights, kind of device and number of GPUs."""
+        """Return the name of replicas with the same costs: model, weights, kind of device and number of GPUs."""
         weights = hashlib.sha256(f"{self.base_model}|{self.transformer_model}|{self.settings.dtype}".encode())
         gpus = self.settings.gpus_per_generator
         return f"{self.card.id}@{self.profile.value}{f'x{gpus}' if gpus > 1 else ''}-{weights.hexdigest()[:12]}"
@@ -48,7 +48,7 @@ class ModelPlan(BaseModel):
 
     @property
     def notice(self) -> str | None:
-        """Return what clients must be told about this service; None if there is nothing."""
+        """Return a notice for clients, for example that this is a demo; None if there is none."""
         if not self.demo:
             return None
         return (

@@ -1,7 +1,7 @@
-"""What a finished render tells of itself: the values that its result repeats to the client, field by field.
+"""Results: the metadata of a finished render, as typed values that the API returns field by field.
 
-A pipeline gives `MadeWith` and `PipelineSeconds`. The Generator adds what it knows and stores a `RenderMetadata` with
-the output. The API shows it as it is. So a new fact about a render is one field here and one assignment.
+A pipeline returns `MadeWith` and `PipelineSeconds`. The Generator adds its own values and stores a `RenderMetadata`
+with the output. The API returns it unchanged. So a new fact about a render needs one field here and one assignment.
 """
 
 from enum import StrEnum

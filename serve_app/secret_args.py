@@ -1,4 +1,4 @@
-"""Secrets in the args of an application: Ray logs args, so a secret must reach the service by its environment instead.
+"""Secrets in the args of an application: Ray logs args, so a secret must come from an environment variable instead.
 
 Example:
     held = secrets_in({"database_url": "postgresql://wan:hunter2@db/wan"})  # {"database_url": "postgresql://..."}
@@ -39,4 +39,4 @@ def _holds_password(url: str) -> bool:
         parts = urlsplit(url)
         return bool(parts.password) or any(name in parse_qs(parts.query) for name in _PASSWORDS)
     except ValueError:
-        return True  # it cannot be read, so nobody knows what it holds
+        return True  # a URL that cannot be parsed may contain a password

@@ -1,4 +1,4 @@
-"""What one render is: every value the runtime needs, resolved and effective, as it is kept in the job store."""
+"""RenderSpec: every value that one render needs, resolved, as it is stored with the job (specification)."""
 
 import hashlib
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ class Priority(StrEnum):
 
     @classmethod
     def of_rank(cls, rank: int) -> "Priority":
-        """The priority with that rank."""
+        """Return the priority with that rank."""
         return _BY_RANK[rank]
 
 
@@ -80,17 +80,17 @@ class OutputFormat(StrEnum):
 
     @property
     def extension(self) -> str:
-        """File name extension without the dot."""
+        """Return the file name extension without the dot."""
         return "zip" if self is OutputFormat.PNG else self.value
 
     @property
     def media_type(self) -> str:
-        """Content type under which the file is served."""
+        """Return the content type of the file."""
         return {"mp4": "video/mp4", "webp": "image/webp", "png": "application/zip"}[self.value]
 
 
 class Variant(StrEnum):
-    """What may be asked for of a finished video."""
+    """A form in which a finished video can be downloaded."""
 
     VIDEO = "video"  # the file itself
     THUMBNAIL = "thumbnail"  # the frame in its middle, small
@@ -120,7 +120,7 @@ class LoraFile(_Frozen):
 
     @property
     def blob(self) -> str:
-        """Return what identifies the bytes of the file alone."""
+        """Return the id of the file's bytes, without its adapter config."""
         return self.content.partition("+")[0]
 
 
@@ -187,11 +187,11 @@ class RenderSpec(_Frozen):
 
 
 def pair_key(loras: Iterable[LoraFile]) -> str:
-    """Hash of the files' content and sides (16 hex digits).
+    """Return a hash of the files' contents and sides (16 hex digits).
 
-    The order counts among the LoRAs of one side, because sums of floats do; which side is named first does not.
-    Multipliers are not in it, because changing a scale needs no reload; names are not in it, because a file that
-    was overwritten in place is another pair and a copy under another name is the same one.
+    The order of the LoRAs of one side matters, because a sum of floats depends on its order. The order of the sides
+    does not matter. Multipliers are left out, because a new scale needs no reload. Names are left out, because an
+    overwritten file is another LoRA, and a copy under another name is the same one.
     """
     by_side = sorted(loras, key=lambda lora: lora.expert.value)  # stable: keeps the order within a side
     parts = [f"{lora.expert.value}:{lora.content}" for lora in by_side]

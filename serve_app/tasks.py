@@ -9,10 +9,10 @@ Result = TypeVar("Result")
 
 
 def detached(coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-    """Start a task in an empty context, so that the end of its caller does not cancel it.
+    """Start a task in an empty context, so that it is not canceled with its caller.
 
-    Ray Serve keeps the current HTTP request in a context variable and cancels whatever was started under it once the
-    client disconnects. A task that serves others, or must reach its end, therefore starts without that context.
+    Ray Serve keeps the current HTTP request in a context variable. When the client disconnects, it cancels everything
+    that was started in that context. A task that other callers need, or that must complete, starts without the context.
     Keep a reference to the task: the event loop holds it only weakly.
     """
     return asyncio.get_running_loop().create_task(coroutine, context=contextvars.Context())

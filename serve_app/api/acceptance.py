@@ -1,11 +1,11 @@
-"""Acceptance: from a request's body to a request with nothing left to decide, with all refusals on the way.
+"""Acceptance of a request: validate its body completely, and resolve it to specs with nothing left to decide.
 
 Example:
     inputs = RequestInputs(services.outputs, str(uuid4()))
     new = await accept(body, sender, None, services, inputs, fetcher=fetcher)
     new.specs, new.costs
 
-Everything that can be wrong with a request is found here, before it is stored and before any GPU works on it.
+Every problem of a request is found here, before it is stored and before a GPU works on it.
 """
 
 import secrets
@@ -39,7 +39,7 @@ from serve_app.spec import LoraFile, Recipe, RenderSpec, Speed
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What all prompts of a request have in common."""
+    """The values that all prompts of a request share."""
 
     body: InferenceRequest
     card: ModelCard
@@ -59,7 +59,7 @@ async def accept(
     *,
     fetcher: str,
 ) -> NewRequest:
-    """Check a request completely and resolve it; nothing is stored yet but its images, in `inputs`.
+    """Check a request completely and resolve it. Only its images are stored so far, in `inputs`.
 
     Raises:
         RequestError: a rule of the model, a LoRA file or an image stands against it.
@@ -114,7 +114,7 @@ def _token_to_keep(body: InferenceRequest, chosen: Sequence[ChosenLora]) -> Secr
 
 
 def _warnings(chosen: Sequence[ChosenLora]) -> list[str]:
-    """Return what about the files looks like a mistake, though it may be none."""
+    """Return warnings about the files: possible mistakes."""
     by_file = [
         warning
         for lora in chosen

@@ -4,7 +4,7 @@
     POST /v1/inference from 10.0.0.7 (team-a, key 9f2c41d07be3a865): -, 400 LORA_NOT_FOUND
     DELETE /v1/requests/{request_id} from 10.0.0.7 (team-a): b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11, 409 REQUEST_NOT_ENDED
 
-No line holds anything of a body or a query, where prompts, tokens and signatures are.
+No line contains anything of a body or a query, because they contain prompts, tokens and signatures.
 """
 
 import logging
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.echo import cut
 
-# The Ingress logs from WARNING on, as Serve's own line for each call would hide every other one. This logger has a
-# level of its own, and the handlers of its parent.
+# The Ingress logs at WARNING, because Serve's own line for each call would hide every other line. This logger has its
+# own level, and the handlers of its parent.
 logger = logging.getLogger("ray.serve.wan.requests")
 logger.setLevel(logging.INFO)
 
@@ -28,13 +28,13 @@ _FAILED = 500
 
 @dataclass(slots=True)
 class Entry:
-    """What the line of a request will say, as far as it is known."""
+    """The values of one line, filled in while the request is processed."""
 
     tenant: str = _UNKNOWN
     key_id: str | None = None  # of the API key
     request_id: str = _UNKNOWN
     code: str = ""  # of the error
-    status: int | None = None  # nothing was answered: the client has gone
+    status: int | None = None  # None: no answer was sent, because the client has disconnected
 
 
 def entry_of(scope: Scope) -> Entry:
@@ -91,5 +91,5 @@ def _path(scope: Scope) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Return text of a client's as it may stand in a line: cut, and with no character that could begin another."""
+    """Return a client's text for a log line: truncated, and without characters that could begin a new line."""
     return ascii(cut(text, _LONGEST))[1:-1]

@@ -1,4 +1,4 @@
-"""Answers about a request, made from its record: its status, its result, its summary.
+"""Answers about a request, built from its record: its status, its result, its summary.
 
 Example:
     standing = await services.store.requests.standing(request_id, owner=sender.owner)
@@ -29,7 +29,7 @@ from serve_app.spec import Expert, LoraFile, Variant
 
 
 def status_answer(standing: Standing, services: Services) -> RequestStatus:
-    """Return where a request is, and how far."""
+    """Return the status of a request: its state, progress, position and predicted end."""
     record, failure = standing.record, standing.record.failure
     predicted = forecast(standing, services.plan.settings.tenant_weights)
     return RequestStatus(
@@ -57,7 +57,7 @@ def _eta_seconds(record: RequestRecord, predicted: Forecast) -> float | None:
 
 
 def result_answer(record: RequestRecord, links: OutputLinks, services: Services) -> RequestResult:
-    """Return the outputs of a request; a failed or canceled one keeps those that were finished before."""
+    """Return the outputs of a request. A failed or canceled request keeps the outputs that were finished before."""
     failure = record.failure
     finished = [(render.index, render.output) for render in record.renders if render.output is not None]
     videos = [video_answer(record, index, made, links, services) for index, made in finished]

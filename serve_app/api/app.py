@@ -1,4 +1,4 @@
-"""The FastAPI application: its routers, and what surrounds them.
+"""The FastAPI application: its routers and middleware.
 
 The Ingress serves it, and tests call it in their own process:
 
@@ -62,7 +62,7 @@ def create_app(services: Services) -> FastAPI:
         title=f"LoRA videos: {titles}",
         version=version("wan-lora-serve"),
         description=_DESCRIPTION % titles,
-        docs_url=None,  # those of FastAPI load their scripts from other people's servers
+        docs_url=None,  # FastAPI's own page loads its scripts from a CDN; see `docs_page`
         redoc_url=None,
     )
     attach(app, services)
@@ -105,7 +105,7 @@ def create_app(services: Services) -> FastAPI:
 
 
 def attach(app: FastAPI, services: Services) -> None:
-    """Have `app` serve these parts from now on: nothing of them is anywhere but in its state."""
+    """Make `app` use these services from now on; its state is the only place where they are kept."""
     app.state.services = services
     app.state.authentication = Authentication(services.store, services.plan.settings)
     app.state.rates = RateHeaders()
@@ -116,5 +116,5 @@ def attach(app: FastAPI, services: Services) -> None:
     app.state.lora_uploads = lora_uploads.Uploads()
     app.state.variants = Variants(services.store, services.outputs)
     app.state.listeners = Listeners()
-    # Of the services as they are then: `user_config` may have changed them.
+    # Reads the services at each call, because `user_config` may have changed them.
     app.state.event_hub = EventHub(services.store, lambda standing: status_answer(standing, app.state.services))

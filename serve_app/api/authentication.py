@@ -1,4 +1,4 @@
-"""Authentication (bearer tokens, RFC 6750): who a key stands for, looked up in the store and cached for seconds.
+"""Authentication (bearer tokens, RFC 6750): the sender of a key, looked up in the store and cached for seconds.
 
 Example:
     authentication = Authentication(store, settings)
@@ -6,8 +6,8 @@ Example:
         sender = await authentication.sender(token)  # raises KeyInvalid
     signer = await authentication.links()  # None if keys are off
 
-Keys are on as soon as one was ever made, or the environment names an admin key, unless the arg `open` says otherwise. A
-revoked key is refused at the latest `key_cache_s` seconds later, in every Ingress.
+Requests need a key as soon as a key was ever made or the environment has an admin key, unless the arg `open` is set. A
+revoked key is refused after at most `key_cache_s` seconds, in every Ingress.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from serve_app.settings import HASHED, Settings
 from serve_app.tasks import detached
 
 _REMEMBERED = 10_000  # keys, of some hundred bytes each
-_USE_NOTED_S = 60.0  # how roughly `last_used_at` is kept, so that most requests write nothing
+_USE_NOTED_S = 60.0  # resolution of `last_used_at`, so that most requests write nothing
 _ADMIN_ID = "admin"  # of the key in the environment
 
 
@@ -38,7 +38,7 @@ class Authentication:
         self._store = store
         self._open = settings.open
         self._admin_sha256 = None if settings.admin_key is None else settings.admin_key.removeprefix(HASHED)
-        # By the token's hash, so that the memory holds no token. Only good keys: bad ones would push them out.
+        # By the token's hash, so that no token is kept in memory. Only valid keys: invalid ones would evict them.
         self._known: TTLCache[bytes, ApiKey] = TTLCache(_REMEMBERED, settings.key_cache_s)
         self._found = SharedAnswers(store.keys.presented)
         self._none_yet: TTLCache[None, bool] = TTLCache(1, settings.key_cache_s)
@@ -48,10 +48,12 @@ class Authentication:
         self._noting: set[Task[None]] = set()
 
     async def is_on(self) -> bool:
-        """Return whether requests need a key. While the store is away, what it said last is true: no key can be made.
+        """Return whether requests need a key.
+
+        While the store does not answer, its last answer counts, because no key can be made meanwhile.
 
         Raises:
-            StoreUnavailable: nobody can say, as it has never answered.
+            StoreUnavailable: the store has never answered.
         """
         if self._open or self._exist or None in self._none_yet:
             return self._exist and not self._open
@@ -66,11 +68,11 @@ class Authentication:
         return self._exist
 
     async def sender(self, token: str) -> Sender:
-        """Return who a token stands for.
+        """Return the sender that a token belongs to.
 
         Raises:
-            KeyInvalid: nobody: it is unknown, revoked or expired, and the answer does not say which.
-            StoreUnavailable: nobody can say.
+            KeyInvalid: the token is unknown, revoked or expired; the message does not say which.
+            StoreUnavailable: the store did not answer.
         """
         hashed = hashlib.sha256(token.encode()).digest()
         if self._admin_sha256 is not None and hmac.compare_digest(hashed.hex(), self._admin_sha256):
@@ -84,7 +86,7 @@ class Authentication:
         return Sender(key.tenant, owner=None if key.is_admin else key.tenant, scopes=key.scopes, key_id=key.id)
 
     async def links(self) -> LinkSigner | None:
-        """Return what signs links to outputs; None if keys are off, and links need no signature."""
+        """Return the signer of links to outputs; None if keys are off, so that links need no signature."""
         if not await self.is_on():
             return None
         if self._signer is None:
@@ -105,7 +107,7 @@ class Authentication:
     def _noted(self, noting: "Task[None]") -> None:
         self._noting.discard(noting)
         if not noting.cancelled():
-            noting.exception()  # the time of a use is not worth a refusal, nor a line
+            noting.exception()  # a failure to record the time of use is ignored on purpose
 
 
 def _invalid() -> KeyInvalid:

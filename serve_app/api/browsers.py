@@ -1,4 +1,4 @@
-"""What browsers are told: security headers of every answer, and from which web pages the API may be called (CORS).
+"""Headers for browsers: security headers of every answer (CSP), and which web pages may call the API (CORS).
 
 Example:
     add_headers_for_browsers(app, settings.cors_origins)
@@ -44,8 +44,8 @@ _POLICIES = {  # Content-Security-Policy by the kind of the answer
     # Swagger UI starts from a script in its page.
     _HTML: "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-    # Opened on its own: it may show itself, and nothing in it may run. A browser plays no video in a sandbox without
-    # allow-same-origin, and without scripts there is nobody to use it.
+    # An output that is opened as a page: it may be shown, but nothing in it may run. A browser plays a video in a
+    # sandbox only with allow-same-origin; that is harmless without scripts.
     "": "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; "
     "frame-ancestors 'none'; sandbox allow-same-origin",
 }
@@ -56,7 +56,7 @@ _ALWAYS = {
 
 
 def add_headers_for_browsers(app: FastAPI, origins: Sequence[str]) -> None:
-    """Have every answer of `app` carry security headers, and let pages of these origins (or of all, `*`) call it."""
+    """Add security headers to every answer of `app`, and allow pages of these origins (`*`: all) to call it."""
     app.add_middleware(SecurityHeaders)
     if origins:
         app.add_middleware(
@@ -70,7 +70,7 @@ def add_headers_for_browsers(app: FastAPI, origins: Sequence[str]) -> None:
 
 
 class SecurityHeaders:
-    """ASGI middleware that adds the headers which an answer does not have yet."""
+    """ASGI middleware that adds the security headers that an answer does not have yet."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,12 +1,12 @@
-"""Rules for control images: which prompt has which, in the reference server's order of refusals, and what is wrong.
+"""Rules for control images: how many each prompt must have, checked in the order of the reference server.
 
 Example:
     refuse_unsupported(body.prompts, card)               # before the LoRAs are looked up
     require_images(body.prompts, card)                   # after it
     images = await resolve_images(body, services, inputs, asker)  # one for each prompt, or None
 
-The reference takes several images and uses none of them, and finds a bad one once it renders. Both are refused here,
-by the prompt's index and the field's name.
+The reference server accepts several images and uses none of them, and finds a bad image only when it renders. Here both
+are refused, with the index of the prompt and the name of the field.
 """
 
 from collections.abc import Sequence
@@ -43,13 +43,13 @@ _FAULTS = (ImageUnusable, ImageMissing, PathMissing, PathForbidden, Forbidden, T
 
 @dataclass(frozen=True, slots=True)
 class PromptImage:
-    """The image of one prompt: what its spec says of it, and what it is."""
+    """The image of one prompt: its entry in the spec, and its properties."""
 
     image: InputImage
     facts: ImageFacts
 
     def warnings(self, width: int, height: int) -> list[str]:
-        """Return what a video of that size in pixels does not show of it."""
+        """Return warnings about what a video of that size in pixels does not show of it."""
         return of_image(self.facts, self.image.fit, width, height)
 
 
@@ -108,13 +108,13 @@ def require_images(prompts: Sequence[PromptItem], card: ModelCard) -> None:
 async def resolve_images(
     body: InferenceRequest, services: Services, inputs: RequestInputs, asker: ImageAsker
 ) -> list[PromptImage | None]:
-    """Return the image of each prompt, read, checked, and kept in `inputs`; `require_images` has passed.
+    """Return the image of each prompt, read, checked, and stored in `inputs`; call `require_images` before.
 
     Raises:
-        ControlImageInvalid, ControlImageNotFound, ControlImageRefused: an image stands against the request.
-        ImageSourceUnavailable, TooManyFetches: the server that one comes from does not deliver it, or too many files
-            are being read.
-        OutputStorageUnavailable: there is no place for one.
+        ControlImageInvalid, ControlImageNotFound, ControlImageRefused: an image cannot be used.
+        ImageSourceUnavailable, TooManyFetches: the server of an image does not deliver it, or too many files are being
+            read.
+        OutputStorageUnavailable: an image cannot be stored.
     """
     known: dict[str, _Known] = {}  # without the bytes: those of one image at a time are in memory
     deadline = services.images.deadline()
@@ -143,7 +143,7 @@ def _check_count(known: int, index: int, field: str) -> None:
 
 
 def _worded(fault: Exception, index: int, field: str) -> ServiceError:
-    """Return the error for what is wrong with an image, without its reference: that may be megabytes, or a secret."""
+    """Return the error for an image, without its reference, which may have megabytes or contain a secret."""
     place, reason = f"prompts[{index}].{field}", str(fault)
     details = {"prompt_index": index, "field": field}
     if isinstance(fault, ImageMissing | PathMissing):

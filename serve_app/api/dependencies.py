@@ -1,11 +1,11 @@
-"""FastAPI dependencies: what endpoints take from the application and from the headers of a request.
+"""FastAPI dependencies: the services of the application, and the sender and other values from request headers.
 
 Example:
     @router.get("/v1/requests/{request_id}/status")
     async def status(request_id: RequestId, services: ServicesDep, sender: SenderDep) -> RequestStatus:
         standing = await services.store.requests.standing(request_id, owner=sender.owner)
 
-All of them are coroutines: FastAPI runs plain functions in a thread, which takes longer than any of these.
+All of them are coroutines, because FastAPI runs plain functions in a thread, which takes longer than any of these.
 """
 
 import re
@@ -42,7 +42,7 @@ class Services:
     models: Mapping[str, ServedModel]  # by the ids of their cards, in the order of the args
     store: JobStore
     images: ImageResolver
-    fetches: Bulkhead  # threads that wait for other people's servers
+    fetches: Bulkhead  # threads that wait for remote servers
     outputs: OutputStore
     observers: Observers
     tracer_provider: TracerProvider | None = None  # where POSTs are traced
@@ -50,7 +50,7 @@ class Services:
 
     @property
     def max_body_bytes(self) -> int:
-        """Return how much of a request's body is read: `max_body_bytes` for text, and one image within it."""
+        """Return the size of the largest body that is read: `max_body_bytes` for text, plus one image in base64."""
         takes_images = any(served.card.image_input is not ImageInput.NONE for served in self.models.values())
         return self.plan.settings.max_body_bytes + (self.images.most_characters if takes_images else 0)
 
@@ -58,7 +58,7 @@ class Services:
         """Return the model of that id.
 
         Raises:
-            ModelNotFound: this service runs no such model; names those it runs.
+            ModelNotFound: this service runs no such model; the message names those it runs.
         """
         found = self.models.get(model)
         if found is None:
@@ -116,10 +116,10 @@ async def _sender(
         ),
     ] = None,
 ) -> Sender:
-    """Return who sends the request: whom its key stands for; where keys are off, whom the header names.
+    """Return the sender of the request: the owner of its API key or, if keys are off, the tenant of the header.
 
     Raises:
-        HeaderInvalid: the header counts, and has a value that it cannot have.
+        HeaderInvalid: the header is trusted, and is no valid name of a tenant.
     """
     if known := sender_in(request.scope):
         return known
@@ -147,10 +147,10 @@ async def _idempotency_key(
         ),
     ] = None,
 ) -> str | None:
-    """Return the key under which a request is the same one when it is sent again.
+    """Return the idempotency key of the request, by which a repeated POST is recognised; None without the header.
 
     Raises:
-        HeaderInvalid: it has a value that it cannot have.
+        HeaderInvalid: the header has an invalid value.
     """
     if key is not None and not _KEY.fullmatch(key):
         raise HeaderInvalid(

@@ -1,4 +1,4 @@
-"""The page `/docs` (Swagger UI) from this service alone: its script and style come from a package, not from a CDN."""
+"""The page `/docs` (Swagger UI), served by this service alone: its script and style come from a package, not a CDN."""
 
 from importlib import resources
 from pathlib import Path
@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 ASSETS = "/docs/assets"
 
-# Swagger UI asks a server of its makers whether a document is valid, where it lies at a public address.
+# Swagger UI would send a public document to a validator on its vendor's server.
 _PARAMETERS = {"validatorUrl": None}
 
 

@@ -1,7 +1,7 @@
-"""Durability of a submission: a request and the images that came with it are stored together, or neither is.
+"""Durability of a submission: a request and its images are stored together, or not at all.
 
 Example:
-    durable = await store_request(new, inputs, services)   # also where the client hangs up meanwhile
+    durable = await store_request(new, inputs, services)   # completes even if the client disconnects
 """
 
 import asyncio
@@ -23,10 +23,10 @@ _settling: set[asyncio.Task[None]] = set()  # the event loop holds tasks only we
 
 
 async def store_request(new: NewRequest, inputs: RequestInputs, services: Services) -> Accepted:
-    """Store the request, whose images are kept already; whoever hangs up meanwhile does not stop it half-way.
+    """Store the request, whose images are stored already. A client that disconnects does not interrupt it.
 
     Raises:
-        StoreUnavailable: nobody knows whether it was stored. Its images stay until the store says that it was not.
+        StoreUnavailable: it is unknown whether it was stored. Its images stay until the store says that it was not.
         ServiceError: it was not stored, and its images are gone.
     """
     return await asyncio.shield(detached(_store(new, inputs, services)))
@@ -47,13 +47,13 @@ async def _store(new: NewRequest, inputs: RequestInputs, services: Services) -> 
     except ServiceError:
         await inputs.discard()
         raise
-    if durable.request_id != new.id:  # another try with the same key was faster
+    if durable.request_id != new.id:  # another POST with the same idempotency key was faster
         await inputs.discard()
     return durable
 
 
 async def _settle(inputs: RequestInputs, services: Services) -> None:
-    """Ask the store, once it answers again, whether the request is there; remove its images where it is not."""
+    """Ask the store, once it answers again, whether it has the request; if not, remove the images."""
     while True:
         await asyncio.sleep(SETTLES_AFTER_S)
         try:

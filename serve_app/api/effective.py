@@ -4,8 +4,8 @@ Example:
     effective = await effective_request(record, services)
     body = effective.model_dump(mode="json")
 
-What a request left to defaults, snapping or a draw stands in it with the value that was used. No token is ever stored
-with the specs, so none can be in it.
+Values that the request omitted, and values that were snapped or drawn, appear as they were used. Specs never contain a
+token, so the body contains none.
 """
 
 import base64
@@ -21,13 +21,13 @@ from serve_app.models import limits
 from serve_app.outputs import NotAsStored
 from serve_app.spec import Expert, LoraFile, RenderSpec
 
-_PINNED = "hf://"  # such a location names a commit, and no longer moves with a branch
+_PINNED = "hf://"  # such a location names a commit, so it does not move with a branch
 _DEFAULT_MULTIPLIER = 1.0
 _EXPANSION = 4 / 3  # characters of base64 for a byte
 
 
 async def effective_request(record: RequestRecord, services: Services) -> EffectiveRequest:
-    """Return the body that stands for this request.
+    """Return the body that repeats this request.
 
     Raises:
         OutputStorageUnavailable: a control image cannot be read now.
@@ -56,7 +56,7 @@ def is_whole(request: EffectiveRequest, record: RequestRecord) -> bool:
 
 
 def _varying(specs: list[RenderSpec]) -> frozenset[int]:
-    """Return the indices of the LoRAs that the prompts scale each in its own way, by the flag `--m`."""
+    """Return the indices of the LoRAs whose multiplier differs between prompts, because of the flag `--m`."""
     columns = zip(*([lora.multiplier for lora in spec.loras] for spec in specs), strict=True)
     return frozenset(index for index, multipliers in enumerate(columns) if len(set(multipliers)) > 1)
 
@@ -70,7 +70,7 @@ def _lora(lora: LoraFile, varies: bool) -> EffectiveLora:
 
 
 def _flag(spec: RenderSpec, varying: frozenset[int]) -> str:
-    """Return the flag that gives the LoRAs of this prompt their scale, where the request itself cannot."""
+    """Return the flag `--m` for this prompt if its multiplier differs from the other prompts', else an empty text."""
     multiplier = next((spec.loras[index].multiplier for index in varying), _DEFAULT_MULTIPLIER)
     return "" if multiplier == _DEFAULT_MULTIPLIER else f" --m {multiplier!r}"
 
@@ -85,7 +85,7 @@ def _prompt(spec: RenderSpec, images: Mapping[str, str], varying: frozenset[int]
         sample_steps=spec.sample_steps,
         guidance_scale=spec.guidance_scale,
         neg=spec.negative_prompt,
-        # A count may be rounded up beyond the most that a request may ask for; that most is rounded up again.
+        # A count may have been rounded up beyond the limit of a request, which is rounded up to the same count.
         num_frames=min(spec.num_frames, limits.NUM_FRAMES.most),
         fps=spec.fps,
         sampler=spec.sampler,
@@ -97,14 +97,14 @@ def _prompt(spec: RenderSpec, images: Mapping[str, str], varying: frozenset[int]
 
 
 async def _images(record: RequestRecord, services: Services) -> dict[str, str]:
-    """Return the control images as data URLs, by their SHA-256; none if a body could not hold all of them."""
+    """Return the control images as data URLs, by their SHA-256; none if together they are too large for a body."""
     wanted = [render.spec.image.sha256 for render in record.renders if render.spec.image is not None]
     found: dict[str, str] = {}
     for sha256 in dict.fromkeys(wanted):
         try:
             data = await services.outputs.read(input_name(record.id, sha256))
         except (FileNotFoundError, NotAsStored):
-            continue  # a render that still needs it will say that it was lost
+            continue  # a render that still needs it fails with an error that says so
         except OSError as error:
             raise OutputStorageUnavailable.of("read", error) from error
         if wanted.count(sha256) * len(data) * _EXPANSION > services.max_body_bytes:

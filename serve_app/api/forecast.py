@@ -1,6 +1,6 @@
-"""Forecasts: the predicted cost of a render, a request's place in the queue, and the time until it ends (ETA).
+"""Forecasts: the predicted cost of a render, a request's position in the queue, and the time until it ends (ETA).
 
-All of it is computed from one read of the store:
+All values are computed from one read of the store:
 
     costs = await forecaster.costs()
     costs.predict(spec)  # seconds of one replica
@@ -20,12 +20,12 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.plan import ModelPlan
 
-_MODEL_AGE_S = 5.0  # measurements move slowly
+_MODEL_AGE_S = 5.0  # measurements change slowly
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What is predicted of one request. None if nothing of it waits, or everything has ended."""
+    """The prediction for one request. A field is None if no render of it waits, or if it has ended."""
 
     queue_position: int | None = None  # renders that will start before its first queued one
     eta_s: float | None = None  # until its last render ends
@@ -45,7 +45,7 @@ class Forecaster:
         """Return the cost model, at most a few seconds old."""
         if fresh := self._fresh():
             return fresh
-        async with self._reading:  # single-flight: one caller reads, the others take what it read
+        async with self._reading:  # single-flight: one caller reads, the others use the result
             return self._fresh() or await self._read()
 
     def _fresh(self) -> CostModel | None:
@@ -59,7 +59,7 @@ class Forecaster:
 
 
 def forecast(standing: Standing, weights: Mapping[str, float]) -> Forecast:
-    """Return when the request's turn comes and when it will have ended, if nothing else is submitted.
+    """Return when the request starts and when it will have ended, if nothing else is submitted.
 
     `weights` are the shares of the tenants, 1 for those not named.
     """
@@ -76,7 +76,7 @@ def forecast(standing: Standing, weights: Mapping[str, float]) -> Forecast:
 
 
 def forecast_of_new(request: NewRequest, load: Load, weights: Mapping[str, float]) -> Forecast:
-    """Return when the turn of a request comes that would be accepted now, and when it would have ended."""
+    """Return when a request that is accepted now would start, and when it would have ended."""
     in_line = load.lines.get(request.line, Amount())
     others = Amount(len(request.costs) - 1, sum(request.costs[:-1]))
     first = ahead_of(load, request.line, in_line, weights)

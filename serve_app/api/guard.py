@@ -4,8 +4,8 @@
     @needs(Scope.READ)  # else GET needs `read` and every other method `submit`
     async def inspect_loras(...): ...
 
-It stands before the router and before anything of a body is read. A path that it does not know needs a key, so a route
-that nobody thought of is closed.
+It runs before the router, and before anything of a body is read. A path that it does not know needs a key, so a new
+route is closed by default.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from serve_app.errors import KeyInvalid, KeyRequired, LinkInvalid, ScopeRequired
 from serve_app.jobs.ownership import DEFAULT_TENANT, TENANT_HEADER, Sender, sender_with_key
 from serve_app.settings import Settings
 
-# What tells nothing of anyone: whether the service lives, its documentation, the files of its page.
+# Paths without anyone's data: liveness, the documentation, the files of the page.
 PUBLIC_PATHS = frozenset({"/", "/health", "/health/live", "/health/ready", "/docs", "/openapi.json"})
 PUBLIC_FOLDERS = ("/docs/", "/page/")
 
@@ -40,7 +40,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def needs(scope: KeyScope) -> Callable[[Endpoint], Endpoint]:
-    """Return a decorator that names the scope which an endpoint needs."""
+    """Return a decorator that sets the scope that an endpoint needs."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _NEEDED, scope)
@@ -50,13 +50,13 @@ def needs(scope: KeyScope) -> Callable[[Endpoint], Endpoint]:
 
 
 def opened_by_link(endpoint: Endpoint) -> Endpoint:
-    """Have an endpoint answer to a signed link, too; it must serve nothing but what its path names."""
+    """Mark an endpoint as open to signed links, too (decorator). It must serve only what its path names."""
     setattr(endpoint, _OPENED_BY_LINK, True)
     return endpoint
 
 
 def sender_in(scope: Scope) -> Sender | None:
-    """Return who sends the request with that scope, where a key or a link says so."""
+    """Return the sender that the guard found by an API key or a link; None if keys are off."""
     found: Sender | None = scope.get(_SENDER)
     return found
 
@@ -74,7 +74,7 @@ def is_public(path: str) -> bool:
 
 
 class Guard:
-    """ASGI middleware that lets requests pass whose sender may send them, and notes the sender."""
+    """ASGI middleware that checks API keys, scopes and rates, and records the sender of each request."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Guard:
         rates: Callable[[], RateHeaders],
         settings: Callable[[], Settings],
     ) -> None:
-        """`routes` are those that may need another scope than their method says; the others give what serves now."""
+        """Take the routes, which may need another scope than their method says, and functions for the current state."""
         self._app = app
         self._authentication = authentication
         self._settings = settings
@@ -107,7 +107,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     async def _check(self, scope: Scope, route: APIRoute | None) -> None:
-        """Note who sends the request. Raise ServiceError if nobody may, or this sender may not."""
+        """Record the sender of the request. Raise ServiceError if the sender is unknown or not allowed to send it."""
         headers = Headers(scope=scope)
         if "authorization" in headers:
             sender = await self._authentication().sender(_token(headers["authorization"]))
@@ -125,14 +125,14 @@ class Guard:
         entry.tenant, entry.key_id = sender.tenant, sender.key_id
 
     def _within_rate(self, scope: Scope, send: Send, *, keys_on: bool) -> Send:
-        """Take one of the calls that the tenant may send; return `send` with what is left in the headers.
+        """Take one call from the tenant's rate; return `send` with the rest of the rate in the headers.
 
         Raises:
-            RateExceeded: there is none now.
+            RateExceeded: no call is left now.
         """
         sender, settings = sender_in(scope), self._settings()
         if keys_on and sender is not None and sender.key_id is None:
-            return send  # a signed link: the browser asks for ranges as it likes
+            return send  # a signed link: a browser may send any number of range requests
         named = Headers(scope=scope).get(TENANT_HEADER) if settings.trust_tenant_header else None
         return self._rates().checked(sender.tenant if sender else named or DEFAULT_TENANT, settings, send)
 

@@ -1,11 +1,11 @@
-"""Request bodies as JSON: their media type, charset, compression and length are checked before anything is parsed.
+"""JSON request bodies (Content-Type, charset, gzip, size limit): checked before anything is parsed.
 
 Example:
     router = APIRouter(route_class=JsonRoute)
 
-FastAPI reads a body of any length, of any type and as any encoding that it can guess, and says little of why it could
-not. A `JsonRoute` stops reading at the arg `max_body_bytes`, also where a chunked body does not say how long it is, and
-stops inflating gzip there.
+FastAPI reads a body of any length, any type and any encoding that it can guess, and its errors say little. A
+`JsonRoute` stops reading at the arg `max_body_bytes`, even if a chunked body does not announce its length, and stops
+decompressing gzip at the same limit.
 """
 
 import asyncio
@@ -30,11 +30,11 @@ from serve_app.echo import cut
 from serve_app.errors import BodyDamaged, BodyTooLarge, BodyTooSlow, EncodingNotSupported, MediaTypeNotSupported
 from serve_app.json_bounds import has_more_values
 
-MOST_VALUES = 100_000  # of a body; a thousand prompts with every field have some 20,000. Parsing takes 50 ms at most
-_LONGEST_LENGTH = 30  # digits of a Content-Length that are read; what is longer is too large in any case
+MOST_VALUES = 100_000  # in a body; a thousand prompts with every field have about 20,000. Parsing takes at most 50 ms
+_LONGEST_LENGTH = 30  # digits of a Content-Length that are read; a longer number is too large in any case
 _SHOWN = 100  # characters of a header that is repeated
 _GZIP = ("gzip", "x-gzip")
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # has zlib read gzip's header and check sum
+_GZIP_WINDOW = 16 + zlib.MAX_WBITS  # makes zlib read gzip's header and checksum
 _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 _IS_JSON = re.compile(r"application/(json|.*\+json)")
 _NUL = b"\0"  # in the first characters of JSON only where each has 2 or 4 bytes
@@ -44,12 +44,12 @@ class JsonRoute(APIRoute):
     """A route whose body is JSON, with errors that say what to do.
 
     Raises, before the endpoint is called:
-        MediaTypeNotSupported, EncodingNotSupported: the headers, or the bytes themselves, are not those of JSON.
-        BodyTooSlow: it did not arrive in time.
-        BodyTooLarge: there is more of it than the service reads.
-        TooManyBodies: others that are as large are being read.
+        MediaTypeNotSupported, EncodingNotSupported: the headers or the bytes are not those of JSON.
+        BodyTooSlow: the body did not arrive in time.
+        BodyTooLarge: it is larger than the service reads.
+        TooManyBodies: other large bodies use all the memory for bodies.
         BodyDamaged: it is compressed, and cannot be decompressed.
-        RequestValidationError: it is no JSON, or holds more values than any request.
+        RequestValidationError: it is no JSON, or has more values than any request.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -67,7 +67,7 @@ class Parsed(Request):
     """A request whose body was read and parsed; FastAPI takes both from here."""
 
     def __init__(self, request: Request, body: bytes, content: Any, *, content_type: str | None = None) -> None:
-        """`content_type` is said instead of the request's own, where the body was no JSON."""
+        """Take the parsed body; `content_type` replaces the request's own if the body was no JSON (a form)."""
         scope = request.scope
         if content_type is not None:
             others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
@@ -80,12 +80,12 @@ class Parsed(Request):
         return self._read
 
     async def json(self) -> Any:
-        """Return what the body says."""
+        """Return the parsed body."""
         return self._content
 
 
 def is_form(headers: Headers) -> bool:
-    """Return whether the body is said to be a multipart form."""
+    """Return whether the Content-Type is a multipart form."""
     return headers.get("content-type", "").lower().startswith("multipart/form-data")
 
 
@@ -93,7 +93,7 @@ def is_form(headers: Headers) -> bool:
 async def body_of(request: Request, *, checks_type: bool = True) -> AsyncIterator[bytes]:
     """Hold the body in memory during the block, decompressed, within the service's limits.
 
-    `checks_type` is off where the body may be no JSON.
+    `checks_type` is false if the body may be something else than JSON.
 
     Raises:
         MediaTypeNotSupported, EncodingNotSupported, BodyTooSlow, BodyTooLarge, TooManyBodies, BodyDamaged: see
@@ -109,14 +109,14 @@ async def body_of(request: Request, *, checks_type: bool = True) -> AsyncIterato
 
 
 async def json_of(request: Request, body: bytes) -> Any:
-    """Return what the JSON in `body` says, large ones in turn; None if it is empty. Raises as `parse` does."""
+    """Parse the JSON in `body`, large bodies one after the other; return None if it is empty. Raises as `parse`."""
     bodies: LargeBodies = request.app.state.large_bodies
     async with bodies.turn(len(body)):
         return parse(body) if body else None
 
 
 async def _read(request: Request, most: int, within_s: float, take: Callable[[int], None]) -> bytes:
-    """Read and inflate at most `most` bytes in `within_s` seconds; `take` hears the bytes of each piece."""
+    """Read and decompress at most `most` bytes within `within_s` seconds; `take` gets the size of each piece."""
     compressed = _is_gzip(request.headers.get("content-encoding", ""))
     if _announced(request.headers.get("content-length", "")) > most:
         raise _too_large(most)
@@ -135,11 +135,11 @@ async def _read(request: Request, most: int, within_s: float, take: Callable[[in
 
 
 def parse(body: bytes) -> Any:
-    """Return what the JSON in `body` says; a byte order mark in front is left out.
+    """Parse the JSON in `body`; a byte order mark at its start is ignored.
 
     Raises:
         EncodingNotSupported: it is not UTF-8.
-        RequestValidationError: it is no JSON, with its byte offset; or it holds more values than any request.
+        RequestValidationError: it is no JSON (with the byte offset of the error), or has more values than any request.
     """
     if len(body) > 1 and _NUL in body[:2]:
         raise _not_utf8("it looks like UTF-16 or UTF-32")
@@ -176,7 +176,7 @@ async def _taken(pieces: AsyncIterator[bytes], take: Callable[[int], None]) -> A
 
 
 async def _inflated(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
-    """Decompress, each time no more than one byte too much: a bomb never unfolds."""
+    """Decompress at most one byte more than `most`, so that a decompression bomb is never expanded."""
     inflate = zlib.decompressobj(_GZIP_WINDOW)
     try:
         async for chunk in chunks:
@@ -190,7 +190,7 @@ async def _inflated(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[by
 
 
 def _announced(length: str) -> int:
-    """Return the length that a header says; 0 if it says none, and the body itself will tell."""
+    """Return the length in a Content-Length header; 0 if there is none, so that only the body itself shows it."""
     return int(length[:_LONGEST_LENGTH]) if length.isascii() and length.isdecimal() else 0
 
 

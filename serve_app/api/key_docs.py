@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of API keys: the security scheme, and the scope and refusals of each operation."""
+"""API keys in the OpenAPI document: the security scheme, and the scope and errors of each operation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ _REFUSED = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorR
 
 
 def with_keys(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str, Any]:
-    """Return the OpenAPI document with what keys mean for each operation; `routes` are those that it describes."""
+    """Return the OpenAPI document with the scope of each operation; `routes` are the routes that it describes."""
     scheme = {"type": "http", "scheme": "bearer", "description": _DESCRIPTION}
     document["components"]["securitySchemes"] = {_SCHEME: scheme}
     for route in routes:
@@ -25,7 +25,7 @@ def with_keys(document: dict[str, Any], routes: Sequence[BaseRoute]) -> dict[str
 
 
 def _describe(operation: dict[str, Any], scope: str) -> None:
-    operation["security"] = [{_SCHEME: []}, {}]  # or none, where the service has no keys
+    operation["security"] = [{_SCHEME: []}, {}]  # {}: or none, if the service has no keys
     refusals = {
         "401": "The API key is missing, unknown, revoked or expired, and the service has keys.",
         "403": f"The API key lacks the scope `{scope}`, or a signed link has expired.",

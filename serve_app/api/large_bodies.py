@@ -1,12 +1,12 @@
-"""Bulkhead for large bodies: bounded memory, and no two of them in a row on the event loop.
+"""Bulkhead for large bodies: bounded memory, and time on the event loop for other requests between two of them.
 
 Example:
     with bodies.room() as take:
-        take(len(chunk))     # TooManyBodies where large bodies hold as much memory as they may
+        take(len(chunk))     # TooManyBodies if large bodies use all of their memory
     async with bodies.turn(len(body)):
         content = parse(body)
 
-A body up to `SMALL_BYTES` passes freely, so that whoever fills the room keeps no normal client out.
+A body up to `SMALL_BYTES` is not limited, so that clients with large bodies cannot keep out normal clients.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from contextlib import asynccontextmanager, contextmanager
 from serve_app.errors import TooManyBodies
 
 SMALL_BYTES = 64 * 1024  # of a body: a request of a hundred prompts
-_ROOM_BYTES = 128 * 1024**2  # of memory for all that are larger
+_ROOM_BYTES = 128 * 1024**2  # memory for all larger bodies together
 
 
 class LargeBodies:
-    """Shares out memory and time of one process between the bodies of its requests; call it in one event loop."""
+    """Limits the memory and the time of one process for large bodies. Use it on one event loop."""
 
     def __init__(self, room_bytes: int = _ROOM_BYTES) -> None:
         self._room_bytes = room_bytes
@@ -31,10 +31,10 @@ class LargeBodies:
 
     @contextmanager
     def room(self) -> Iterator[Callable[[int], None]]:
-        """Hold memory for a body during the block; what this yields is told of each piece, in bytes, as it arrives.
+        """Reserve memory for a body during the block: call the yielded function with the size of each piece in bytes.
 
         Raises:
-            TooManyBodies: there is no room for the piece. The only large body gets all that it needs.
+            TooManyBodies: there is no memory for the piece. If there is only one large body, it is not limited.
         """
         size = held = 0
 
@@ -54,9 +54,9 @@ class LargeBodies:
 
     @asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:
-        """Have the block, which is work on a body of `size` bytes, wait for others of its kind.
+        """Run the block, which processes a body of `size` bytes, after the blocks of other large bodies.
 
-        Between two of them the event loop is free for everything else, for as long as the first one took.
+        Between two blocks the event loop is free for other work, for as long as the first block took.
         """
         if size <= SMALL_BYTES:
             yield

@@ -1,8 +1,8 @@
 """Links in answers (Host header injection): which host they may name, and the signatures of those to outputs.
 
-The Host header is whatever a client writes, and a link with it may reach somebody else, through a cache, a log, a chat.
-So a link names the arg `base_url`; or else the host that was called, where it is one of the arg `allowed_hosts`; or
-else none, and is rooted (`/v1/requests/...`).
+A client can write anything into the Host header, and a link with that host may reach other people through a cache or a
+log. So a link begins with the arg `base_url`. Without `base_url` it names the called host if `allowed_hosts` has
+it. Else it names no host (`/v1/requests/...`).
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ from serve_app.access.links import LinkSigner
 from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import services_in
 
-# Names that no stranger can own: RFC 6761 (localhost, test), 6762 (local), 8375 (home.arpa), ICANN's internal; and what
-# routers and Kubernetes call theirs.
+# Names that nobody can register: RFC 6761 (localhost, test), 6762 (local), 8375 (home.arpa), ICANN's internal; and the
+# private domains of routers and Kubernetes.
 _PRIVATE_DOMAINS = ("localhost", "local", "internal", "home.arpa", "test", "lan", "svc", "svc.cluster.local")
 
 

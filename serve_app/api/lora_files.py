@@ -1,4 +1,4 @@
-"""LoRA files of the server: `GET /v1/loras` lists what requests may name by a path."""
+"""LoRA files of the server: `GET /v1/loras` lists the files that requests may name by a path."""
 
 from typing import Annotated
 
@@ -54,7 +54,7 @@ async def list_loras(services: ServicesDep, sender: SenderDep, catalog: CatalogD
 
 
 def view_of(sender: Sender, settings: Settings) -> View:
-    """Return what the sender sees of `lora_root`: its own folder before what all share; an admin sees everything."""
+    """Return the part of `lora_root` that the sender sees: its own folder and shared files; for admins, all."""
     return View(settings.lora_root, Folders(settings.lora_root, sender.owner).own)
 
 

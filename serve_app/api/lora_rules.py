@@ -1,7 +1,7 @@
-"""LoRA rules: which LoRAs a request means for which expert. The reference server's rules, and what goes beyond them.
+"""LoRA rules: which LoRA of a request is for which expert, by the reference server's rules and this service's own.
 
 Example:
-    combined = await check_loras(body, looks, served)         # may these items stand together?
+    combined = await check_loras(body, looks, served)         # may these items be combined?
     chosen = await choose_loras(body, combined, looks, served)  # the files, checked, each with its expert
 
 A model with a pair of experts takes items that name one of them, or a file that holds both. A model with one expert
@@ -46,7 +46,7 @@ Combined = dict[int, ResolvedLora]
 
 
 async def check_loras(body: InferenceRequest, looks: Looks, served: ServedModel) -> Combined:
-    """Check which items may stand together in `loras`, in the reference server's order; return its combined files.
+    """Check whether the items of `loras` may be combined, in the reference server's order; return the combined files.
 
     Raises:
         LoraFileRequired: there is none.
@@ -71,9 +71,8 @@ async def choose_loras(
     """Return every LoRA of the request with its expert, in the request's order; `check_loras` has passed.
 
     Raises:
-        RequestError: a file stands against it.
-        LoraSourceUnavailable, TooManyFetches: the server that a file comes from does not answer as it should, or too
-            many are being read.
+        RequestError: a file cannot be used.
+        LoraSourceUnavailable, TooManyFetches: the server of a file does not deliver it, or too many are being read.
     """
     resolved = await _resolve_all(body, combined, looks)
     choose = _for_pair if served.card.is_pair else _for_only_expert
@@ -114,7 +113,7 @@ async def _resolve_combined(item: LoraItem, body: InferenceRequest, looks: Looks
     try:
         file = await _resolve(item, body, looks)
     except (LoraNotFound, LoraPathRefused):
-        return None  # the missing expert is the fault that the reference server names first
+        return None  # the reference server reports the missing expert first
     return file if file.contents.combined else None
 
 

@@ -1,4 +1,4 @@
-"""Uploads: `PUT /v1/loras/{path}` keeps a LoRA file in `lora_root`, once it is known to be one (streaming, bounded)."""
+"""Uploads: `PUT /v1/loras/{path}` streams a LoRA file into `lora_root`, with limits of size and time, and checks it."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ router = APIRouter(tags=["loras"])
 
 _GIB, _MIB = 1024**3, 1024**2
 _AT_ONCE = 4  # uploads in one process: each writes to the disk
-_LEAST_BYTES_PER_S = 64 * 1024  # on average, once the first seconds are over: 300 MB then take 80 minutes at most
+_LEAST_BYTES_PER_S = 64 * 1024  # on average, after the first seconds: 300 MB then take at most 80 minutes
 _LONGEST_LENGTH = 30  # digits of a Content-Length that are read
 
 _REFUSALS: Responses = {
@@ -52,7 +52,7 @@ _BODY = {"requestBody": {"required": True, "content": _FILE}}
 
 
 class LoraPathConvertor(PathConvertor):
-    """Any path but `inspect`, which is an endpoint of its own: its OPTIONS would list PUT."""
+    """Any path except `inspect`, which is an endpoint: without this, its OPTIONS would list PUT."""
 
     regex = "(?!inspect$).*"
 
@@ -61,17 +61,17 @@ register_url_convertor("lora", LoraPathConvertor())
 
 
 class Uploads:
-    """The uploads of one process; call it in one event loop."""
+    """The uploads of one process. Use it on one event loop."""
 
     def __init__(self) -> None:
         self._running = 0
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold a place during the block.
+        """Count as an upload during the block.
 
         Raises:
-            TooManyBodies: all are taken.
+            TooManyBodies: the largest number of uploads is running already.
         """
         if self._running >= _AT_ONCE:
             raise TooManyBodies(f"{_AT_ONCE} files are being uploaded, as many as at once; retry later")

@@ -1,4 +1,4 @@
-"""LoRA inspection: what files hold, told without rendering anything."""
+"""LoRA inspection: `POST /v1/loras/inspect` reports what files contain, without rendering anything."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ async def inspect_loras(
 
 
 Results = Mapping[str, InspectedLora | ServiceError]
-"""What one file is to each model, by the model's id."""
+"""The report on one file, or the error, for each model by its id."""
 
 
 async def _inspect(item: LoraItem, body: InspectionRequest, looks: Mapping[str, Looks]) -> Results:

@@ -1,4 +1,4 @@
-"""HTTP methods: HEAD wherever GET is answered, and OPTIONS with every method of a path (RFC 9110, 9.3.2 and 9.3.7)."""
+"""HTTP methods HEAD (for every GET) and OPTIONS, and the header Allow (RFC 9110, sections 9.3.2, 9.3.7, 10.2.1)."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from serve_app.errors import MethodNotAllowed
 
 
 def answer_all_methods(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
-    """Add to `app`, which has these routes, what HTTP expects of each path beside them."""
+    """Add HEAD and OPTIONS to the paths of `app`, which has these routes."""
     found = [route for route in [*routes, *app.routes] if isinstance(route, APIRoute | Route)]
     for route in found:
         if isinstance(route, APIRoute) and "GET" in (route.methods or ()):
-            # The endpoint itself is called: a response of a file then knows that only its headers are wanted.
+            # Calls the endpoint itself, so that a file response knows that only its headers are wanted.
             app.add_api_route(
                 route.path,
                 route.endpoint,

@@ -1,4 +1,4 @@
-"""Health of each model: whether its Dispatcher is alive, and what waits and runs, looked up behind the callers' backs.
+"""Health of each model: whether its Dispatcher is alive, and what waits and runs; read in the background, cached.
 
 Example:
     health = ModelsHealth(store, ["wan22_14b_t2v", "wan22_5b"])
@@ -15,12 +15,12 @@ from serve_app.jobs.load import Load
 from serve_app.jobs.store import JobStore
 
 _FRESH_S = 1.0
-_WITHIN_S = 1.0  # probes of load balancers give up soon
+_WITHIN_S = 1.0  # probes of load balancers have short timeouts
 
 
 @dataclass(frozen=True, slots=True)
 class LiveModel:
-    """One model just now."""
+    """The current state of one model."""
 
     dispatches: bool  # whether a Dispatcher holds the model's lease, so that its renders start
     load: Load
@@ -30,7 +30,7 @@ Live = Mapping[str, LiveModel | None]
 
 
 class ModelsHealth:
-    """Reads the state of all models at most once a second, however often it is asked."""
+    """Reads the state of all models at most once a second."""
 
     def __init__(self, store: JobStore, models: Sequence[str]) -> None:
         self._store = store

@@ -1,7 +1,7 @@
-"""The OpenAPI document: the schemas as they are declared, with what the served models' cards say of each field.
+"""The OpenAPI document: the declared schemas, with the defaults and rules of the served models' cards.
 
-The schemas hold what is true of every model. Defaults, divisors and the form of `loras` differ between models, so they
-are added here, from the cards, to the descriptions.
+The schemas contain what is true for every model. Defaults, divisors and the form of `loras` differ between models, so
+they are added to the descriptions here, from the cards.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class DocumentedApi(FastAPI):
         self.api_routes: Sequence[BaseRoute] = ()  # of the routers that it includes
 
     def openapi(self) -> dict[str, Any]:
-        """Return the document; it is made once."""
+        """Return the document, which is built once."""
         if self.openapi_schema is None:
             self.openapi_schema = with_keys(_with_models(super().openapi(), self._cards), self.api_routes)
         return self.openapi_schema
@@ -87,7 +87,7 @@ def _with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[s
 
 
 def _notes(cards: Sequence[ModelCard]) -> dict[str, dict[str, str]]:
-    """What the cards add to the description of a field, by schema and field."""
+    """Return the text that the cards add to the description of each field, by schema and field."""
     by_model = {card.id: _notes_of(card) for card in cards}
     first = by_model[cards[0].id]
     notes = {
@@ -99,7 +99,7 @@ def _notes(cards: Sequence[ModelCard]) -> dict[str, dict[str, str]]:
 
 
 def _joined(notes: Mapping[str, str]) -> str:
-    """Return the note of all models, or where they differ, each with its model."""
+    """Return the note if it is the same for all models, else the note of each model with its name."""
     said = set(notes.values())
     return said.pop() if len(said) == 1 else " ".join(f"`{model}`: {note}" for model, note in notes.items())
 

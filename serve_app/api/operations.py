@@ -1,4 +1,4 @@
-"""For operators: liveness and readiness probes, this node's metrics, and the state of the cluster."""
+"""Endpoints for operators: liveness and readiness probes, metrics of this node, and the state of the cluster."""
 
 import asyncio
 from collections.abc import Sequence
@@ -102,7 +102,7 @@ def _generator(replica: str, found: GeneratorRuntime | None, running: Sequence[R
         for render in running
         if render.replica == replica
     ]
-    if found is None:  # a replica that has just started, or is gone
+    if found is None:  # the replica has just started, or has just died
         return GeneratorState(replica=replica, pairs=[], renders=renders)
     return GeneratorState(
         replica=replica,

@@ -1,8 +1,8 @@
-"""Downloads: `GET /v1/requests/{id}/outputs/{index}`, the video of one prompt, checked before it is served.
+"""Downloads: `GET /v1/requests/{id}/outputs/{index}`, the video of one prompt, verified before it is served.
 
-What is served holds the bytes that were published: a regular file below the outputs' root, reached without following
-links, of the size and SHA-256 that were kept with the render. The SHA-256 is the ETag. `?variant=` asks for a picture
-of the video instead; see `api.variants`.
+The served file has the bytes that were published: it is a regular file below the outputs' root, reached without
+following links, with the size and SHA-256 that were stored with the render. The SHA-256 is the ETag. `?variant=`
+requests a picture of the video instead; see `api.variants`.
 """
 
 import re
@@ -29,7 +29,7 @@ from serve_app.jobs.states import RenderState
 from serve_app.outputs import NotAsStored, OpenOutput
 from serve_app.spec import Variant
 
-_LINK_LIFETIME_S = 3600  # of a presigned URL; clients fetch the output right after they ask for it
+_LINK_LIFETIME_S = 3600  # of a presigned URL; clients use it at once
 
 router = APIRouter(tags=["requests"], responses=UNAVAILABLE | WRONG_HEADER)
 
@@ -37,7 +37,7 @@ _INDEX = re.compile(r"-?[1-9][0-9]{0,3999}|0")  # no longer: Python reads no num
 
 
 def _index(text: str) -> int:
-    """Read an index in the one spelling that links have; `+0` is none."""
+    """Parse an index, in the spelling of links only: `+0` and `00` are refused."""
     if not _INDEX.fullmatch(text):
         raise PydanticKnownError("int_parsing")
     return int(text)
@@ -103,7 +103,7 @@ async def output(
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What is served: a name in the output store, and what is known of the bytes. `ending` is of the name for users."""
+    """A file to serve: its name in the output store, and the stored size and hash. `ending` is of the download."""
 
     name: str
     media_type: str
@@ -166,7 +166,7 @@ def _names(if_none_match: list[str], etag: str) -> bool:
 
 
 class _OpenFile(RangedFile):
-    """Serves a file that is open already, so that nothing can take its place between the check and the answer."""
+    """Serves a file that is open already, so that it cannot be replaced between the check and the answer."""
 
     def __init__(self, opened: OpenOutput, **settings: Any) -> None:
         super().__init__(f"/dev/fd/{opened.stream.fileno()}", stat_result=opened.status, **settings)

@@ -1,4 +1,4 @@
-"""The header Prefer (RFC 7240): a POST that waits for its result, where that comes soon.
+"""The header Prefer (RFC 7240): a POST waits a few seconds for its result.
 
 async def submit(wait_s: WaitDep, ...) -> Accepted | RequestResult: ...
 """
@@ -29,10 +29,10 @@ async def _wait_s(
         ),
     ] = None,
 ) -> int:
-    """Return how many seconds the client would wait for the result; 0 if it would not.
+    """Return how many seconds the client wants to wait for the result; 0 without the header.
 
     Raises:
-        HeaderInvalid: it prefers to wait for something that is no such number.
+        HeaderInvalid: the value of `wait` is no valid number of seconds.
     """
     preferences = [part.strip() for line in prefer or () for part in line.split(",")]
     for preference in preferences:

@@ -1,4 +1,4 @@
-"""Sample prompts of AI Toolkit: the flags at their end, and the trigger word in them.
+"""Sample prompts of AI Toolkit: flags at the end of a prompt, and placeholders for the trigger word.
 
 The trainer reads `a fox --seed 7 --w 512 --cfg 4` as a prompt with settings (`_process_prompt_string` in its
 toolkit/config_modules.py), and replaces `[name]` as well as `[trigger]` (`inject_trigger_into_prompt`).
@@ -43,12 +43,12 @@ _KNOWN = ", ".join(f"--{name}" for name in (*_FLAGS, _MULTIPLIER))
 
 
 def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None]:
-    """Return the prompt with the settings of its flags, and the LoRA multiplier that `--m` asks for.
+    """Return the prompt with the settings of its flags, and the LoRA multiplier of the flag `--m`.
 
-    `index` is the prompt's in errors.
+    `index` is the number of the prompt in error messages.
 
     Raises:
-        PromptFlagRefused: a flag is unknown, is there twice, has a bad value, or contradicts a field of the prompt.
+        PromptFlagRefused: a flag is unknown, repeated, has a bad value, or contradicts a field of the prompt.
     """
     found = list(_FLAG.finditer(prompt.prompt))
     if not found:
@@ -75,10 +75,10 @@ def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None
 
 
 def placed(prompt: str, trigger_word: str | None, recipe: Recipe, index: int) -> str:
-    """Replace the placeholders of a prompt by the trigger word; an empty or absent one leaves the text alone.
+    """Replace the placeholders of a prompt by the trigger word; without a trigger word, return the text unchanged.
 
     Raises:
-        PromptTooLong: the text would grow beyond what a prompt may have. `index` is the prompt's in the error.
+        PromptTooLong: the text would become longer than a prompt may be. `index` is the number of the prompt.
     """
     if not trigger_word:
         return prompt

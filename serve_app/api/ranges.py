@@ -3,7 +3,7 @@
 Example:
     return RangedFile(path, stat_result=stat, media_type="video/mp4")
 
-Starlette serves the ranges; what it refuses, it refuses in plain text, and it reads `bytes=+0-` and `bytes=0-x,1-2`.
+Starlette serves the ranges. But its errors are plain text, and it accepts malformed ranges (`bytes=+0-`).
 """
 
 import re
@@ -23,10 +23,10 @@ _SHOWN = 100  # characters of a header that is repeated
 
 
 class RangedFile(FileResponse):
-    """A file, or the ranges of it that a client asks for. A range in another unit than bytes is ignored."""
+    """A file, or the requested ranges of it. A range in another unit than bytes is ignored, as RFC 9110 says."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, or why it cannot be sent."""
+        """Send the file, or the error."""
         wanted = Headers(scope=scope).get("range")
         if wanted is None:
             await super().__call__(scope, receive, send)

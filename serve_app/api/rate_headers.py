@@ -1,4 +1,4 @@
-"""Rate limits over HTTP: the headers `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
+"""Rate limit headers: `RateLimit` and `RateLimit-Policy` of draft-ietf-httpapi-ratelimit-headers-10.
 
 Example:
     send = RateHeaders().checked("team-a", settings, send)  # raises RateExceeded
@@ -15,7 +15,7 @@ from serve_app.errors import RateExceeded
 from serve_app.settings import Settings
 
 _NAME = "requests_per_s"  # of the policy, as of the limit
-_BURST_S = 2.0  # how long the rate may be saved up where no burst is set
+_BURST_S = 2.0  # without a burst in the settings: the calls of so many seconds may come at once
 
 
 class RateHeaders:
@@ -25,10 +25,10 @@ class RateHeaders:
         self._rates = Rates()
 
     def checked(self, tenant: str, settings: Settings, send: Send) -> Send:
-        """Take one call of the tenant's; return `send` with headers that say what is left, where there is a limit.
+        """Take one call from the tenant's rate; return `send` with headers that say what is left, if there is a limit.
 
         Raises:
-            RateExceeded: none is left now.
+            RateExceeded: no call is left now.
         """
         limits = settings.limits_of(tenant)
         if limits.requests_per_s is None:

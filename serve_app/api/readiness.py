@@ -1,4 +1,4 @@
-"""Readiness: whether what is accepted could be rendered and stored just now; `GET /health` says why not.
+"""Readiness: whether renders can run and be stored now; `GET /health` says why not.
 
 Example:
     readiness = Readiness(store, outputs)
@@ -12,12 +12,12 @@ from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
 from serve_app.outputs.lookout import Lookout
 
-_WITHIN_S = 1.0  # probes of load balancers give up soon
+_WITHIN_S = 1.0  # probes of load balancers have short timeouts
 _PAUSE_FRESH_S = 1.0
 
 
 class Readiness:
-    """What stands against rendering, looked up in the background: a probe never waits for a disk or a bucket."""
+    """What prevents renders, checked in the background, so that a probe never waits for a disk or a bucket."""
 
     def __init__(self, store: JobStore, outputs: OutputStore) -> None:
         self._place = Lookout(outputs)
@@ -25,7 +25,7 @@ class Readiness:
         self._paused = Fresh(self._is_paused, lambda _: _PAUSE_FRESH_S)
 
     async def problem(self) -> ServiceError | None:
-        """Return why renders do not start now; None if they do."""
+        """Return the error that explains why renders do not start now; None if they do."""
         if found := await self._place.known(_WITHIN_S):
             return OutputStorageUnavailable(f"outputs cannot be stored, so no render starts: {found}")
         if await self._paused.soon(_WITHIN_S, default=False):

@@ -1,4 +1,4 @@
-"""Recipes: which scheduler a request's renders take, and what the client should know about that choice."""
+"""Recipes: which sampler and flow shift the renders of a request use, with a warning if they are a guess."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

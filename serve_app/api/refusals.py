@@ -1,7 +1,7 @@
-"""Error responses: every refusal in one of two documented shapes, and bounded, whatever was sent.
+"""Error responses: every error has one of two documented shapes, and a bounded size.
 
-`{"detail": {"error": {...}}}` as in the reference server, and FastAPI's list of problems for a body or a parameter that
-does not fit its schema (422).
+The shapes are `{"detail": {"error": {...}}}`, as in the reference server, and FastAPI's list of problems for a body or
+a parameter that does not fit its schema (422).
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ from serve_app.errors import (
     TooManyListeners,
 )
 
-_RETRY_AFTER_S = 5  # where the error does not say itself
+_RETRY_AFTER_S = 5  # for errors that have no time of their own
 _TEMPORARY = (
     StoreUnavailable,
     OutputStorageUnavailable,
@@ -52,14 +52,14 @@ _REALM = 'Bearer realm="wan-lora"'
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Have `app` answer every error in its documented shape."""
+    """Make `app` answer every error in its documented shape."""
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_no_route)
 
 
 def response_of(error: ServiceError) -> JSONResponse:
-    """Return the response that tells of `error`."""
+    """Return the response for `error`."""
     retry_after_s = _retry_after_s(error)
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
     if isinstance(error, RateExceeded):
@@ -67,12 +67,12 @@ def response_of(error: ServiceError) -> JSONResponse:
     if challenge := _challenge(error):
         headers["WWW-Authenticate"] = challenge
     if isinstance(error, BodyTooSlow):
-        headers["Connection"] = "close"  # the rest of the body would be taken for the next request
+        headers["Connection"] = "close"  # else the rest of the body would be read as the next request
     return JSONResponse({"detail": error.body()}, status_code=error.status, headers=headers)
 
 
 def _challenge(error: ServiceError) -> str | None:
-    """Return what WWW-Authenticate says of a refusal (RFC 6750, section 3)."""
+    """Return the header WWW-Authenticate for an error (RFC 6750, section 3)."""
     if isinstance(error, KeyRequired):
         return _REALM
     if isinstance(error, KeyInvalid):
@@ -94,7 +94,7 @@ def _retry_after_s(error: ServiceError) -> int | None:
 
 
 async def _validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Return FastAPI's own 422 body without the input, which may hold a token; the first 20 problems of all."""
+    """Return FastAPI's 422 body with the first 20 problems, and without the input, which may contain a token."""
     problems = [problem for problem in error.errors() if problem["type"] != MORE_PROBLEMS]
     count = len(problems) + sum(more["ctx"]["count"] for more in error.errors() if more["type"] == MORE_PROBLEMS)
     _note(request, str(problems[0]["type"]) if problems else "")
@@ -104,7 +104,7 @@ async def _validation_error(request: Request, error: RequestValidationError) -> 
 
 
 def _note(request: Request, code: str) -> None:
-    """Note the refusal in the access log and the metrics."""
+    """Record the error in the access log and the metrics."""
     entry_of(request.scope).code = code
     request.app.state.services.observers.refused(code)
 
@@ -114,7 +114,7 @@ def _where(location: Sequence[Any]) -> list[Any]:
 
 
 async def _no_route(request: Request, error: HTTPException) -> Response:
-    """Return the error of the router itself: there is no such path, or it has no such method."""
+    """Return the response for an unknown path, or for a method that the path does not have."""
     path, method = cut(request.url.path), request.method
     refused: ServiceError
     if error.status_code == MethodNotAllowed.status:

@@ -1,4 +1,4 @@
-"""A model as the HTTP API works with it: its plan, its LoRAs, the forecast of its queue, the way to its Dispatcher."""
+"""A served model, as the HTTP API uses it: its plan, LoRA resolver, forecaster, and calls to its Dispatcher."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from serve_app.results import GeneratorRuntime
 
 
 class Announcer(Protocol):
-    """Tells a Dispatcher what it would otherwise find at its next sweep, and asks it. No method fails."""
+    """Sends wake-up calls to a Dispatcher, and asks it for its Generators. No method raises."""
 
     def queued(self) -> None:
-        """Renders were queued."""
+        """Announce that renders were queued."""
 
     def canceled(self, request_id: str) -> None:
-        """A request was canceled: what runs of it should stop."""
+        """Announce that a request was canceled, so that its running renders stop."""
 
     async def fleet(self) -> Mapping[str, GeneratorRuntime] | None:
         """Return the Generators by the ids of their replicas; None if the Dispatcher does not answer soon."""

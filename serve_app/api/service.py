@@ -1,4 +1,4 @@
-"""The service itself: which models it runs, and whether it is healthy."""
+"""Service description: `GET /v1/models` and `GET /health`."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Submission: a body becomes a durable request, once for each idempotency key, whatever shape of the API it came in.
+"""Submission: make a body a durable request, once for each idempotency key; shared by both shapes of the API.
 
 Example:
     durable = await submitted(body, services, sender=sender, fetcher=fetcher, idempotency_key=None)
@@ -21,17 +21,17 @@ from serve_app.jobs.records import Accepted, Idempotency
 async def submitted(
     body: InferenceRequest, services: Services, *, sender: Sender, fetcher: str, idempotency_key: str | None
 ) -> Accepted:
-    """Check, resolve and store the request, and announce it; or find the one that came before with the same key.
+    """Check, resolve, store and announce the request, or return the earlier request with the same idempotency key.
 
     Raises:
-        RequestError: something stands against the request.
-        IdempotencyConflict: the key came before with another body.
-        AdmissionError: the queue takes no more.
-        ServiceError: a server that is needed does not answer; nothing was accepted.
+        RequestError: the request is not valid.
+        IdempotencyConflict: the key was used with another body.
+        AdmissionError: a limit of the queue would be exceeded.
+        ServiceError: a needed server does not answer; nothing was accepted.
     """
     # In a thread, because an image has megabytes.
     idempotency = None if idempotency_key is None else await asyncio.to_thread(_idempotency, idempotency_key, body)
-    # Before anything is resolved: a LoRA that has gone since the first try must not turn the second into a refusal.
+    # Before anything is resolved: if a LoRA was removed since the first POST, the repeated POST must still succeed.
     known = idempotency and await services.store.requests.known(sender.tenant, idempotency)
     if known:
         return known
@@ -49,6 +49,6 @@ async def submitted(
 
 
 def _idempotency(key: str, body: InferenceRequest) -> Idempotency:
-    """Return the key with a digest of the body. A token may be renewed between two tries, so it is not part of that."""
+    """Return the key with a digest of the body, without its token, because a client may renew it before a retry."""
     content = json.dumps(body.model_dump(mode="json", exclude={"hf_token"}), sort_keys=True)
     return Idempotency(key=key, digest=hashlib.sha256(content.encode()).hexdigest())

@@ -12,7 +12,7 @@ from serve_app.api.access_log import entry_of
 
 
 class TracedPosts:
-    """ASGI middleware that opens a span around each POST. Reads are many and short, and change nothing."""
+    """ASGI middleware that opens a span for each POST. Reads are frequent and short, so they are not traced."""
 
     def __init__(self, app: ASGIApp, provider: TracerProvider) -> None:
         """Send spans through `provider`."""
@@ -25,7 +25,7 @@ class TracedPosts:
             await self._app(scope, receive, send)
             return
         context = extract(dict(Headers(scope=scope)))
-        # The path of the route, not the address: ids would make as many names as there are requests.
+        # The path of the route, without ids: else there would be one span name for each request.
         with self._tracer.start_as_current_span("POST", context, kind=SpanKind.SERVER) as span:
             await self._app(scope, receive, send)
             span.update_name(f"POST {getattr(scope.get('route'), 'path', '')}".strip())

@@ -1,9 +1,9 @@
-"""Variants of outputs (lazy, cached): pictures of a video that are drawn when somebody asks first, and kept beside it.
+"""Variants of outputs (lazy, cached): thumbnails and sprite sheets, drawn at the first request and stored afterwards.
 
 Example:
     name = await variants.made(output, Variant.THUMBNAIL, request_id)  # of a file in the output store
 
-Callers that ask for the same one together share its drawing. Two are drawn at once in a process, and the others wait.
+Concurrent callers of the same variant share one drawing (single-flight). A process draws two at once; others wait.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Variants:
         self._drawings: SharedAnswers[_Wanted, str] = SharedAnswers(self._made)
 
     async def made(self, source: Output, variant: Variant, request_id: str) -> str:
-        """Return the name of a variant of a video, whose file is what was stored; draw it where that was not done yet.
+        """Return the name of a variant of a video in the output store; draw it if it does not exist yet.
 
         Raises:
             OutputGone: the video cannot be decoded.
@@ -88,7 +88,7 @@ class Variants:
             raise OutputStorageUnavailable.of("read", error) from error
         try:
             await self._store.requests.get(wanted.request_id)
-        except RequestNotFound:  # it was deleted while this was drawn, so nobody would ever remove the file
+        except RequestNotFound:  # it was deleted meanwhile, so no one would remove the file later
             with contextlib.suppress(OSError):
                 await self._outputs.delete([name])
             raise

@@ -1,4 +1,4 @@
-"""Webhooks of a request: whether its address may be told anything, and the log of what it was told."""
+"""Webhooks of a request: the check of its URL (SSRF) at submission, and the log of its deliveries."""
 
 from functools import partial
 
@@ -31,11 +31,11 @@ async def webhooks(request_id: RequestId, services: ServicesDep, sender: SenderD
 
 
 async def checked_webhook(body: RequestOptions, services: Services, fetcher: str) -> Webhook | None:
-    """Return the webhook that a body asks for, after a look at its address; None if it asks for none.
+    """Return the webhook of a body after a check of its URL; None if it has none.
 
     Raises:
-        WebhookRefused: the address may not be told anything, or its host's name is unknown.
-        TooManyFetches: too many addresses are being looked at.
+        WebhookRefused: the policy forbids the address, or its host's name is unknown.
+        TooManyFetches: too many addresses are being checked.
     """
     if body.webhook_url is None:
         return None

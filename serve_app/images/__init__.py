@@ -1,5 +1,5 @@
-"""Control images: where they come from, what is allowed, and how one becomes the first frame's pixels.
+"""Control images: sources, limits, decoding, and fitting to the size of the video.
 
-An image is untrusted bytes until `header.py` has bounded what a decoder may be asked for. `resolver.py` is the door for
-the Ingress, `kept.py` for the Generators. Pillow decodes; no part of the model stack is imported.
+The bytes of an image are untrusted. `header.py` checks the limits before a decoder (Pillow) sees them. The entry point
+for the Ingress is `resolver.py`, for the Generators `kept.py`. No part of the model stack is imported.
 """

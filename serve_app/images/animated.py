@@ -4,8 +4,8 @@ import struct
 
 from serve_app.images.header import Header, ImageFormat, ImageLimits, ImageUnusable, too_many_frames
 
-# Decoders walk through the blocks of a file one by one, in Python. So their number is bounded, well above what encoders
-# write: PNGs have chunks of 8 KiB and more, GIFs have sub-blocks of 255 bytes, but for the last one of each frame.
+# Decoders read the blocks of a file one by one, in Python. So the number of blocks is limited, far above what encoders
+# write: PNGs have chunks of 8 KiB and more, GIFs have sub-blocks of 255 bytes, except the last one of each frame.
 _MOST_CHUNKS = 50_000
 _IHDR_BYTES = 13
 _GIF_BYTES_PER_BLOCK = 64
@@ -42,7 +42,7 @@ def png(data: bytes, limits: ImageLimits) -> Header:
 
 
 def gif(data: bytes, limits: ImageLimits) -> Header:
-    """Return the header of a GIF: the canvas, or the first frame where that stands out of it."""
+    """Return the header of a GIF: the size of the canvas, or of the first frame if that is larger."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at, frames, blocks = 13 + _table_bytes(flags), 0, 0
     most = len(data) // _GIF_BYTES_PER_BLOCK + _GIF_FREE_BLOCKS
@@ -73,7 +73,7 @@ def _table_bytes(flags: int) -> int:
 
 
 def _skip_blocks(data: bytes, at: int, most: int) -> tuple[int, int]:
-    """Return where the sub-blocks at `at` end, and how many they are; at most one more than `most` are looked at."""
+    """Return where the sub-blocks at `at` end, and their number; stop after one more than `most`."""
     count = 0
     while at < len(data) and data[at] and count <= most:
         at += data[at] + 1

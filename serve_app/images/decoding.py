@@ -4,9 +4,9 @@ Example:
     facts = inspect(data, ImageLimits())                # decodes it once; raises ImageUnusable
     first = pixels(data, Fit.CROP, 832, 480, limits)    # uint8 [480, 832, 3]
 
-The reference calls `convert("RGB")`, which drops alpha without compositing, ignores the EXIF orientation, takes the
-first frame of an animation, and stretches by `resize((width, height), LANCZOS)`. `ImageFacts` says what of that
-happens.
+The reference server calls `convert("RGB")`, which drops alpha without compositing, ignores the EXIF orientation, takes
+the first frame of an animation, and stretches by `resize((width, height), LANCZOS)`. `ImageFacts` says which of these
+apply to an image.
 """
 
 import io
@@ -38,7 +38,7 @@ _DEEP = ("I", "F")  # how the names of modes with more than 8 bits begin
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an image is, and what of it the video does not show."""
+    """The properties of an image, among them those that the video does not show."""
 
     format: ImageFormat
     width: int  # pixels, as stored
@@ -50,7 +50,7 @@ class ImageFacts:
 
 
 def inspect(data: bytes, limits: ImageLimits) -> ImageFacts:
-    """Return what the image `data` is, once all of its first frame could be decoded.
+    """Decode the first frame of the image `data` completely, and return its properties.
 
     Raises:
         ImageUnusable: it is of no accepted format, exceeds a limit, or is damaged or cut off.
@@ -59,7 +59,7 @@ def inspect(data: bytes, limits: ImageLimits) -> ImageFacts:
 
 
 def pixels(data: bytes, fit: Fit, width: int, height: int, limits: ImageLimits) -> tuple[Pixels, ImageFacts]:
-    """Return the image in the size of its video, and what it is.
+    """Return the image in the size of its video, and its properties.
 
     Raises:
         ImageUnusable: see `inspect`.
@@ -90,7 +90,7 @@ def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _decoded(data: bytes, limits: ImageLimits) -> tuple[Image.Image, ImageFacts]:
     header = read_header(data, _READERS, limits)
     try:
-        # Only the decoder whose header was read: no other may find something else in the same bytes.
+        # Only the decoder for the format in the header: another one might read the same bytes differently.
         with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
             if image.size != (header.width, header.height):
                 raise ImageUnusable("its header contradicts itself; save it again")

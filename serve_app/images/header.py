@@ -1,10 +1,10 @@
-"""Image headers, read by hand before a decoder sees the file: format by magic number, size in pixels, frames.
+"""Image headers, parsed before a decoder sees the file: format (magic number), size in pixels, number of frames.
 
 Example:
     read_header(data, readers, ImageLimits())  # Header(ImageFormat.PNG, width=640, height=480, frames=1)
 
-Decoders allocate what a header announces, and walk through as many blocks as a file has. So both are bounded here:
-decompression bombs, headers of 65,535 x 65,535 pixels, endless animations, files of a million empty blocks.
+Decoders allocate the size that a header announces, and read all blocks of a file. So both are limited here. This stops
+decompression bombs, headers of 65,535 x 65,535 pixels, endless animations, and files of a million empty blocks.
 """
 
 import struct
@@ -18,7 +18,7 @@ _MIB = 2**20
 
 
 class ImageFormat(StrEnum):
-    """The formats that are read. Each is one decoder, so one more thing that hostile bytes can reach."""
+    """The accepted formats. Each needs one decoder, which is attack surface for hostile bytes, so there are few."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -33,7 +33,7 @@ class ImageUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What an image may be at most: bytes of its file, pixels of its area, pixels of a side, frames."""
+    """Limits of an image: bytes of its file, pixels of its area, pixels of a side, frames."""
 
     max_bytes: int = 20 * _MIB
     max_pixels: int = 40_000_000
@@ -43,7 +43,7 @@ class ImageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself. `frames` is above 1 for an animation."""
+    """The values in the header of a file. `frames` is above 1 for an animation."""
 
     format: ImageFormat
     width: int
@@ -91,7 +91,7 @@ def check_size(count: int, limits: ImageLimits) -> None:
 
 
 def read_header(data: bytes, readers: Mapping[ImageFormat, Reader], limits: ImageLimits) -> Header:
-    """Return what the file `data` says of itself, within `limits`; the cost is bounded by `limits.max_bytes`.
+    """Return the header of the file `data`, checked against `limits`; the cost is bounded by `limits.max_bytes`.
 
     Raises:
         ImageUnusable: it is of no accepted format, exceeds a limit, or its header is cut off.
@@ -109,7 +109,7 @@ def read_header(data: bytes, readers: Mapping[ImageFormat, Reader], limits: Imag
 
 
 def media_type_of(data: bytes) -> str:
-    """Return the content type of an image file, as its first bytes have it."""
+    """Return the content type of an image file, by its first bytes."""
     found = _format(data)
     return "application/octet-stream" if found is None else f"image/{found.value}"
 

@@ -26,8 +26,8 @@ from serve_app.spec import InputImage, RenderSpec
 
 logger = logging.getLogger("ray.serve.wan")
 
-_MEDIA_TYPE = "application/octet-stream"  # nobody is served these files, so nobody needs to know
-# An accepted image was within the limits of its time, and is known by its hash; the args may be stricter by now.
+_MEDIA_TYPE = "application/octet-stream"  # these files are never served
+# No limits: an accepted image passed the limits of that time and is verified by its hash. The args may be stricter now.
 _ACCEPTED = ImageLimits(sys.maxsize, sys.maxsize, sys.maxsize, sys.maxsize)
 
 
@@ -58,7 +58,7 @@ class RequestInputs:
             raise OutputStorageUnavailable("the control image cannot be stored now; try again later") from error
 
     async def discard(self) -> None:
-        """Remove what was stored; what cannot be removed is logged."""
+        """Remove the stored images; a failure is logged."""
         try:
             await self._outputs.delete(sorted(self.names))
         except OSError as error:
@@ -67,7 +67,7 @@ class RequestInputs:
 
 @dataclass(frozen=True, slots=True)
 class FittedImage:
-    """An image in the size of its video, and what was done to it."""
+    """An image in the size of its video, and how it was fitted."""
 
     pixels: Pixels
     use: ImageUse

@@ -37,7 +37,7 @@ def jpeg(data: bytes, _limits: ImageLimits) -> Header:
         raise ImageUnusable(f"it is a JPEG with {_MOST_SEGMENTS} segments before its picture; save it again")
     if size is None:
         raise ImageUnusable("it is a damaged JPEG: it announces no size; save it again")
-    if data.count(b"\xff\xda") > _MOST_SCANS:  # within a scan these two bytes never stand together
+    if data.count(b"\xff\xda") > _MOST_SCANS:  # within a scan these two bytes never occur together
         raise ImageUnusable(f"it is a JPEG with more than {_MOST_SCANS} scans; save it again as a baseline JPEG")
     height, width = size
     return Header(ImageFormat.JPEG, width, height)

@@ -1,4 +1,4 @@
-"""What a video does not show of its control image: the warnings that its result repeats."""
+"""Warnings about control images: properties of an image that its video does not show."""
 
 from serve_app.images.decoding import UPRIGHT, ImageFacts
 from serve_app.spec import Fit

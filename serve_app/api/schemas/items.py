@@ -1,7 +1,7 @@
-"""Lists of many items, validated with a bound on the problems that are written out (no response amplification).
+"""Long lists, validated with a limit on the reported problems (no response amplification).
 
-pydantic makes an object of each problem, of which twenty are told: for 20,000 that takes longer than anything else in
-the request. Here the first ones are kept, and the others counted.
+pydantic makes an object for each problem, although only twenty are reported. For 20,000 problems that takes longer than
+the rest of the request. Here the first problems are kept, and the others are only counted.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ MORE_PROBLEMS = "too_many_problems"
 
 
 def few_problems(model: type[BaseModel], most: int) -> BeforeValidator:
-    """Return what validates each item of a list as `model`, before pydantic does; lists of up to `most` items.
+    """Return a validator that checks each item of a list as `model` before pydantic does, for up to `most` items.
 
     Raises (in pydantic's way):
         ValidationError: the first twenty problems or some more, with one of the type `MORE_PROBLEMS` at the end, whose
@@ -24,7 +24,7 @@ def few_problems(model: type[BaseModel], most: int) -> BeforeValidator:
 
     def validated(value: Any) -> Any:
         if not isinstance(value, list) or len(value) > most:
-            return value  # pydantic says what is wrong
+            return value  # pydantic reports the problem
         items: list[Any] = []
         problems: list[InitErrorDetails] = []
         more = 0

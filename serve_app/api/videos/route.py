@@ -37,7 +37,7 @@ class VideosRoute(APIRoute):
     """A route that answers every refusal as OpenAI does."""
 
     def get_route_handler(self) -> Handler:
-        """Return FastAPI's handler behind one that reads bodies, and before one that words errors."""
+        """Return FastAPI's handler, wrapped to read bodies before it, and to translate errors after it."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -98,7 +98,7 @@ _OF_BODY = ("content-length", "content-type")
 def _invalid(error: RequestValidationError) -> Response:
     """Return the first problem of a body or a parameter that does not fit its schema."""
     first, *others = error.errors()
-    names = () if first["type"] == "json_invalid" else first["loc"]  # where that has a place in the text
+    names = () if first["type"] == "json_invalid" else first["loc"]  # of invalid JSON, `loc` is a byte offset
     path = [str(step) for step in names if step not in ("body", "query", "path")]
     param = cut(".".join(path)) or None
     more = f" ({len(others)} more)" if others else ""

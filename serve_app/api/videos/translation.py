@@ -29,7 +29,7 @@ _STATUS = {
     RenderState.PROCESSING: "in_progress",
     RenderState.SUCCEEDED: "completed",
     RenderState.FAILED: "failed",
-    RenderState.CANCELED: "failed",  # OpenAI's pollers stop at no other word
+    RenderState.CANCELED: "failed",  # OpenAI's client stops polling only at "completed" and "failed"
 }
 
 
@@ -38,8 +38,8 @@ def inference_request(video: VideoRequest, services: Services) -> InferenceReque
 
     Raises:
         ModelNotFound: `model` is neither an alias nor a model.
-        VideoFieldRefused: `seconds`, `size` or `input_reference` cannot be what it says, or contradicts a field.
-        RequestValidationError: a value is none that the body can have.
+        VideoFieldRefused: `seconds`, `size` or `input_reference` has an invalid value, or contradicts another field.
+        RequestValidationError: a value does not fit the schema of the body.
     """
     name, alias = _meant(video, services)
     card = services.served(alias.model if alias else name).card
@@ -57,7 +57,7 @@ def inference_request(video: VideoRequest, services: Services) -> InferenceReque
 
 
 def _meant(video: VideoRequest, services: Services) -> tuple[str, Alias | None]:
-    """Return the name that the request means, and the alias of that name, if it is one."""
+    """Return the model that the request means, and the alias if `model` names one."""
     aliases = services.plan.settings.aliases
     name = video.model or next(iter([*aliases, *services.models]))
     if name not in aliases and name not in services.models:
@@ -115,7 +115,7 @@ def _refuse_beside(video: VideoRequest, field: str, *others: str) -> None:
 
 
 def video_of(record: RequestRecord) -> VideoObject:
-    """Return a request as OpenAI shows a video; of several prompts, the first one's."""
+    """Return a request as OpenAI's VideoObject; of several prompts, the first one."""
     spec, state = record.renders[0].spec, record.state
     failure = record.failure
     error = (

@@ -24,7 +24,7 @@ def is_data_url(text: str) -> bool:
 
 
 def decode(text: str, limits: ImageLimits) -> bytes:
-    """Return the bytes that `text` holds. Which type a data URL names does not count, the bytes do.
+    """Return the bytes in `text`. The media type of a data URL is ignored; the bytes decide the format.
 
     Raises:
         ImageUnusable: it is no base64, or holds more bytes than `limits` allows.

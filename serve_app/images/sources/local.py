@@ -25,7 +25,7 @@ def read(reference: str, root: Path | None, owner: str | None, limits: ImageLimi
     images = Root(root, arg="image_root", wanted="an image file", example="folder/first_frame.png")
     path = TenantFolders(images, owner).resolve(reference)
     try:
-        with open_regular(path, follow_links=False) as file:  # a link there now was put there since
+        with open_regular(path, follow_links=False) as file:  # the path is resolved, so a link in it is an attack
             check_size(os.fstat(file.fileno()).st_size, limits)
             data = file.read(limits.max_bytes + 1)
     except NotRegular as error:

@@ -1,4 +1,4 @@
-"""Policy of image sources: which servers may be reached, who gets a token, and how long that may take."""
+"""Policy of image sources: which servers may be reached, which one gets a token, and the timeout."""
 
 from pydantic import Field
 

@@ -33,7 +33,7 @@ _MOST_DIGITS = 18  # of a size in bytes
 class RemoteImages:
     """Reads images by address. Thread-safe; it blocks, so call it in a thread.
 
-    A `token` is the client's for the Hub; no other server, and no error, gets to see it.
+    A `token` is the client's for the Hub. It is sent to no other server, and no error contains it.
     """
 
     def __init__(self, policy: ImagePolicy, limits: ImageLimits) -> None:
@@ -132,7 +132,7 @@ def _check_status(status: int) -> None:
 
 
 def _length(text: str) -> int | None:
-    """Return the value of Content-Length; None if it is none that counts bytes."""
+    """Return the value of Content-Length; None if it is missing or malformed."""
     digits = text.strip()
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS else None
 
