@@ -22,10 +22,10 @@ Result = TypeVar("Result")
 
 
 class Batches(Generic[Item, Result]):
-    """Group commit: hands items to `answer` in batches; while it answers one batch, the next one gathers.
+    """Group commit: passes items to `answer` in batches; while it answers one batch, the next one is collected.
 
-    A lone item is handed over at once, so this costs nothing if there is no crowd. `answer` gives a result for each
-    item of its batch, in order; it begins after all of them were asked, so what it reads is no older than the question.
+    A single item is passed on at once, so there is no delay without concurrency. `answer` returns a result for each
+    item of its batch, in order. It begins after all of them were asked, so it never returns data older than a question.
     """
 
     def __init__(

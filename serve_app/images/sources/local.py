@@ -1,4 +1,4 @@
-"""Images in `image_root`, per tenant: regular files, opened so that a FIFO or a link in their place does no harm."""
+"""Images in `image_root`, per tenant: regular files only, opened without following links or waiting at a FIFO."""
 
 import os
 from pathlib import Path
