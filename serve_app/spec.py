@@ -177,7 +177,7 @@ class RenderSpec(_Frozen):
         return (*self.draft, *self.loras)
 
     def loras_for(self, expert: Expert) -> tuple[LoraFile, ...]:
-        """The LoRAs of that expert in their order; none if the expert runs as the base model."""
+        """Return the LoRAs of that expert in their order; none if the expert runs as the base model."""
         return tuple(lora for lora in self.acting if lora.expert is expert)
 
     @property

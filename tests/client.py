@@ -13,19 +13,19 @@ ENDED = ("succeeded", "failed", "canceled")
 
 
 def pair(name: str = "demo/wan22_demo_000000500") -> list[dict[str, Any]]:
-    """Both sides of a LoRA pair."""
+    """Return both sides of a LoRA pair."""
     return [{"path": f"{name}_{side}_noise.safetensors", "transformer": side} for side in ("high", "low")]
 
 
 def body(*prompts: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A small request; each prompt is a 64x64x5 render of two steps, changed as given."""
+    """Return a small request; each prompt is a 64x64x5 render of two steps, changed as given."""
     small = {"prompt": "a fox", "width": 64, "height": 64, "num_frames": 5, "sample_steps": 2}
     renders = [{**small, **prompt} for prompt in prompts or ({},)]
     return {"model": "wan22_14b_t2v", "loras": pair(), "prompts": renders, **changes}
 
 
 def pixels(archive: bytes) -> list[bytes]:
-    """The pixels of each frame in a ZIP of PNG files, whose bytes also tell the settings."""
+    """Return the pixels of each frame in a ZIP of PNG files, whose bytes also tell the settings."""
     with zipfile.ZipFile(BytesIO(archive)) as frames:
         return [Image.open(BytesIO(frames.read(name))).tobytes() for name in sorted(frames.namelist())]
 
@@ -52,7 +52,7 @@ class Client:
         return request_id
 
     def status(self, request_id: str) -> dict[str, Any]:
-        """The status of a request."""
+        """Return the status of a request."""
         status: dict[str, Any] = self.http.get(f"/v1/requests/{request_id}/status").raise_for_status().json()
         return status
 
@@ -65,7 +65,7 @@ class Client:
         return status
 
     def result(self, request_id: str) -> dict[str, Any]:
-        """The result of a request."""
+        """Return the result of a request."""
         result: dict[str, Any] = self.http.get(f"/v1/requests/{request_id}/result").raise_for_status().json()
         return result
 
@@ -78,7 +78,7 @@ class Client:
         return [self.http.get(video["url"]).raise_for_status().content for video in videos]
 
     def frames(self, **prompt: Any) -> list[bytes]:
-        """The pixels of each frame of one render; `loras` may be among the changes."""
+        """Return the pixels of each frame of one render; `loras` may be among the changes."""
         loras = prompt.pop("loras", pair())
         (archive,) = self.render(body({**prompt, "output_format": "png"}, loras=loras))
         return pixels(archive)

@@ -41,7 +41,7 @@ def _free_port() -> int:
 
 
 def _unprivileged() -> Sequence[str]:
-    """What to put before a command, because PostgreSQL refuses to run as root.
+    """Return what to put before a command, because PostgreSQL refuses to run as root.
 
     As nobody, but still able to go through directories of root's: a checkout in /root, pytest's temporary directory.
     """
@@ -118,7 +118,7 @@ class PostgresServer:
 
     @contextmanager
     def away(self, end: Callable[["PostgresServer"], None] = stop) -> Iterator[None]:
-        """The server is down meanwhile, ended by its method `end`."""
+        """Stop the server during the block, by its method `end`."""
         end(self)
         try:
             yield
@@ -186,7 +186,7 @@ def _wait_until_gone(processes: Sequence[psutil.Process]) -> None:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Orphans may stay zombies forever where nobody waits for them."""
+    """Return whether a process runs; orphans may stay zombies forever where nobody waits for them."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -29,7 +29,7 @@ _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on now, and that no connection is given before it is used."""
+    """Return a TCP port that nothing listens on now, and that no connection is given before it is used."""
     while True:
         port = random.randrange(*_PORTS)
         with socket.socket() as probe:
@@ -109,7 +109,7 @@ class ServiceProcess:
             shutil.copytree(built, self._demo)
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
-        """The processes of one deployment's replicas."""
+        """Return the processes of one deployment's replicas."""
         return [process for process in self.processes() if f":{deployment}" in _command_line(process)]
 
     @property
@@ -126,7 +126,7 @@ class ServiceProcess:
         return [root, *root.children(recursive=True)]
 
     def said(self) -> list[str]:
-        """The lines that are for the person at the terminal."""
+        """Return the lines that are for the person at the terminal."""
         return [line for line in self.log.read_text().splitlines() if line.startswith("==>")]
 
     def wait_for(self, text: str) -> None:
@@ -187,7 +187,7 @@ def write_demo_card(directory: Path) -> Path:
 
 
 def _command_line(process: psutil.Process) -> str:
-    """The command line of a process; empty once it has ended."""
+    """Return the command line of a process; empty once it has ended."""
     try:
         return " ".join(process.cmdline())
     except psutil.NoSuchProcess:

@@ -28,7 +28,7 @@ class Conditioning(Protocol):
 
     @property
     def latents(self) -> torch.Tensor:
-        """The latents to start from, [1, channels, frames, height, width]."""
+        """Return the latents to start from, [1, channels, frames, height, width]."""
 
     def before_forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments of an expert's forward pass with the image in them."""

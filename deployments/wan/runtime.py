@@ -304,5 +304,5 @@ class WanRuntime:
 
     @property
     def _device_name(self) -> str:
-        """The GPU's product name, or "cpu"."""
+        """Return the GPU's product name, or "cpu"."""
         return "cpu" if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)

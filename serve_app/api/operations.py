@@ -30,13 +30,13 @@ _METRICS = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
 
 @router.get("/health/live")
 async def live() -> Alive:
-    """The process answers: for liveness probes. It looks at nothing else, so no database restarts it."""
+    """Answer 200 while the process runs: for liveness probes. It checks nothing else, so no database restarts it."""
     return Alive()
 
 
 @router.get("/health/ready", responses={503: {"model": Ready, "description": "What is accepted now would only wait."}})
 async def ready(readiness: ReadinessDep, models_health: ModelsHealthDep, response: Response) -> Ready:
-    """Renders start, if need be once a Generator was started for them: for readiness probes."""
+    """Return 200 while renders start, perhaps after a Generator was started for them: for readiness probes."""
     problem, live = await asyncio.gather(readiness.problem(), models_health.now())
     problem = problem or _away(live)
     if problem is None:
@@ -65,14 +65,14 @@ def _away(live: Live) -> ServiceError | None:
 )
 @needs(Scope.ADMIN)
 async def metrics(services: ServicesDep) -> Response:
-    """The metrics of this node, which is all of them where the cluster has one. See docs/observability.md."""
+    """Return the metrics of this node, which are all metrics of a cluster with one node. See docs/observability.md."""
     return Response(await services.node_metrics(), media_type=_METRICS)
 
 
 @router.get("/v1/cluster", responses=UNAVAILABLE)
 @needs(Scope.ADMIN)
 async def cluster(services: ServicesDep) -> Cluster:
-    """Every Generator: its device and memory plan, the LoRA pairs that it has ready, and what it renders now."""
+    """Return every Generator: its device and memory plan, the LoRA pairs that it has ready, and what it renders now."""
     models = await asyncio.gather(*(_model(served, services) for served in services.models.values()))
     return Cluster(models=list(models))
 

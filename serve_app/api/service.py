@@ -18,7 +18,7 @@ router = APIRouter(tags=["service"])
 
 @router.get("/v1/models")
 async def models(services: ServicesDep) -> Models:
-    """The models that this service runs, with their defaults; in `data`, also the aliases."""
+    """Return the models that this service runs, with their defaults; in `data`, also the aliases."""
     plans, aliases = services.plan.models, services.plan.settings.aliases
     names = [NamedModel(id=name, owned_by=alias.model) for name, alias in aliases.items()]
     names += [NamedModel(id=plan.card.id, owned_by=plan.base_model) for plan in plans]
@@ -29,7 +29,7 @@ async def models(services: ServicesDep) -> Models:
 async def health(
     services: ServicesDep, readiness: ReadinessDep, models_health: ModelsHealthDep, response: Response
 ) -> Health:
-    """The API is up, and renders start; 503 while none does, with the reason."""
+    """Return 200 while renders start; 503 while none does, with the reason."""
     first, *_ = models = services.plan.models
     problem, live = await asyncio.gather(readiness.problem(), models_health.now())
     if problem is not None:

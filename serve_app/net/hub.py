@@ -28,12 +28,12 @@ class HubPolicy(NetPolicy):
 
     @property
     def hub(self) -> str:
-        """The Hub's address without a slash at its end: the arg, else HF_ENDPOINT, else Hugging Face."""
+        """Return the Hub's address without a slash at its end: the arg, else HF_ENDPOINT, else Hugging Face."""
         return (self.hub_endpoint or os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
     @property
     def trusted(self) -> httpx2.URL:
-        """The Hub, the only server that gets to see tokens."""
+        """Return the Hub, the only server that gets to see tokens."""
         return httpx2.URL(self.hub)
 
 

@@ -113,7 +113,7 @@ class Sleeper:
 
 
 def multiplexed(workload: Workload) -> type:
-    """The same work behind Serve's own multiplexing; the capacity is part of the class."""
+    """Return the same work behind Serve's own multiplexing; the capacity is part of the class."""
 
     class Multiplexed:
         def __init__(self) -> None:
@@ -174,7 +174,7 @@ def through_dispatcher(workload: Workload) -> Outcome:
 
 
 async def _render_all(plan: ModelPlan, dispatcher: DeploymentHandle, workload: Workload) -> RequestRecord:
-    """The request with its renders once all have ended, and when it was submitted."""
+    """Return the request with its renders once all have ended, and when it was submitted."""
     store = JobStore(plan.settings.database_url)
     specs = tuple(make_spec(pair=pair) for pair in workload.pairs)
     request = NewRequest(

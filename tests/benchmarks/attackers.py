@@ -32,7 +32,7 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def bomb(tensors: int) -> bytes:
-    """A safetensors file of empty tensors."""
+    """Return a safetensors file of empty tensors."""
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = json.dumps({f"blocks.{number}.ffn.0.lora_A.weight": entry for number in range(tensors)}).encode()
     return len(header).to_bytes(8, "little") + header

@@ -27,7 +27,7 @@ _WAITING = 20  # renders in the queue, at least, that listeners hear of
 
 
 async def post(http: aiohttp.ClientSession, seed: int, steps: int = 2) -> tuple[str, float]:
-    """The id of a new request, and the seconds that the answer took."""
+    """Return the id of a new request, and the seconds that the answer took."""
     body = {**BODY, "preview": True, "prompts": [{**PROMPT, "seed": seed, "sample_steps": steps}]}
     started = time.perf_counter()
     async with http.post("/v1/inference", json=body) as answer:
@@ -36,7 +36,7 @@ async def post(http: aiohttp.ClientSession, seed: int, steps: int = 2) -> tuple[
 
 
 async def listen(http: aiohttp.ClientSession, ids: list[str], number: int, heard: Counter[str]) -> None:
-    """Hears the events of one request after another."""
+    """Hear the events of one request after another."""
     while True:
         request_id = ids[-1 - number % min(len(ids), _WAITING)]
         with suppress(aiohttp.ClientError):
@@ -49,7 +49,7 @@ async def listen(http: aiohttp.ClientSession, ids: list[str], number: int, heard
 
 
 async def measure(http: aiohttp.ClientSession, posts: int, ids: list[str]) -> list[float]:
-    """Seconds that posts took, one after another."""
+    """Return seconds that posts took, one after another."""
     taken = []
     for number in range(posts):
         request_id, seconds = await post(http, len(ids) + number)
@@ -60,7 +60,7 @@ async def measure(http: aiohttp.ClientSession, posts: int, ids: list[str]) -> li
 
 
 async def run(url: str, listeners: int, posts: int, rounds: int) -> dict[str, object]:
-    """Latencies in milliseconds without and with listeners."""
+    """Return latencies in milliseconds without and with listeners."""
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as http:
@@ -89,7 +89,7 @@ async def run(url: str, listeners: int, posts: int, rounds: int) -> dict[str, ob
 
 
 def figures(seconds: list[float]) -> dict[str, float]:
-    """Percentiles in milliseconds."""
+    """Return percentiles in milliseconds."""
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
     return {f"p{percent}_ms": round(1000 * cuts[percent - 1], 1) for percent in (50, 90, 99)}
 

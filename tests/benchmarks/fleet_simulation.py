@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def at_load(args: argparse.Namespace, load: float) -> dict[str, object]:
-    """Every policy with the same work."""
+    """Return every policy with the same work."""
     work = workload(args.renders, args.replicas, load, args.seed)
     longest = max(item.seconds for item in work)
     print(
@@ -82,7 +82,7 @@ def print_row(name: str, found: Figures) -> None:
 
 
 def beside_alone(tenant: str, work: Sequence[Work], args: argparse.Namespace, shared: Figures) -> dict[str, object]:
-    """What the tenant's 95th percentile is, and would be with its fair share of the replicas to itself."""
+    """Return what the tenant's 95th percentile is, and would be with its fair share of the replicas to itself."""
     own = [item for item in work if item.render.tenant == tenant]
     alone = percentiles(simulate(own, args.replicas // len(TENANTS), OURS, args), tenant)[1]
     beside = shared.waits[tenant][1]

@@ -57,7 +57,7 @@ async def timed(into: list[float], call: Any) -> dict[str, Any]:
 
 
 async def client(http: aiohttp.ClientSession, seeds: range, samples: Samples, pause_s: float) -> float:
-    """Posts one render per seed and waits for all; when the last one ended, in seconds since the epoch."""
+    """Post one render per seed and wait for all; when the last one ended, in seconds since the epoch."""
     ids = []
     for seed in seeds:
         await asyncio.sleep(random.uniform(0, 2 * pause_s))

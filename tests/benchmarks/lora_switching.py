@@ -83,7 +83,7 @@ class Bench:
         self.changed_bytes = sum(2 * out * wide for out, wide in self.layers.values())
 
     def rows(self) -> Iterator[Row]:
-        """One for each way that the device has."""
+        """Yield one for each way that the device has."""
         copies = self._plain_copies()
         yield self._measure("adapter", PristineMode.HOST, Recipe.REFERENCE, copies[PristineMode.HOST])
         for mode in (PristineMode.GPU, PristineMode.HOST, PristineMode.CHECKPOINT):
@@ -153,7 +153,7 @@ class Bench:
         )
 
     def _plain_copies(self) -> dict[PristineMode, float]:
-        """Bytes per second to the device from each place for untouched weights, the bytes counted once."""
+        """Return bytes per second to the device from each place for untouched weights, the bytes counted once."""
         cuda = self.device.type == "cuda"
         target = torch.empty(COPIED_BYTES, dtype=torch.uint8, device=self.device)
         host = torch.ones(COPIED_BYTES, dtype=torch.uint8, pin_memory=cuda)
@@ -191,7 +191,7 @@ def void(_: object) -> None:
 
 
 def save_full_size(folder: Path, layers: int, device: torch.device) -> None:
-    """A checkpoint whose high noise expert is full-size, a file for each block; the other expert is tiny."""
+    """Save a checkpoint whose high noise expert is full-size, a file for each block; the other expert is tiny."""
     save_experts(folder)
     high = folder / "transformer"
     for file in high.iterdir():
@@ -214,7 +214,7 @@ def save_full_size(folder: Path, layers: int, device: torch.device) -> None:
 
 
 def show(rows: list[Row]) -> None:
-    """The table."""
+    """Print the table."""
     print(f"{'':32}{'first':>10}{'pair':>10}{'scale':>10}{'moved':>10}{'floor':>10}")
     for row in rows:
         times = "".join(f"{seconds * 1e3:7.1f} ms" for seconds in (row.first, row.pair, row.scale))

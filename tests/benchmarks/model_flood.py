@@ -62,7 +62,7 @@ class Sleeper:
 
 
 def plan_for(model: str, url: str, directory: Path) -> ModelPlan:
-    """A model with one replica."""
+    """Return a model with one replica."""
     return ModelPlan(
         settings=Settings(database_url=url, output_url=f"{directory}/outputs", lora_root=directory, target_wait_s=1),
         card=load_card(model),
@@ -76,7 +76,7 @@ def plan_for(model: str, url: str, directory: Path) -> ModelPlan:
 
 @asynccontextmanager
 async def service(url: str, directory: Path) -> AsyncIterator[dict[str, Dispatcher]]:
-    """A Dispatcher and a replica for each model."""
+    """Yield a Dispatcher and a replica for each model."""
     store = JobStore(url)
     dispatchers = {
         model: Dispatcher(
@@ -99,7 +99,7 @@ async def submit(store: JobStore, dispatcher: Dispatcher, model: str, count: int
 
 
 async def measure(url: str, directory: Path, arrivals: Sequence[float], flood: int) -> list[float]:
-    """Seconds that each render of the other model waited."""
+    """Return seconds that each render of the other model waited."""
     store = JobStore(url)
     async with service(url, directory) as dispatchers:
         for tenant in range(TENANTS if flood else 0):

@@ -59,7 +59,7 @@ class Workload:
     chance: random.Random
 
     def request(self, prompts: int) -> NewRequest:
-        """Renders of some tenant with some pair."""
+        """Return renders of some tenant with some pair."""
         spec = make_spec(pair=self.chance.choice(PAIRS))
         return NewRequest(
             id=str(uuid4()),
@@ -134,13 +134,13 @@ class Probe:
 
 
 def sums(url: str) -> int:
-    """Rows that the totals of the queue take."""
+    """Return rows that the totals of the queue take."""
     with connect(url) as connection:
         return connection.execute(select(func.count()).select_from(queue_totals)).scalar_one()
 
 
 def vacuum(url: str) -> None:
-    """What PostgreSQL does by itself within a minute of so many writes."""
+    """Do what PostgreSQL does by itself within a minute of so many writes."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
 
@@ -165,7 +165,7 @@ async def measure(kind: str, directory: Path, depths: Sequence[int], workload: W
 
 @contextmanager
 def databases(kind: str, directory: Path) -> Iterator[NewDatabase]:
-    """Makes empty databases of that kind, by name; their URLs."""
+    """Make empty databases of that kind, by name; their URLs."""
     if kind == "sqlite":
         yield lambda name: f"sqlite:///{directory}/{name}.db"
         return
@@ -185,7 +185,7 @@ def measure_own(kind: str, depths: Sequence[int], workload: Workload, samples: i
 
 
 def growth(rows: list[Row]) -> list[Row]:
-    """Each row's figures as factors of those at the first depth on the same database."""
+    """Return each row's figures as factors of those at the first depth on the same database."""
     first = {row["database"]: row for row in reversed(rows)}
     return [
         {

@@ -39,7 +39,7 @@ STEPS = 10
 
 
 def timings(client: Client, request_id: str) -> list[dict[str, float]]:
-    """Seconds of each part of each render of a request, in the request's order."""
+    """Return seconds of each part of each render of a request, in the request's order."""
     return [prompt["timings"] for prompt in client.result(request_id)["metadata"]["prompts"]]
 
 
@@ -52,7 +52,7 @@ def finished(client: Client, request: dict[str, Any], count: int = 1) -> str:
 
 
 def gaps(database_url: str, client: Client, request_id: str) -> list[float]:
-    """Seconds between the renders of one request."""
+    """Return seconds between the renders of one request."""
     query = select(renders.c.index, renders.c.started_at).where(renders.c.request_id == request_id)
     with connect(database_url) as connection:
         rows = connection.execute(query.order_by(renders.c.started_at)).all()
@@ -63,7 +63,7 @@ def gaps(database_url: str, client: Client, request_id: str) -> list[float]:
 
 
 def measure_gaps(client: Client, database_url: str, count: int) -> dict[str, Any]:
-    """The gap between renders of the demo pair."""
+    """Return the gap between renders of the demo pair."""
     client.render(body())  # warm-up: the pair is loaded
     prompts = ({"sample_steps": STEPS, "seed": seed} for seed in range(count))
     measured = gaps(database_url, client, finished(client, body(*prompts), count))
@@ -71,7 +71,7 @@ def measure_gaps(client: Client, database_url: str, count: int) -> dict[str, Any
 
 
 def measure_files(client: Client, address: str, count: int, lora_mb: int) -> dict[str, Any]:
-    """The time before the pipeline starts with a remote LoRA: in the first render, and while it is resident."""
+    """Return the time before the pipeline starts with a remote LoRA: in the first render, and while it is resident."""
     loras = [{"path": address, "transformer": "high"}]
     (first,) = timings(client, finished(client, body(loras=loras, strict=False)))
     prompts = ({"seed": seed} for seed in range(count))
@@ -86,13 +86,13 @@ def measure_files(client: Client, address: str, count: int, lora_mb: int) -> dic
 
 
 def large_lora(file: Path, megabytes: int) -> bytes:
-    """The LoRA in `file` with a tensor beside it that makes it as large as asked for."""
+    """Return the LoRA in `file` with a tensor beside it that makes it as large as asked for."""
     ballast = torch.rand(megabytes * 10**6 // 2).half()
     return save({**load_file(file), "diffusion_model.ballast.diff": ballast})
 
 
 def measure(count: int, lora_mb: int) -> dict[str, Any]:
-    """Both measurements on one service."""
+    """Return both measurements on one service."""
     with tempfile.TemporaryDirectory() as directory, web_server() as server:
         service = ServiceProcess(Path(directory), lora_private_hosts=[server.host], lora_allow_http=True)
         service.start()

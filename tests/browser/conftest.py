@@ -41,12 +41,12 @@ class Visit:
             self.wrong.append(message.text)
 
     def elsewhere(self) -> list[str]:
-        """The addresses it loaded that are not the service's own."""
+        """Return the addresses it loaded that are not the service's own."""
         own = urlsplit(self.url).netloc
         return [answer.url for answer in self.responses if urlsplit(answer.url).netloc not in (own, "")]
 
     async def loaded_bytes(self) -> int:
-        """The bytes of all bodies so far."""
+        """Return the bytes of all bodies so far."""
         return sum([len(await answer.body()) for answer in self.responses])
 
     async def go(self, place: str = "") -> None:
@@ -71,7 +71,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visits(browser: Browser) -> AsyncIterator[Visits]:
-    """Opens an address in a window of that size; whatever goes wrong on the page fails the test at its end."""
+    """Open an address in a window of that size; whatever goes wrong on the page fails the test at its end."""
     opened: list[Visit] = []
 
     async def visit(url: str, size: dict[str, int] = DESKTOP, **options: object) -> Visit:
@@ -93,7 +93,7 @@ async def visits(browser: Browser) -> AsyncIterator[Visits]:
 
 @pytest.fixture(scope="session")
 def two_checkpoints(service: ServiceProcess) -> ServiceProcess:
-    """The service, with a second checkpoint beside the demo's pair."""
+    """Return the service, with a second checkpoint beside the demo's pair."""
     root = service.directory / "loras"
     for lora, copy in zip(pair(), pair(SECOND), strict=True):
         shutil.copy(root / lora["path"], root / copy["path"])
@@ -102,5 +102,5 @@ def two_checkpoints(service: ServiceProcess) -> ServiceProcess:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def visit(visits: Visits, two_checkpoints: ServiceProcess) -> Visit:
-    """The page of the service, on a desktop."""
+    """Return the page of the service, on a desktop."""
     return await visits(two_checkpoints.url)

@@ -39,6 +39,6 @@ async def drop(page: Page, name: str, content: bytes) -> None:
 
 
 async def times(page: Page, selector: str) -> list[float]:
-    """Where the videos are, in seconds, at one moment."""
+    """Return where the videos are, in seconds, at one moment."""
     found: list[dict[str, float]] = await page.locator(selector).evaluate_all(VIDEO_STATE)
     return [video["time"] for video in found]

@@ -36,7 +36,7 @@ class Result:
 
 
 async def run_clients(url: str, jobs: Sequence[Job], clients: int) -> list[Result]:
-    """Every job through to its end, `clients` at a time."""
+    """Take every job through to its end, `clients` at a time."""
     turn = asyncio.Semaphore(clients)
     with TemporaryDirectory() as directory:
         async with AsyncClient(url, patience_s=_NEVER_S) as client:

@@ -21,13 +21,13 @@ class Faults:
     """Everything that can be done to one service and its database."""
 
     def __init__(self, service: ServiceProcess, database: PostgresServer, rendering: Callable[[], bool]) -> None:
-        """`rendering` says whether a render is under way."""
+        """Take the service, its database, and `rendering`, which says whether a render is running."""
         self._service = service
         self._database = database
         self._rendering = rendering
 
     def __iter__(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """Each by name, in the order in which they are to happen."""
+        """Yield each by name, in the order in which they are to happen."""
         yield "Generator, mid-render", self._kill_generator
         for model in _MODELS:
             yield f"Dispatcher of {model}", partial(self._kill_dispatcher, model)

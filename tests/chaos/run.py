@@ -55,7 +55,7 @@ class Outcome:
 
 
 def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outcome:
-    """Everything in `directory`; a service on a real cluster and a PostgreSQL server of its own."""
+    """Run everything in `directory`; a service on a real cluster and a PostgreSQL server of its own."""
     database = PostgresServer(directory / "postgres")
     database.start()
     url = database.create_database("chaos")
@@ -85,12 +85,12 @@ def _write_pairs(root: Path) -> None:
 
 
 def _jobs(count: int, name: str) -> list[Job]:
-    """Renders of mixed models, pairs and sizes, every few of them alike."""
+    """Return renders of mixed models, pairs and sizes, every few of them alike."""
     return [Job(f"{name}-{number}", *_KINDS[number % len(_KINDS)]) for number in range(count)]
 
 
 def _kinds() -> list[tuple[str, Json]]:
-    """What is asked for, each with a name; one in three is of the second model."""
+    """Return what is asked for, each with a name; one in three is of the second model."""
     kinds: list[tuple[str, Json]] = []
     for number, (seed, (width, height), name) in enumerate(product(_SEEDS, _SIZES, _PAIRS)):
         prompt = {"width": width, "height": height, "seed": seed, "sample_steps": _STEPS, "output_format": "png"}
@@ -106,7 +106,7 @@ _KINDS = _kinds()
 
 
 def _undisturbed(url: str, clients: int) -> dict[str, str | None]:
-    """The frames of each kind of render."""
+    """Return the frames of each kind of render."""
     jobs = _jobs(len(_KINDS), "undisturbed")
     return {result.job.spec: result.frames for result in asyncio.run(run_clients(url, jobs, clients))}
 
@@ -126,13 +126,13 @@ class _Load:
         return self._thread.is_alive()
 
     def results(self) -> list[Result]:
-        """What every client saw, once all have their frames."""
+        """Return what every client saw, once all have their frames."""
         self._thread.join()
         return self._results
 
 
 def _strike(service: ServiceProcess, database: PostgresServer, url: str, load: _Load, every_s: float) -> None:
-    """One fault after another."""
+    """Cause one fault after another."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
 
     def rendering() -> bool:

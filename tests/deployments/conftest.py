@@ -156,7 +156,7 @@ async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], wit
 
 @pytest.fixture
 def plan(tmp_path: Path, new_database: NewDatabase) -> ModelPlan:
-    """A plan for SmallPipelines, with short times."""
+    """Return a plan for SmallPipelines, with short times."""
     return ModelPlan(
         settings=Settings(
             lora_root=tmp_path / "loras",
@@ -180,7 +180,7 @@ def plan(tmp_path: Path, new_database: NewDatabase) -> ModelPlan:
 
 @pytest_asyncio.fixture
 async def bench(tmp_path: Path, plan: ModelPlan) -> AsyncIterator[Bench]:
-    """Everything, and no replica yet; those that a test starts are closed."""
+    """Yield everything but replicas; those that a test starts are closed at its end."""
     bench = Bench(tmp_path, plan, JobStore(plan.settings.database_url))
     yield bench
     for replica in bench.replicas:

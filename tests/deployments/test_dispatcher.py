@@ -42,7 +42,7 @@ def gauges() -> Gauges:
 
 @pytest_asyncio.fixture
 async def dispatch(bench: Bench, gauges: Gauges, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Dispatch]:
-    """Starts Dispatchers, and closes them."""
+    """Start Dispatchers, and close them."""
     monkeypatch.setattr(dispatching, "_HANDOVER_S", 0.02)
     monkeypatch.setattr(dispatching, "_AFTER_LOSS_S", 0.02)
     started: list[Dispatcher] = []
@@ -60,12 +60,12 @@ async def dispatch(bench: Bench, gauges: Gauges, monkeypatch: pytest.MonkeyPatch
 
 
 def replicas(bench: Bench, count: int) -> LocalHandle:
-    """A handle to new Generators r0, r1, ..."""
+    """Return a handle to new Generators r0, r1, ..."""
     return LocalHandle({f"r{number}": bench.replica().generator for number in range(count)})
 
 
 def state(bench: Bench, request: NewRequest) -> Callable[[], Awaitable[RenderState]]:
-    """How far a request is."""
+    """Return how far a request is."""
 
     async def now() -> RenderState:
         return (await bench.store.requests.get(request.id)).state

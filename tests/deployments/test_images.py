@@ -30,7 +30,7 @@ def resolved(data: bytes) -> ResolvedImage:
 
 
 async def claimed(bench: Bench, data: bytes, fit: Fit = Fit.STRETCH) -> Claim:
-    """A claim on a render whose image was kept as the Ingress keeps it."""
+    """Return a claim on a render whose image was kept as the Ingress keeps it."""
     image = resolved(data)
     spec = bench.spec("mine", width=64, height=48, image=InputImage(sha256=image.sha256, fit=fit))
     claim = await bench.claim(spec)

@@ -19,7 +19,7 @@ from tests.fixtures.specs import make_spec
 
 
 async def shown(bench: Bench, claim: Claim) -> Preview | None:
-    """The preview of a render, as whoever listens gets it."""
+    """Return the preview of a render, as whoever listens gets it."""
     record = await bench.store.requests.get(claim.request_id)
     news = await bench.store.requests.look({record.id: record}, {claim.render_id: 0}, places=False)
     return news.previews.get(claim.render_id)

@@ -21,7 +21,7 @@ from tests.serve_app.loras.files import full, save
 
 
 def prepare(directory: Path) -> None:
-    """The files that the document takes for granted."""
+    """Write the files that the document takes for granted."""
     save(directory / "high.safetensors", full(8))
     save(directory / "low.safetensors", full(4))
     write_experts(directory / "experts")
@@ -56,7 +56,7 @@ def _spelled(command: CommandInfo) -> str:
 
 
 def commands() -> dict[str, CommandInfo]:
-    """Every command, by its name."""
+    """Return every command, by its name."""
     groups = [(group.name, group.typer_instance) for group in app.registered_groups]
     return {
         f"{group or ''} {command.name or _spelled(command)}".strip(): command

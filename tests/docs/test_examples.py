@@ -28,12 +28,12 @@ FIRST_BYTES = b"ftyp"  # of an mp4, behind its length
 
 
 def pages(language: str) -> list[str]:
-    """Those that have such blocks, but for those whose own tests run them."""
+    """Return those that have such blocks, but for those whose own tests run them."""
     return sorted(path.name for path in DOCS.glob("*.md") if path.name not in ELSEWHERE and blocks(path.name, language))
 
 
 def code(page: str, language: str, server: str = SERVER) -> str:
-    """All blocks of a page in that language, one after another, as a reader would run them."""
+    """Return all blocks of a page in that language, one after another, as a reader would run them."""
     return "\n".join(block.at(server) for block in blocks(page, language))
 
 

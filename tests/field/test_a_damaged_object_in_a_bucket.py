@@ -31,7 +31,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def bucket_api(serve_api: ServeApi, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
-    """The API with its outputs in a bucket."""
+    """Yield the API with its outputs in a bucket."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
@@ -43,7 +43,7 @@ async def bucket_api(serve_api: ServeApi, endpoint: str, monkeypatch: pytest.Mon
 
 @pytest_asyncio.fixture
 async def url(bucket_api: Api) -> str:
-    """Where the only video of a finished request is."""
+    """Return where the only video of a finished request is."""
     request_id = await bucket_api.submit(body())
     await bucket_api.finish(await bucket_api.claim(), VIDEO)
     return f"/v1/requests/{request_id}/outputs/0"

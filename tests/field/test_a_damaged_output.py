@@ -19,7 +19,7 @@ SECRET = b"another file of this machine".ljust(len(VIDEO), b".")  # as long as t
 
 @pytest_asyncio.fixture
 async def url(api: Api) -> str:
-    """Where the only video of a finished request is."""
+    """Return where the only video of a finished request is."""
     request_id = await api.submit(body())
     await api.finish(await api.claim(), VIDEO)
     return f"/v1/requests/{request_id}/outputs/0"
@@ -27,7 +27,7 @@ async def url(api: Api) -> str:
 
 @pytest_asyncio.fixture
 async def video(api: Api, url: str) -> Path:
-    """The file of that video."""
+    """Return the file of that video."""
     (path,) = [Path(video["file_path"]) for video in (await api.result(url.split("/")[3]))["outputs"]["videos"]]
     return path
 

@@ -19,7 +19,7 @@ LOCAL = {"lora_private_hosts": ["127.0.0.1"], "lora_allow_http": True}
 
 @pytest_asyncio.fixture
 async def two(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API over Wan 2.2 T2V and a made-up model of one expert."""
+    """Yield the API over Wan 2.2 T2V and a made-up model of one expert."""
     async with serve_api(models=[{"model": MODEL}, {"model": str(CARD)}], **LOCAL) as api:
         save_lora(api.lora_root / NAME)
         yield api

@@ -58,7 +58,7 @@ ACTING: dict[str, Tensors] = {
 
 
 async def warnings(api: Api, name: str, **of_lora: Any) -> tuple[list[str], list[str]]:
-    """What inspection and the accepted spec say of the file."""
+    """Return what inspection and the accepted spec say of the file."""
     loras = [{"path": name, "transformer": "high", **of_lora}]
     answer = await api.http.post("/v1/loras/inspect", json={"loras": loras})
     assert answer.status_code == httpx.codes.OK

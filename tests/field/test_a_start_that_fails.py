@@ -62,7 +62,7 @@ def starter(tmp_path: Path) -> Starter:
 
 @pytest.fixture
 def checkpoint(demo_checkpoint: "DemoCheckpoint", tmp_path: Path) -> "DemoCheckpoint":
-    """A copy of a whole checkpoint, to be damaged."""
+    """Return a copy of a whole checkpoint, to be damaged."""
     copy = replace(demo_checkpoint, base=tmp_path / "base", transformers=tmp_path / "transformers")
     shutil.copytree(demo_checkpoint.base, copy.base)
     shutil.copytree(demo_checkpoint.transformers, copy.transformers)
@@ -97,7 +97,7 @@ def test_a_database_server_that_is_down_ends_the_start_and_its_password_is_not_s
 
 @pytest.fixture
 def listener(starter: Starter) -> Iterator[socket.socket]:
-    """Another program on the port, which shares it, as a second service would."""
+    """Yield another program on the port, which shares it, as a second service would."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind(("127.0.0.1", starter.port))

@@ -28,7 +28,7 @@ async def post(api: Api, content: Any, path: str = "/v1/inference", **headers: s
 
 
 async def refused(api: Api, content: Any, path: str = "/v1/inference", *, status: int = 415, **headers: str) -> Any:
-    """The error of a body that must be refused, in the documented shape, and leave nothing behind."""
+    """Return the error of a body that must be refused, in the documented shape, and leave nothing behind."""
     answer = await post(api, content, path, **headers)
     assert answer.status_code == status, answer.text
     (error,) = answer.json()["detail"].values()

@@ -145,7 +145,7 @@ async def test_half_a_body_is_answered_408(serve_api: ServeApi, timed: None, pat
 
 @pytest.fixture
 async def haproxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
-    """Serve's HAProxy with short times, before any replica: a head that never ends gets no further in any case."""
+    """Run Serve's HAProxy with short timeouts and no replica: a head that never ends gets no further in any case."""
     place = tmp_path_factory.mktemp("ha")  # a socket's path is short
     port = free_port()
     config = HAProxyConfig(

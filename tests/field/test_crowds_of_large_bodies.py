@@ -47,7 +47,7 @@ JSON_VALUES = st.recursive(
 
 
 def values(value: Any) -> int:
-    """All values in a value, itself included."""
+    """Return all values in a value, itself included."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + sum(map(values, inner))
 

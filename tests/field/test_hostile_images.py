@@ -39,7 +39,7 @@ def png(width: int, height: int, *chunks: bytes, mode: int = 2) -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """A JPEG whose header announces another size than its picture has."""
+    """Return a JPEG whose header announces another size than its picture has."""
     data = bytearray(file("JPEG"))
     at = data.index(b"\xff\xc0") + 5
     data[at : at + 4] = struct.pack(">HH", height, width)
@@ -65,21 +65,21 @@ def bmp(width: int, height: int, compression: int = 0) -> bytes:
 
 
 def many_scans() -> bytes:
-    """A progressive JPEG with its last scan a thousand times: each is a pass over the whole picture."""
+    """Return a progressive JPEG with its last scan a thousand times: each is a pass over the whole picture."""
     data = saved(picture("RGB", 64, 64), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * 1000 + data[-2:]
 
 
 def zip_bomb_text() -> bytes:
-    """A PNG with compressed texts that unfold to gigabytes."""
+    """Return a PNG with compressed texts that unfold to gigabytes."""
     bomb = zlib.compress(bytes(64 << 20), 9)
     texts = [chunk(b"zTXt", b"a\0\0" + bomb)] * 20
     return png(1, 1, *texts, chunk(b"IDAT", zlib.compress(b"\0\1\2\3")))
 
 
 def two_sizes() -> bytes:
-    """A JPEG that announces its frame twice."""
+    """Return a JPEG that announces its frame twice."""
     data = file("JPEG")
     at = data.index(b"\xff\xc0")
     return data[:at] + data[at : at + 19] + data[at:]

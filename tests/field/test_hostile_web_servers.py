@@ -161,7 +161,7 @@ def raw() -> Iterator[RawServer]:
 
 @pytest.fixture
 def make(tmp_path: Path) -> MakeSources:
-    """Sources that may reach loopback, ask once, and wait for 0.3 seconds."""
+    """Return sources that may reach loopback, ask once, and wait for 0.3 seconds."""
 
     def made(**policy: Any) -> LoraSources:
         allowed = {"private_hosts": ("127.0.0.1",), "allow_http": True, "attempts": 1, "max_redirects": 2}

@@ -105,7 +105,7 @@ MALFORMED = [
 
 @pytest_asyncio.fixture
 async def output(api: Api) -> str:
-    """Where the one output of a request is served."""
+    """Return where the one output of a request is served."""
     request_id = await api.submit(body())
     await api.finish(await api.claim(), VIDEO)
     return f"/v1/requests/{request_id}/outputs/0"

@@ -1,5 +1,8 @@
-"""No secret that a service is given or gives out stands in a log (Ray's, the terminal's, those of its proxies and
-replicas), in an answer, a metric or a trace, or in the database once the request has ended."""
+"""No secret of a service or its clients is in a log, an answer, a metric, a trace, or for long in the database.
+
+The logs are Ray's, the terminal's, and those of the proxies and replicas. The database holds a token until the request
+has ended.
+"""
 
 import shutil
 import time
@@ -45,7 +48,7 @@ GIVEN_OUT = "the signature of a link"
 
 @pytest.fixture
 def ray_directory() -> Iterator[Path]:
-    """Where Ray keeps its session; short, because the paths of its sockets have at most a hundred characters."""
+    """Yield where Ray keeps its session; short, because the paths of its sockets have at most a hundred characters."""
     directory = Path(mkdtemp(prefix="ray-"))
     yield directory
     shutil.rmtree(directory)
@@ -53,7 +56,7 @@ def ray_directory() -> Iterator[Path]:
 
 @pytest.fixture
 def storage(s3_server: S3Server) -> dict[str, str]:
-    """The environment of a service that keeps outputs in a bucket."""
+    """Return the environment of a service that keeps outputs in a bucket."""
     s3_server.create("videos")
     return s3_server.environment(PLANTED["the storage's secret"])
 
@@ -133,7 +136,7 @@ def text_of(answer: httpx.Response) -> str:
 
 
 def rows_of(database_url: str) -> list[str]:
-    """Every row of every table."""
+    """Return every row of every table."""
     with connect(database_url) as connection:
         return [str(row) for table in metadata.sorted_tables for row in connection.execute(select(table)).all()]
 

@@ -41,7 +41,7 @@ def slow(exchange: Exchange, _count: int) -> None:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
-    """A slow object store, named by this process's environment."""
+    """Yield a slow object store, named by this process's environment."""
     with web_server() as server:
         for name, value in S3Server(server.url).environment().items():
             monkeypatch.setenv(name, value)

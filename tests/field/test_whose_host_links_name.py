@@ -55,7 +55,7 @@ THEIRS = [
 
 
 async def links(api: Api, host: str) -> list[str]:
-    """Every link that a client with this Host header gets."""
+    """Return every link that a client with this Host header gets."""
     headers = {"Host": host, "Content-Type": "application/json"}
     accepted = await api.http.post("/v1/inference", content=json.dumps(body()), headers=headers)
     assert accepted.status_code == 200, accepted.text
@@ -132,6 +132,6 @@ async def test_no_spelling_brings_a_stranger_in(before: str, after: str, api: Ap
 
 
 def _ends_inside(root: str) -> bool:
-    """Whether it is a name under a domain that no stranger has, such as evil.example.test."""
+    """Return whether it is a name under a domain that no stranger has, such as evil.example.test."""
     name = root.removeprefix("http://").partition(":")[0].rstrip(".").lower()
     return name.rpartition(".")[2] in ("localhost", "local", "internal", "lan", "test", "svc")

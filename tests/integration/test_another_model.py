@@ -22,7 +22,7 @@ LORA = {"path": "lantern.safetensors"}
 
 @pytest.fixture(scope="module")
 def lamplighter(fleet: ServiceProcess) -> Iterator[Client]:
-    """A client of a service of several models, one of which is the made-up one."""
+    """Yield a client of a service of several models, one of which is the made-up one."""
     save_lora(fleet.directory / "loras" / "lantern.safetensors")
     save(fleet.directory / "loras" / "of_another_model.safetensors", full())
     with Client(fleet.url) as client:
@@ -38,7 +38,7 @@ def request(*loras: dict[str, Any], **prompt: Any) -> dict[str, Any]:
 
 
 def rendered(client: Client, body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[np.ndarray]]:
-    """The video, its metadata, and its frames."""
+    """Return the video, its metadata, and its frames."""
     request_id = client.submit(body)
     status = client.wait(request_id)
     assert status["status"] == "succeeded", status

@@ -78,7 +78,7 @@ class Watch:
 
 @pytest.fixture
 def scaling(tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A service that scales from none to three, and back sooner than by default."""
+    """Yield a service that scales from none to three, and back sooner than by default."""
     environment = {**OPEN_DASHBOARD, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2 * MOST})}
     service = ServiceProcess(
         tmp_path,

@@ -15,7 +15,7 @@ LONG = {"sample_steps": 150, "width": 128, "height": 128, "num_frames": 17}  # s
 
 
 def events(service: ServiceProcess, request_id: str, last: str = "") -> Iterator[ServerSentEvent]:
-    """The events of a request as they come."""
+    """Yield the events of a request as they come."""
     headers: dict[str, Any] = {"Last-Event-ID": last} if last else {}
     with (
         httpx.Client(base_url=service.url, timeout=60) as http,

@@ -60,7 +60,7 @@ def test_an_output_that_cannot_be_stored_fails_its_render_and_no_other(service: 
 
 @pytest.fixture(scope="module")
 def on_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServiceProcess, PostgresServer]]:
-    """A service with a PostgreSQL server of its own, which tests may stop, and two replicas of the API."""
+    """Yield a service with a PostgreSQL server of its own, which tests may stop, and two replicas of the API."""
     directory = tmp_path_factory.mktemp("on_postgres")
     server = PostgresServer(directory / "postgres")
     server.start()

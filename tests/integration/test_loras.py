@@ -16,7 +16,7 @@ from tests.service_process import ServiceProcess
 
 
 def metadata(client: Client, request: dict[str, Any]) -> dict[str, Any]:
-    """What the result says of the first prompt of a request that must succeed."""
+    """Return what the result says of the first prompt of a request that must succeed."""
     request_id = client.submit(request)
     status = client.wait(request_id)
     assert status["status"] == "succeeded", status
@@ -26,7 +26,7 @@ def metadata(client: Client, request: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def on_the_hub(lora_hub: HubStandIn, tmp_path: Path) -> list[dict[str, str]]:
-    """A pair in the gated repository."""
+    """Return a pair in the gated repository."""
     names = {side: f"mine_{side}_noise.safetensors" for side in ("high", "low")}
     for seed, name in enumerate(names.values(), 50):
         lora_hub.files[name] = write("ai-toolkit", tmp_path, sizes=DEMO, seed=seed).path.read_bytes()

@@ -66,7 +66,7 @@ def test_the_cluster_shows_a_generator_with_its_pair_and_its_render(client: Clie
 
 
 def said_no(found: Mapping[str, list[Sample]]) -> bool:
-    """Whether the refusal of this test was counted."""
+    """Return whether the refusal of this test was counted."""
     return any(sample.labels["code"] == "LORA_FILE_REQUIRED" for sample in found.get("ray_wan_refusals_total", []))
 
 

@@ -23,7 +23,7 @@ WITHIN_S = 60
 
 @pytest.fixture(scope="module")
 def prometheus(service: ServiceProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of a Prometheus that scrapes the service as docs/observability.md says."""
+    """Yield a client of a Prometheus that scrapes the service as docs/observability.md says."""
     directory = tmp_path_factory.mktemp("prometheus")
     config = {
         "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},

@@ -105,7 +105,7 @@ def test_cancel_of_a_queued_render_takes_effect_at_once(client: Client) -> None:
 
 @pytest.fixture
 def fleeting(lora_root: Path) -> Path:
-    """A pair whose content no replica has seen, in `fleeting/`."""
+    """Return a pair whose content no replica has seen, in `fleeting/`."""
     folder = lora_root / "fleeting"
     folder.mkdir()
     for seed, lora in enumerate(pair("fleeting/mine")):

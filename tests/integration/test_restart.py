@@ -60,7 +60,7 @@ class Rollouts:
 
 @pytest.fixture(scope="module")
 def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """A service that the tests of this module may kill and reconfigure."""
+    """Yield a service that the tests of this module may kill and reconfigure."""
     service = ServiceProcess(tmp_path_factory.mktemp("expendable"), OPEN_DASHBOARD, ingress_replicas=2, lease_s=5)
     service.start()
     yield service

@@ -14,7 +14,7 @@ LONG = {"sample_steps": 150}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """A service whose one Generator is two processes."""
+    """Yield a service whose one Generator is two processes."""
     process = ServiceProcess(tmp_path_factory.mktemp("shared"), gpus_per_generator=2, lease_s=3, heartbeat_s=0.5)
     process.start()
     yield process

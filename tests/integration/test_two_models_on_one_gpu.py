@@ -22,7 +22,7 @@ SAMPLE_S = 0.1
 
 @pytest.fixture
 def both(tmp_path: Path) -> Iterator[ServiceProcess]:
-    """A service of two models, whose Generators take a GPU each, on one GPU; idle ones go after five seconds."""
+    """Yield a service of two models, whose Generators take a GPU each, on one GPU; idle ones go after five seconds."""
     environment = {**ENVIRONMENT, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 8, "GPU": 1})}
     models = [{"model": str(CARD)}, {"model": str(write_card(tmp_path / "second.yaml", SECOND))}]
     service = ServiceProcess(tmp_path, environment, profile="gpu", models=models, min_generators=0, downscale_delay_s=5)

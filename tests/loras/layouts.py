@@ -37,7 +37,7 @@ class _Layout:
 
 
 def write(name: str, folder: Path, *, sizes: Sizes = TINY, seed: int = 0, dtype: str = "F32") -> Written:
-    """The layout called `name` (a key of `LAYOUTS`) as `folder/<name>.safetensors`, with random weights."""
+    """Return the layout called `name` (a key of `LAYOUTS`) as `folder/<name>.safetensors`, with random weights."""
     layout = LAYOUTS[name]
     writer = Writer(seed, dtype)
     layout.fill(writer, sizes)
@@ -51,17 +51,17 @@ def write(name: str, folder: Path, *, sizes: Sizes = TINY, seed: int = 0, dtype:
 
 
 def original(prefix: str) -> Callable[[Module], str]:
-    """The names of the original Wan code behind a prefix."""
+    """Return the names of the original Wan code behind a prefix."""
     return lambda module: prefix + module.original
 
 
 def diffusers(prefix: str) -> Callable[[Module], str]:
-    """The names of diffusers behind a prefix."""
+    """Return the names of diffusers behind a prefix."""
     return lambda module: prefix + module.diffusers
 
 
 def underscored(stem: Callable[[Module], str], prefix: str) -> Callable[[Module], str]:
-    """A prefix, and a name with underscores for dots."""
+    """Return a prefix, and a name with underscores for dots."""
     return lambda module: prefix + stem(module).replace(".", "_")
 
 
@@ -120,7 +120,7 @@ def _full_rank(writer: Writer, sizes: Sizes) -> None:
 
 
 def _extracted(writer: Writer, sizes: Sizes) -> None:
-    """What extraction tools write, such as for distilled models: low rank where it pays, differences elsewhere."""
+    """Write what extraction tools do, such as for distilled models: low rank where it pays, else differences."""
     for module in sizes.linears():
         writer.lora(module, TOOLKIT(module), halves=DOWN_UP)
         writer.difference(module.parameter("bias"), module.shape[:1], f"{TOOLKIT(module)}.diff_b")

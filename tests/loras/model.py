@@ -32,7 +32,7 @@ class Sizes:
     channels: int = 16
 
     def attention(self) -> list[Module]:
-        """The eight projections of every block."""
+        """Return the eight projections of every block."""
         return [
             Module(
                 f"blocks.{block}.{theirs}.{'to_out.0' if part == 'o' else f'to_{part}'}",
@@ -45,7 +45,7 @@ class Sizes:
         ]
 
     def feed_forward(self) -> list[Module]:
-        """Both halves of every block."""
+        """Return both halves of every block."""
         return [
             module
             for block in range(self.layers)
@@ -56,11 +56,11 @@ class Sizes:
         ]
 
     def linears(self) -> list[Module]:
-        """What a trainer targets by default: 10 a block."""
+        """Return what a trainer targets by default: 10 a block."""
         return self.attention() + self.feed_forward()
 
     def outer_linears(self) -> list[Module]:
-        """Those before and after the blocks."""
+        """Return those before and after the blocks."""
         time, text = "condition_embedder.time_embedder", "condition_embedder.text_embedder"
         return [
             Module(f"{time}.linear_1", "time_embedding.0", (self.dim, self.freq)),
@@ -72,7 +72,7 @@ class Sizes:
         ]
 
     def norms(self) -> list[Module]:
-        """Those with parameters. What is norm3 in the original is norm2 in diffusers."""
+        """Return those with parameters. What is norm3 in the original is norm2 in diffusers."""
         return [module for block in range(self.layers) for module in self._block_norms(block)]
 
     def _block_norms(self, block: int) -> Iterator[Module]:
@@ -84,11 +84,11 @@ class Sizes:
                 )
 
     def patch(self) -> Module:
-        """The convolution that makes tokens of latents."""
+        """Return the convolution that makes tokens of latents."""
         return Module("patch_embedding", "patch_embedding", (self.dim, self.channels, 1, 2, 2))
 
     def tables(self) -> list[Module]:
-        """Parameters that belong to no layer: their names are the parameters' own."""
+        """Return parameters that belong to no layer: their names are the parameters' own."""
         blocks = [
             Module(f"blocks.{block}.scale_shift_table", f"blocks.{block}.modulation", (1, 6, self.dim))
             for block in range(self.layers)

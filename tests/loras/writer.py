@@ -44,7 +44,7 @@ class Writer:
         return stored
 
     def values(self, *shape: int, scale: float = 0.1) -> F64:
-        """Random numbers."""
+        """Return random numbers."""
         return self._random.normal(0, scale, shape)
 
     def lora(
@@ -60,7 +60,7 @@ class Writer:
         alpha_elsewhere: float | None = None,
         magnitude: tuple[str, Shape] | None = None,
     ) -> None:
-        """A LoRA of `module` under `stem`; a DoRA where `magnitude` (its ending and shape) is given.
+        """Put a LoRA of `module` under `stem`; a DoRA where `magnitude` (its ending and shape) is given.
 
         `alpha_elsewhere` counts as an alpha that no tensor of the file tells.
         """
@@ -90,7 +90,7 @@ class Writer:
         rank: int = 2,
         alpha: float | None = None,
     ) -> None:
-        """A LoKr of `module` whose first factor has the shape `split`; `low` says which factors are low-rank."""
+        """Put a LoKr of `module` whose first factor has the shape `split`; `low` says which factors are low-rank."""
         out, wide = module.shape
         shapes = (split, (out // split[0], wide // split[1]))
         w1, w2 = (
@@ -114,7 +114,7 @@ class Writer:
         return product
 
     def difference(self, parameter: str, shape: Shape, key: str) -> None:
-        """A difference of the whole parameter."""
+        """Put a difference of the whole parameter."""
         self._deltas.setdefault(parameter, []).append(self.put(key, self.values(*shape, scale=0.05)))
 
     def merge(self, other: "Writer") -> None:
@@ -124,11 +124,11 @@ class Writer:
         self._data |= other._data
 
     def expected(self) -> dict[str, Formula]:
-        """What each changed parameter must become."""
+        """Return what each changed parameter must become."""
         return {name: _sum(deltas) for name, deltas in self._deltas.items()} | self._whole
 
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> Path:
-        """The file, in the order in which tensors were put."""
+        """Return the file, in the order in which tensors were put."""
         header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
         position = 0
         for key, (dtype, raw) in self._data.items():

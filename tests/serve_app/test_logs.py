@@ -22,7 +22,7 @@ CLAIM = Claim(render_id=7, request_id="b3e6", index=0, attempt=2, token="secret"
 
 @pytest.fixture
 def logger(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
-    """The service's logger, as a new process has it."""
+    """Yield the service's logger, as a new process has it."""
     logger = logging.getLogger(LOGGER)
     filters, handlers, level = logger.filters[:], logger.handlers[:], logger.level
     logger.filters, logger.handlers = [], []

@@ -19,7 +19,7 @@ BOTH = [{"model": MODEL}, {"model": str(CARD)}]
 
 
 def plan_of(settings: Settings, profile: Profile = Profile.GPU) -> ServicePlan:
-    """A plan whose checkpoints nobody looks at."""
+    """Return a plan whose checkpoints nobody looks at."""
     models = tuple(
         ModelPlan(
             settings=served.settings,

@@ -25,7 +25,7 @@ class Figures:
 
 
 def figures(starts: Sequence[Start], replicas: int) -> Figures:
-    """The figures of a simulation that started these, in this order."""
+    """Return the figures of a simulation that started these, in this order."""
     makespan = max(start.end for start in starts)
     return Figures(
         waits={tenant: percentiles(starts, tenant) for tenant in sorted({start.render.tenant for start in starts})},
@@ -38,7 +38,7 @@ def figures(starts: Sequence[Start], replicas: int) -> Figures:
 
 
 def percentiles(starts: Iterable[Start], tenant: str) -> tuple[float, ...]:
-    """The tenant's waits."""
+    """Return the tenant's waits."""
     waits = [start.wait_s for start in starts if start.render.tenant == tenant]
     return tuple(float(value) for value in np.percentile(waits, _PERCENTILES))
 

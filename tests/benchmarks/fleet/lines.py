@@ -16,7 +16,7 @@ class Lines:
 
     @property
     def tenants(self) -> set[str]:
-        """Those that have something waiting."""
+        """Return those that have something waiting."""
         return {line.tenant for line in self._lines}
 
     def add(self, render: Waiting) -> None:
@@ -34,7 +34,7 @@ class Lines:
             del self._pairs[render.line, render.pair_key]
 
     def candidates(self, tenants: Collection[str], pairs: Collection[str], window: int) -> list[Waiting]:
-        """The oldest `window` renders of each line, and for each pair its oldest of each line; in order of arrival."""
+        """Return the oldest `window` renders of each line, and the oldest of each pair in each line, by arrival."""
         found: dict[int, Waiting] = {}
         for line, renders in self._lines.items():
             if line.tenant in tenants:

@@ -24,13 +24,13 @@ class Policy(Protocol):
     """Keeps the queue, and takes from it."""
 
     def add(self, render: Waiting) -> None:
-        """A render arrives."""
+        """Take a render that arrives."""
 
     def place(self, now: float) -> Placement:
         """Take out a render; there is one, and a free replica."""
 
     def ended(self, render: Waiting, actual_s: float) -> None:
-        """A replica is free again, after that many seconds."""
+        """Free the replica of a render, which took that many seconds."""
 
 
 class Ours(Policy):
@@ -68,7 +68,7 @@ class Ours(Policy):
         self._fair_share.settle(render.tenant, render.cost_s, actual_s)
 
     def best_free(self) -> int:
-        """One that `rank` puts first for what the oldest renders want, found without asking them all."""
+        """Return one that `rank` puts first for what the oldest renders want, found without asking them all."""
         free = self._replicas.free
         if len(free) == 1:
             return next(iter(free))

@@ -20,15 +20,15 @@ class Replicas:
         self._copies: Counter[str] = Counter()
 
     def resident(self, replica: int) -> tuple[str, ...]:
-        """Pairs that it has ready, the loaded one first."""
+        """Return pairs that it has ready, the loaded one first."""
         return tuple(reversed(self._resident[replica]))
 
     def elsewhere(self, replica: int) -> Container[str]:
-        """Pairs that others have ready."""
+        """Return pairs that others have ready."""
         return _Elsewhere(self._copies, self._resident[replica])
 
     def warm(self, pair: str) -> list[int]:
-        """The free ones that have the pair ready."""
+        """Return the free ones that have the pair ready."""
         return [replica for replica in self._holders.get(pair, ()) if replica in self.free]
 
     def take(self, replica: int, pair: str) -> bool:

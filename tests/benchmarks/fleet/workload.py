@@ -33,7 +33,7 @@ class Work:
 
 
 def workload(renders: int, replicas: int, load: float, seed: int) -> list[Work]:
-    """Renders in order of arrival, whose seconds are `load` times what the replicas have until the last arrival."""
+    """Return renders in order of arrival, which take `load` times the seconds of the replicas until the last one."""
     random = np.random.default_rng(seed)
     seconds = random.lognormal(np.log(_MEDIAN_S), _SPREAD, renders)
     predicted = seconds * random.lognormal(0.0, _PREDICTION_ERROR, renders)

@@ -20,12 +20,12 @@ rates = st.integers(1, 120)
 
 
 def noise(count: int = 5, height: int = 64, width: int = 64) -> Frames:
-    """A clip whose every frame differs from every other."""
+    """Return a clip whose every frame differs from every other."""
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
 
 
 def patches() -> Frames:
-    """One saturated colour a frame, wide enough for 4:2:0 not to matter."""
+    """Return one saturated colour a frame, wide enough for 4:2:0 not to matter."""
     primaries = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)]
     others = [(0, 0, 0), (128, 128, 128), (255, 255, 255), (200, 30, 90)]
     return np.stack([np.full((64, 64, 3), colour, np.uint8) for colour in primaries + others])
@@ -54,7 +54,7 @@ def read_video(path: Path) -> Video:
 
 
 def _rgb(data: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
-    """Planes of yuv420p to RGB [F, H, W, 3] by ITU-R BT.709, limited range (black 16, white 235, chroma 16..240)."""
+    """Convert yuv420p planes to RGB [F, H, W, 3] by BT.709, limited range (black 16, white 235, chroma 16..240)."""
     luma, quarter = height * width, height * width // 4
     planes = data.reshape(-1, luma + 2 * quarter).astype(np.float64)
     chroma = planes[:, luma:].reshape(-1, 2, height // 2, width // 2).repeat(2, axis=2).repeat(2, axis=3)

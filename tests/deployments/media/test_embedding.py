@@ -24,7 +24,7 @@ LONG = "ü" * 10_000  # more bytes than an argument of a command may have, once 
 
 
 def in_mp4(path: Path) -> str:
-    """The comment, as ffmpeg reads it."""
+    """Return the comment, as ffmpeg reads it."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", path, "-f", "ffmetadata", "-"]
     said = subprocess.run(command, capture_output=True, check=True).stdout.decode()
     (comment,) = re.findall(r"^comment=((?:\\.|[^\n])*)$", said, re.MULTILINE | re.DOTALL)
@@ -32,14 +32,14 @@ def in_mp4(path: Path) -> str:
 
 
 def in_webp(path: Path) -> str:
-    """The property in its XMP, as Pillow reads it."""
+    """Return the property in its XMP, as Pillow reads it."""
     with Image.open(path) as image:
         (found,) = re.findall("<wan:settings>(.*)</wan:settings>", image.info["xmp"].decode())
     return unescape(found)
 
 
 def in_png(path: Path) -> str:
-    """The text of every frame, which is the same one."""
+    """Return the text of every frame, which is the same one."""
     with ZipFile(path) as archive:
         (text,) = {Image.open(BytesIO(archive.read(name))).text[NAME] for name in archive.namelist()}  # type: ignore[attr-defined]  # of PngImageFile
     return str(text)
@@ -71,7 +71,7 @@ def test_frames_are_the_same_with_and_without(tmp_path: Path) -> None:
 
 
 def decoded(path: Path, output_format: OutputFormat) -> np.ndarray:
-    """The frames of a file."""
+    """Return the frames of a file."""
     if output_format is OutputFormat.MP4:
         return read_video(path).frames
     if output_format is OutputFormat.PNG:

@@ -14,7 +14,7 @@ every_format = pytest.mark.parametrize("output_format", OutputFormat)
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file on a device that refuses every byte with ENOSPC."""
+    """Yield a file on a device that refuses every byte with ENOSPC."""
     path = tmp_path / "clip"
     path.symlink_to("/dev/full")
     yield path

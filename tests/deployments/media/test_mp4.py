@@ -13,7 +13,7 @@ from tests.deployments.media.clips import counts, noise, patches, rates, read_vi
 
 
 def boxes(data: bytes) -> list[str]:
-    """Names of the top-level boxes of an MP4, in file order."""
+    """Return names of the top-level boxes of an MP4, in file order."""
     names = []
     while data:
         size, name = struct.unpack(">I4s", data[:8])
@@ -23,7 +23,7 @@ def boxes(data: bytes) -> list[str]:
 
 
 def written_rate(data: bytes) -> tuple[int, Fraction]:
-    """Frames and frames per second of an MP4 with one constant rate, from its `mdhd` and `stts` boxes."""
+    """Return frames and frames per second of an MP4 with one constant rate, from its `mdhd` and `stts` boxes."""
     media, table = data.index(b"mdhd") + 4, data.index(b"stts") + 4
     (ticks_per_second,) = struct.unpack_from(">I", data, media + 12)
     runs, count, ticks = struct.unpack_from(">III", data, table + 4)

@@ -13,7 +13,7 @@ from tests.deployments.media.clips import counts, noise, patches, rates, sizes
 
 
 def read_webp(path: Path) -> tuple[Frames, list[int]]:
-    """Frames and their durations in milliseconds, as Pillow and the libwebp below it read them."""
+    """Return frames and their durations in milliseconds, as Pillow and the libwebp below it read them."""
     frames, durations = [], []
     with Image.open(path) as image:
         for frame in ImageSequence.Iterator(image):

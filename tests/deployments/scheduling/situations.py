@@ -29,7 +29,7 @@ class Situation:
 
     @property
     def owed(self) -> str:
-        """The tenant that is owed most; the one with the oldest render, of several."""
+        """Return the tenant that is owed most; the one with the oldest render, of several."""
         return min((render.tenant for render in self.waiting), key=lambda tenant: self.fleet.turns[tenant])
 
     def of_tenant(self, tenant: str) -> list[Waiting]:

@@ -12,7 +12,7 @@ histories = st.lists(st.tuples(st.floats(0, 2 * PATIENCE_S), st.integers(1, 50))
 
 
 def played(history: list[tuple[float, int]]) -> tuple[Overtaking, list[tuple[float, int]]]:
-    """The memory after these starts, and the starts with their times."""
+    """Return the memory after these starts, and the starts with their times."""
     overtaking, now, starts = Overtaking(PATIENCE_S), 0.0, []
     for pause, number in history:
         now += pause

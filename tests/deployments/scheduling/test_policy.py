@@ -102,7 +102,7 @@ def test_a_replica_loads_nothing_while_the_most_owed_tenants_oldest_suits_it(sit
 
 
 def chosen(pairs: str, *, resident: str = "", elsewhere: str = "", reach: int = 10) -> int:
-    """The place of the choice in one line that waits for these pairs."""
+    """Return the place of the choice in one line that waits for these pairs."""
     waiting = [render(number, pair=pair) for number, pair in enumerate(pairs)]
     fleet = Fleet(frozenset(elsewhere), {"x": 0.0}, {waiting[0].line: Passing(0, reach)}, slack=0.0)
     return pick(waiting, Replica("r", tuple(resident)), fleet, NOW, Rules(60, 900)).render_id

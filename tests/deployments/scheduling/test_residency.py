@@ -44,7 +44,7 @@ def test_a_free_replica_with_a_wanted_pair_ranks_first() -> None:
 
 
 def pair(*contents: str) -> RenderSpec:
-    """A render with LoRAs of these content ids, the first on the high side."""
+    """Return a render with LoRAs of these content ids, the first on the high side."""
     loras = tuple(
         LoraFile(expert=side, reference="x", location="/x", content=content, sha256=None, multiplier=1.0)
         for side, content in zip((Expert.HIGH, Expert.LOW), contents, strict=False)

@@ -36,13 +36,13 @@ def load_demo(
 
 
 def options_for(checkpoint: DemoCheckpoint, **changes: Any) -> PipelineOptions:
-    """Options of a runtime on the CPU."""
+    """Return options of a runtime on the CPU."""
     options = options_of(load_card("wan22_14b_t2v"), str(checkpoint.base), str(checkpoint.transformers))
     return dataclasses.replace(options, **changes)
 
 
 def options_of(card: ModelCard, base_model: str, transformer_model: str) -> PipelineOptions:
-    """Options of a runtime of any model on the CPU."""
+    """Return options of a runtime of any model on the CPU."""
     return PipelineOptions(
         card=card,
         base_model=base_model,
@@ -101,19 +101,19 @@ def render_with(runtime: WanRuntime, spec: RenderSpec, on_step: Callable[[int], 
 
 
 def difference(one: Frames, other: Frames) -> float:
-    """Mean over pixels, of 255."""
+    """Return mean over pixels, of 255."""
     return float(np.abs(one.astype(int) - other.astype(int)).mean())
 
 
 @pytest.fixture(scope="session")
 def tiny_experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two experts of a checkpoint; no test may change it."""
+    """Return a folder with the two experts of a checkpoint; no test may change it."""
     return save_experts(tmp_path_factory.mktemp("experts"))
 
 
 @pytest.fixture(scope="session")
 def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A file of every layout for the tiny experts; no test may change one."""
+    """Return a file of every layout for the tiny experts; no test may change one."""
     folder = tmp_path_factory.mktemp("layouts")
     return {name: write(name, folder, seed=seed).path for seed, name in enumerate(LAYOUTS)}
 
@@ -125,7 +125,7 @@ def runtime(demo_checkpoint: DemoCheckpoint) -> WanRuntime:
 
 @pytest.fixture(scope="session")
 def render(runtime: WanRuntime) -> Render:
-    """Renders a spec made of LoRAs and changes; no listener."""
+    """Render a spec made of LoRAs and changes; no listener."""
     return lambda *loras, **changes: frames_of(runtime, make_spec(*loras, **changes))
 
 
@@ -146,5 +146,5 @@ def pair(high: LoraFile, low: LoraFile) -> tuple[LoraFile, LoraFile]:
 
 @pytest.fixture
 def other_pair(demo_loras: tuple[Path, Path]) -> tuple[LoraFile, LoraFile]:
-    """A second pair: the demo's files with their sides exchanged."""
+    """Return a second pair: the demo's files with their sides exchanged."""
     return lora_file(Expert.HIGH, demo_loras[1]), lora_file(Expert.LOW, demo_loras[0])

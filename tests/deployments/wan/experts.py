@@ -23,7 +23,7 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def save_experts(folder: Path, **options: Any) -> Path:
-    """Both experts of a checkpoint with random weights of `tests.loras.model.TINY`, each with its own."""
+    """Return both experts of a checkpoint with random weights of `tests.loras.model.TINY`, each with its own."""
     for seed, name in enumerate(COMPONENTS[side] for side in PAIR):
         expert = WanTransformer3DModel(
             num_attention_heads=2,
@@ -49,7 +49,7 @@ def memory_plan(
     *,
     on_gpu: bool = False,
 ) -> MemoryPlan:
-    """A plan with everything where the test wants it."""
+    """Return a plan with everything where the test wants it."""
     return MemoryPlan(
         offload=offload,
         reason="",
@@ -97,14 +97,14 @@ class Experts:
             self.state.apply(spec, files)
 
     def clear(self, template: RenderSpec) -> None:
-        """The base model under the reference recipe."""
+        """Set the base model under the reference recipe."""
         self.apply(template.model_copy(update={"loras": (), "recipe": Recipe.REFERENCE}))
 
     def expert(self, side: Expert) -> Any:
         return getattr(self.pipe, COMPONENTS[side])
 
     def weights(self, side: Expert) -> Weights:
-        """Copies in host memory of the values of all parameters and buffers, without those of adapters."""
+        """Return copies in host memory of the values of all parameters and buffers, without those of adapters."""
         expert = self.expert(side)
         values = [*expert.named_parameters(), *expert.named_buffers()]
         return {
@@ -114,12 +114,12 @@ class Experts:
         }
 
     def waiting_weights(self, side: Expert) -> Weights:
-        """The same with offload hooks off."""
+        """Return the same with offload hooks off."""
         with without_hooks(self.pipe, self.offload, self.device):
             return self.weights(side)
 
     def adapters(self, side: Expert) -> Weights:
-        """Copies of the adapters' weights, and their scales, by name."""
+        """Return copies of the adapters' weights, and their scales, by name."""
         expert = self.expert(side)
         found = {
             name: value.detach().to("cpu", copy=True) for name, value in expert.named_parameters() if "lora_" in name
@@ -132,7 +132,7 @@ class Experts:
 
 
 def forward(experts: Experts, side: Expert) -> torch.Tensor:
-    """What the expert makes of some latents, [1, 16, 2, 4, 4] as they are."""
+    """Return what the expert makes of some latents, [1, 16, 2, 4, 4] as they are."""
     generator = torch.Generator().manual_seed(5)
     latents, text = torch.randn(1, 16, 2, 4, 4, generator=generator), torch.randn(1, 3, 32, generator=generator)
     expert, dtype = experts.expert(side), experts.dtype
@@ -152,7 +152,7 @@ def same(one: Weights, other: Weights) -> bool:
 
 
 def same_state(one: Experts, other: Experts) -> bool:
-    """Whether all weights, adapters and scales of both experts are the same."""
+    """Return whether all weights, adapters and scales of both experts are the same."""
     return all(
         same(one.weights(side), other.weights(side)) and same(one.adapters(side), other.adapters(side)) for side in PAIR
     )

@@ -47,7 +47,7 @@ class Sibling:
         return make_spec(model=self.card.id, recipe=recipe, sampler=sampler, **changes)
 
     def parts(self) -> dict[str, Any]:
-        """The components as diffusers loads them, in float32."""
+        """Return the components as diffusers loads them, in float32."""
         folders = ("transformer", "transformer_2") if self.card.is_pair else ("transformer",)
         experts = {
             name: WanTransformer3DModel.from_pretrained(self.checkpoint.transformers, subfolder=name)
@@ -66,7 +66,7 @@ def sibling(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def picture(seed: int = 1, width: int = SIZE, height: int = SIZE) -> npt.NDArray[np.uint8]:
-    """Spots of 8x8 pixels."""
+    """Return spots of 8x8 pixels."""
     spots = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     return spots.repeat(8, 0).repeat(8, 1)
 

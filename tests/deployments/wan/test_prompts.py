@@ -24,7 +24,7 @@ def pipe(request: pytest.FixtureRequest, demo_checkpoint: DemoCheckpoint) -> Any
 
 @pytest.fixture
 def encoded(pipe: Any) -> Iterator[list[torch.Tensor]]:
-    """Gets the token ids of each run of the text encoder."""
+    """Get the token ids of each run of the text encoder."""
     runs: list[torch.Tensor] = []
     hook = pipe.text_encoder.register_forward_hook(lambda _module, args, _output: runs.append(args[0]))
     yield runs
@@ -32,7 +32,7 @@ def encoded(pipe: Any) -> Iterator[list[torch.Tensor]]:
 
 
 def _run(pipe: Any, guidance_scale: float, **conditions: Any) -> tuple[list[torch.Tensor], Any]:
-    """What the first expert is conditioned on, and the frames."""
+    """Return what the first expert is conditioned on, and the frames."""
     seen: list[torch.Tensor] = []
 
     def note(_module: Any, _args: Any, arguments: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def _merge_as_the_trainer(expert: Any, path: str, multiplier: float) -> None:
 
 
 def _preview_frames(checkpoint: DemoCheckpoint, dtype: torch.dtype, spec: RenderSpec) -> Any:
-    """What AI Toolkit does for a preview, written down from its description, with nothing of the runtime."""
+    """Return what AI Toolkit does for a preview, written down from its description, with nothing of the runtime."""
     pipe = WanPipeline.from_pretrained(checkpoint.base, transformer=None, transformer_2=None, dtype=dtype)
     for folder, side in (("transformer", Expert.HIGH), ("transformer_2", Expert.LOW)):
         expert = WanTransformer3DModel.from_pretrained(checkpoint.transformers, subfolder=folder, dtype=dtype)

@@ -43,7 +43,7 @@ _NEGATIVE = "blurry, low quality"
 def _reference_frames(
     checkpoint: DemoCheckpoint, dtype: torch.dtype, multipliers: dict[Path, float], **call: Any
 ) -> Frames:
-    """What the reference server does, written down from its description, with nothing of the runtime."""
+    """Return what the reference server does, written down from its description, with nothing of the runtime."""
     pipe = WanPipeline.from_pretrained(checkpoint.base, transformer=None, transformer_2=None, dtype=dtype)
     for folder, (path, multiplier) in zip(("transformer", "transformer_2"), multipliers.items(), strict=True):
         expert = WanTransformer3DModel.from_pretrained(checkpoint.transformers, subfolder=folder, dtype=dtype)
@@ -185,7 +185,7 @@ def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: Wa
 
 @pytest.fixture
 def applied(monkeypatch: pytest.MonkeyPatch) -> list[OffloadMode]:
-    """Lets a CPU go over to leaner plans as a GPU does, and notes which were applied in place of applying them."""
+    """Let a CPU go over to leaner plans as a GPU does, and note which were applied in place of applying them."""
     modes: list[OffloadMode] = []
 
     def plan_as_on_a_gpu(**options: Any) -> MemoryPlan:

@@ -15,7 +15,7 @@ from tests.deployments.wan.conftest import Render, difference, load_demo, make_s
 
 @pytest.fixture(scope="module")
 def traced(demo_checkpoint: DemoCheckpoint) -> WanRuntime:
-    """A runtime whose fast renders are traced as for a compilation, but run by PyTorch's own operators."""
+    """Return a runtime whose fast renders are traced as for a compilation, but run by PyTorch's own operators."""
     runtime = load_demo(demo_checkpoint)
     pipe = runtime._pipe
     runtime._accelerator = Accelerator(

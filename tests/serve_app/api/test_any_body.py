@@ -24,7 +24,7 @@ EDGES = st.sampled_from([-(10**30), -2, -1, 0, 1, 63, 64, 4096, 4097, 2**64, 10*
 
 
 def items(fields: Any, likely: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """Objects with some of these fields, each of a likely value, an edge, or anything."""
+    """Return objects with some of these fields, each of a likely value, an edge, or anything."""
     optional = {field: EDGES | SCALAR for field in fields if field not in likely}
     known = st.fixed_dictionaries(likely, optional=optional)
     return known | st.builds(lambda item, more: {**item, **more}, known, st.dictionaries(TEXT, JSON, max_size=1))

@@ -71,7 +71,7 @@ class Keys:
 
 @pytest_asyncio.fixture
 async def closed(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API with an admin key in the environment, and everything on that may be off."""
+    """Yield the API with an admin key in the environment, and everything on that may be off."""
     async with serve_api(admin_key=ADMIN_KEY, uploads=True) as api:
         yield api
 

@@ -68,7 +68,7 @@ async def test_polling_announces_nothing(api: Api) -> None:
 
 
 async def links(api: Api) -> list[str]:
-    """Every link that the API gives out for one request."""
+    """Return every link that the API gives out for one request."""
     job: Json = (await api.post(body())).json()
     await api.finish(await api.claim())
     (video,) = (await api.result(job["request_id"]))["outputs"]["videos"]

@@ -31,7 +31,7 @@ def pinned(data: bytes, fit: Fit = Fit.STRETCH) -> InputImage:
 
 @pytest.fixture
 def image_root(tmp_path: Path) -> Path:
-    """Holds an image in a folder, a link that leaves, and what is none."""
+    """Hold an image in a folder, a link that leaves, and what is none."""
     root = tmp_path / "images"
     (root / "folder").mkdir(parents=True)
     (root / "folder" / "fox.png").write_bytes(PNG)
@@ -326,7 +326,7 @@ async def test_bodies_may_be_as_long_as_an_image_needs(serve_images: ServeImages
 
 
 def _photo(at_least: int) -> bytes:
-    """A BMP of that many bytes or a little more."""
+    """Return a BMP of that many bytes or a little more."""
     stream = io.BytesIO()
     Image.new("RGB", (at_least // 300 + 1, 100)).save(stream, "BMP")
     return stream.getvalue()

@@ -17,7 +17,7 @@ FEW_STEPS: list[dict[str, Any]] = [
 
 @pytest_asyncio.fixture
 async def drafting(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """A server with a draft of five steps."""
+    """Yield a server with a draft of five steps."""
     async with serve_api(draft={"loras": FEW_STEPS, "sample_steps": 5}) as api:
         for number, lora in enumerate(FEW_STEPS):
             save(api.lora_root / lora["path"], full(rank=number + 3))
@@ -25,7 +25,7 @@ async def drafting(serve_api: ServeApi) -> AsyncIterator[Api]:
 
 
 def draft(*prompts: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A request for a draft whose prompts name no steps."""
+    """Return a request for a draft whose prompts name no steps."""
     request = body(*prompts, recipe="draft", **changes)
     for prompt, given in zip(request["prompts"], prompts or ({},), strict=True):
         if "sample_steps" not in given:

@@ -19,7 +19,7 @@ OWN = "own.safetensors"
 
 @pytest_asyncio.fixture
 async def shared(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API for tenants, of whom one has a file of its own."""
+    """Yield the API for tenants, of whom one has a file of its own."""
     async with serve_api(trust_tenant_header=True) as api:
         save(folder(api, "mine") / OWN, full(rank=3))
         yield api

@@ -17,7 +17,7 @@ PNG, BMP = file("PNG"), file("BMP")
 
 @pytest.fixture
 def image_root(tmp_path: Path) -> Path:
-    """Holds an image for all, and one of a tenant with the same name, an image of its own, and a link to that."""
+    """Hold an image for all, and one of a tenant with the same name, an image of its own, and a link to that."""
     root = tmp_path / "images"
     own = root / "tenants" / "mine"
     own.mkdir(parents=True)
@@ -30,7 +30,7 @@ def image_root(tmp_path: Path) -> Path:
 
 @pytest_asyncio.fixture
 async def api(serve_images: ServeImages, image_root: Path) -> AsyncIterator[Api]:
-    """The API for tenants, of whom one has images of its own."""
+    """Yield the API for tenants, of whom one has images of its own."""
     async with serve_images(image_root=image_root, trust_tenant_header=True) as served:
         yield served
 

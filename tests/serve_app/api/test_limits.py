@@ -20,7 +20,7 @@ HIGHEST = [(field, high) for field, (_, high) in INTEGERS.items()] + [("guidance
 
 
 def told(problems: list[Json]) -> tuple[list[Any], str]:
-    """Where the one problem of a refused body lies, and what is said about it."""
+    """Return where the one problem of a refused body lies, and what is said about it."""
     (problem,) = problems
     assert problem["loc"][0] == "body"
     return problem["loc"][1:], problem["msg"]

@@ -16,14 +16,14 @@ TOKEN = "hf_" + "x" * 20
 
 
 async def replayed(api: Api, request_id: str) -> list[RenderSpec]:
-    """What the effective body of a request becomes when it is posted again."""
+    """Return what the effective body of a request becomes when it is posted again."""
     details = await api.get(f"/v1/requests/{request_id}")
     assert details["replayable"]
     return await api.specs(details["request"])
 
 
 def frames(spec: RenderSpec) -> Json:
-    """The part of a spec from which its frames follow."""
+    """Return the part of a spec from which its frames follow."""
     return spec.model_dump(exclude={"warnings", "sampler_assumed"})
 
 

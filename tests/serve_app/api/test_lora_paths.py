@@ -27,7 +27,7 @@ async def test_two_missing_files_are_named_together(api: Api) -> None:
 
 @pytest.fixture
 def outside(api: Api) -> Path:
-    """A good LoRA beside `lora_root`, and links to it inside."""
+    """Return a good LoRA beside `lora_root`, and links to it inside."""
     outside = save(api.directory / "outside.safetensors", full())
     (api.lora_root / "link.safetensors").symlink_to(outside)
     (api.lora_root / "folder").symlink_to(api.directory)

@@ -18,14 +18,14 @@ NAME = "my job/style_high_noise.safetensors"
 
 @pytest.fixture
 async def uploads(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """A service that takes uploads."""
+    """Yield a service that takes uploads."""
     async with serve_api(uploads=True) as api:
         yield api
 
 
 @pytest.fixture
 def content(tmp_path: Path) -> bytes:
-    """A LoRA file."""
+    """Return a LoRA file."""
     return save(tmp_path / "new.safetensors", full(6)).read_bytes()
 
 
@@ -42,7 +42,7 @@ async def refused(api: Api, path: str, content: bytes, status: int, code: str, *
 
 
 def left_over(api: Api) -> list[Path]:
-    """What was kept, or is left of what was not."""
+    """Return what was kept, or is left of what was not."""
     known = {api.lora_root / lora["path"] for lora in pair()}
     return [path for path in api.lora_root.rglob("*") if path.is_file() and path not in known]
 

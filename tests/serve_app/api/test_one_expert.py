@@ -22,7 +22,7 @@ def body(*loras: dict[str, Any], **prompt: Any) -> dict[str, Any]:
 
 @pytest_asyncio.fixture
 async def lantern(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API of a service that runs the made-up model."""
+    """Yield the API of a service that runs the made-up model."""
     async with serve_api(model=str(CARD), demo=False) as api:
         save_lora(api.lora_root / LORA["path"])
         yield api

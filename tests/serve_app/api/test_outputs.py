@@ -15,7 +15,7 @@ VIDEO = bytes(range(256)) * 1000
 
 @pytest_asyncio.fixture
 async def url(api: Api) -> str:
-    """Where the only video of a finished request is."""
+    """Return where the only video of a finished request is."""
     request_id = await api.submit(body())
     await api.finish(await api.claim(), VIDEO)
     return f"/v1/requests/{request_id}/outputs/0"

@@ -27,7 +27,7 @@ async def submit(api: Api) -> str:
 
 
 def without(answer: httpx.Response, request_id: str) -> tuple[int, str]:
-    """The answer, but for the id that was asked for."""
+    """Return the answer, but for the id that was asked for."""
     return answer.status_code, answer.text.replace(request_id, "")
 
 

@@ -11,7 +11,7 @@ LARGEST = 200_000  # bytes of everything that the page loads at first
 
 
 async def files(api: Api) -> list[str]:
-    """The paths that the document names."""
+    """Return the paths that the document names."""
     return re.findall(A_FILE, (await api.http.get("/")).text)
 
 

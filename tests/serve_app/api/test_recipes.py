@@ -13,7 +13,7 @@ from tests.serve_app.loras.files import METADATA, full, save
 
 
 def trained_with(version: str | None, path: Path) -> dict[str, Any]:
-    """A LoRA for the high noise expert whose metadata names that version of AI Toolkit, or none."""
+    """Return a LoRA for the high noise expert whose metadata names that version of AI Toolkit, or none."""
     software = {"name": "ai-toolkit", "repo": "https://github.com/ostris/ai-toolkit", "version": version}
     save(path, full(), METADATA | ({"software": json.dumps(software)} if version else {}))
     return {"path": path.name, "transformer": "high"}

@@ -19,7 +19,7 @@ LANTERN = {"model": OTHER, "loras": [{"path": "lantern.safetensors"}], "prompts"
 
 @pytest_asyncio.fixture
 async def two(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API over Wan 2.2 T2V and the made-up model, whose queue takes two."""
+    """Yield the API over Wan 2.2 T2V and the made-up model, whose queue takes two."""
     async with serve_api(models=[{"model": MODEL}, {"model": str(CARD), "max_queued": 2}]) as api:
         save_lora(api.lora_root / "lantern.safetensors")
         yield api

@@ -19,7 +19,7 @@ ONE = {"path": "wan22_5b.safetensors"}
 
 
 def _lora(path: Path, width: int, base: str) -> None:
-    """One layer of the first block."""
+    """Put one layer of the first block."""
     prefix = "diffusion_model.blocks.0.self_attn.q"
     tensors = {f"{prefix}.lora_A.weight": (1, width), f"{prefix}.lora_B.weight": (width, 1)}
     save(
@@ -47,7 +47,7 @@ def _prompt(prompt: Json) -> Json:
 
 @pytest_asyncio.fixture
 async def siblings(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API of a service of both."""
+    """Yield the API of a service of both."""
     async with serve_api(models=[{"model": "wan22_14b_i2v"}, {"model": "wan22_5b"}], demo=False) as api:
         for side in ("high", "low"):
             _lora(api.lora_root / f"wan22_14b_{side}_noise.safetensors", 5120, "wan_2.2_14b")

@@ -23,7 +23,7 @@ def spoil(api: Api) -> None:
 
 @pytest_asyncio.fixture
 async def broken(api: Api, request: pytest.FixtureRequest) -> AsyncIterator[Api]:
-    """The API over a file that is no database, or over a server that is down, after it has answered once."""
+    """Yield the API over a file that is no database, or over a server that is down, after it has answered once."""
     await api.get("/v1/models")
     url = make_url(api.database_url)
     if url.get_backend_name() == "sqlite":

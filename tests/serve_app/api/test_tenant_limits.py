@@ -14,7 +14,7 @@ SMALL, LARGE = {"X-Tenant": "small"}, {"X-Tenant": "large"}
 
 
 def limited(**of_all: Any) -> dict[str, Any]:
-    """Args with limits of every tenant, which do not count for the large one."""
+    """Return args with limits of every tenant, which do not count for the large one."""
     return {"trust_tenant_header": True, "limits": of_all, "tenant_limits": {"large": dict.fromkeys(of_all, 10**9)}}
 
 

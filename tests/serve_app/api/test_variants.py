@@ -16,7 +16,7 @@ from tests.fixtures.renderer import rendering
 
 @pytest_asyncio.fixture
 async def made(api: Api) -> AsyncIterator[str]:
-    """The address of a finished video of 9 frames, 96 x 64."""
+    """Yield the address of a finished video of 9 frames, 96 x 64."""
     yield await render(api, {})
 
 

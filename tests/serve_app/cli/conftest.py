@@ -21,14 +21,14 @@ WanLora = Callable[..., Awaitable[Result]]
 
 @pytest.fixture
 async def wan_lora(api: Api) -> AsyncIterator[WanLora]:
-    """Runs `wan-lora` with these arguments, beside the API."""
+    """Run `wan-lora` with these arguments, beside the API."""
     async with beside(api) as run:
         yield run
 
 
 @asynccontextmanager
 async def beside(api: Api) -> AsyncIterator[WanLora]:
-    """Runs `wan-lora` beside any API."""
+    """Run `wan-lora` beside any API."""
     async with loopback(api.app) as url:
 
         async def run(*args: str | Path, **environment: str) -> Result:

@@ -100,7 +100,7 @@ async def test_a_terminal_shows_a_live_bar(api: Api, tmp_path: Path) -> None:
 
 
 def read_all(terminal: int) -> bytes:
-    """What is written into a terminal until its last process ends (Linux then says EIO)."""
+    """Return what is written into a terminal until its last process ends (Linux then says EIO)."""
     content = b""
     while True:
         try:

@@ -15,12 +15,12 @@ SOFTWARE = {"software": json.dumps({"name": "ai-toolkit", "version": "0.12.26"})
 
 @pytest.fixture
 def experts(tmp_path: Path) -> Path:
-    """A checkpoint's directory, as far as the command line looks into it."""
+    """Return a checkpoint's directory, as far as the command line looks into it."""
     return write_experts(tmp_path / "experts")
 
 
 def write_experts(directory: Path) -> Path:
-    """The config of tiny experts."""
+    """Return the config of tiny experts."""
     config = {
         "num_layers": 2, "num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 48, "text_dim": 32,
         "freq_dim": 256, "in_channels": 16, "out_channels": 16, "patch_size": [1, 2, 2], "cross_attn_norm": True,

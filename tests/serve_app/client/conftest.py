@@ -28,20 +28,20 @@ async def in_thread(call: Callable[Parameters, Result], *args: Parameters.args, 
 
 @pytest.fixture
 async def url(api: Api) -> AsyncIterator[str]:
-    """Where the API listens."""
+    """Yield where the API listens."""
     async with loopback(api.app) as url:
         yield url
 
 
 @pytest.fixture
 async def remote(url: str) -> AsyncIterator[Client]:
-    """A synchronous client of the API."""
+    """Yield a synchronous client of the API."""
     with Client(url) as client:
         yield client
 
 
 @asynccontextmanager
 async def served(serve_api: ServeApi, **args: Any) -> AsyncIterator[tuple[Api, str]]:
-    """The API with other args, and where it listens."""
+    """Yield the API with other args, and where it listens."""
     async with serve_api(**args) as api, loopback(api.app) as url:
         yield api, url

@@ -33,7 +33,7 @@ def picture(mode: str, width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    """The bytes of the file."""
+    """Return the bytes of the file."""
     if orientation := options.pop("orientation", None):
         exif = Image.Exif()
         exif[_ORIENTATION] = orientation
@@ -46,11 +46,11 @@ def saved(image: Image.Image, form: str, **options: Any) -> bytes:
 
 
 def file(form: str = "PNG", mode: str = "RGB", width: int = 90, height: int = 60, **options: Any) -> bytes:
-    """A small image file."""
+    """Return a small image file."""
     return saved(picture(mode, width, height, options.pop("seed", 0)), form, **options)
 
 
 def animation(form: str, frames: int, width: int = 20, height: int = 12) -> bytes:
-    """An animation whose frames differ."""
+    """Return an animation whose frames differ."""
     first, *others = [picture("RGB", width, height, seed) for seed in range(frames)]
     return saved(first, form, save_all=True, append_images=others, duration=50)

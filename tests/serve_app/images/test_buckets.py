@@ -18,7 +18,7 @@ PNG = file("PNG")
 
 @pytest.fixture
 def bucket(s3: S3Server) -> S3Store:
-    """A bucket with an image, as the environment says where."""
+    """Return a bucket with an image, as the environment says where."""
     for name in ("images", "videos"):
         s3.create(name)
     store = S3Store.from_url("s3://images")

@@ -21,7 +21,7 @@ ORIENTATIONS = range(1, 9)
 
 
 def by_the_reference(data: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """The reference server's three calls, in its order, on a file of any kind."""
+    """Return the reference server's three calls, in its order, on a file of any kind."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(io.BytesIO(data)).convert("RGB")

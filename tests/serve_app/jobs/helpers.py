@@ -25,7 +25,7 @@ LEASE_S = 30.0
 
 
 def new_request(count: int = 1, *, pair: str = "a", costs: Sequence[float] = (), **changes: Any) -> NewRequest:
-    """A request of `count` renders, each predicted to cost a second where no costs are given."""
+    """Return a request of `count` renders, each predicted to cost a second where no costs are given."""
     costs = tuple(costs) or (1.0,) * count
     values: dict[str, Any] = {
         "id": str(uuid4()),
@@ -38,7 +38,7 @@ def new_request(count: int = 1, *, pair: str = "a", costs: Sequence[float] = (),
 
 
 async def submit(store: JobStore, renders: int = 1, **changes: Any) -> str:
-    """The id of a new request; see `new_request`."""
+    """Return the id of a new request; see `new_request`."""
     return (await store.requests.submit(new_request(renders, **changes))).request_id
 
 
@@ -51,12 +51,12 @@ async def claim_next(store: JobStore, lease_s: float = LEASE_S) -> Claim:
 
 
 def output(claim: Claim) -> Output:
-    """What the holder of a claim publishes."""
+    """Return what the holder of a claim publishes."""
     return make_output(claim)
 
 
 async def ahead_of(url: str, *render_ids: int) -> list[Amount]:
-    """What waits in the same line before each of the renders."""
+    """Return what waits in the same line before each of the renders."""
     database = Database(url)
     try:
         found = await database.read(partial(read_ahead, render_ids=render_ids))
@@ -72,7 +72,7 @@ async def states(store: JobStore, request_id: str) -> list[RenderState]:
 
 @asynccontextmanager
 async def other_stores(url: str, count: int) -> AsyncIterator[list[JobStore]]:
-    """Job stores on the same database, as other processes have them."""
+    """Yield job stores on the same database, as other processes have them."""
     stores = [JobStore(url) for _ in range(count)]
     try:
         yield stores
@@ -85,7 +85,7 @@ Totals = dict[tuple[str, Line, int], Amount]
 
 
 def kept_totals(url: str) -> Totals:
-    """What the database keeps: by model, line and bucket, and for the whole line, what waits."""
+    """Return what the database keeps: by model, line and bucket, and for the whole line, what waits."""
     with connect(url) as connection:
         rows = connection.execute(select(queue_totals)).all()
     return {
@@ -95,7 +95,7 @@ def kept_totals(url: str) -> Totals:
 
 
 def counted_totals(url: str) -> Totals:
-    """The same, counted anew."""
+    """Return the same, counted anew."""
     query = select(renders.c.id, renders.c.model, renders.c.tenant, renders.c.priority, renders.c.cost_s)
     with connect(url) as connection:
         rows = connection.execute(query.where(renders.c.state == RenderState.QUEUED)).all()

@@ -120,7 +120,7 @@ async def test_whatever_many_processes_do_at_once_the_sums_stay_right(store: Job
 
 
 def assert_ends_are_kept(url: str, ends: dict[int, str]) -> None:
-    """Every render that a claim ended is as that claim left it, or was removed since."""
+    """Check that every render that a claim ended is as that claim left it, or was removed since."""
     states = {"succeed": RenderState.SUCCEEDED, "fail": RenderState.FAILED, "cancel": RenderState.CANCELED}
     with connect(url) as connection:
         stored = {row.id: row.state for row in connection.execute(select(renders.c.id, renders.c.state))}

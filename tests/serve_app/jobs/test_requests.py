@@ -26,7 +26,7 @@ Outcome = Accepted | BaseException
 
 
 async def submit_together(store: JobStore, requests: Sequence[NewRequest], limits: Limits = NO_LIMITS) -> list[Outcome]:
-    """All of them in one transaction: those after the first gather while it is under way, and it is one too many."""
+    """Submit all in one transaction: those after the first are collected while it runs, and it is one too many."""
     first = asyncio.ensure_future(store.requests.submit(new_request(tenant="first")))
     await asyncio.sleep(0)
     outcomes = await asyncio.gather(

@@ -107,7 +107,7 @@ def test_two_versions_work_side_by_side_and_the_newer_one_leads(database_url: st
 
 
 def unfinished(url: str) -> tuple[int, int]:
-    """How many renders have not succeeded: queued, or under way, and others."""
+    """Return how many renders have not succeeded: queued, or under way, and others."""
     with connect(url) as connection:
         states = connection.execute(select(renders.c.state, func.count()).group_by(renders.c.state)).all()
         total = connection.execute(select(func.count()).select_from(requests)).scalar_one()

@@ -20,7 +20,7 @@ OTHER = "lantern_1b"
 
 
 def of_other(count: int = 1) -> NewRequest:
-    """A request for the other model, with the same LoRAs."""
+    """Return a request for the other model, with the same LoRAs."""
     specs = tuple(make_spec(model=OTHER, seed=index) for index in range(count))
     return new_request(model=OTHER, specs=specs, costs=(1.0,) * count)
 

@@ -87,7 +87,7 @@ class Request:
         self.cancel()
 
     def lose(self, lost: Sequence[Render]) -> None:
-        """Each gets what it would get alone; then a failure cancels what is left."""
+        """Give each what it would get alone; then a failure cancels what is left."""
         for render in lost:
             if render.cancel_requested:
                 render.end(RenderState.CANCELED)
@@ -114,7 +114,7 @@ class Model:
     requests: dict[str, Request] = field(default_factory=dict)  # in order of arrival
 
     def held(self, claim: Claim) -> tuple[Request, Render] | None:
-        """What the claim is for, where it counts."""
+        """Return what the claim is for, where it counts."""
         request = self.requests.get(claim.request_id)
         render = request and request.renders[claim.index]
         return (request, render) if request and render and render.lease == claim.token else None
@@ -218,7 +218,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(target=claims, place=st.integers(0, 9), rivals=st.integers(1, 3))
     def claim(self, place: int, rivals: int) -> MultipleResults[Claim]:
-        """A render in any state, by several at once."""
+        """Claim a render in any state, by several workers at once."""
         places = self._render_ids()
         if not places:
             return multiple()
@@ -254,7 +254,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(claim=claims, end=st.sampled_from(sorted(ENDS)), times=st.integers(1, 3))
     def end(self, claim: Claim, end: str, times: int) -> None:
-        """Several times at once: one of them counts, if the claim does."""
+        """End a claim several times at once: one of them counts, if the claim is valid."""
         held = self._model.held(claim)
         assert sum(self._run(self._end_at_once(claim, end, times))) == (held is not None)
         if held:

@@ -124,7 +124,7 @@ def test_a_port_in_use_is_refused_also_where_its_user_would_share_it(tmp_path: P
 
 @pytest.fixture
 def checkpoint(demo_checkpoint: "DemoCheckpoint", tmp_path: Path) -> "DemoCheckpoint":
-    """A copy of a whole checkpoint, to be damaged."""
+    """Return a copy of a whole checkpoint, to be damaged."""
     copy = replace(demo_checkpoint, base=tmp_path / "base", transformers=tmp_path / "transformers")
     shutil.copytree(demo_checkpoint.base, copy.base)
     shutil.copytree(demo_checkpoint.transformers, copy.transformers)

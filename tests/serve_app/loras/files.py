@@ -35,7 +35,7 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def pair(module: str, rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lora_B")) -> Tensors:
-    """Both halves for a module of TINY, filled with small numbers."""
+    """Return both halves for a module of TINY, filled with small numbers."""
     out, wide = LINEARS[module]
     prefix = f"diffusion_model.{module}"
     return {
@@ -45,7 +45,7 @@ def pair(module: str, rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lor
 
 
 def full(rank: int = 4, *, names: tuple[str, str] = ("lora_A", "lora_B")) -> Tensors:
-    """A LoRA of every linear layer of TINY, as AI Toolkit saves it."""
+    """Return a LoRA of every linear layer of TINY, as AI Toolkit saves it."""
     return {key: value for module in LINEARS for key, value in pair(module, rank, names=names).items()}
 
 
@@ -55,13 +55,13 @@ def save(path: Path, tensors: Tensors, metadata: dict[str, str] = METADATA) -> P
 
 
 def raw(header: Mapping[str, Any] | str | bytes, data: bytes = b"") -> bytes:
-    """A safetensors file with exactly this header, right or wrong."""
+    """Return a safetensors file with exactly this header, right or wrong."""
     text = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
 def typed(tensors: Mapping[str, tuple[str, list[int], bytes]]) -> bytes:
-    """A file of tensors given as (dtype, shape, bytes): also dtypes that numpy lacks, such as BF16."""
+    """Return a file of tensors given as (dtype, shape, bytes): also dtypes that numpy lacks, such as BF16."""
     header, data = {}, b""
     for name, (dtype, shape, content) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}

@@ -23,7 +23,7 @@ def check(root: Path, *loras: dict[str, Any], model: str = "wan22_14b_t2v") -> N
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Holds a file for one expert, and one for both."""
+    """Hold a file for one expert, and one for both."""
     save(tmp_path / HIGH["path"], full())
     return tmp_path
 

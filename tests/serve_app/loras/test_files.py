@@ -40,7 +40,7 @@ def files(tmp_path: Path, sources: LoraSources) -> LoraFiles:
 
 @pytest.fixture
 def lora(tmp_path: Path) -> LoraFile:
-    """A local file."""
+    """Return a local file."""
     path = save(tmp_path / "a.safetensors", full())
     return pinned("a.safetensors", str(path), sha256(path.read_bytes()))
 
@@ -54,7 +54,7 @@ def pinned(reference: str, location: str, content: str) -> LoraFile:
 
 @pytest.fixture
 def remote(sources: LoraSources, server: WebServer, tmp_path: Path) -> LoraFile:
-    """A file on the server, accepted by its header."""
+    """Return a file on the server, accepted by its header."""
     server.pages[PATH] = File(save(tmp_path / "b", full()).read_bytes())
     located = sources.locate(f"{server.url}{PATH}")
     return pinned(located.reference, located.location, located.content)

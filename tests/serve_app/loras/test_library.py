@@ -25,7 +25,7 @@ def library(tmp_path: Path) -> LoraLibrary:
 
 
 def big(path: Path) -> Path:
-    """A LoRA of some 20 MB, which takes a while to hash."""
+    """Return a LoRA of some 20 MB, which takes a while to hash."""
     return save(path, full(rank=8192))
 
 
@@ -42,7 +42,7 @@ class Reads:
             self.count += 1
 
     def of(self, library: LoraLibrary, *references: str) -> int:
-        """Files opened by inspecting these, one after another; refusals count as well."""
+        """Return files opened by inspecting these, one after another; refusals count as well."""
         before = self.count
         for reference in references:
             with suppress(LoraInvalid):

@@ -13,7 +13,7 @@ from serve_app.loras.paths import resolve, unreadable
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A lora_root with a file, a folder, and links that stay inside and that leave."""
+    """Return a lora_root with a file, a folder, and links that stay inside and that leave."""
     (tmp_path / "secret.safetensors").write_bytes(b"secret")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "x.safetensors").write_bytes(b"secret")

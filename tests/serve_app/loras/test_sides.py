@@ -14,7 +14,7 @@ COMBINED = LoraContents(Layout.AI_TOOLKIT, {Expert.HIGH: (), Expert.LOW: ()}, ()
 
 
 def called(*names: str) -> LoraContents:
-    """A file whose metadata gives the training these names."""
+    """Return a file whose metadata gives the training these names."""
     return replace(PLAIN, provenance=Provenance(names=names))
 
 
@@ -213,7 +213,7 @@ FILLERS = st.sampled_from(["", "_v2", "-e20", "_000001000", ".fp16", " rank 64",
 
 @st.composite
 def beside_noise(draw: st.DrawFn) -> tuple[Expert, str]:
-    """A side and "noise", apart or together, in any case."""
+    """Return a side and "noise", apart or together, in any case."""
     expert, word, _ = draw(SIDES)
     return expert, f"{draw(CASES)(word)}{draw(st.text('_- .', max_size=2))}{draw(CASES)('noise')}"
 

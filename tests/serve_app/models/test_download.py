@@ -41,7 +41,7 @@ class Mirror:
         return CliRunner().invoke(app, [*args, "--cache", str(self.directory / "cache")], env={"COLUMNS": "300"})
 
     def files(self) -> dict[str, bytes]:
-        """What lies in the directories of the checkpoints, by name."""
+        """Return what lies in the directories of the checkpoints, by name."""
         roots = (self.directory / "cache").glob("models--*/snapshots/*")
         return {
             str(path.relative_to(root)): path.read_bytes()
@@ -53,7 +53,7 @@ class Mirror:
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Iterator[Mirror]:
-    """Base model and experts in two repositories."""
+    """Yield base model and experts in two repositories."""
     card = yaml.safe_load(CARD.read_text()) | {"base_model": "me/base", "transformer_model": "me/experts"}
     (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
     with web_server() as server, web_server() as cdn:

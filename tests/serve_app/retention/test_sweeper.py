@@ -33,7 +33,7 @@ async def served(serve_api: ServeApi) -> AsyncIterator[Api]:
 
 
 async def finished(api: Api, *, days_ago: float = 0, video: bytes = b"a video") -> str:
-    """A request that ended then; its id."""
+    """Return a request that ended then; its id."""
     request_id = await api.submit(body())
     await api.finish(await api.claim(), video)
     at = time() - days_ago * DAY_S
@@ -44,7 +44,7 @@ async def finished(api: Api, *, days_ago: float = 0, video: bytes = b"a video") 
 
 
 def file(api: Api, name: str, *, hours_ago: float = 48) -> Path:
-    """A file among the outputs, last changed then."""
+    """Return a file among the outputs, last changed then."""
     path = api.directory / "outputs" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"some bytes")

@@ -14,7 +14,7 @@ from serve_app.videos.explanation import explain
 
 
 def clip(length: int = 12, width: int = 96, height: int = 64, start: int = 0) -> Frames:
-    """A bright square that moves right over a slope of colours."""
+    """Return a bright square that moves right over a slope of colours."""
     frames = np.zeros((length, height, width, 3), np.uint8)
     frames[..., 0] = np.linspace(0, 200, width, dtype=np.uint8)
     frames[..., 1] = np.linspace(0, 120, height, dtype=np.uint8)[:, None]

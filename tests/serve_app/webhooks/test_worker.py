@@ -47,7 +47,7 @@ class Heard(Observer):
 async def working(
     url: str, server: WebServer, *, observer: Observer | None = None, **args: Any
 ) -> AsyncIterator[JobStore]:
-    """A process of the service that tells webhooks; its store."""
+    """Yield a process of the service that tells webhooks; its store."""
     local = {"webhook_private_hosts": [server.host], "webhook_allow_http": True}
     quick = {"webhook_backoff_s": 0.05, "webhook_timeout_s": 0.5, "webhook_secret": MASTER, "database_url": url}
     store = JobStore(url)

@@ -43,7 +43,7 @@ class DemoCheckpoint:
 
 
 def ensure_demo_checkpoint(directory: Path, model: DemoModel = T2V) -> DemoCheckpoint:
-    """The demo checkpoint of `model` in `directory`, built first if it is not there; takes a few seconds then.
+    """Return the demo checkpoint of `model` in `directory`, built first if it is not there; takes a few seconds then.
 
     The same bytes come out every time with the same library versions. Processes may call it at the same time.
 

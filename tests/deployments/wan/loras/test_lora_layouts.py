@@ -33,7 +33,7 @@ def bf16(tiny_experts: Path) -> Experts:
 
 
 def _apply(experts: Experts, written: Written, recipe: Recipe, speed: Speed = Speed.EXACT) -> list[str]:
-    """How each side was applied."""
+    """Return how each side was applied."""
     loras = [lora_file(side, written.path, _MULTIPLIER) for side in PAIR]
     experts.apply(make_spec(*loras, recipe=recipe, speed=speed))
     return [lora.application for lora in experts.state.applied]
@@ -45,7 +45,7 @@ def _expected(start: Weights, written: Written, side: Expert) -> dict[str, F64]:
 
 
 def _check_merged(experts: Experts, written: Written, side: Expert, start: Weights) -> None:
-    """Changed parameters are the exact value up to roundings, the others are `start`."""
+    """Check that changed parameters have the exact value up to rounding, and the others equal `start`."""
     now, expected = experts.weights(side), _expected(start, written, side)
     for name, value in now.items():
         assert value.dtype is start[name].dtype
@@ -65,7 +65,7 @@ def _roundings(value: torch.Tensor, written: Written) -> int:
 
 
 def _last_place(exact: F64, start: torch.Tensor) -> F64:
-    """What one unit in the last place is worth: of each value in bfloat16, of the tensor's largest in float32.
+    """Return what one unit in the last place is worth: of each value in bfloat16, of the tensor's largest in float32.
 
     Sums that cancel are no more precise than their summands, which are of the size of the largest.
     """
@@ -121,7 +121,7 @@ def test_a_fast_render_has_every_layout_merged(fp32: Experts, bf16: Experts, tmp
 
 
 def _check_effect(experts: Experts, side: Expert, expected: dict[str, F64], tolerance: float) -> None:
-    """Each adapted layer acts as one with the expected weight does; no other layer has an adapter."""
+    """Check that each adapted layer acts like one with the expected weight, and no other layer has an adapter."""
     adapted = {name for name, module in experts.expert(side).named_modules() if hasattr(module, "lora_A")}
     assert {f"{name}.weight" for name in adapted} == expected.keys()
     for name in adapted:

@@ -31,7 +31,7 @@ def config(tiny_experts: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def loras(tmp_path: Path) -> list[LoraFile]:
-    """Files of one size."""
+    """Return files of one size."""
     folders = [tmp_path / str(number) for number in range(4)]
     for folder in folders:
         folder.mkdir()

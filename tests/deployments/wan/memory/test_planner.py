@@ -29,7 +29,7 @@ def _plan(
     lora_host_bytes: int = 0,
     ranks: int = 1,
 ) -> MemoryPlan:
-    """A plan for Wan A14B with that many free bytes; None is a CPU."""
+    """Return a plan for Wan A14B with that many free bytes; None is a CPU."""
     return make_plan(
         offload=offload,
         pristine=pristine,
@@ -116,7 +116,7 @@ def test_a_cpu_cannot_offload(mode: OffloadMode) -> None:
 
 
 def _originals(mode: PristineMode, gpu_gib: int, host_gib: int) -> PristineMode:
-    """Where the originals of two experts, 54 GiB, go if the GPU has so much beside weights and a render."""
+    """Return where the originals of two experts, 54 GiB, go if the GPU has so much beside weights and a render."""
     weights = WeightBytes({"transformer": 27 * _GIB, "transformer_2": 27 * _GIB}, ("transformer", "transformer_2"))
     plan = make_plan(
         offload=OffloadMode.NONE,

@@ -25,7 +25,7 @@ ROUNDING = 1  # of 255; parts of a sum are added in another order
 
 @pytest.fixture(scope="module")
 def ranks(demo_checkpoint: DemoCheckpoint) -> Iterator[WanRuntime]:
-    """Four ranks. The last test of this file breaks them."""
+    """Yield four ranks. The last test of this file breaks them."""
     runtime = WanRuntime.load(options_for(demo_checkpoint, gpus=4))
     yield runtime
     runtime.close()

@@ -31,7 +31,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> PipelineOptions:
 
 @pytest.fixture(scope="module")
 def ranks(options: PipelineOptions) -> Iterator[WanRuntime]:
-    """Two ranks. The last test of this file breaks them."""
+    """Yield two ranks. The last test of this file breaks them."""
     runtime = WanRuntime.load(replace(options, gpus=2))
     yield runtime
     runtime.close()

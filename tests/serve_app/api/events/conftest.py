@@ -35,14 +35,14 @@ class Served:
                 yield events
 
     async def all(self, request_id: str, **options: Any) -> list[ServerSentEvent]:
-        """All events of a request, which must end within seconds."""
+        """Return all events of a request, which must end within seconds."""
         async with asyncio.timeout(10), self.listening(request_id, **options) as events:
             return [event async for event in events]
 
 
 @pytest.fixture
 def served(serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch) -> Callable[..., AbstractAsyncContextManager[Served]]:
-    """Serves the API with the args that are given; looks at the store come quickly."""
+    """Serve the API with the args that are given; looks at the store come quickly."""
     monkeypatch.setattr(hub, "LOOK_S", 0.01)
     monkeypatch.setattr(hub, "PLACES_S", 0.02)
 

@@ -23,12 +23,12 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 async def heard(events: AsyncIterator[ServerSentEvent], name: str) -> ServerSentEvent:
-    """The next event of that name."""
+    """Return the next event of that name."""
     return (await heard_all(events, name))[name]
 
 
 async def heard_all(events: AsyncIterator[ServerSentEvent], *names: str) -> dict[str, ServerSentEvent]:
-    """The next events of these names, in whatever order they come."""
+    """Return the next events of these names, in whatever order they come."""
     found: dict[str, ServerSentEvent] = {}
     async with asyncio.timeout(30):
         async for event in events:

@@ -27,14 +27,14 @@ ALIAS = {"model": "wan22_14b_t2v", "loras": pair(), "trigger_word": "sks", "samp
 
 @pytest_asyncio.fixture
 async def styled(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """The API with an alias of the pair."""
+    """Yield the API with an alias of the pair."""
     async with serve_api(aliases={STYLE: ALIAS}) as api:
         yield api
 
 
 @asynccontextmanager
 async def openai_client(api: Api) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The package's client of an API, over a socket."""
+    """Yield the package's client of an API, over a socket."""
     async with (
         listening(api) as url,
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
@@ -44,7 +44,7 @@ async def openai_client(api: Api) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest_asyncio.fixture
 async def client(styled: Api) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The package's client of the API with the alias."""
+    """Yield the package's client of the API with the alias."""
     async with openai_client(styled) as client:
         yield client
 

@@ -100,7 +100,7 @@ MUTATIONS = st.sampled_from([rename, edit, drop, reshape, retype, add, merge])
 
 @st.composite
 def mutated(draw: st.DrawFn) -> dict[str, TensorInfo]:
-    """A good header with keys renamed, dropped, added or from another layout, or with other shapes and dtypes."""
+    """Return a good header with keys renamed, dropped, added or from another layout, or other shapes and dtypes."""
     items = list(SEEDS[draw(NAMES)][0].items())
     for mutate in draw(st.lists(MUTATIONS, min_size=1, max_size=4)):
         if items:

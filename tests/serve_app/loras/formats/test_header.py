@@ -152,7 +152,7 @@ def test_knows_no_dtype_that_the_library_does_not(tmp_path: Path, dtype: str) ->
 
 
 def agree(content: bytes) -> None:
-    """The reader raises LoraInvalid or sees what the library sees."""
+    """Check that the reader raises LoraInvalid or sees what the library sees."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x")
         path.write_bytes(content)

@@ -32,7 +32,7 @@ def server() -> Iterator[WebServer]:
 
 @pytest.fixture
 def other() -> Iterator[WebServer]:
-    """A second server, on another port."""
+    """Yield a second server, on another port."""
     with web_server() as server:
         yield server
 
@@ -44,7 +44,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path, cache_dir: Path) -> MakeSources:
-    """Sources with a policy of which only what matters is given."""
+    """Return sources with a policy of which only what matters is given."""
 
     def made(**policy: Any) -> LoraSources:
         root = tmp_path / "root"
@@ -56,13 +56,13 @@ def make(tmp_path: Path, cache_dir: Path) -> MakeSources:
 
 @pytest.fixture
 def sources(make: MakeSources, server: WebServer) -> LoraSources:
-    """Sources that may reach `server`, over plain http."""
+    """Return sources that may reach `server`, over plain http."""
     return make(private_hosts=(server.host,), allow_http=True)
 
 
 @pytest.fixture
 def hub(server: WebServer, other: WebServer) -> HubStandIn:
-    """The Hub, with one file in a repository; the CDN is another origin."""
+    """Return the Hub, with one file in a repository; the CDN is another origin."""
     stand_in = HubStandIn(server, other, {"high_noise.safetensors": lora_bytes()})
     stand_in.publish()
     return stand_in
@@ -70,13 +70,13 @@ def hub(server: WebServer, other: WebServer) -> HubStandIn:
 
 @pytest.fixture
 def hub_sources(make: MakeSources, hub: HubStandIn) -> LoraSources:
-    """Sources whose Hub is the stand-in."""
+    """Return sources whose Hub is the stand-in."""
     return make(hub_endpoint=hub.server.url, private_hosts=(hub.cdn.host,), allow_http=True)
 
 
 @pytest.fixture
 def pin() -> Pin:
-    """A located file as a render's spec holds it."""
+    """Return a located file as a render's spec holds it."""
 
     def pinned(located: Located) -> LoraFile:
         return LoraFile(
@@ -92,7 +92,7 @@ def pin() -> Pin:
 
 
 def fetched(sources: LoraSources, reference: str, pin: Pin) -> bytes:
-    """What is rendered with for a client who names `reference`."""
+    """Return what is rendered with for a client who names `reference`."""
     with sources.fetch(pin(sources.locate(reference))) as file:
         content = file.path.read_bytes()
         assert file.sha256 == sha256(content)

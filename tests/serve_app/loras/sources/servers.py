@@ -9,7 +9,7 @@ from tests.serve_app.loras.files import raw
 
 
 def lora_bytes(seed: int = 0, floats: int = 100_000, **metadata: str) -> bytes:
-    """A safetensors file of about 400 kB."""
+    """Return a safetensors file of about 400 kB."""
     entry = {"dtype": "F32", "shape": [floats], "data_offsets": [0, 4 * floats]}
     return raw({"__metadata__": metadata, "a": entry}, Random(seed).randbytes(4 * floats))
 

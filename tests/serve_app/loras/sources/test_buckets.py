@@ -21,7 +21,7 @@ REFERENCE = f"s3://loras/{NAME}"
 
 @pytest.fixture
 def bucket(s3: S3Server) -> S3Store:
-    """A bucket, as the environment says where."""
+    """Return a bucket, as the environment says where."""
     s3.create("loras")
     return S3Store.from_url("s3://loras")
 
@@ -37,7 +37,7 @@ def put(bucket: S3Store, content: bytes) -> None:
 
 @pytest.fixture
 def sources(make: MakeSources, bucket: S3Store) -> LoraSources:
-    """Sources that may read the bucket. No host is named: where a bucket lies is the operator's business."""
+    """Return sources that may read the bucket. No host is named: where a bucket lies is the operator's business."""
     return make(hosts=("s3://loras",), total_timeout_s=30)
 
 
@@ -115,7 +115,7 @@ def test_a_file_beyond_the_limit_is_refused(make: MakeSources, bucket: S3Store) 
 
 @pytest.fixture
 def odd(bucket: S3Store, server: WebServer, monkeypatch: pytest.MonkeyPatch) -> WebServer:
-    """A server that s3:// leads to, and that answers as the test likes."""
+    """Return a server that s3:// leads to, and that answers as the test likes."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     return server
 

@@ -23,7 +23,7 @@ SECRETS = (HUB_TOKEN, SIGNATURE, PASSWORD, "X-Signature")
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever a test does, nothing secret is logged, at any level."""
+    """Check that nothing secret is logged, at any level, whatever a test does."""
     caplog.set_level(logging.DEBUG)
     yield
     assert not leaked(caplog.text)

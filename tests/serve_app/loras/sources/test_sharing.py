@@ -61,7 +61,7 @@ def slowly(exchange: Exchange, count: int) -> None:
 
 
 def pinned(sources: LoraSources, server: WebServer, pin: Pin) -> LoraFile:
-    """The file located; the requests for it are forgotten."""
+    """Return the file located; the requests for it are forgotten."""
     server.pages[PATH] = File(FILE)
     lora = pin(sources.locate(f"{server.url}{PATH}"))
     server.requests.clear()

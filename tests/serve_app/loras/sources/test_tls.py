@@ -57,7 +57,7 @@ def secure(certificate: Path) -> Iterator[WebServer]:
 def sources(
     make: MakeSources, secure: WebServer, server: WebServer, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LoraSources]:
-    """Sources that trust the certificate, may reach both servers, and know no plain http."""
+    """Yield sources that trust the certificate, may reach both servers, and know no plain http."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     ssl_context.cache_clear()
     yield make(private_hosts=("localhost", "127.0.0.1"))
