@@ -24,6 +24,8 @@ from tests.loras.layouts import LAYOUTS, write
 LoraFactory = Callable[..., LoraFile]
 Render = Callable[..., Frames]
 
+RECIPES = (Recipe.REFERENCE, Recipe.PREVIEW)  # whose numerics differ: a draft has the reference's
+
 collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
 
 torch.set_num_threads(1)  # faster on models of this size, and kind to the neighbours

@@ -25,7 +25,7 @@ from deployments.wan.runtime import WanRuntime
 from serve_app.errors import ConfigurationInvalid, RenderFailed
 from serve_app.models.card import ImageInput, ModelCard, load_card
 from serve_app.spec import Recipe, RenderSpec, Sampler
-from tests.deployments.wan.conftest import difference, make_spec, options_of
+from tests.deployments.wan.conftest import RECIPES, difference, make_spec, options_of
 
 SIZE = 64
 IDS = {"wan22_14b_i2v": I2V, "wan22_5b": TI2V}
@@ -84,7 +84,7 @@ _BOUNDARY = {
 }
 
 
-@pytest.mark.parametrize("recipe", Recipe)
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(
     ("steps", "values"),
     [

@@ -16,6 +16,7 @@ from serve_app.models.card import load_card
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import PAIR, Recipe, Sampler, Speed
 from tests.deployments.wan.conftest import (
+    RECIPES,
     difference,
     frames_of,
     lora_file,
@@ -89,7 +90,7 @@ def test_a_fast_render_is_compiled_and_exact_ones_stay_exact(demo_checkpoint: De
 
 
 @pytest.mark.parametrize("model", ["wan22_14b_i2v", "wan22_5b"])
-@pytest.mark.parametrize("recipe", Recipe)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_images_condition_a_video_alike_under_every_offload_plan(tmp_path: Path, model: str, recipe: Recipe) -> None:
     checkpoint = ensure_demo_checkpoint(tmp_path / "demo", {"wan22_14b_i2v": I2V, "wan22_5b": TI2V}[model])
     base, experts = str(checkpoint.base), str(checkpoint.transformers)

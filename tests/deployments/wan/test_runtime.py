@@ -26,6 +26,7 @@ from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile, Recipe
 from tests.deployments.wan.conftest import (
+    RECIPES,
     Render,
     difference,
     frames_of,
@@ -88,7 +89,7 @@ def test_frames_equal_the_reference_pipeline(
     np.testing.assert_array_equal(frames, expected)
 
 
-@pytest.mark.parametrize("recipe", Recipe)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_model_with_one_expert_renders_with_its_only_lora(
     demo_checkpoint: DemoCheckpoint, demo_loras: tuple[Path, Path], tmp_path: Path, recipe: Recipe
 ) -> None:

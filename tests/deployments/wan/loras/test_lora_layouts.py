@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from serve_app.spec import PAIR, Expert, Recipe, Speed
-from tests.deployments.wan.conftest import lora_file, make_spec
+from tests.deployments.wan.conftest import RECIPES, lora_file, make_spec
 from tests.deployments.wan.experts import Experts, Weights, same
 from tests.loras.layouts import LAYOUTS, Written, write
 
@@ -142,7 +142,7 @@ def test_weights_of_every_float_type_are_read_exactly(fp32: Experts, tmp_path: P
             _check_merged(fp32, written, side, fp32.loaded[side])
 
 
-@pytest.mark.parametrize("recipe", Recipe)
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_several_loras_of_one_expert_add_up(fp32: Experts, tmp_path: Path, recipe: Recipe) -> None:
     files = [write(name, tmp_path, seed=seed) for seed, name in enumerate(("ai-toolkit", "peft", "kohya-alpha"))]
     factors = (0.5, -1.25, 2.0)
