@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from serve_app.loras.formats.bounds import MOST_TENSORS
 from tests.benchmarks.http_load import BODY, PROMPT
 from tests.fixtures.web_server import Exchange, WebServer, web_server
 
@@ -71,7 +72,7 @@ class Attacks:
         self._port = urlsplit(url).port
         self._loras = loras
         self._web = web
-        self._bomb = bomb(20_000)
+        self._bomb = bomb(MOST_TENSORS)  # as many as are parsed at all
         self._bodies = bodies()
         (loras / "bomb.safetensors").write_bytes(self._bomb)
         (loras / "long_bomb.safetensors").write_bytes(bomb(600_000))

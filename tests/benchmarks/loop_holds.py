@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.jobs.schema import migrate
+from serve_app.loras.formats.bounds import MOST_TENSORS
 from tests.benchmarks.attackers import bodies, bomb
 from tests.client import body
 from tests.fixtures.api import Api, api_over, save_pair
 from tests.fixtures.web_server import WebServer, web_server
 
 _JSON = {"Content-Type": "application/json"}
-_TENSORS = 20_000
 _LORA = {"transformer": "high"}
 
 
@@ -90,7 +90,7 @@ def _lora(path: str) -> bytes:
 
 def hostile(web: WebServer, loras: Path, repeat: int) -> dict[str, list[bytes]]:
     """Return the bodies, by name; those that name a file name another one each time, so that no verdict is kept."""
-    content = bomb(_TENSORS)
+    content = bomb(MOST_TENSORS)
     web.pages["/bomb"] = lambda exchange, _: exchange.answer(200, content, ETag='"1"')
     for number in range(repeat):
         (loras / f"bomb_{number}.safetensors").write_bytes(content)

@@ -9,6 +9,7 @@ A file that is no safetensors file is refused with the name of its real format, 
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BufferedReader
@@ -16,11 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from serve_app.files import open_regular
-from serve_app.loras.formats.bounds import DEFAULT_HEADER_BYTES, LIBRARY_HEADER_BYTES, in_turn, too_many_values
+from serve_app.loras.formats.bounds import (
+    DEFAULT_HEADER_BYTES,
+    LIBRARY_HEADER_BYTES,
+    MOST_TENSORS,
+    in_turn,
+    too_many_values,
+)
 from serve_app.loras.formats.dtypes import BITS
 from serve_app.loras.formats.magic import describe_wrong_format
 from serve_app.loras.refusals import invalid
 
+_TOO_MUCH = "its header holds far more tensors or metadata than a LoRA of this model; export it again"
 LENGTH_BYTES = 8
 _TELLING_BYTES = 512  # enough to name the format of a file that is no safetensors file
 MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
@@ -138,28 +146,35 @@ def _parse(raw: _RawHeader, size: int) -> SafetensorsHeader:
 
 def _decode(text: bytes) -> dict[str, Any]:
     if too_many_values(text):
-        raise _Malformed("its header holds far more tensors or metadata than a LoRA of this model; export it again")
+        raise _Malformed(_TOO_MUCH)
     try:
-        document = json.loads(text.decode(), object_pairs_hook=_unique)
+        # Only an escape can spell a character that UTF-8 has not.
+        document = json.loads(text.decode(), object_pairs_hook=_unique_utf8 if b"\\u" in text else _unique)
     except RecursionError as error:
         raise _Malformed("its header is nested too deeply; export it again") from error
     except ValueError as error:  # not UTF-8, not JSON, or a number too long to be one
         raise _Malformed(f"its header is not JSON in UTF-8 ({error}); download or export it again") from error
     if type(document) is not dict:
         raise _Malformed("its header is no JSON object; download or export it again")
+    if len(document) > MOST_TENSORS + 1:  # with the metadata
+        raise _Malformed(_TOO_MUCH)
     return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        for text in (key, value):
-            if isinstance(text, str):
-                text.encode()  # a lone surrogate, which JSON can spell and UTF-8 cannot, is a ValueError
-        if key in found:
-            raise _Malformed(f"its header names {key[:200]!r} twice; export it again")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise _Malformed(f"its header names {twice[:200]!r} twice; export it again")
     return found
+
+
+def _unique_utf8(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for pair in pairs:
+        for text in pair:
+            if isinstance(text, str):
+                text.encode()  # a lone surrogate is a ValueError
+    return _unique(pairs)
 
 
 def _metadata(value: object) -> dict[str, str]:
@@ -186,8 +201,8 @@ def _tensor(name: str, value: object) -> TensorInfo:
 
 
 def _is_naturals(value: object) -> bool:
-    # `type` and not isinstance: True is an int in Python
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    # `type` and not isinstance: True is an int in Python. In C and not in a generator: a hostile header has thousands.
+    return isinstance(value, list) and set(map(type, value)) <= {int} and min(value, default=0) >= 0
 
 
 def _elements(what: str, shape: tuple[int, ...]) -> int:
