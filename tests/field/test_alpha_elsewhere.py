@@ -94,7 +94,7 @@ def test_metadata_that_contradicts_itself_is_refused(metadata: dict[str, str]) -
     assert "several alphas" in reason or "differs" in reason
 
 
-@pytest.mark.parametrize("text", ["rank", "None", "{}", "1/2"])
+@pytest.mark.parametrize("text", ["rank", "None", "{}", "1/2", "1_0", "٤", "0x4", "1,5"])
 def test_a_flat_alpha_that_is_no_number_is_warned_of(text: str) -> None:
     contents = accept(PAIR, {"lora_alpha": text})
     assert scales(contents) == [None]
@@ -121,6 +121,43 @@ def test_an_alpha_of_a_name_that_nobody_knows_is_not_applied_but_said(name: str,
     contents = accept(PAIR, {name: alpha})
     assert scales(contents) == [None]
     assert [f"{name!r} (16) is not applied" in remark for remark in contents.remarks] == [True] * said
+
+
+@pytest.mark.parametrize("name", ["lora_rank", "network_dim", "rank", "r"])
+@pytest.mark.parametrize(("rank", "said"), [("8", True), ("4", False), ("4.0", False), ("many", False)])
+def test_a_flat_alpha_beside_a_rank_that_the_tensors_do_not_have_is_said(name: str, rank: str, said: bool) -> None:
+    contents = accept(PAIR, {"lora_alpha": "8", name: rank})
+    assert scales(contents) == [8 / RANK]
+    assert [f"{name!r} says 8" in remark for remark in contents.remarks] == [True] * said
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"r": RANK, "lora_alpha": 1}, True),
+        ({"network": {"type": "lora", "linear": RANK, "linear_alpha": 1}}, True),
+        ([{"alpha": 1}], False),  # no object
+        ({"steps": [{"alpha": "1"}]}, True),
+        ({"lora_alpha": RANK}, False),
+        ({"alpha": None, "alphabet": 1}, False),
+    ],
+)
+def test_an_alpha_within_an_entry_of_json_that_nobody_knows_is_not_applied_but_said(entry: object, said: bool) -> None:
+    contents = accept(PAIR, {"config": json.dumps(entry)})
+    assert scales(contents) == [None]
+    assert ["'config' has an alpha (1)" in remark for remark in contents.remarks] == [True] * said
+
+
+@pytest.mark.parametrize("begun", ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "PiSSA"])
+def test_a_lora_whose_training_changed_the_base_first_is_refused(begun: str) -> None:
+    settings = json.dumps(config(init_lora_weights=begun))
+    assert "init_lora_weights" in refusal(PAIR, {"lora_adapter_metadata": settings})["reason"]
+
+
+@pytest.mark.parametrize("begun", [True, False, "gaussian", "eva", "orthogonal", None])
+def test_a_lora_whose_training_began_from_the_model_s_own_weights_is_applied(begun: object) -> None:
+    settings = json.dumps(config(init_lora_weights=begun))
+    assert scales(accept(PAIR, {"lora_adapter_metadata": settings})) == [8.0]
 
 
 @pytest.mark.parametrize("suffix", ["lora_alpha", "lora.alpha", "network_alpha"])
@@ -175,6 +212,7 @@ def test_the_file_of_peft_beside_a_file_that_may_be_another_s_is_warned_of() -> 
         (config(bias="all"), "biases"),
         (config(peft_type="LOHA"), "another kind of adapter"),
         (config(rank_pattern={"q": 2}), "rank 2"),
+        (config(init_lora_weights="pissa"), "init_lora_weights"),
     ],
 )
 async def test_a_folder_that_contradicts_itself_is_refused(settings: Json, why: str, api: Api) -> None:

@@ -35,7 +35,7 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("shape", [[], [1]])
+@pytest.mark.parametrize("shape", [[], [1], [1, 1], [1, 1, 1, 1]])
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_any_number_is_read(dtype: str, shape: list[int], tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
@@ -43,6 +43,14 @@ def test_any_number_is_read(dtype: str, shape: list[int], tmp_path: Path) -> Non
     checked = check_file(path, TINY, "mine")
     (change,) = checked.contents.changes()
     assert scale_of(change, checked.alphas) == 2 / RANK  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [[RANK], [2, 1], [0]])
+def test_several_numbers_are_no_alpha(shape: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(lora("F32", shape, np.full(shape, 2, "<f4").tobytes()))
+    with pytest.raises(LoraInvalid, match="expected one number"):
+        check_file(path, TINY, "mine")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,9 @@ ADAPTER_FILE = "adapter_config.json"
 BESIDE = f"the {ADAPTER_FILE} beside it"
 _SCALING = (
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
-    *("peft_type", "bias", "lora_bias", "fan_in_fan_out"),
+    *("peft_type", "bias", "lora_bias", "fan_in_fan_out", "init_lora_weights"),
 )
+_CHANGING = ("pissa", "olora", "corda", "loftq")  # ways to begin that change the base's weights, too
 _LONGEST_VALUE = 50  # characters that a refusal repeats
 _PARTS = ("transformer.", "transformer_2.")  # what stands before the names of each expert's `LoraConfig`
 
@@ -145,6 +146,12 @@ def _check_features(config: Mapping[str, Any]) -> None:
         raise MetadataUnusable(f"is for another kind of adapter ({str(config['peft_type'])[:_LONGEST_VALUE]})")
     if config.get("lora_bias") or config.get("bias", "none") != "none":
         raise MetadataUnusable("says that biases were trained, too")
+    begun = str(config.get("init_lora_weights", ""))[:_LONGEST_VALUE].lower()
+    if begun.startswith(_CHANGING):
+        raise MetadataUnusable(
+            f"says that training began by changing the model's own weights (init_lora_weights: {begun}); convert it "
+            "with PEFT's path_initial_model_for_weight_conversion"
+        )
     if config.get("fan_in_fan_out"):
         raise MetadataUnusable("says that weights are transposed (fan_in_fan_out)")
 

@@ -72,6 +72,16 @@ _UNSUPPORTED = {
     r"hada_\w+": f"a LoHa; {_REEXPORT}",
     r"(?:oft|boft)_\w+(?:\.[^.]+)*": f"an OFT; {_REEXPORT}",
     r"(?:a1|a2|b1|b2|bm1|bm2)\.weight": f"a GLoRA; {_REEXPORT}",
+    rf"ia3_\w+{_ADAPTER}|on_input": f"an IA3; {_REEXPORT}",
+    rf"(?:vera_lambda_[bd]|vblora_\w+){_ADAPTER}": f"a VeRA or VB-LoRA; {_REEXPORT}",
+    rf"(?:lora_E|ranknum){_ADAPTER}": f"an AdaLoRA; {_REEXPORT}",
+    rf"(?:fourierft_spectrum|hra_u|randlora_\w+|dylora_\w+|lora_R){_ADAPTER}(?:\.weight)?": (
+        f"an adapter of a kind that is not read; {_REEXPORT}"
+    ),
+    rf"lora_embedding_[AB]{_ADAPTER}": f"a LoRA of an embedding; {_REEXPORT}",
+    r"(?:scale_weight|scale_input|weight_scale(?:_\d)?|qweight|qzeros|scales|absmax|quant_map|quant_state.*)": (
+        "weights of a quantised checkpoint; use the LoRA itself"
+    ),
     r"set_weight|reshape_weight": f"weights that replace or resize the model's own; {_REEXPORT}",
     rf"(?:lora_[AB]{_ADAPTER}|lora_down|lora_up|lora\.down|lora\.up)\.bias": (
         "biases of the LoRA's own halves (PEFT's lora_bias); train it without"
@@ -93,6 +103,7 @@ _HALVES = (
     ("lora.down", "lora.up"),
     ("lora_linear_layer.down", "lora_linear_layer.up"),
 )
+_NAMED_ADAPTER = re.compile(r"\.lora_[AB]\.([^.]+)\.weight$")
 _HALF = re.compile(r"\.lora_[AB]$|\.(?:" + "|".join(map(re.escape, chain(*_HALVES))) + r")(?:\.[^.]+)?\.weight$")
 
 
@@ -130,6 +141,16 @@ def other_half(key: str) -> str:
         if ending.startswith(up):
             return f"{stem}.{down}{ending.removeprefix(up)}"
     raise ValueError(key)
+
+
+def adapter_name(key: str) -> str | None:
+    """Return the name that PEFT's state dicts carry in a key; None where there is none, or PEFT's own.
+
+    >>> adapter_name("blocks.0.self_attn.q.lora_A.low_noise.weight")
+    'low_noise'
+    """
+    match = _NAMED_ADAPTER.search(key) if len(key) <= LONGEST_KEY else None
+    return None if match is None or match[1] == "default" else match[1]
 
 
 def lone_halves(keys: Collection[str]) -> list[str]:

@@ -24,11 +24,12 @@ from serve_app.loras.formats.keys import (
     Group,
     Place,
     Role,
+    adapter_name,
     find_place,
     split_key,
     split_unsupported,
 )
-from serve_app.loras.formats.metadata import read_provenance
+from serve_app.loras.formats.metadata import Provenance, read_provenance
 from serve_app.loras.formats.scales import Placed, Scaled, apply_metadata
 from serve_app.loras.formats.shapes import wrong_shape
 from serve_app.loras.refusals import invalid, refuse
@@ -76,12 +77,19 @@ def _contents(
         layout=found.layout,
         parts=_by_expert(scaled.changes),
         left_out=found.unknown,
-        provenance=read_provenance(header.metadata, architecture.title),
+        provenance=_provenance(found, header, architecture),
         model=architecture.title,
         remarks=scaled.remarks,
         adapter_config=beside.text if beside is not None and beside.certain else None,
     )
     return replace(contents, remarks=(*contents.remarks, _UNSCALED)) if contents.is_unscaled_peft else contents
+
+
+def _provenance(found: SortedKeys, header: SafetensorsHeader, architecture: WanArchitecture) -> Provenance:
+    """Return what the metadata tells; an adapter's name in the keys is one more name of the training."""
+    told = read_provenance(header.metadata, architecture.title)
+    adapter = adapter_name(next((key for group in found.groups for keys in group.keys.values() for key in keys), ""))
+    return told if adapter is None else replace(told, names=(*told.names, adapter))
 
 
 def _sort(tensors: Tensors, architecture: WanArchitecture) -> SortedKeys:

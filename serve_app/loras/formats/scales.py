@@ -16,6 +16,7 @@ save alpha tensors beside it, and converters that remove the tensors multiply th
 If several of these sources give scales, they must agree.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -73,6 +74,10 @@ def wrong_alphas(alphas: Mapping[str, float]) -> Fault | None:
 
 _CONFIG_ENTRIES = (ADAPTER_METADATA, "adapter_config", "peft_config", "lora_config")
 _FLAT_ALPHAS = frozenset({"loraalpha", "networkalpha", "alpha"})  # without case and separators
+_NESTED_ALPHAS = _FLAT_ALPHAS | {"linearalpha", "networklinearalpha"}
+_FLAT_RANKS = frozenset({"lorarank", "networkrank", "rank", "loradim", "networkdim", "dim", "r"})
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII | re.IGNORECASE)
+_LONGEST_JSON = 100_000  # characters of an entry that is searched
 _MOST_REMARKS = 3  # on unknown entries
 _IDLE_ALPHA = "ss_network_alpha"
 _LONGEST_NUMBER = 50  # characters
@@ -105,7 +110,9 @@ def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str], besid
     scaled = [(expert, module, _scaled(change, expert, module, sources, flat)) for expert, module, change in placed]
     if beside is not None and not beside.certain:
         remarks.append(f"{BESIDE} is not applied, as it may be another file's; lay the two into a folder of their own")
-    if not has_alphas and not sources and flat is None:
+    if flat is not None:
+        remarks.extend(_other_ranks(placed, metadata))
+    elif not has_alphas and not sources:
         remarks.extend(_idle_alphas(placed, metadata))
     return Scaled(scaled, tuple(remarks))
 
@@ -132,11 +139,10 @@ def _flat_alpha(metadata: Mapping[str, str], remarks: list[str]) -> _Flat | None
     for name, text in ((name, text.strip()) for name, text in metadata.items() if _plain(name) in _FLAT_ALPHAS):
         if not text:
             continue
-        try:
-            found[name] = float(text) if len(text) <= _LONGEST_NUMBER else float("nan")
-        except ValueError:
+        if not _NUMBER.fullmatch(text):
             remarks.append(f"its metadata entry {name!r} is no number ({text[:_LONGEST_NUMBER]!r}) and is not applied")
             continue
+        found[name] = float(text) if len(text) <= _LONGEST_NUMBER else float("nan")
         if not 0 < found[name] < inf:
             raise MetadataUnusable(f"its metadata entry {name!r} is no number above 0")
     if len(set(found.values())) > 1:
@@ -155,6 +161,11 @@ def _idle_alphas(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Itera
     """Yield a remark on each entry that gives an alpha other than the rank, and whose meaning is not certain."""
     ranks = {change.rank for _, _, change in placed if not isinstance(change, Difference) and change.rank}
     unknown = []
+    for name, text in metadata.items():
+        alpha = None if name == ADAPTER_METADATA else _nested_alpha(text)
+        if alpha is not None and any(_differs(str(alpha), rank) for rank in ranks) and _is_number(str(alpha)):
+            shown = str(alpha)[:_LONGEST_NUMBER]
+            unknown.append(f"its metadata entry {name[:_LONGEST_NAME]!r} has an alpha ({shown}), which is not applied")
     for name, text in ((name, text.strip()) for name, text in metadata.items() if "alpha" in _plain(name)):
         if not text or text == "None" or not any(_differs(text, rank) for rank in ranks):
             continue
@@ -169,18 +180,45 @@ def _idle_alphas(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Itera
     yield from unknown[:_MOST_REMARKS]
 
 
-def _is_number(text: str) -> bool:
+def _other_ranks(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Iterable[str]:
+    """Yield a remark where a flat alpha stands beside a rank that the tensors do not have, as after a resize."""
+    ranks = {change.rank for _, _, change in placed if not isinstance(change, Difference) and change.rank}
+    for name, text in ((name, text.strip()) for name, text in metadata.items() if _plain(name) in _FLAT_RANKS):
+        other = next((rank for rank in sorted(ranks) if _is_number(text) and _differs(text, rank)), None)
+        if other is not None:
+            yield (
+                f"its alpha is divided by the rank of its tensors ({other}), and its metadata entry "
+                f"{name[:_LONGEST_NAME]!r} says {text}"
+            )
+
+
+def _nested_alpha(text: str) -> object:
+    """Return the alpha that an entry of JSON holds at any depth; None where it holds none."""
+    if not text.startswith("{") or len(text) > _LONGEST_JSON or "alpha" not in text.lower():
+        return None
     try:
-        return len(text) <= _LONGEST_NUMBER and isfinite(float(text))
-    except ValueError:
-        return False
+        waiting: list[object] = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return None
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            found = (each for key, each in value.items() if _plain(key) in _NESTED_ALPHAS)
+            alpha = next((each for each in found if isinstance(each, int | float | str)), None)
+            if alpha is not None:
+                return alpha
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) is not None and isfinite(float(text))
 
 
 def _differs(text: str, rank: int) -> bool:
-    try:
-        return float(text) != rank
-    except ValueError:
-        return True
+    return not _is_number(text) or float(text) != rank
 
 
 def _scaled(

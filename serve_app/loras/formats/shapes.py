@@ -4,6 +4,7 @@ The shapes are those that `changes` describes; r is the rank, out and in are the
 """
 
 from collections.abc import Iterator
+from math import prod
 
 from serve_app.loras.formats.header import Tensors
 from serve_app.loras.formats.keys import FACTOR_ROLES, Group, Role
@@ -11,7 +12,6 @@ from serve_app.loras.refusals import Fault
 from serve_app.models.architecture import Shape
 
 _MATRIX = 2  # dimensions
-_SCALARS: tuple[Shape, ...] = ((), (1,))
 
 
 def wrong_shape(group: Group, tensors: Tensors) -> Fault | None:
@@ -109,8 +109,9 @@ def _product(shapes: _Shapes, roles: tuple[Role, ...]) -> tuple[int, int]:
 
 
 def _alpha(shapes: _Shapes) -> Iterator[Fault]:
-    if shapes.of(Role.ALPHA) not in (None, *_SCALARS):
-        yield shapes.fault(Role.ALPHA, "[] or [1]")
+    shape = shapes.of(Role.ALPHA)
+    if shape is not None and prod(shape) != 1:
+        yield shapes.fault(Role.ALPHA, "one number, as in [] or [1]")
 
 
 def _magnitude(shapes: _Shapes) -> Iterator[Fault]:
