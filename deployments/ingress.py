@@ -60,6 +60,8 @@ class Ingress:
         self._app = create_app(self._services)
         self._telling = detached(WebhookWorker(store, plan.settings, self._services.observers).run())
         gc.set_threshold(_GC_THRESHOLD)
+        gc.collect()
+        gc.freeze()  # else each full collection looks again at the hundreds of thousands of objects that never go
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
     def reconfigure(self, user_config: dict[str, Any] | None) -> None:

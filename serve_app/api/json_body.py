@@ -28,9 +28,9 @@ from serve_app.api.dependencies import Services
 from serve_app.api.large_bodies import LargeBodies
 from serve_app.echo import cut
 from serve_app.errors import BodyDamaged, BodyTooLarge, BodyTooSlow, EncodingNotSupported, MediaTypeNotSupported
-from serve_app.json_bounds import has_more_values
+from serve_app.json_bounds import ValueCounter, has_more_values
 
-MOST_VALUES = 100_000  # in a body; a thousand prompts with every field have about 20,000. Parsing takes at most 50 ms
+MOST_VALUES = 40_000  # in a body; a thousand prompts with every field have about 20,000. Parsing takes at most 20 ms
 _LONGEST_LENGTH = 30  # digits of a Content-Length that are read; a longer number is too large in any case
 _SHOWN = 100  # characters of a header that is repeated
 _GZIP = ("gzip", "x-gzip")
@@ -102,7 +102,10 @@ async def body_of(request: Request, *, checks_type: bool = True) -> AsyncIterato
     services: Services = request.app.state.services
     bodies: LargeBodies = request.app.state.large_bodies
     with bodies.room() as take:
-        body = await _read(request, services.max_body_bytes, services.plan.settings.body_timeout_s, take)
+        pieces = _pieces(request, services.max_body_bytes)
+        if checks_type:
+            pieces = _few_values(pieces, request)
+        body = await _read(pieces, services.plan.settings.body_timeout_s, take)
         if body and checks_type:
             _check_type(request.headers.get("content-type"))
         yield body
@@ -111,27 +114,40 @@ async def body_of(request: Request, *, checks_type: bool = True) -> AsyncIterato
 async def json_of(request: Request, body: bytes) -> Any:
     """Parse the JSON in `body`, large bodies one after the other; return None if it is empty. Raises as `parse`."""
     bodies: LargeBodies = request.app.state.large_bodies
-    async with bodies.turn(len(body)):
-        return parse(body) if body else None
+    await bodies.turn(len(body))
+    return parse(body) if body else None
 
 
-async def _read(request: Request, most: int, within_s: float, take: Callable[[int], None]) -> bytes:
-    """Read and decompress at most `most` bytes within `within_s` seconds; `take` gets the size of each piece."""
+def _pieces(request: Request, most: int) -> AsyncIterator[bytes]:
+    """Return the body as it arrives, decompressed: at most `most` bytes of it."""
     compressed = _is_gzip(request.headers.get("content-encoding", ""))
     if _announced(request.headers.get("content-length", "")) > most:
         raise _too_large(most)
     chunks = _within(request.stream(), most)
-    pieces = _within(_inflated(chunks, most), most) if compressed else chunks
+    return _within(_inflated(chunks, most), most) if compressed else chunks
+
+
+async def _read(pieces: AsyncIterator[bytes], within_s: float, take: Callable[[int], None]) -> bytes:
+    """Read the body in `within_s` seconds; `take` hears the bytes of each piece."""
     try:
         async with asyncio.timeout(within_s):
-            body = b"".join([piece async for piece in _taken(pieces, take)])
+            return b"".join([piece async for piece in _taken(pieces, take)])
     except TimeoutError:
         raise BodyTooSlow(
             f"the body did not arrive within {within_s:g} seconds; send it again", {"body_timeout_s": within_s}
         ) from None
     except ClientDisconnect:
         raise BodyDamaged("the connection ended before the body did") from None
-    return body
+
+
+async def _few_values(pieces: AsyncIterator[bytes], request: Request) -> AsyncIterator[bytes]:
+    """Pass on JSON as it arrives; refuse it as soon as it holds more values than any request."""
+    counter = ValueCounter(MOST_VALUES)
+    async for piece in pieces:
+        if counter.exceeds(piece):
+            _check_type(request.headers.get("content-type"))
+            _too_many_values()
+        yield piece
 
 
 def parse(body: bytes) -> Any:
@@ -149,7 +165,7 @@ def parse(body: bytes) -> Any:
         found = f"byte 0x{body[error.start]:02x} at position {error.start} is none of UTF-8"
         raise _not_utf8(f"{found}; it may be Latin-1 or Windows-1252") from None
     if has_more_values(body, MOST_VALUES):
-        _not_json("too_many_values", 0, f"JSON has more than {MOST_VALUES} values; send fewer prompts in one request")
+        _too_many_values()
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -249,6 +265,10 @@ def _too_large(most: int) -> BodyTooLarge:
         f"The body has more than {most} bytes; send fewer prompts in one request, or raise the arg max_body_bytes",
         {"max_body_bytes": most},
     )
+
+
+def _too_many_values() -> NoReturn:
+    _not_json("too_many_values", 0, f"JSON has more than {MOST_VALUES} values; send fewer prompts in one request")
 
 
 def _not_json(kind: str, position: int, message: str) -> NoReturn:

@@ -3,20 +3,21 @@
 Example:
     with bodies.room() as take:
         take(len(chunk))     # TooManyBodies if large bodies use all of their memory
-    async with bodies.turn(len(body)):
-        content = parse(body)
+    await bodies.turn(len(body))
+    content = parse(body)
 
 A body up to `SMALL_BYTES` is not limited, so that clients with large bodies cannot keep out normal clients.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from serve_app.errors import TooManyBodies
 
 SMALL_BYTES = 64 * 1024  # of a body: a request of a hundred prompts
+_REST = 3  # pause after a turn, in multiples of the time that the turn took
 _ROOM_BYTES = 128 * 1024**2  # memory for all larger bodies together
 
 
@@ -52,18 +53,22 @@ class LargeBodies:
         finally:
             self._taken -= held
 
-    @asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
-        """Run the block, which processes a body of `size` bytes, after the blocks of other large bodies.
+    async def turn(self, size: int) -> None:
+        """Wait until a body of `size` bytes may be processed; the turn lasts until the caller waits for something.
 
-        Between two blocks the event loop is free for other work, for as long as the first block took.
+        After each turn the event loop is free for other work, for three times as long as the turn took.
         """
         if size <= SMALL_BYTES:
-            yield
             return
-        async with self._turn:
+        await self._turn.acquire()
+        try:
             await asyncio.sleep(max(self._rests_until - time.monotonic(), 0))
-            started = time.monotonic()
-            yield
-            ended = time.monotonic()
-            self._rests_until = ended + (ended - started)
+        except asyncio.CancelledError:
+            self._turn.release()
+            raise
+        asyncio.get_running_loop().call_soon(self._end, time.monotonic())
+
+    def _end(self, started: float) -> None:
+        ended = time.monotonic()
+        self._rests_until = ended + _REST * (ended - started)
+        self._turn.release()

@@ -21,6 +21,7 @@ from serve_app.access.links import LinkSigner
 from serve_app.api.authentication import Authentication
 from serve_app.api.dependencies import services_in
 
+_LONGEST_HOST = 253  # characters of a name in the DNS
 # Names that nobody can register: RFC 6761 (localhost, test), 6762 (local), 8375 (home.arpa), ICANN's internal; and the
 # private domains of routers and Kubernetes.
 _PRIVATE_DOMAINS = ("localhost", "local", "internal", "home.arpa", "test", "lan", "svc", "svc.cluster.local")
@@ -35,7 +36,7 @@ def _public_root(request: Request) -> str:
     host = _plain(url.hostname)
     known = _is_private(host, request) if settings.allowed_hosts is None else _matches(host, settings.allowed_hosts)
     # Where the header is no host at all, Starlette takes the address that the server listens at.
-    readable = url.netloc == request.headers.get("host")
+    readable = url.netloc == request.headers.get("host") and len(host) <= _LONGEST_HOST
     return str(url).rstrip("/") if known and readable else url.path.rstrip("/")
 
 

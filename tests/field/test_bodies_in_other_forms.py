@@ -161,7 +161,7 @@ async def test_damaged_gzip_is_refused_as_such(data: st.DataObject, api: Api) ->
 
 
 @pytest.mark.parametrize(
-    "content", [b"{", b"[" * 100_000, b"9" * 5000, b'{"model": ' + b"9" * 5000 + b"}", b"not json", b"'x'", b"{}x"]
+    "content", [b"{", b"[" * 10_000, b"9" * 5000, b'{"model": ' + b"9" * 5000 + b"}", b"not json", b"'x'", b"{}x"]
 )
 @pytest.mark.parametrize("path", PATHS)
 async def test_what_is_no_json_is_told_with_its_place(path: str, content: bytes, api: Api) -> None:

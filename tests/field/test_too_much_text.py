@@ -124,7 +124,7 @@ async def test_no_trigger_word_makes_more_of_a_prompt_than_a_prompt_may_have(
         assert len(record.renders[0].spec.prompt) <= limits.PROMPT_LENGTH
 
 
-@pytest.mark.parametrize("count", [17, 100, 20_000])
+@pytest.mark.parametrize("count", [17, 100, 10_000])
 async def test_more_loras_than_a_request_takes_are_refused(count: int, api: Api) -> None:
     (problem,) = await api.invalid(body(loras=[pair()[0]] * count))
     assert (problem["loc"], problem["type"]) == (["body", "loras"], "too_long")

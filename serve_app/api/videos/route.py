@@ -74,8 +74,8 @@ async def _with_json(request: Request) -> AsyncIterator[Request]:
     bodies: LargeBodies = request.app.state.large_bodies
     async with body_of(request, checks_type=not of_form) as body:
         if of_form:
-            async with bodies.turn(len(body)):
-                content = await read_form(body, request.headers)
+            await bodies.turn(len(body))
+            content = await read_form(body, request.headers)
             yield Parsed(request, body, content, content_type="application/json")
         else:
             yield Parsed(request, body, await json_of(request, body))
