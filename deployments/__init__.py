@@ -1,1 +1,1 @@
-"""What runs on the cluster: Ingress, Dispatcher, Generator, and the Wan 2.2 runtime."""
+"""The Ray Serve deployments (actors): Ingress, Dispatcher, Generator, and the Wan 2.2 runtime."""

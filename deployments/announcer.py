@@ -1,6 +1,6 @@
-"""The announcer: wake-up calls from the API to the Dispatcher, coalesced and never waited for.
+"""The announcer: wake-up calls from the API to the Dispatcher, coalesced (debounced), without waiting for them.
 
-The Dispatcher would find everything at its next sweep of the store; a call only saves it that wait.
+They only save time: without a call, the Dispatcher finds everything at its next sweep of the store.
 
 Example:
     announcer = DispatcherAnnouncer(dispatcher, of_renders=not store.notifies)
@@ -21,14 +21,14 @@ from serve_app.tasks import detached
 logger = logging.getLogger("ray.serve.wan")
 
 _FLEET_WITHIN_S = 1.0
-ANNOUNCE_EVERY_S = 0.05  # far below a render's time, and a burst of requests costs a few calls only
+ANNOUNCE_EVERY_S = 0.05  # far below the time of a render, so a burst of requests costs few calls
 
 
 class DispatcherAnnouncer:
-    """Calls the Dispatcher for new renders at once, then once for all that come shortly after."""
+    """Calls the Dispatcher for a new render at once, then once for all that arrive shortly after."""
 
     def __init__(self, dispatcher: DeploymentHandle, *, of_renders: bool) -> None:
-        """`of_renders` is off where the database itself tells the Dispatcher of new renders."""
+        """Take the Dispatcher; `of_renders` is false if the database itself notifies it of new renders."""
         self._dispatcher = dispatcher
         self._of_renders = of_renders
         self._pending = asyncio.Event()
@@ -36,12 +36,12 @@ class DispatcherAnnouncer:
         self._start(self._announce())
 
     def queued(self) -> None:
-        """Tell that renders were queued."""
+        """Announce that renders were queued."""
         if self._of_renders:
             self._pending.set()
 
     def canceled(self, request_id: str) -> None:
-        """Tell that a request was canceled."""
+        """Announce that a request was canceled."""
         self._start(self._call(self._dispatcher.canceled, request_id))
 
     async def fleet(self) -> Mapping[str, GeneratorRuntime] | None:

@@ -1,8 +1,8 @@
 """An attempt of a render, and its lease: heartbeats keep the claim, and bring cancellation back.
 
-The lease in the store says who may write the end of a render. While an attempt runs, a heartbeat prolongs the lease and
-records progress. Its answer says whether the render was canceled, or whether the lease was lost and another attempt
-holds the render now (the claim's token fences off what this one would write).
+The holder of the lease in the store may write the end of a render. While an attempt runs, a heartbeat prolongs the
+lease and records progress. Its answer says whether the render was canceled, or whether the lease was lost, so that
+another attempt has the render now. Then the fencing token of the claim blocks every write of this attempt.
 
 Example:
     attempt = Attempt(claim, settings.render_timeout_s)
@@ -36,7 +36,7 @@ class AttemptAborted(Exception):
 
 @dataclass
 class Attempt:
-    """One attempt of one render, as the device's thread and the event loop both see it.
+    """One attempt of one render, shared by the device's thread and the event loop.
 
     The stop flag is set on the loop and read in the thread.
     """
@@ -48,32 +48,32 @@ class Attempt:
     lease_lost: bool = False
     stopped: asyncio.Event = field(default_factory=asyncio.Event)  # as the loop sees `stop`
     look: asyncio.Event = field(default_factory=asyncio.Event)  # set: ask the store now whether it was canceled
-    preview: Preview | None = None  # what the next heartbeat takes along
-    _alive: float = 0.0  # when it last said so
+    preview: Preview | None = None  # stored by the next heartbeat
+    _alive: float = 0.0  # the time of the last call of `lives`
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stop(self, *, lease_lost: bool = False) -> None:
-        """Ask for an end at the next step, or else before encoding, or else before storing."""
+        """Stop the attempt at its next step; after the last step, before encoding or before storing."""
         self.lease_lost = self.lease_lost or lease_lost
         self._stop.set()
         self.stopped.set()
 
     def check(self) -> None:
-        """Raise AttemptAborted if `stop` was called. Call it between two pieces of work."""
+        """Raise AttemptAborted if `stop` was called. Call it between two parts of the work."""
         if self._stop.is_set():
             raise AttemptAborted
 
     @property
     def hangs(self) -> bool:
-        """Return whether the attempt is so far past its deadline that no step can still be on its way."""
+        """Return whether the attempt is so far past its deadline that no step can still be running."""
         return monotonic() - max(self.started + self.timeout_s, self._alive) > HANGS_AFTER_S
 
     def lives(self) -> None:
-        """Note that the attempt does not hang: it waits for something else than its device."""
+        """Record that the attempt does not hang: it waits for something else than its device."""
         self._alive = monotonic()
 
     def on_step(self, steps_done: int) -> None:
-        """Record a finished denoising step; called in the device's thread.
+        """Record a finished denoising step. Called in the device's thread.
 
         Raises:
             AttemptAborted: `stop` was called.
@@ -92,7 +92,7 @@ class Lease:
     """Sends heartbeats for an attempt while its block runs."""
 
     def __init__(self, attempt: Attempt, store: JobStore, settings: Settings, leave: Callable[[str], None]) -> None:
-        """`leave` ends this process, with a reason: where a device hangs, nothing less helps."""
+        """Take the attempt; `leave` ends this process, with a reason, because only that frees a device that hangs."""
         self._attempt = attempt
         self._store = store
         self._settings = settings
@@ -116,7 +116,7 @@ class Lease:
             await self._beat()
 
     async def _over_before_beat(self) -> bool:
-        """Wait for the next heartbeat, which a hint of a cancellation brings forward; return whether all is over."""
+        """Wait until the next heartbeat is due, or a cancellation is hinted; return whether the attempt is over."""
         waits = [asyncio.create_task(event.wait()) for event in (self._attempt.look, self._over)]
         await asyncio.wait(waits, timeout=self._settings.heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

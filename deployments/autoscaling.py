@@ -13,19 +13,19 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-# Between two renders, Serve counts a slot twice for a moment; up to so much, a mean of slots is rounded down. On a new
-# replica the mean begins with that moment, and is 2 for one slot until Serve's next report, within a second:
-# `upscale_delay_s` is longer.
+# Between two renders, Serve counts a slot twice for a moment. So a mean of slots is rounded down up to this fraction.
+# On a new replica the mean begins with that moment, and is 2 for one slot until Serve's next report, within a second.
+# So `upscale_delay_s` is longer than that.
 _FLICKER = 0.25
 
-BUSY = "busy"  # what a Generator reports of itself: 1 while it renders, encodes or stores
+BUSY = "busy"  # the metric of a Generator: 1 while it renders, encodes or stores
 
 
 class BacklogPolicy:
     """Follows the Dispatcher, whose slots are the replicas that the work needs; see `wanted_slots`.
 
-    The number at work comes from the Generators themselves: it stays true when the Dispatcher, and its slots, are gone.
-    Serve itself applies the bounds and the delays. A replica that it then stops while at work finishes first.
+    The Generators themselves report the number at work, so it stays true if the Dispatcher and its slots are gone.
+    Serve applies the bounds and the delays. If it stops a replica that is at work, the replica finishes first.
     """
 
     def __call__(self, context: AutoscalingContext) -> tuple[int, dict[str, Any]]:
@@ -49,8 +49,8 @@ def wanted_slots(*, busy: int, queued: int, cost_s: float, target_wait_s: float,
         queued: renders that wait.
         cost_s: predicted seconds of everything that waits or runs.
         target_wait_s: within which all of it should be done.
-        alive: replicas that there are; each of them must have work while there is any.
-        most: replicas that there may be.
+        alive: existing replicas; each of them must have work while there is any.
+        most: the largest number of replicas.
     """
     needed = max(math.ceil(cost_s / target_wait_s), alive)
     return min(most, busy + queued, max(needed, busy))

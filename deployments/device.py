@@ -25,12 +25,12 @@ _CPU_NICENESS = 10
 
 
 def worker_thread(name: str, *, yielding: bool) -> ThreadPoolExecutor:
-    """Return one named thread; a `yielding` one gives way to the API where both share a CPU."""
+    """Return one named thread; with `yielding` it has a low priority, so that the API gets the CPU first."""
     return ThreadPoolExecutor(1, name, initializer=_be_nice if yielding else None)
 
 
 class Device:
-    """Runs one pipeline on one thread: torch and CUDA keep state per thread, and renders never overlap."""
+    """Runs one pipeline on one thread, because torch and CUDA keep state per thread. Renders never overlap."""
 
     def __init__(self, load: Callable[[], Pipeline], thread: ThreadPoolExecutor) -> None:
         """Load the pipeline in the thread, and wait for it: minutes with real weights."""
@@ -43,7 +43,7 @@ class Device:
         return self._pipeline.runtime
 
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
-        """Return the LoRAs of `spec` that are not ready, so that `render` needs their files."""
+        """Return the LoRAs of `spec` that are not resident, so that `render` needs their files."""
         return self._pipeline.lacking(spec)
 
     async def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:

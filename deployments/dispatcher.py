@@ -1,8 +1,8 @@
 """The Dispatcher actor: late binding of queued renders to Generators, under a leader lease.
 
-A slot is one place at the Generators' handle. It first waits for a free replica, and only then chooses the render that
-suits this replica (`deployments.scheduling`), because what suits best is known only when the replica is. While slots
-wait, Serve counts them as load, so their number also drives autoscaling (`deployments.autoscaling.wanted_slots`).
+A slot is one open call at the Generators' handle. It waits for a free replica first. Only then it chooses the render
+that suits this replica (`deployments.scheduling`), because the best choice depends on the replica. Serve counts waiting
+slots as load, so their number also drives autoscaling (`deployments.autoscaling.wanted_slots`).
 
 Example:
     async with generators.choose_replica(fleet) as replica:  # Serve reserves a replica
@@ -41,17 +41,17 @@ from serve_app.tasks import detached, happened
 
 logger = logging.getLogger("ray.serve.wan")
 
-_AFTER_LOSS_S = 1  # before a lost render is queued again: a broken replica must not use up its attempts at once
+_AFTER_LOSS_S = 1  # before a lost render is queued again: a broken replica must not use up its attempts quickly
 _BEATS_PER_LEASE = 3
-_HANDOVER_S = 0.5  # for the last dispatches to leave this process
+_HANDOVER_S = 0.5  # time for the last dispatches to leave this process
 
 
 class Calls:
-    """The calls to Generators that are under way, by request.
+    """The running calls to Generators, by request.
 
-    They let a cancellation reach a Generator that is at work, and so takes no other call, within milliseconds: Serve's
-    way to do that is to cancel the call. A Generator takes it as a hint to ask the store, which alone says whether a
-    render is canceled, so nothing is lost where a call is canceled for another reason.
+    They deliver a cancellation to a busy Generator within milliseconds. A busy Generator accepts no other call, but
+    Serve can cancel the running one. The Generator treats this as a hint to ask the store, which alone decides whether
+    a render is canceled. So nothing is lost if a call is canceled for another reason.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Calls:
             call.cancel()
 
     async def finished(self, request_id: str, call: DeploymentResponse) -> tuple[str, ...] | None:
-        """Return the pair keys that the call returns, or None if it was nudged. Raise what the call raises."""
+        """Return the pair keys that the call returns, or None after `nudge`. Raise the errors of the call."""
         self._calls[request_id].append(call)
         try:
             resident: tuple[str, ...] = await call
@@ -83,17 +83,17 @@ class Calls:
 
 @dataclass(eq=False)
 class _Slot:
-    """One place at the Generators' handle: it waits for a replica, and then for the render that it gave to it."""
+    """One open call at the Generators' handle: it waits for a replica, and then for the end of its render."""
 
     has_replica: bool = False
     task: asyncio.Task[None] | None = None
 
 
 class Dispatcher:
-    """Keeps a bounded number of slots open at the Generators; a slot that wins a replica then picks its render.
+    """Keeps a bounded number of slots open at the Generators; a slot that gets a replica then chooses its render.
 
-    Only one Dispatcher dispatches at a time, by a lease in the store, also during a rollout. Nothing that matters is
-    kept in memory: a Dispatcher that dies is replaced, and the store knows the rest.
+    Only one Dispatcher dispatches at a time, by a lease in the store, also during a rollout. Its memory holds only
+    hints: if a Dispatcher dies, another one continues from the store.
     """
 
     _opened = False  # whether there is something to close
@@ -134,11 +134,11 @@ class Dispatcher:
         self._queued.set()
 
     async def canceled(self, request_id: str) -> None:
-        """Have the Generators that run the request ask the store at once whether it was canceled."""
+        """Make the Generators that run the request ask the store at once whether it was canceled."""
         self._calls.nudge(request_id)
 
     async def fleet(self) -> dict[str, GeneratorRuntime]:
-        """Return what is known of each Generator, by the id of its replica."""
+        """Return the last known state of each Generator, by the id of its replica."""
         return self._fleet.snapshot()
 
     async def check_health(self) -> None:
@@ -149,13 +149,13 @@ class Dispatcher:
                 raise RuntimeError("a loop of the dispatcher has ended")
 
     def __del__(self) -> Coroutine[Any, Any, None] | None:
-        """Return the work that Serve, which calls this by name, awaits before it ends the process."""
+        """Return the coroutine that Serve awaits before it ends the process; Serve calls this method by its name."""
         return self.close() if self._opened else None
 
     async def close(self) -> None:
-        """Claim no more renders, and give free slots back.
+        """Stop claiming renders, and give free slots back.
 
-        Running renders go on; their Generators write how they end.
+        Running renders continue; their Generators write their ends.
         """
         self._opened = False
         self._closing = True
@@ -167,7 +167,7 @@ class Dispatcher:
         await self._store.close()
 
     async def _run(self) -> None:
-        """Open slots at each wake-up; a sweep gives back what dead replicas held and finds what wake-ups missed."""
+        """Return whether outputs cannot be stored; if so, hold the pause in the store, so that all processes see it."""
         next_sweep = 0.0
         while True:
             settings = self._plan.settings
@@ -180,7 +180,7 @@ class Dispatcher:
                     await self._open_slots()
             except StoreUnavailable as error:
                 logger.warning("%s", error)
-                # While the store was away nobody could renew: living replicas get the time to do so first.
+                # While the store did not answer, no lease could be renewed. Live replicas get time to do that first.
                 next_sweep = monotonic() + settings.lease_s
             await happened(self._queued, min(settings.sweep_s, settings.dispatcher_lease_s / _BEATS_PER_LEASE))
 
@@ -227,7 +227,7 @@ class Dispatcher:
             slot.task.add_done_callback(partial(self._close_slot, slot))
 
     async def _paused(self) -> bool:
-        """Look whether an output could be stored; while it could not, hold the pause, so that every part knows."""
+        """Return whether outputs cannot be stored; if so, hold the pause in the store, so that all processes know."""
         if await self._place.problem() is not None:
             self._pausing = await self._pause.hold(self._plan.settings.lease_s, 0)
             return True
@@ -243,14 +243,14 @@ class Dispatcher:
         if error := task.exception():
             logger.warning("a slot ended: %r; the next sweep opens another", error)
         else:
-            self._queued.set()  # what was queued while it closed still needs one
+            self._queued.set()  # a render that was queued while it closed still needs a slot
 
     async def _serve_while_queued(self, slot: _Slot) -> None:
         while await self._serve_one(slot):
             pass
 
     async def _serve_one(self, slot: _Slot) -> bool:
-        """Win a replica, give it the render that suits it, and wait; return False if no render was left for it."""
+        """Get a free replica, give it the render that suits it, and wait; return False if no render was left for it."""
         slot.has_replica = False
         async with self._generators.choose_replica(self._fleet) as replica:
             slot.has_replica = True

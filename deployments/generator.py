@@ -1,7 +1,7 @@
 """The Generator actor: one GPU, or several that share each render (in the demo, CPU threads); one render at a time.
 
 It only orchestrates. `deployments.attempt` keeps the lease, `deployments.device` runs the pipeline,
-`deployments.publishing` stores outputs and writes how attempts ended, `deployments.health` ends a broken replica.
+`deployments.publishing` stores outputs and writes the ends of attempts, `deployments.health` ends a broken replica.
 
 Example:
     resident = await generator.render(claim)  # returns when the device is free; the output follows
@@ -47,12 +47,12 @@ from serve_app.tasks import detached
 
 logger = logging.getLogger("ray.serve.wan")
 
-_LAST_OUTPUTS_S = 60.0  # for what is being encoded or stored when a device has failed
+_LAST_OUTPUTS_S = 60.0  # for outputs that are being encoded or stored when a device has failed
 _GIB = 2**30
 
 
 class Generator:
-    """Loads the base model once, then renders claims; it alone writes how each one ended."""
+    """Loads the base model once, then renders claims. Only it writes the ends of its claims."""
 
     _opened = False  # whether there is something to close
 
@@ -70,7 +70,7 @@ class Generator:
         self._observers = service_observers(plan.settings) if observers is None else observers
         self._leave = leave
         yielding = plan.profile is Profile.CPU
-        # The pipeline comes last, since it takes minutes: what is wrong with the rest shows before.
+        # The pipeline comes last, because it takes minutes: problems of the other parts show before.
         self._loras = lora_files(plan)
         self._store = JobStore(plan.settings.database_url)
         self._outputs = OutputStore.from_url(plan.settings.output_url)
@@ -85,11 +85,11 @@ class Generator:
         logger.info("ready: %s", self._device.runtime.model_dump(mode="json"))
 
     def __del__(self) -> Coroutine[Any, Any, None] | None:
-        """Return the work that Serve, which calls this by name, awaits before it ends the process."""
+        """Return the coroutine that Serve awaits before it ends the process; Serve calls this method by its name."""
         return self.close() if self._opened else None
 
     async def close(self) -> None:
-        """Finish what is still being encoded or stored."""
+        """Wait for outputs that are still being encoded or stored."""
         self._opened = False
         if self._unfinished:
             await asyncio.wait(self._unfinished)
@@ -112,16 +112,15 @@ class Generator:
         return {BUSY: float(bool(self._unfinished))}
 
     async def check_health(self) -> None:
-        """Leave where renders wait, but none reaches this replica; see `Starvation`."""
+        """End this process if renders wait, but none reaches this replica; see `Starvation`."""
         if await self._starvation.check():
             self._leave(f"renders wait, but none has reached this replica for {STARVED_S:g} s")
 
     async def render(self, claim: Claim) -> tuple[str, ...]:
         """Run one attempt; return when the device is free for the next, with the pair keys that are ready now.
 
-        Encoding, storing and the end state follow under the same lease, while the next render may already run. A caller
-        that cancels the call does not end the render: it has this replica ask the store at once whether the render was
-        canceled there.
+        Encoding, storing and the end state follow under the same lease, while the next render may already run. A
+        canceled call does not end the render: this replica then asks the store at once whether the render was canceled.
         """
         device_free = asyncio.Event()
         claim = replace(claim, gpus=self._plan.settings.gpus_per_generator)
@@ -151,7 +150,7 @@ class Generator:
             self._observers.ended(attempt.claim, outcome)
 
     async def _outcome(self, attempt: Attempt, device_free: asyncio.Event) -> Outcome:
-        """Generate, encode, store, and write how it ended."""
+        """Generate, encode, store, and write the end of the attempt."""
         claim = attempt.claim
         try:
             generated = await self._generate(attempt)
@@ -204,7 +203,7 @@ class Generator:
 
     @asynccontextmanager
     async def _lora_files(self, attempt: Attempt) -> AsyncIterator[dict[str, LoraOnDisk]]:
-        """Hold the files of the LoRAs that the pipeline lacks while the block runs; where it lacks none, do nothing."""
+        """Hold the files of the LoRAs that are not resident in the pipeline while the block runs."""
         claim = attempt.claim
         lacking = self._device.lacking(claim.spec)
         if not lacking:
@@ -226,15 +225,15 @@ class Generator:
             await released(holding, held)
 
     def _measurement(self, claim: Claim, generated: Generated) -> Measurement:
-        """Return what the render has cost, for the cost model."""
+        """Return the measured cost of the render, for the cost model."""
         denoise_s = generated.rendered.seconds.denoise
         cost = MeasuredCost(denoise_s / claim.spec.sample_steps, generated.replica_s - denoise_s)
         return Measurement(self._plan.cost_name, CostKey.of(claim.spec, self._plan.card), cost)
 
     async def _failed(self, claim: Claim, error: RenderError, *, probe: bool) -> Outcome:
-        """Record a failure, or, where a probe shows that the device is what failed, give the render to another replica.
+        """Record a failure or, if a probe shows that the device is broken, give the render to another replica.
 
-        No probe once the device is free: it may run the next render already, and what failed is not the device.
+        Without a probe if the device is free already: then it may run the next render, and the failure came later.
         """
         if probe and not await self._device.works():
             released = await self._publisher.release(claim, self._plan.settings.max_attempts)
@@ -244,10 +243,10 @@ class Generator:
         return Outcome(End.FAILED, error) if failed else Outcome(End.FENCED)
 
     async def _leave_broken_device(self) -> None:
-        """Let what is being stored reach its end, and leave; the slot stays taken, so that no render comes here."""
+        """Wait for outputs that are being stored, then end the process; the slot stays taken: no render comes here."""
         others = self._unfinished - {asyncio.current_task()}
         if others:
-            # With a limit: another render that failed on this device would wait for this one in turn.
+            # With a timeout, because another render that failed on this device would wait for this one.
             await asyncio.wait(others, timeout=_LAST_OUTPUTS_S)
         self._leave("the device failed its probe")
 

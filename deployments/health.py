@@ -1,4 +1,4 @@
-"""Health of a Generator: the starvation check, and the way in which a broken replica ends itself."""
+"""Health of a Generator: starvation check, and self-termination of a broken replica."""
 
 import logging
 import os
@@ -17,10 +17,10 @@ STARVED_CHECKS = 3  # in a row
 
 
 def leave_process(why: str) -> None:
-    """End this process at once, and let Serve start another one.
+    """End this process at once; Serve starts another one.
 
-    A replica that only fails its health checks is stopped gracefully: Serve would wait for the very call, or reserved
-    slot, that never ends, and hold the GPU as long.
+    A replica that fails its health checks is stopped gracefully. But then Serve would wait for the call or the reserved
+    slot that never ends, and the GPU would stay occupied.
     """
     logger.critical("%s; this replica ends itself, so that another one takes its place", why)
     logging.shutdown()
@@ -28,10 +28,10 @@ def leave_process(why: str) -> None:
 
 
 class Starvation:
-    """Finds out whether renders of a model wait, its Dispatcher is alive, and yet none reaches this replica.
+    """Detects that renders of a model wait, its Dispatcher is alive, but none reaches this replica.
 
-    A Dispatcher that dies between winning a replica and sending it a render leaves the replica's only slot reserved for
-    ever, and only a new process frees it.
+    If a Dispatcher dies after it has reserved a replica and before it sends a render, the replica's only slot stays
+    reserved forever. Only a new process frees it.
     """
 
     def __init__(self, store: JobStore, model: str) -> None:
@@ -53,7 +53,7 @@ class Starvation:
             self._idle_since = monotonic()
 
     async def check(self) -> bool:
-        """Look once; return True at the `STARVED_CHECKS`th time in a row that this replica was passed by."""
+        """Check once; return True at the `STARVED_CHECKS`th consecutive time that this replica got no render."""
         idle = not self._at_work and monotonic() - self._idle_since > STARVED_S
         self._idle_checks = self._idle_checks + 1 if idle and await self._renders_wait() else 0
         return self._idle_checks == STARVED_CHECKS
@@ -64,4 +64,4 @@ class Starvation:
             # While outputs cannot be stored, the Dispatcher claims nothing on purpose.
             return waits and await self._dispatcher.is_held() and not await self._pause.is_held()
         except StoreUnavailable:
-            return False  # then nobody can dispatch
+            return False  # then no Dispatcher can dispatch

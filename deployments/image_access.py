@@ -1,4 +1,4 @@
-"""Composition of the image parts from a plan: the resolver of the Ingress."""
+"""Composition of the image resolver of the Ingress from a plan."""
 
 from serve_app.images.header import ImageLimits
 from serve_app.images.resolver import ImageResolver
@@ -11,7 +11,7 @@ _MEGAPIXEL = 1_000_000
 
 
 def image_resolver(plan: ServicePlan, bulkhead: Bulkhead) -> ImageResolver:
-    """Return what the Ingress asks about the control images of a request; `bulkhead` is its process's only one."""
+    """Return the resolver for the control images of requests; `bulkhead` is the one of the process."""
     settings = plan.settings
     limits = ImageLimits(
         max_bytes=int(settings.image_max_mib * _MIB),

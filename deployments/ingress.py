@@ -28,20 +28,20 @@ from serve_app.plan import ServicePlan
 from serve_app.tasks import detached
 from serve_app.webhooks.worker import WebhookWorker
 
-# New objects after which Python looks for garbage; the same as in Serve's proxies. With Python's own 700, a run of the
-# load benchmark has it look 1,100 times and not 38.
+# New objects until the garbage collector runs; the same as in Serve's proxies. With Python's default of 700 it runs
+# 1,100 times in the load benchmark, instead of 38 times.
 _GC_THRESHOLD = 10_000
-# The event loop gives up the interpreter's lock at each system call, and waits so long to have it back from a thread
-# that parses a file. Python's own 5 ms make a POST ten times slower while one is parsed.
+# The event loop releases the global interpreter lock (GIL) at each system call. It gets the lock back from a thread
+# that parses a file after this time. With Python's default of 5 ms, a POST is ten times slower while a file is parsed.
 _SWITCH_INTERVAL_S = 0.0005
 
 
 @serve.ingress()
 class Ingress:
-    """Validates requests, makes them durable, answers from the store. It keeps no state of its own."""
+    """Validates requests, makes them durable, and answers from the store. Stateless."""
 
     def __init__(self, plan: ServicePlan, *dispatchers: DeploymentHandle) -> None:
-        """`dispatchers` are those of the plan's models, in their order."""
+        """Take the plan, and the handles of the Dispatchers in the order of the plan's models."""
         configure_logging()
         self._built = plan  # by the args alone
         store = JobStore(plan.settings.database_url)

@@ -21,7 +21,7 @@ from serve_app.settings import RetentionMode, Settings
 logger = logging.getLogger("ray.serve.wan")
 
 _LEASE_S = 120.0  # renewed between the batches of a sweep
-_ORPHANS_EVERY_S = 86_400.0  # to list a bucket and to look for each output takes long
+_ORPHANS_EVERY_S = 86_400.0  # listing a bucket and checking each output takes long
 
 
 class Janitor:
@@ -43,7 +43,7 @@ class Janitor:
         with_orphans = monotonic() >= self._orphans_at
         dry_run = settings.retention is RetentionMode.DRY_RUN
         try:
-            # Held until the next sweep, so that several Dispatchers do not take turns.
+            # Held until the next sweep, so that the same process sweeps again.
             if not await self._hold(settings):
                 return
             report = await self._sweeper.sweep(

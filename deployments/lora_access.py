@@ -1,4 +1,4 @@
-"""Composition of the LoRA parts from a plan: the resolvers of the Ingress, the files of the Generators."""
+"""Composition of LoRA resolvers (Ingress) and LoRA files (Generators) from a plan."""
 
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.files import LoraFiles
@@ -17,7 +17,7 @@ _KIB = 2**10
 
 
 def lora_resolvers(plan: ServicePlan, bulkhead: Bulkhead) -> dict[str, LoraResolver]:
-    """Return what the Ingress asks about the LoRAs of a request, by the model that it is for."""
+    """Return the LoRA resolvers of the Ingress, by the ids of the models."""
     sources = _sources(plan.settings)
     cards = [model.card for model in plan.models]
     most = _header_bytes(plan.settings)
@@ -29,7 +29,7 @@ def lora_resolvers(plan: ServicePlan, bulkhead: Bulkhead) -> dict[str, LoraResol
 
 
 def bulkhead(settings: Settings) -> Bulkhead:
-    """Return the threads in which a process reads what clients' addresses name; it has one."""
+    """Return the bulkhead in which a process fetches from clients' addresses; each process has one."""
     return Bulkhead(
         ShareLimits(
             threads=settings.fetch_threads, per_host=settings.fetch_per_host, per_sender=settings.fetch_per_sender
@@ -38,7 +38,7 @@ def bulkhead(settings: Settings) -> Bulkhead:
 
 
 def lora_files(plan: ModelPlan) -> LoraFiles:
-    """Return what a Generator asks for the files of the LoRAs that its pipeline lacks."""
+    """Return the LoRA files for a Generator of that model."""
     return LoraFiles(_sources(plan.settings), lora_library(plan))
 
 

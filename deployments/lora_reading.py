@@ -1,4 +1,4 @@
-"""Bounded waiting for LoRA files: a render whose files never come must not look as if it were under way.
+"""Timeout for LoRA files: a render whose files never arrive fails instead of running forever.
 
 Example:
     holding = asyncio.create_task(asyncio.to_thread(hold))
@@ -7,7 +7,7 @@ Example:
     finally:
         await released(holding, held)
 
-A thread that waits for a disk cannot be interrupted; the attempt ends, and what the thread gets is released later.
+A thread that waits for a disk cannot be interrupted. So the attempt ends, and the files are released when it returns.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
-"""Retries under the lease: a finished render is kept until its file can be stored, and nothing is claimed meanwhile.
+"""Retries of output storage under the lease: a finished render is kept until it can be stored; claims pause meanwhile.
 
 Example:
     kept = await persistence.kept(attempt, partial(outputs.put, name, path, media_type), outputs, size)
 
-Whether the place fails or only this file is found out by storing another file of the same size there. Where that fails
-too, the work is repeated for as long as the lease can be held. Where it succeeds, the render fails after a few tries.
+A test file of the same size shows whether the output store fails or only this file. If the test file fails, too, the
+work is retried for as long as the lease can be held. If it can be stored, the render fails after a few tries.
 """
 
 import logging
@@ -21,7 +21,7 @@ from serve_app.tasks import happened
 
 logger = logging.getLogger("ray.serve.wan")
 
-TRIES = 3  # of one file, at a place that takes others
+TRIES = 3  # for one file, in a store that accepts other files
 RETRY_S = 1.0
 _REMIND_S = 60.0  # between two lines in the log
 
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class Persistence:
-    """Repeats work that stores something, and holds the pause in the job store while its place fails."""
+    """Retries work that stores an output, and holds the pause in the job store while the output store fails."""
 
     def __init__(self, store: JobStore, lease_s: float) -> None:
         self._pause = store.leadership(OUTPUTS_FAIL)
@@ -38,7 +38,7 @@ class Persistence:
     async def kept(
         self, attempt: Attempt, work: Callable[[], Awaitable[Result]], place: OutputStore, size: int
     ) -> Result:
-        """Return what `work` returns, which stores `size` bytes at `place`, once it succeeds.
+        """Return the result of `work`, which stores `size` bytes at `place`, as soon as it succeeds.
 
         Raises:
             AttemptAborted: the render was canceled, or its lease is lost.
@@ -71,7 +71,7 @@ class Persistence:
         try:
             return await self._pause.hold(self._lease_s, 0)
         except StoreUnavailable:
-            return False  # then nothing is claimed either
+            return False  # the job store does not answer, so nothing can be claimed
 
     async def _end_pause(self) -> None:
         try:

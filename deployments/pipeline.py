@@ -1,6 +1,6 @@
-"""The pipeline interface: what a Generator needs of a model. Adding a model is a card and a class that fits here.
+"""The pipeline interface: what a Generator needs from a model. A new model is a card and a class with this interface.
 
-A Generator uses it so:
+A Generator uses it like this:
 
     pipeline = pipeline_class("deployments.wan.runtime:WanRuntime").load(options)
     loras = {lora.content: ... for lora in pipeline.lacking(spec)}  # a LoraOnDisk each, see serve_app.loras.files
@@ -41,8 +41,8 @@ class PipelineOptions:
     offload: OffloadMode
     hf_token: SecretStr | None
     device: str  # "cpu" or "cuda"
-    pristine: PristineMode  # where weights that LoRAs change are kept as they were
-    lora_memory_bytes: int  # host memory for LoRAs that stay ready
+    pristine: PristineMode  # where the original weights are kept that merged LoRAs change
+    lora_memory_bytes: int  # host memory for resident LoRAs
     compile_cache: Path  # directory of compiled kernels; replicas may share it
     gpus: int = 1  # that share each render; on a CPU, processes
 
@@ -57,9 +57,9 @@ or None if nothing can be drawn yet; it draws now and then."""
 
 @dataclass(frozen=True, slots=True)
 class RenderInputs:
-    """What a render needs beside its spec: LoRA files by `LoraFile.content`, and the image in the spec's size.
+    """Inputs of a render beside its spec: LoRA files by `LoraFile.content`, and the image in the spec's size.
 
-    `previews` is there where somebody wants some.
+    `previews` is None if nobody wants previews.
     """
 
     loras: Mapping[str, LoraOnDisk]
@@ -69,7 +69,7 @@ class RenderInputs:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One finished video, how it was made, and the LoRAs (`LoraFile.content`) that are ready for the next render."""
+    """One finished video, how it was made, and the LoRAs (`LoraFile.content`) that are resident now."""
 
     frames: Frames
     made_with: MadeWith
@@ -96,12 +96,12 @@ class Pipeline(Protocol):
         """
 
     def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
-        """Make the LoRA state right for `spec` and generate its frames. Blocking.
+        """Apply the LoRAs of `spec` and generate its frames. Blocking.
 
-        `inputs.loras` has the LoRAs that `lacking` names; what is resident is not read again. `inputs.image` is there
-        exactly where the spec has an image, which only a card with `image_input` allows.
-        `on_step` gets the count of finished denoising steps after each; what it raises ends the render and leaves
-        the pipeline ready for the next.
+        `inputs.loras` has the LoRAs that `lacking` names; resident ones are not read again. `inputs.image` is set if
+        and only if the spec has an image, which only a card with `image_input` allows. `on_step` gets the number of
+        finished denoising steps after each step. An exception of `on_step` ends the render, and leaves the pipeline
+        ready for the next one.
 
         Raises:
             RenderError: there will be no video; the pipeline is ready for the next render.
@@ -121,7 +121,7 @@ class Pipeline(Protocol):
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: imports make objects that stay, and scanning them again and again takes a second."""
+    """Pause the garbage collector: imports create permanent objects, and scanning them repeatedly takes a second."""
     gc.disable()
     try:
         yield

@@ -1,10 +1,10 @@
-"""Previews of a running render: drawn on the device, compressed beside it, taken along by the next heartbeat.
+"""Previews of a running render: drawn on the device, compressed in another thread, stored by the next heartbeat.
 
 Example:
     previews = Previews(attempt, thread)
     pipeline.render(spec, RenderInputs(loras, previews=previews.offer), on_step)
 
-The time between two of them is a hundred times what one takes, so all of them together take less than a hundredth.
+The interval is a hundred times the duration of one preview, so they add less than one percent to a render.
 """
 
 import io
@@ -21,8 +21,8 @@ from serve_app.jobs.records import Preview
 
 logger = logging.getLogger("ray.serve.wan")
 
-_FIRST_S = 0.3  # after the first step was offered: whatever is over sooner needs none
-_LEAST_S = 1.0  # between two: people see no more, and the store is not for films
+_FIRST_S = 0.3  # after the first step; a render that ends sooner needs no preview
+_LEAST_S = 1.0  # shortest interval, to bound the writes to the job store
 _SHARE = 100
 _QUALITY = 60
 
@@ -31,13 +31,13 @@ class Previews:
     """Paces and compresses the previews of one attempt."""
 
     def __init__(self, attempt: Attempt, thread: ThreadPoolExecutor) -> None:
-        """`thread` compresses."""
+        """Take the attempt, and the thread that compresses."""
         self._attempt = attempt
         self._thread = thread
         self._due: float | None = None
 
     def offer(self, step: int, draw: Callable[[], Frames | None]) -> None:
-        """Take a preview of what `step` steps have made, if it is time for one. Called in the device's thread."""
+        """Take a preview after `step` steps, if one is due. Called in the device's thread."""
         now = monotonic()
         if self._due is None:
             self._due = now + _FIRST_S
@@ -52,14 +52,14 @@ class Previews:
         spec = self._attempt.claim.spec
         try:
             image = animated(frames, seconds=spec.num_frames / spec.fps)
-        except Exception:  # a render goes on without its previews
+        except Exception:  # a render continues without previews
             logger.exception("a preview was not made")
             return
         self._attempt.preview = Preview(step, image)
 
 
 def animated(frames: Frames, *, seconds: float) -> bytes:
-    """Return frames [F, H, W, 3] as an animated WebP that takes so long and goes on forever."""
+    """Return frames [F, H, W, 3] as an animated WebP of that duration, which loops forever."""
     first, *others = (Image.fromarray(frame) for frame in frames)
     data = io.BytesIO()
     duration = max(1, round(1000 * seconds / len(frames)))

@@ -1,7 +1,7 @@
 """Publishing: frames are encoded and stored, and the end of an attempt is written to the job store.
 
-Every attempt stores its output under a name of its own, so no attempt can overwrite what another one stored. The job
-store then takes the end from whoever holds the claim (its token is a fencing token), and only from it.
+Every attempt stores its output under its own name, so no attempt can overwrite the output of another one. The job store
+then accepts the end only from the holder of the claim (by its fencing token).
 
 Example:
     output = await publisher.store_output(attempt, generated)
@@ -37,14 +37,14 @@ from serve_app.tasks import happened
 logger = logging.getLogger("ray.serve.wan")
 
 STORE_RETRY_S = 1.0
-_TURN_S = 0.02  # between two looks at whether the attempt before is stored
+_TURN_S = 0.02  # between two checks whether the previous attempt is stored
 _ENCODED = "output"  # the name of the encoded file
 _SCRATCH_LOOK_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the device made of an attempt, and the seconds that this took the replica."""
+    """The frames of an attempt, and the seconds that they took the replica."""
 
     rendered: Rendered
     image: ImageUse | None
@@ -70,10 +70,10 @@ class Generated:
 
 
 class Publisher:
-    """Turns finished frames into an output, and writes how each attempt ended."""
+    """Turns finished frames into an output, and writes the end of each attempt."""
 
     def __init__(self, store: JobStore, outputs: OutputStore, thread: ThreadPoolExecutor, lease_s: float) -> None:
-        """`thread` encodes. `lease_s` is how long others know without a word from here that outputs fail."""
+        """Take the stores, the thread that encodes, and `lease_s`, the time for which a pause holds without renewal."""
         self._store = store
         self._outputs = outputs
         self._thread = thread
@@ -89,7 +89,7 @@ class Publisher:
             AttemptAborted: the attempt was told to stop meanwhile.
         """
         while self._publishing.locked() and not await happened(attempt.stopped, _TURN_S):
-            attempt.lives()  # the one before may wait for its place
+            attempt.lives()  # the previous attempt may wait for the output store
         attempt.check()
         async with self._publishing:
             attempt.check()
@@ -150,7 +150,7 @@ class Publisher:
         return scratch
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement) -> bool:
-        """Publish the output, and delete the files that no request refers to; return False if fenced off."""
+        """Publish the output, and delete files that no request refers to; return False if fenced off (lost lease)."""
         published = await _write(lambda: self._store.claims.succeed(claim, output, measured))
         # Nobody will ever ask for this attempt's file, or for those of attempts that died before they could publish.
         superseded = range(1, claim.attempt) if published else [claim.attempt]
@@ -175,7 +175,7 @@ class Publisher:
 
 
 def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> RenderMetadata:
-    """Join what the request asked for, what its pipeline did, and how long each part took in this attempt."""
+    """Return the metadata of an output: the request's values, the pipeline's values, and the seconds of each part."""
     spec, made_with = claim.spec, generated.rendered.made_with
     uses = [
         LoraUse(path=lora.reference, **applied.model_dump())
@@ -207,7 +207,7 @@ def render_metadata(claim: Claim, generated: Generated, timings: Timings) -> Ren
 
 
 async def _write(write: Callable[[], Awaitable[bool]]) -> bool:
-    """Write an end state, and wait for the store while it does not answer: a finished render is not given up.
+    """Write an end state, and retry while the store does not answer, so that a finished render is not lost.
 
     Return False if the claim is no longer valid, and nothing was written.
     """

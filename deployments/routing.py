@@ -1,4 +1,4 @@
-"""The request router of the Generators: of several free replicas, one that has a wanted LoRA pair ready comes first.
+"""The request router of the Generators (LoRA affinity): a free replica with a wanted LoRA pair is preferred.
 
 Ray Serve imports it by its name, in the process of each handle:
 
@@ -11,7 +11,7 @@ from serve_app.results import GeneratorRuntime
 
 
 class WarmFirstRouter(FIFOMixin, RequestRouter):
-    """Ranks free replicas by what the Dispatcher knows of them.
+    """Ranks free replicas by what the Dispatcher knows about them.
 
     The Dispatcher is the only caller, and passes its FleetMemory as the first argument of `choose_replica`.
     """
@@ -22,7 +22,7 @@ class WarmFirstRouter(FIFOMixin, RequestRouter):
         """Return the free replicas in groups of equal rank, best first; see `RequestRouter.choose_replicas`."""
         if pending_request is None:
             return [candidate_replicas]
-        # Without this, Serve asks again at once for as long as every replica is busy, and keeps a core at work.
+        # Without this, Serve asks again at once while every replica is busy, which occupies a core (busy waiting).
         pending_request.routing_context.should_backoff = True
         fleet = pending_request.args[0]
         fleet.saw(

@@ -33,7 +33,7 @@ class DraftLora(_Frozen):
 
     @property
     def expert(self) -> Expert | None:
-        """Return the expert that it names; None where it names none."""
+        """Return the expert that it names; None if it names none."""
         return None if self.transformer is None else Expert(self.transformer)
 
 

@@ -1,1 +1,1 @@
-"""Encoders: frames into MP4 (H.264), animated WebP or a ZIP of lossless PNG. The door is `encoding.encode`."""
+"""Encoders: frames into MP4 (H.264), animated WebP or a ZIP of lossless PNG. Entry point: `encoding.encode`."""

@@ -1,4 +1,4 @@
-"""Metadata in containers (ISO BMFF comment, XMP, iTXt): a text that travels inside a file beside its frames.
+"""Metadata in containers (ISO BMFF comment, XMP, iTXt): a text that is embedded in the file of a video.
 
 | mp4 | the tag `comment` of iTunes' list (moov/udta/meta/ilst/©cmt), through ffmpeg's metadata file |
 | webp | a chunk `XMP ` with the property `wan:settings` |
@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from serve_app.embedded import NAME
 
-_NAMESPACE = "https://github.com/wan-lora-serve/settings/"  # a name; nothing has to lie there
+_NAMESPACE = "https://github.com/wan-lora-serve/settings/"  # only a name; the page need not exist
 # ffmpeg's documentation, "Metadata": these are escaped with a backslash in values.
 _SPECIAL = re.compile(r"[=;#\\\n]")
 

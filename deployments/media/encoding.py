@@ -1,4 +1,4 @@
-"""The door to the encoders: frames and a format in, a file out, with a text inside that says how it was made.
+"""Encoding of frames into a file (MP4, WebP, PNG), with a text in its metadata that says how it was made.
 
 Example:
     encode(frames, fps=16, output_format=OutputFormat.MP4, path=Path("video.mp4"))  # frames: uint8 [F, H, W, 3]
@@ -22,7 +22,7 @@ _WRITERS: Mapping[OutputFormat, Callable[[Frames, int, Path, str], None]] = Mapp
     {
         OutputFormat.MP4: write_mp4,
         OutputFormat.WEBP: write_webp,
-        # Stills have no rate; the result that the API reports beside the file carries it.
+        # Stills have no frame rate; the result that the API returns has it.
         OutputFormat.PNG: lambda frames, _fps, path, text: write_png_zip(frames, path, text),
     }
 )
@@ -38,10 +38,10 @@ def encode(frames: Frames, fps: int, output_format: OutputFormat, path: Path, te
         fps: Frames per second, 1..120.
         output_format: Container to write.
         path: The file; its directory exists. Not atomic: give a scratch path, then store that.
-        text: What the file's metadata says of itself, one line; see `deployments.media.embedding`. Empty for nothing.
+        text: The text of the metadata, one line; see `deployments.media.embedding`. Empty for none.
 
     Raises:
-        OutputNotWritten: The encoder failed or the file system refused (full disk); it says why.
+        OutputNotWritten: The encoder or the file system failed (full disk); the message says why.
         ValueError: `frames` is not of that shape and type.
     """
     _check(frames)
@@ -66,6 +66,6 @@ def _check(frames: Frames) -> None:
 
 
 def _discard(path: Path) -> None:
-    # The path may be the very thing that is broken; the first error is the one to report.
+    # The path itself may be the problem; the first error is the one to report.
     with contextlib.suppress(OSError):
         path.unlink()

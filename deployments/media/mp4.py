@@ -25,8 +25,8 @@ _CRF = 14
 _THREADS_FROM_PIXELS = 4_000_000
 _THREADS = 4
 
-# Left alone, ffmpeg converts with BT.601's matrix and tags nothing, and players guess the matrix from the size.
-# setparams adds primaries and transfer, which raw RGB does not state; `bitexact` makes all CPUs agree.
+# By default ffmpeg converts with BT.601's matrix and writes no tags, so that players guess the matrix from the size.
+# `setparams` adds primaries and transfer, which raw RGB lacks; with `bitexact` all CPUs give the same bytes.
 _FILTERS = (
     "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_inp+bitexact,"
     "format=yuv420p,"
@@ -73,12 +73,12 @@ def _command(shape: tuple[int, ...], fps: int, path: Path, metadata: list[str]) 
     count, height, width, _ = shape
     threads = str(_THREADS if count * height * width >= _THREADS_FROM_PIXELS else 1)
     general = ["-hide_banner", "-loglevel", "error", "-y", "-filter_threads", threads]
-    # `-r`, because from `-framerate` ffmpeg guesses a usual rate close by: 119 became 120.
+    # `-r`, because `-framerate` is rounded to a common rate nearby: 119 became 120.
     picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)]
     codec = ["-c:v", "libx264", "-preset", _PRESET, "-crf", str(_CRF), "-threads", threads]
     # Bit-exact: no version strings or dates in the container. Fast start: the index before the pictures.
     container = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"]
-    target = f"file:{path}"  # so that no character of the path is taken for a protocol
+    target = f"file:{path}"  # so that no part of the path is parsed as a protocol
     return [_ffmpeg(), *general, *picture, "-i", "pipe:0", *metadata, "-vf", _FILTERS, *codec, *container, target]
 
 

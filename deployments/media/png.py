@@ -1,4 +1,4 @@
-"""PNG: lossless frames in a ZIP, with reproducible bytes."""
+"""PNG encoder: lossless frames in a ZIP, with reproducible bytes."""
 
 import io
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Animated WebP (RIFF container): Pillow compresses every frame, and this module writes the container.
+"""Animated WebP encoder (RIFF container): Pillow compresses every frame, and this module writes the container.
 
 Pillow's own animation encoder drops a frame that equals the one before it, and turns a still clip into a picture
-without a duration. Built from single frames, the file has exactly the frames it was given, and is no larger:
-lossy WebP has no motion compensation to lose.
+without a duration. Here the file has exactly the given frames. It is not larger, because lossy WebP has no motion
+compensation.
 
 The container is specified at https://developers.google.com/speed/webp/docs/riff_container; all integers are
 little-endian. Players may slow down frames of 10 ms and less, which is beyond 90 fps.

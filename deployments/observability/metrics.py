@@ -90,7 +90,7 @@ class QueueMetrics(Observer):
         self._generators.set(load.replicas, {"model": model})
 
     def oldest(self, model: str, waits: Mapping[Priority, float]) -> None:
-        """Set the age of the oldest queued render of each priority; 0 where none is queued."""
+        """Set the age of the oldest queued render of each priority; 0 if none is queued."""
         for priority in Priority:
             self._oldest.set(waits.get(priority, 0.0), {"model": model, "priority": priority.value})
 

@@ -1,7 +1,7 @@
-"""Scheduling: fair queueing between tenants, LoRA affinity within a bounded patience, and late binding.
+"""Scheduling: fair queueing between tenants, LoRA affinity within bounds, and late binding.
 
-`policy` chooses, as a pure function. `fair_share` and `overtaking` remember what it needs between two choices.
-`residency` knows which LoRA pairs are ready where. `chooser` applies all of them to the job store.
+`policy` chooses, as a pure function. `fair_share` and `overtaking` hold its state between two choices. `residency`
+knows which LoRA pairs are ready where. `chooser` applies all of them to the job store.
 """
 
 from deployments.scheduling.fair_share import FairShare

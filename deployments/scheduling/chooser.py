@@ -1,6 +1,6 @@
-"""The chooser: claims for a replica that was won the render that suits it (late binding).
+"""The chooser (late binding): claim the render that suits a replica which is already reserved.
 
-It applies the scheduling policy to a bounded window on the job store.
+It applies the scheduling policy to a bounded part of the queue in the job store.
 
 Example:
     chooser = Chooser(store, "wan22_14b_t2v", fleet, settings)
@@ -24,10 +24,10 @@ from serve_app.settings import Settings
 
 
 class Chooser:
-    """Chooses and claims among one model's renders, one replica at a time: each choice knows of the one before.
+    """Chooses and claims renders of one model, for one replica at a time, so that each choice knows the previous one.
 
-    What it reads of the queue is bounded: the oldest renders of a few tenants, and the oldest for a few pairs that the
-    replica has ready. What it remembers is a hint and is not stored: it starts anew with each Dispatcher.
+    It reads a bounded part of the queue: the oldest renders of a few tenants, and the oldest for a few pairs that the
+    replica has ready. Its memory is only a hint. It is not stored, and starts empty with each Dispatcher.
     """
 
     def __init__(self, store: JobStore, model: str, fleet: FleetMemory, settings: Settings) -> None:
@@ -39,18 +39,18 @@ class Chooser:
         self.retune(settings)
 
     def retune(self, settings: Settings) -> None:
-        """Go on under other settings; the shares of the tenants start anew."""
+        """Use other settings from now on; the shares of the tenants start again."""
         self._rules = Rules(settings.affinity_patience_s, settings.age_bound_s)
         self._fair_share = FairShare(settings.tenant_weights)
         self._overtaking = Overtaking(settings.affinity_patience_s)
 
     async def settled(self) -> None:
-        """Return once no choice is being made."""
+        """Wait until no choice is being made."""
         async with self._turn:
             pass
 
     async def look_ahead(self, load: Load) -> None:
-        """Tell the fleet's memory which pairs the oldest renders need, before replicas are won for them."""
+        """Set the pairs of the oldest renders in the fleet's memory, so that the router prefers replicas with them."""
         _, waiting = await self._candidates(load, ())
         self._fleet.want(render.pair_key for render in waiting)
 
@@ -77,7 +77,7 @@ class Chooser:
             return None
 
     def ended(self, claim: Claim, actual_s: float) -> None:
-        """Settle what a claim was charged: its replica is free again, after that many seconds."""
+        """Correct the charge of a claim: its replica is free again, after that many seconds."""
         self._charged.pop(claim.token).settle(claim.tenant, claim.cost_s, actual_s)
 
     def _started(self, render: Waiting, claim: Claim) -> None:
@@ -86,7 +86,7 @@ class Chooser:
         self._overtaking.started(render, time())
 
     async def _candidates(self, load: Load, resident: Sequence[str]) -> tuple[dict[str, float], list[Waiting]]:
-        """Return the turns of the most owed tenants, and what of theirs may be chosen."""
+        """Return the turns of the most owed tenants, and their candidates."""
         turns = self._fair_share.turns({line.tenant for line in load.lines})
         owed = dict(sorted(turns.items(), key=lambda turn: turn[1])[:MOST_TENANTS])
         lines: list[Line] = [line for line in load.lines if line.tenant in owed]

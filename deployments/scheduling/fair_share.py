@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 
 
 class FairShare:
-    """Remembers how much the tenants that have work were given.
+    """Counts the service that each tenant with work has received.
 
     Virtual time is seconds of one replica, divided by the tenant's weight (1 for those not named). A tenant's turn is
-    the virtual time at which its next render starts, and the system's is the turn of the most owed tenant. A tenant
-    that comes back after it had nothing starts at the system's: idling makes neither credit nor debt, and nothing is
-    kept of those who have no work.
+    the virtual time at which its next render starts. The system's virtual time is the turn of the most owed tenant. A
+    tenant that returns after it was idle starts at the system's time: idling gives neither credit nor debt. Nothing is
+    stored for tenants without work.
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -30,7 +30,7 @@ class FairShare:
         self._running: Counter[str] = Counter()
 
     def turns(self, tenants: Iterable[str]) -> dict[str, float]:
-        """Return the turn of each of these tenants, which must be all that have something waiting."""
+        """Return the turn of each of these tenants, which must be all tenants with waiting renders."""
         before, self._waiting = self._waiting, frozenset(tenants)
         for tenant in self._waiting - before:
             self._turns[tenant] = max(self._turn(tenant), self._system)
@@ -41,12 +41,12 @@ class FairShare:
         return turns
 
     def charge(self, tenant: str, cost_s: float) -> None:
-        """Charge a tenant for a render that starts and is predicted to take that many seconds."""
+        """Charge a tenant for a render that starts now and will take that many seconds, as predicted."""
         self._turns[tenant] = self._turn(tenant) + cost_s / self._weight(tenant)
         self._running[tenant] += 1
 
     def settle(self, tenant: str, predicted_s: float, actual_s: float) -> None:
-        """Correct a charge once its render has ended. A render that was charged elsewhere changes nothing here."""
+        """Correct a charge when its render has ended; ignore renders that were not charged here."""
         if tenant not in self._running:
             return
         self._turns[tenant] += (actual_s - predicted_s) / self._weight(tenant)
@@ -54,7 +54,7 @@ class FairShare:
         self._forget_if_idle(tenant)
 
     def slack(self, replicas: int, tenants: Iterable[str], patience_s: float) -> float:
-        """Return the virtual time that passes for these tenants while so many replicas work for that many seconds."""
+        """Return the virtual time that passes for these tenants while `replicas` work for `patience_s` seconds."""
         return replicas * patience_s / sum(map(self._weight, tenants))
 
     def _turn(self, tenant: str) -> float:

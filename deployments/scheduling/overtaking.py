@@ -1,7 +1,7 @@
 """Bounded overtaking: how far a render may pass older ones of its line, and which were passed for too long.
 
-Affinity lets a render with a warm pair start before older renders. Two bounds keep that from starving them: a reach in
-places, and a patience in seconds after which a render that was passed goes first.
+Affinity lets a render with a warm pair start before older renders. Two bounds protect the older ones from starvation:
+a reach in places, and a patience in seconds, after which a render that was overtaken goes first.
 
 Example:
     overtaking = Overtaking(patience_s=120)
@@ -16,18 +16,18 @@ from serve_app.jobs.records import Line, Waiting
 
 _STEPS = 16  # in which a patience is remembered
 _IDLE_S = 3600.0
-_LEAST_REACH = 4  # a small fleet starts nothing for so long that it would never keep a pair
-# Of the renders that a line starts within the patience. With all of them, whatever fits no replica at once is overdue
-# when it comes to the front, and all that is overdue goes to replicas that have something else ready.
+_LEAST_REACH = 4  # a small fleet starts so few renders that a smaller reach would never allow affinity
+# A share of the renders that a line starts within the patience. With all of them, a render without a warm replica is
+# always overdue at the front of its line, and overdue renders go to replicas that have other pairs ready.
 _REACH = 0.15
 
 
 @dataclass(frozen=True)
 class Passing:
-    """How renders of one line pass each other."""
+    """How far renders of one line may overtake each other."""
 
-    overdue_before: int  # those with a smaller id have waited for the patience since a younger one was started
-    reach: int  # places by which a render may lie behind the oldest one and still be started before it
+    overdue_before: int  # renders with a smaller id were overtaken more than the patience ago
+    reach: int  # a render at most this many places behind the oldest one may start before it
 
 
 NOTHING_STARTED = Passing(overdue_before=0, reach=_LEAST_REACH)
@@ -35,7 +35,7 @@ NOTHING_STARTED = Passing(overdue_before=0, reach=_LEAST_REACH)
 
 @dataclass
 class _Step:
-    """What a line started from `at` until the next step."""
+    """The renders that a line started from `at` until the next step."""
 
     at: float
     highest_id: int  # started so far, in this step and all before
@@ -43,10 +43,10 @@ class _Step:
 
 
 class Overtaking:
-    """Remembers what each line has started within the last `patience_s` seconds, and the highest id before that.
+    """Records the renders that each line has started within the last `patience_s` seconds, and the highest id before.
 
-    A render that goes back into the queue keeps its id, and so comes out overdue. A line that starts nothing for an
-    hour is forgotten.
+    A render that returns into the queue keeps its id, so it is overdue. A line that starts nothing for an hour is
+    forgotten.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -66,7 +66,7 @@ class Overtaking:
         self._forget_idle(now)
 
     def before(self, now: float) -> dict[Line, Passing]:
-        """Return how renders of each line that is remembered may pass each other now."""
+        """Return the bounds on overtaking now, for each recorded line."""
         return {line: self._passing(steps, now - self._patience_s) for line, steps in self._lines.items()}
 
     def _passing(self, steps: deque[_Step], patience_began: float) -> Passing:
@@ -75,6 +75,6 @@ class Overtaking:
         return Passing(overdue_before, max(_LEAST_REACH, int(_REACH * started)))
 
     def _forget_idle(self, now: float) -> None:
-        # Ends at the line that has just started something.
+        # Stops at the first line that is not idle: they are in the order of their last start.
         while next(iter(self._lines.values()))[-1].at < now - _IDLE_S:
             self._lines.popitem(last=False)

@@ -19,14 +19,14 @@ from serve_app.spec import RenderSpec
 
 
 class ResidentPairs:
-    """Knows which LoRA pairs one Generator could render without loading anything."""
+    """The LoRA pairs that one Generator could render without loading anything."""
 
     def __init__(self) -> None:
         self._loras: dict[str, frozenset[str]] = {}  # content ids of each pair, the most recently rendered last
         self._loaded: str | None = None
 
     def rendered(self, spec: RenderSpec, resident: frozenset[str]) -> None:
-        """Note that `spec` gave frames, after which the LoRAs of these content ids are `resident`."""
+        """Record that `spec` was rendered, and that the LoRAs with the content ids `resident` are in memory now."""
         self._loaded = spec.pair_key
         self._loras.pop(spec.pair_key, None)
         self._loras[spec.pair_key] = frozenset(lora.content for lora in spec.acting)
@@ -40,10 +40,10 @@ class ResidentPairs:
 
 
 class FleetMemory:
-    """Knows which Generators there are, and which pairs each of them has ready.
+    """The Generators, and the pairs that each of them has ready.
 
-    It learns from finished renders at once, and from what replicas publish where it knows nothing yet. It is a hint and
-    never the truth: a wrong entry costs one cold load. The request router asks it from a thread of its own.
+    It learns from finished renders at once, and from the published state of replicas that it does not know yet. It is
+    only a hint: a wrong entry costs one cold load. The request router calls it from its own thread.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class FleetMemory:
 
     @property
     def size(self) -> int:
-        """Return how many replicas there were when the router last looked."""
+        """Return the number of replicas at the router's last update."""
         return len(self._alive)
 
     def resident(self, replica_id: str) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class FleetMemory:
             return {pair for pair, copies in self._copies.items() if copies > (pair in own)}
 
     def learned(self, replica_id: str, resident: Iterable[str]) -> None:
-        """Take over what a replica says that it has ready."""
+        """Set the pairs that a replica reports as ready."""
         with self._lock:
             self._set(replica_id, tuple(resident))
 
@@ -83,7 +83,7 @@ class FleetMemory:
         self._wanted = frozenset(pairs)
 
     def saw(self, published: Mapping[str, Collection[str]]) -> None:
-        """Take over which replicas there are now, each with the pairs that it published last, maybe none yet."""
+        """Set the existing replicas, each with the pairs that it published last (none for a new replica)."""
         with self._lock:
             self._alive = frozenset(published)
             for gone in self._resident.keys() - published.keys():
@@ -97,14 +97,14 @@ class FleetMemory:
         self._runtimes = runtimes
 
     def snapshot(self) -> dict[str, GeneratorRuntime]:
-        """Return what is known of each replica, with the pairs that it has ready now."""
+        """Return the known state of each replica, with the pairs that it has ready now."""
         return {
             replica_id: runtime.model_copy(update={"pairs": self.resident(replica_id)})
             for replica_id, runtime in self._runtimes.items()
         }
 
     def rank(self, replica_id: str) -> int:
-        """Return how well a free replica suits what waits; 0 is best. See `deployments.scheduling.policy.rank`."""
+        """Return how well a free replica suits the queue; 0 is best. See `deployments.scheduling.policy.rank`."""
         return rank(self.resident(replica_id), self._wanted)
 
     def _set(self, replica_id: str, resident: tuple[str, ...]) -> None:

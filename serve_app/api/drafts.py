@@ -15,7 +15,7 @@ from serve_app.spec import LoraFile, Recipe
 
 
 async def draft_loras(body: InferenceRequest, served: ServedModel, fetcher: str) -> tuple[LoraFile, ...]:
-    """Return the pinned few-step LoRAs of the request's renders; none where its recipe is no draft.
+    """Return the pinned few-step LoRAs of the request's renders; none if its recipe is no draft.
 
     They are read with the server's own token, and from the folder that all tenants share.
 

@@ -84,7 +84,7 @@ def alembic_config(url: str) -> Config:
 
 
 def check_holders(connection: Connection, current: str | None, scripts: ScriptDirectory) -> None:
-    """Raise OlderVersionRuns where a Dispatcher holds its lease whose code a migration to come would break.
+    """Raise OlderVersionRuns if a Dispatcher holds its lease whose code a migration to come would break.
 
     `current` is the revision of the schema. Called by Alembic's environment, under the lock.
     """

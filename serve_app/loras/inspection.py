@@ -38,7 +38,7 @@ class Seen:
     file_name: str
     header: SafetensorsHeader
     contents: LoraContents
-    alphas: Mapping[str, float] | None = None  # None where only the header was at hand
+    alphas: Mapping[str, float] | None = None  # None if only the header was at hand
     norms: dict[Family, NormSummary] | None = None
 
     def report(self, card: ModelCard, expert: Expert | None) -> FileReport:

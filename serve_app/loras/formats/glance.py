@@ -107,7 +107,7 @@ def _object(text: bytes) -> dict[str, Any]:
 
 
 def _end(tensor: object) -> int:
-    """Return where the data of a tensor ends, by its entry; 0 where the entry is none."""
+    """Return where the data of a tensor ends, by its entry; 0 if the entry is none."""
     match tensor:
         case {"data_offsets": [int(), int() as end]}:
             return end
