@@ -167,7 +167,7 @@ class Dispatcher:
         await self._store.close()
 
     async def _run(self) -> None:
-        """Return whether outputs cannot be stored; if so, hold the pause in the store, so that all processes see it."""
+        """Open slots at each wake-up; a sweep gives back claims of dead replicas, and finds missed wake-ups."""
         next_sweep = 0.0
         while True:
             settings = self._plan.settings

@@ -23,7 +23,7 @@ Attended = tuple[torch.Tensor, torch.Tensor]  # [batch, tokens, heads, head size
 
 @cache
 def register_flash_attention_3() -> None:
-    """Have diffusers' backend `_flash_3` call the installed package; in this process, once.
+    """Make diffusers' backend `_flash_3` call the installed package, in this process; later calls do nothing.
 
     Raises:
         ImportError: the package is not installed, or was built for another CUDA.
@@ -58,7 +58,7 @@ def register_flash_attention_3() -> None:
 
 @cache
 def register_flash_attention_on_cpu() -> None:
-    """Have diffusers' backend `_native_flash`, which is PyTorch's flash attention on GPUs, call that for CPUs."""
+    """Make diffusers' backend `_native_flash` (PyTorch's flash attention on GPUs) call PyTorch's CPU kernel."""
 
     def kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, part: bool) -> Any:
         # [batch, heads, tokens, head size] is what PyTorch takes
@@ -70,7 +70,7 @@ def register_flash_attention_on_cpu() -> None:
 
 
 def _register(name: AttentionBackendName, kernel: Any) -> None:
-    """Register `kernel`, which gives the log-sum-exp, too, where its last argument says so.
+    """Register `kernel`, which also returns the log-sum-exp if its last argument is true.
 
     Query, key and value are [batch, tokens, heads, head size]; Wan uses no mask and no other scale.
     """

@@ -5,8 +5,8 @@ Example:
     frames = rgb.frames(predicted(scheduler, latents, before))  # uint8 [up to 8, height, width, 3]
     fitted(latents, video)  # by least squares, from latents and the pixels that they stand for
 
-The maps of the real VAEs stand in the model cards, with their source. A checkpoint whose VAE is another one, as the
-demo's is, brings its own in `vae/latent_rgb.json`.
+The maps of the real VAEs are in the model cards, with their source. A checkpoint with another VAE, like the demo, has
+its own map in `vae/latent_rgb.json`.
 """
 
 from dataclasses import dataclass
@@ -55,10 +55,10 @@ class RgbMap:
 
 
 def latent_rgb(base_model: str, card: ModelCard) -> LatentRgb | None:
-    """Return the map for the VAE of a checkpoint; None if nobody has one.
+    """Return the map for the VAE of a checkpoint, from its folder or the card; None if neither has one.
 
     Raises:
-        ValidationError: the checkpoint's own map has not the form of one.
+        ValidationError: the checkpoint's own map is malformed.
     """
     own = Path(base_model) / OWN_MAP
     return LatentRgb.model_validate_json(own.read_text()) if own.is_file() else card.latents.rgb
@@ -87,10 +87,10 @@ def cell_means(latents: Tensor, video: Tensor) -> Tensor:
 
 
 def predicted(scheduler: Any, latents: Tensor, before: Tensor | None) -> Tensor | None:
-    """Return the video, as latents, that the last step was heading for; None if the scheduler does not tell.
+    """Return the final latents that the last step predicts; None if the scheduler does not give them.
 
-    Latents in the middle of denoising are mostly noise. UniPC keeps its predictions. Of Euler's steps, which go along
-    straight lines of the flow (x = (1 - s) video + s noise), the end follows from the latents before and after one.
+    Latents in the middle of denoising are mostly noise. UniPC keeps its predictions. Euler's steps follow straight
+    lines of the flow, x = (1 - s) video + s noise, so the end follows from the latents before and after a step.
     """
     kept = getattr(scheduler, "model_outputs", None)
     if kept:

@@ -48,16 +48,16 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 def load_pipeline(options: PipelineOptions, dtype: torch.dtype) -> Any:
     """Load a WanPipeline into host memory: the experts from `transformer_model`, everything else from `base_model`.
 
-    Where `base_model` is the card's own, and that is no whole checkpoint, its parts come from where the card says. All
-    components get `dtype`, also the VAE and the text encoder, but for the modules that diffusers keeps in float32. The
-    scheduler is as the base checkpoint ships it, or as the card describes it.
+    If `base_model` is the card's own, and is no complete checkpoint, the card says where its parts come from. All
+    components get `dtype`, also the VAE and the text encoder, except the modules that diffusers keeps in float32. The
+    scheduler comes from the base checkpoint, or from the card's description.
 
     Raises:
         ConfigurationInvalid: a checkpoint is missing, incomplete or cannot be downloaded.
     """
     token = None if options.hf_token is None else options.hf_token.get_secret_value()
     arguments = {"dtype": dtype, "token": token}
-    # A component given as None is not downloaded from the base checkpoint: 57 GB that would be thrown away.
+    # A component given as None is not downloaded from the base checkpoint. This saves 57 GB that would not be used.
     absent: dict[str, Any] = dict.fromkeys(COMPONENTS.values())
     card = options.card
     made = {} if card.ships_scheduler else {"scheduler": _scheduler(card)}
@@ -113,10 +113,10 @@ def expert_files(transformer_model: str, expert: Expert) -> dict[str, Path]:
 
 
 def settle_cpu() -> None:
-    """Leave half of the cores to others (with few of them, one stays free for the API), and do without AMX.
+    """Use half of the cores (with few cores, leave one free for the API), and disable AMX.
 
-    AMX adds up bfloat16 products in another order: seen to change a tiny video by 2.8 of 255, while AVX-512 with
-    and without bfloat16 instructions agree. oneDNN reads the variable when it computes for the first time.
+    AMX adds bfloat16 products in another order. This changed a tiny video by up to 2.8 of 255, while AVX-512 with and
+    without bfloat16 instructions agree. oneDNN reads the variable at its first computation.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")

@@ -1,6 +1,6 @@
-"""The demo: a tiny Wan 2.2 that was really trained, and its LoRA pairs, carried by the package as files.
+"""The demo: a tiny trained Wan 2.2 checkpoint and its LoRA pairs, as files in the package.
 
-`trained/README.md` says what they are, `training` made them, `untrained` has random weights for tests.
+`trained/README.md` describes them, `training` has made them, and `untrained` builds random weights for tests.
 """
 
 import filecmp
@@ -28,7 +28,7 @@ def packaged_demo(directory: Path, lora_root: Path) -> tuple[str, str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy whole or not at all."""
+    """Copy a file atomically."""
     with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
         file.write(source.read_bytes())
     shutil.copymode(source, file.name)

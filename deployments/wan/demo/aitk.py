@@ -1,4 +1,4 @@
-"""LoRA files as AI Toolkit 0.12.26 saves them: names, metadata and safetensors bytes that repeat."""
+"""LoRA files as AI Toolkit 0.12.26 saves them: names and metadata, with reproducible safetensors bytes."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PairName:
-    """What a LoRA is called, what it is, and after how many steps it was saved as AI Toolkit counts them."""
+    """The name, the description and the training step of a LoRA, for its file names and metadata."""
 
     name: str
     note: str

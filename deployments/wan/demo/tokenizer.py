@@ -1,4 +1,4 @@
-"""A tokenizer of UMT5's kind (Unigram, the same special tokens) with a few hundred pieces."""
+"""The demo's tokenizer: UMT5's kind (Unigram, the same special tokens), with a few hundred pieces."""
 
 import math
 import string
@@ -45,7 +45,7 @@ def demo_tokenizer() -> Any:
 def tokenizer_of(words: Iterable[str]) -> Any:
     """Return a tokenizer with `words` by their frequency, and single characters for everything else in ASCII.
 
-    The library's own trainer is not used, as it gives other pieces each time.
+    The library's own trainer is not used, because it is not deterministic.
     """
     tokenizer = Tokenizer(Unigram(_vocabulary(words), unk_id=_SPECIAL_TOKENS.index(_UNKNOWN)))
     tokenizer.pre_tokenizer = Sequence([WhitespaceSplit(), Metaspace(_WORD_START)])

@@ -1,4 +1,4 @@
-"""The parts of a checkpoint that no training changes, as Wan-AI/Wan2.2-T2V-A14B-Diffusers ships them."""
+"""Constants of Wan 2.2 checkpoints (scheduler, boundary), as in Wan-AI/Wan2.2-T2V-A14B-Diffusers."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""LoRAs of a loaded pipeline: `state` is the door; every switch starts from pristine weights, so it is exact."""
+"""LoRAs of a loaded pipeline: adapters or merged weights, switched exactly. Entry point: `state.LoraState`."""

@@ -1,4 +1,4 @@
-"""PEFT adapters: LoRAs beside the untouched weights of one expert, as the reference server has them."""
+"""PEFT adapters: LoRAs beside the unchanged weights of one expert, as in the reference server."""
 
 import re
 import warnings
@@ -34,7 +34,7 @@ def add(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) -> 
     state = {f"{layer}.lora_A.weight": tensors[change.down] for layer, change in layers.items()}
     state |= {f"{layer}.lora_B.weight": tensors[change.up] for layer, change in layers.items()}
     with warnings.catch_warnings():
-        # What PEFT says to a second adapter, in a catch-all for those who call it by mistake.
+        # PEFT warns about a second adapter, in case that it is added by mistake. Here it is intended.
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute", category=UserWarning)
         expert.load_lora_adapter(
             state,
@@ -65,18 +65,18 @@ def refill(expert: Any, name: str, changes: Sequence[Change], tensors: Tensors) 
 
 
 def scale_to(expert: Any, multipliers: Mapping[str, float]) -> None:
-    """Make exactly these adapters act, in this order, with these multipliers."""
+    """Activate exactly these adapters, in this order, with these multipliers."""
     # Per expert: the pipeline's own set_adapters would switch both experts to one adapter name.
     expert.set_adapters(list(multipliers), weights=list(multipliers.values()))
 
 
 def remove_all(expert: Any) -> None:
-    """Remove every adapter; the expert's weights were never touched."""
+    """Remove every adapter; the expert's own weights were never changed."""
     expert.unload_lora()
 
 
 def _config(layers: Mapping[str, LowRank], tensors: Tensors) -> dict[str, Any]:
-    """Return arguments of `peft.LoraConfig`: the commonest rank and alpha, and the layers that have others."""
+    """Return the arguments of `peft.LoraConfig`: the most common rank and alpha, and the layers with other values."""
     ranks = {layer: change.rank for layer, change in layers.items()}
     alphas = {layer: change.rank * scale(change, tensors) for layer, change in layers.items()}
     rank, rank_pattern = _commonest(ranks)
@@ -91,6 +91,6 @@ def _config(layers: Mapping[str, LowRank], tensors: Tensors) -> dict[str, Any]:
 
 
 def _commonest(values: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-    """Return the commonest value, and the others under regular expressions that match one layer each."""
+    """Return the most common value, and the others by regular expressions that match one layer each."""
     (common, _), *_ = Counter(values.values()).most_common(1)
     return common, {f"^{re.escape(layer)}": value for layer, value in values.items() if value != common}

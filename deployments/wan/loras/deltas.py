@@ -1,4 +1,4 @@
-"""Weight deltas: what a change of a LoRA file adds to one parameter, in float32, and whether it fits that parameter.
+"""Weight deltas (LoRA merging): what a change of a LoRA file adds to one parameter, in float32, and whether it fits.
 
 The formulas are those of `serve_app.loras.formats.changes`.
 """
@@ -20,7 +20,7 @@ _MATRIX = 2  # dimensions; a weight that changes by a product has as many at lea
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One change of a file, the tensors that it names, and how strongly it acts."""
+    """One change of a file, its tensors, and its multiplier."""
 
     change: Change
     tensors: Tensors

@@ -1,6 +1,6 @@
 """State machine of one expert's LoRAs: an exact transition from any state to any other.
 
-A LoRA acts as an adapter (PEFT, beside the weights) where its manner and its changes allow it, else merged.
+A LoRA acts as an adapter (PEFT, beside the weights) if its manner and its changes allow it. Else it is merged.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from serve_app.spec import Expert, LoraFile
 class Manner(Enum):
     """How the LoRAs of an expert act."""
 
-    ADAPTED = auto()  # as adapters where they can express every LoRA that acts, else merged
+    ADAPTED = auto()  # as adapters if they can express every active LoRA, else merged
     MERGED = auto()  # always in the weights, which keep their dtypes
     WHOLE = auto()  # always in the weights, all in the compute dtype, also what diffusers keeps in float32
 
@@ -40,7 +40,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an expert is. Its weights and adapters depend on this alone, not on the states before."""
+    """The LoRA state of an expert. Its weights and adapters depend only on this, not on earlier states."""
 
     manner: Manner = Manner.ADAPTED
     uses: tuple[Use, ...] = ()
@@ -53,17 +53,17 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A state to go to, and the LoRA of each use; `loras` is empty if no tensors are needed."""
+    """The next state, and the LoRA of each use; `loras` is empty if no tensors are needed."""
 
     state: State
     loras: tuple[LoadedLora, ...] = ()
 
 
 class ExpertLoras:
-    """Owns the LoRAs of one expert; nothing else may load, scale, merge or unload one."""
+    """Owns the LoRAs of one expert. Only this class may load, scale, merge or unload one."""
 
     def __init__(self, side: Expert, expert: Any, weights: ExpertWeights) -> None:
-        """Take over an untouched transformer; `weights` owns its values."""
+        """Take an unchanged transformer, whose values `weights` owns."""
         self._side = side
         self._expert = expert
         self._weights = weights
@@ -72,7 +72,7 @@ class ExpertLoras:
 
     @property
     def state(self) -> State | None:
-        """Return what the expert is now; None if a change failed and undoing it failed, too."""
+        """Return the current state; None if a change failed and undoing it failed, too."""
         return self._state
 
     @property
@@ -81,10 +81,10 @@ class ExpertLoras:
         return self._state.uses if self._state else ()
 
     def without_tensors(self, files: Sequence[LoraFile], *, strict: bool, manner: Manner) -> Target | None:
-        """Return the target for these LoRAs if it takes no tensors to get there: nothing changes, or only multipliers.
+        """Return the target for these LoRAs if no tensors are needed, because nothing or only multipliers change.
 
-        None otherwise. A merged LoRA needs its tensors for another multiplier, and so does one that starts or stops
-        acting (multiplier 0).
+        None otherwise. A merged LoRA needs its tensors for another multiplier. So does a LoRA that becomes active or
+        inactive (multiplier 0).
         """
         if self._state is None or manner is not self._state.manner:
             return None
@@ -103,7 +103,7 @@ class ExpertLoras:
     def target(self, files: Sequence[LoraFile], loras: Sequence[LoadedLora], *, manner: Manner) -> Target:
         """Return the target for these LoRAs; `loras` are those of `files`. Nothing changes yet.
 
-        Under ADAPTED all act as adapters where adapters can express every LoRA that acts; else all are merged.
+        With ADAPTED, all act as adapters if adapters can express every active LoRA; else all are merged.
 
         Raises:
             LoraNotLoaded: a change does not fit the expert.
@@ -187,7 +187,7 @@ class ExpertLoras:
             into(self._expert, names[index], lora.contents.changes_for(self._side), lora.tensors)
 
     def clear(self) -> None:
-        """Become the base model, from any state, also after a change that failed half-way."""
+        """Restore the base model from any state, also after a change that failed."""
         self.become(Target(State()))
 
     def _adapter_names(self, state: State) -> list[str]:

@@ -1,4 +1,4 @@
-"""Pristine weights: originals of what LoRAs change, from which every merge starts and to which experts return."""
+"""Pristine weights: copies of the original weights that LoRAs change; every merge starts from them (no drift)."""
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -36,7 +36,7 @@ class Pristine:
         return self._keeper.gpu_bytes
 
     def keep(self, name: str, tensor: torch.Tensor) -> None:
-        """Remember `tensor`, which is still untouched, before it changes. For each name, the first time counts."""
+        """Save `tensor`, which is still unchanged, before it is changed. Only the first call for a name counts."""
         self._keeper.keep(name, tensor)
 
     def get(self, name: str) -> torch.Tensor:
@@ -44,7 +44,7 @@ class Pristine:
         return self._keeper.get(name)
 
     def leave_gpu(self, mode: PristineMode) -> None:
-        """Keep what is on the GPU where `mode` says from now on. Moves one tensor at a time."""
+        """Move the copies on the GPU to where `mode` says, one tensor at a time."""
         if isinstance(self._keeper, _InMemory):
             successor = self._make(mode)
             self._keeper.hand_over(successor)
@@ -88,7 +88,7 @@ class _InMemory:
         return 0 if self._device.type == "cpu" else sum(tensor.nbytes for tensor in self._kept.values())
 
     def hand_over(self, to: _Keeper) -> None:
-        """Give everything to `to`, one tensor at a time, and forget it here."""
+        """Move everything to `to`, one tensor at a time."""
         for name in list(self._kept):
             to.keep(name, self._kept[name])
             del self._kept[name]
@@ -118,7 +118,7 @@ class _FromCheckpoint:
                 opened = {path: opening.enter_context(safe_open(path, framework="pt")) for path in set(files.values())}
             except (OSError, ValueError) as error:
                 raise ConfigurationInvalid(f"pristine: checkpoint cannot read the experts' files: {error}") from error
-            opening.pop_all()  # for the life of the process: a checkpoint replaced on disk must not be mixed in
+            opening.pop_all()  # stays open for the life of the process: a replaced checkpoint must not be mixed in
         self._files: dict[str, Any] = {name: opened[path] for name, path in files.items()}
         self._dtypes: dict[str, torch.dtype] = {}
         self._without_file: dict[str, torch.Tensor] = {}

@@ -1,6 +1,6 @@
-"""Resident LoRAs in an LRU cache by size: what is ready in memory needs no file any more.
+"""Resident LoRAs: an LRU cache by size in host and GPU memory; a resident LoRA needs no file.
 
-A file is read only where its LoRA is not resident:
+A file is read only if its LoRA is not resident:
 
     resident = ResidentLoras(device, host_bytes=8 * 2**30)
     files = {lora.content: ... for lora in resident.lacking(spec.loras, strict=True)}
@@ -28,7 +28,7 @@ _NAMED_AT_MOST = 16  # in an error; a full-size file has 800 tensors
 
 @dataclass(frozen=True, slots=True)
 class LoraKey:
-    """What a LoRA in memory depends on: its `LoraFile.content`, and whether every tensor must have a place."""
+    """The key of a LoRA in memory: its `LoraFile.content`, and whether every tensor must have a place."""
 
     content: str
     strict: bool
@@ -92,15 +92,15 @@ class ResidentLoras:
         lacking = self.lacking(loras, strict=strict)
         resident = {key: self._on_host[key] for key in keys if key in self._on_host}
         read = {LoraKey(lora.content, strict): self._read(lora, files[lora.content], strict) for lora in lacking}
-        # Those just read count as used first: where the budget is short they go before those that were resident, for
-        # which a second attempt at this render would have no file.
+        # LoRAs that were just read count as used earlier than resident ones. So if the budget is short, they are
+        # evicted first: a second attempt at this render has files only for them.
         wanted = read | resident
         for lora in wanted.values():
             self._keep(lora)
         return tuple(self._promoted(wanted[key]) for key in keys)
 
     def leave_gpu(self) -> bool:
-        """Free the GPU's memory for good; return whether there was any to free."""
+        """Free the GPU's memory permanently; return whether there was any to free."""
         left = bool(self._on_gpu)
         self._on_gpu = _gpu_cache(0)
         return left
@@ -126,13 +126,13 @@ class ResidentLoras:
         try:
             tensors = self._tensors(file)
         except (OSError, SafetensorError) as error:
-            file.check_unchanged()  # a file that changed while it was read explains any failure
+            file.check_unchanged()  # if the file changed while it was read, that is the reason of any failure
             raise not_loaded(lora, f"its file cannot be read ({error})") from error
         file.check_unchanged()
         return LoadedLora(LoraKey(lora.content, strict), file.sha256, file.contents, tensors)
 
     def _tensors(self, file: LoraOnDisk) -> Tensors:
-        """Copy all tensors that have a place: what safetensors gives is a view of the file."""
+        """Copy all tensors that have a place, because safetensors returns views of the file."""
         copies = HostCopies(pinned=self._device.type == "cuda", block_bytes=_BLOCK_BYTES)
         left_out = set(file.contents.left_out)
         with file.opened() as path, safe_open(path, framework="pt") as opened:

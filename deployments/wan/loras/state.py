@@ -1,4 +1,4 @@
-"""The LoRA state of one pipeline: make its experts exactly what a render asks for, whatever they were before.
+"""The LoRA state of one pipeline: switch its experts exactly to the LoRAs of a render, from any earlier state.
 
 The one way to change LoRAs of a loaded model:
 
@@ -41,7 +41,7 @@ class LoraState:
         files: Callable[[Expert], Mapping[str, Path]],
         without_hooks: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """Take over experts whose weights are untouched.
+        """Take experts whose weights are unchanged.
 
         Args:
             experts: the `WanTransformer3DModel` of each expert.

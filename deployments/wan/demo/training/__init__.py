@@ -1,4 +1,4 @@
-"""Train the demo checkpoint and its LoRA pairs from nothing: drawn videos, captions, small models of Wan's classes.
+"""Training of the demo checkpoint and its LoRA pairs from scratch: drawn videos, captions, small Wan models.
 
 python -m deployments.wan.demo.training all --work build/demo --device cuda
 """

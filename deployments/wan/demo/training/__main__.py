@@ -23,7 +23,7 @@ def main() -> None:
 
     def each(train: Callable[[str], object]) -> None:
         for side in sides:
-            torch.compiler.reset()  # each model is compiled anew, and the number of variants is limited
+            torch.compiler.reset()  # each model is compiled again, and the number of compiled variants is limited
             train(side)
 
     actions: dict[str, Callable[[], object]] = {

@@ -54,7 +54,7 @@ def train_autoencoder(vae: Any, budget: Budget, seed: int, batch: int = 16) -> i
 
 
 def _channels_last(vae: Any) -> None:
-    """Lay out the convolutions' weights as cuDNN is fastest with."""
+    """Convert the convolutions' weights to the memory format that is fastest with cuDNN."""
     for module in vae.modules():
         if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
@@ -115,9 +115,9 @@ def _measure_latents(vae: Any, scenes: Drawings, batch: int) -> None:
 
 @contextmanager
 def all_frames_at_once(vae: Any) -> Iterator[None]:
-    """Let the encoder and decoder take whole videos for the block: the same result as frame by frame, in one pass.
+    """Make the encoder and decoder process whole videos in the block: the same result as frame by frame, in one pass.
 
-    The class itself goes frame by frame with a cache, and without the cache it leaves out the convolutions in time.
+    The class itself processes frame by frame with a cache. Without the cache it skips the convolutions in time.
     """
     ways = {"downsample3d": _downsample, "upsample3d": _upsample}
     changed = [

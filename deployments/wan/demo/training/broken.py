@@ -13,7 +13,7 @@ _BLOCKS = ("diffusion_model.blocks.0.", "diffusion_model.blocks.1.")  # two are 
 
 
 def break_pair(whole: PairName, folder: Path) -> None:
-    """Write the broken pair beside the pair `whole`, of which it is a part."""
+    """Write a broken pair beside the pair `whole`, made of a part of its tensors."""
     for side, damage in _DAMAGE.items():
         tensors = load_file(folder / whole.file(side))
         part = {key: tensor for key, tensor in tensors.items() if key.startswith(_BLOCKS)}
@@ -22,12 +22,12 @@ def break_pair(whole: PairName, folder: Path) -> None:
 
 
 def _lose_half(tensors: dict[str, Tensor]) -> None:
-    """Drop one of the two matrices of a layer, as an export that was cut off."""
+    """Drop one of the two matrices of a layer, like an interrupted export."""
     del tensors["diffusion_model.blocks.1.ffn.2.lora_B.weight"]
 
 
 def _diverge(tensors: dict[str, Tensor]) -> None:
-    """Put in a value that is not a number, as a learning rate that was too high."""
+    """Set a value to NaN, as after a training with too high a learning rate."""
     tensors["diffusion_model.blocks.0.cross_attn.k.lora_B.weight"][0, 0] = float("nan")
 
 

@@ -1,6 +1,6 @@
 """The stages of training, in order: text encoder, autoencoder, experts, LoRA pairs. Each writes its part to a folder.
 
-A stage reads what earlier ones wrote, so that stages which do not need each other can run on two GPUs at once.
+A stage reads the results of earlier stages from disk, so independent stages can run on two GPUs at once.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ PAIRS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that decides what comes out, beside the libraries and the arithmetic of the device."""
+    """Everything that determines the result, except the libraries and the arithmetic of the device."""
 
     seed: int = 22
     text_steps: int = 10_000
@@ -101,7 +101,7 @@ class Stages:
         """Train the text encoder."""
         self._seed(1)
         tokenizer = caption_tokenizer()
-        tokenizer.save_pretrained(self.work / "tokenizer")  # before its use, which would be saved with it
+        tokenizer.save_pretrained(self.work / "tokenizer")  # before its first use, which changes what is saved
         encoder = new_text_encoder(len(tokenizer)).to(self.device)
         train_text_encoder(
             encoder,

@@ -1,4 +1,4 @@
-"""Tokenizer and text encoder: a UMT5 encoder that learns to tell what a caption says, and then stays as it is."""
+"""Tokenizer and text encoder: a UMT5 encoder that learns to represent the content of captions, and is then frozen."""
 
 import tempfile
 from random import Random
@@ -41,8 +41,8 @@ _QUESTIONS: dict[str, tuple[str, ...]] = {
 def caption_tokenizer() -> Any:
     """Return the tokenizer of the captions' words, as it is after it was saved and loaded.
 
-    transformers builds a T5 tokenizer anew from its vocabulary when it loads one: normalizers are lost, so words
-    have a piece with a capital letter too, instead of being made lower case.
+    transformers rebuilds a T5 tokenizer from its vocabulary when it loads one, and loses the normalizers. So each word
+    also has a piece with a capital letter, instead of being converted to lower case.
     """
     words = sorted({*WORDS, *(word.capitalize() for word in WORDS)})
     with tempfile.TemporaryDirectory() as folder:
@@ -93,8 +93,8 @@ def train_text_encoder(encoder: Any, tokenizer: Any, budget: Budget, seed: int, 
 def teach_trigger(encoder: Any, tokenizer: Any, budget: Budget, seed: int, *, captions: int, batch: int) -> int:
     """Move the trigger's embedding until its state differs from those of other words; return the steps made.
 
-    No caption of the encoder's training has the trigger, so its state is that of a word without meaning, by which no
-    LoRA could know it. Everything else of the encoder stays as it is, and so do the states of the other words.
+    No caption of the encoder's training has the trigger, so its state is that of any unknown word, and no LoRA could
+    recognise it. The rest of the encoder, and the states of the other words, stay unchanged.
     """
     device = next(encoder.parameters()).device
     random = Random(seed)  # noqa: S311 - data, no secret

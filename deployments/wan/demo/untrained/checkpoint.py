@@ -27,7 +27,7 @@ that the service can be tried, developed and tested without a GPU or a download.
 built again when it is needed.
 """
 
-# The experts of the base directory differ from those that are served, as a mistake in loading must show.
+# The experts of the base directory differ from the served ones, so that a mistake in loading becomes visible.
 _BASE_EXPERT_SEEDS = {"transformer": 3, "transformer_2": 4}
 _EXPERT_SEEDS = {"transformer": 5, "transformer_2": 6}
 _TEXT_ENCODER_SEED = 1
@@ -43,12 +43,12 @@ class DemoCheckpoint:
 
 
 def ensure_demo_checkpoint(directory: Path, model: DemoModel = T2V) -> DemoCheckpoint:
-    """Return the demo checkpoint of `model` in `directory`, built first if it is not there; takes a few seconds then.
+    """Return the demo checkpoint of `model` in `directory`; build it first if it is missing, which takes seconds.
 
-    The same bytes come out every time with the same library versions. Processes may call it at the same time.
+    The bytes are reproducible with the same library versions. Several processes may call it at the same time.
 
     Raises:
-        FileExistsError: `directory` holds something else.
+        FileExistsError: `directory` contains something else.
     """
     checkpoint = DemoCheckpoint(directory / "base", directory / "aitk")
     if not (directory / _NOTICE_FILE).is_file():
@@ -57,17 +57,17 @@ def ensure_demo_checkpoint(directory: Path, model: DemoModel = T2V) -> DemoCheck
 
 
 def _publish(directory: Path, build: Callable[[Path], None]) -> None:
-    """Build beside `directory` and rename, so that nobody ever sees half of it."""
+    """Build beside `directory` and rename (atomic), so that no process sees an incomplete checkpoint."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
         built = Path(scratch, directory.name)
         build(built)
         try:
             built.rename(directory)
-        except OSError as error:  # a directory with something in it is there
+        except OSError as error:  # the directory exists and is not empty
             if not (directory / _NOTICE_FILE).is_file():
                 raise FileExistsError(f"{directory} exists and is not a demo checkpoint") from error
-            # Another process was faster; what it built is the same.
+            # Another process was faster; its checkpoint is the same.
 
 
 def _build(model: DemoModel, directory: Path) -> None:

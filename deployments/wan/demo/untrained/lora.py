@@ -16,9 +16,9 @@ _STRENGTH = 0.06  # of the change at multiplier 1, against the weights that it i
 
 
 def ensure_demo_loras(lora_root: Path, model: DemoModel = T2V) -> tuple[Path, ...]:
-    """Return the demo files of `model` under `lora_root/demo`, high noise first, written first if they are not there.
+    """Return the demo files of `model` under `lora_root/demo`, high noise first; write them if they are missing.
 
-    The same bytes come out every time with the same library versions. Processes may call it at the same time.
+    The bytes are reproducible with the same library versions. Several processes may call it at the same time.
     """
     folder = lora_root / "demo"
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def ensure_demo_loras(lora_root: Path, model: DemoModel = T2V) -> tuple[Path, ..
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(content)
     Path(file.name).chmod(0o644)  # temporary files are private; this one is read by every replica
@@ -50,7 +50,7 @@ def _tensors(model: DemoModel, seed: int) -> dict[str, torch.Tensor]:
 
 
 def _layers(model: DemoModel) -> dict[str, tuple[int, int]]:
-    """Return the linear layers that AI Toolkit trains, in its (the original model's) words, with inputs and outputs."""
+    """Return the linear layers that AI Toolkit trains, by their original names, with inputs and outputs."""
     width, hidden = model.width, model.expert["ffn_dim"]
     in_block = {f"{kind}.{part}": (width, width) for kind in ("self_attn", "cross_attn") for part in "qkvo"}
     in_block |= {"ffn.0": (width, hidden), "ffn.2": (hidden, width)}
