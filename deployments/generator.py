@@ -22,6 +22,7 @@ from deployments.attempt import Attempt, AttemptAborted, Lease
 from deployments.autoscaling import BUSY
 from deployments.device import Device, worker_thread
 from deployments.health import STARVED_S, Starvation, leave_process
+from deployments.known_needs import KnownNeeds
 from deployments.lora_access import lora_files
 from deployments.lora_reading import finished, released
 from deployments.observability.metrics import service_observers
@@ -33,10 +34,12 @@ from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RenderFailed
 from serve_app.images.kept import read_fitted
 from serve_app.jobs.costs import Measurement
+from serve_app.jobs.needs import MeasuredNeed
 from serve_app.jobs.records import Claim
 from serve_app.jobs.store import JobStore
 from serve_app.logs import about, configure_logging
 from serve_app.loras.files import LoraOnDisk
+from serve_app.needs import NeedKey
 from serve_app.observers import End, LoraSource, Observers, Outcome
 from serve_app.outputs import OutputStore
 from serve_app.plan import ModelPlan
@@ -80,6 +83,7 @@ class Generator:
         self._device = Device(load, worker_thread("device", yielding=yielding))
         self._starvation = Starvation(self._store, plan.card.id)
         self._pairs = ResidentPairs()
+        self._needs = KnownNeeds(self._store, plan.cost_name)
         self._unfinished: set[asyncio.Task[None]] = set()  # attempts that are not wholly stored yet
         self._opened = True
         logger.info("ready: %s", self._device.runtime.model_dump(mode="json"))
@@ -188,7 +192,8 @@ class Generator:
                 fetched = monotonic()
                 source = self._lora_source(claim.spec, files)
                 previews = Previews(attempt, self._encoding).offer if claim.spec.previews else None
-                inputs = RenderInputs(files, None if image is None else image.pixels, previews)
+                needs = await self._needs.known()
+                inputs = RenderInputs(files, None if image is None else image.pixels, previews, needs)
                 rendered = await self._device.render(claim.spec, inputs, on_step)
             self._pairs.rendered(claim.spec, rendered.resident)
             use = None if image is None else image.use
@@ -225,10 +230,12 @@ class Generator:
             await released(holding, held)
 
     def _measurement(self, claim: Claim, generated: Generated) -> Measurement:
-        """Return the measured cost of the render, for the cost model."""
+        """Return what the render has taken, for the cost model and the memory planner."""
         denoise_s = generated.rendered.seconds.denoise
         cost = MeasuredCost(denoise_s / claim.spec.sample_steps, generated.replica_s - denoise_s)
-        return Measurement(self._plan.cost_name, CostKey.of(claim.spec, self._plan.card), cost)
+        needed = generated.rendered.need_bytes
+        need = None if needed is None else MeasuredNeed(NeedKey.of(claim.spec), needed)
+        return Measurement(self._plan.cost_name, CostKey.of(claim.spec, self._plan.card), cost, need)
 
     async def _failed(self, claim: Claim, error: RenderError, *, probe: bool) -> Outcome:
         """Record a failure or, if a probe shows that the device is broken, give the render to another replica.

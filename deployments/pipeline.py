@@ -11,7 +11,7 @@ A Generator uses it like this:
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Protocol, Self
@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from serve_app.errors import ConfigurationInvalid
 from serve_app.loras.files import LoraOnDisk
 from serve_app.models.card import ModelCard
+from serve_app.needs import NeedKey
 from serve_app.results import MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import LoraFile, RenderSpec
@@ -59,12 +60,14 @@ or None if nothing can be drawn yet; it draws now and then."""
 class RenderInputs:
     """Inputs of a render beside its spec: LoRA files by `LoraFile.content`, and the image in the spec's size.
 
-    `previews` is None if nobody wants previews.
+    `previews` is there where somebody wants some. `needs` is what renders on replicas of this kind were measured to
+    need of the GPU's memory besides weights, as `Rendered.need_bytes` had it; there may be nothing.
     """
 
     loras: Mapping[str, LoraOnDisk]
     image: Image | None = None
     previews: Previewing | None = None
+    needs: Mapping[NeedKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ class Rendered:
     made_with: MadeWith
     seconds: PipelineSeconds
     resident: frozenset[str]
+    need_bytes: int | None = None  # GPU memory beyond weights, at the peak; None where that was not measured
 
 
 class Pipeline(Protocol):

@@ -96,6 +96,10 @@ class Runtime(_Value):
     offload_reason: str = Field(description="Why there.")
     pristine: str = Field(description="Where weights that merged LoRAs change were kept as they were.")
     resident_loras: tuple[ResidentLora, ...] = Field((), description="LoRAs ready on the replica afterwards.")
+    pinned: bool = Field(False, description="Whether experts that wait in host memory are page-locked.")
+    predicted_bytes: int | None = Field(
+        None, description="GPU memory that the render was expected to hold at most; null on a CPU."
+    )
     peak_bytes: int | None = Field(None, description="Most GPU memory that the last render held; null on a CPU.")
 
 

@@ -141,6 +141,12 @@ _ALL = (
         ("model", "memory"),
         "LoRAs that a Generator keeps ready after its last render, in `gpu` or `host` memory.",
     ),
+    Metric(
+        "wan_device_predicted_bytes",
+        Kind.GAUGE,
+        ("model", "offload"),
+        "GPU memory that the memory plan expected the last render to hold at most.",
+    ),
     Metric("wan_device_peak_bytes", Kind.GAUGE, ("model", "offload"), "Most GPU memory that the last render held."),
 )
 

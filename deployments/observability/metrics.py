@@ -171,6 +171,7 @@ class MemoryMetrics(Observer):
     def __init__(self) -> None:
         self._plan = _gauge("wan_memory_plan")
         self._resident = _gauge("wan_resident_lora_bytes")
+        self._predicted = _gauge("wan_device_predicted_bytes")
         self._peak = _gauge("wan_device_peak_bytes")
         self._planned: dict[str, str] = {}  # labels of the plan that is shown as 1
 
@@ -178,12 +179,14 @@ class MemoryMetrics(Observer):
         """Set the gauges."""
         model, runtime = claim.spec.model, output.metadata.runtime
         planned = {"model": model, "offload": runtime.offload, "pristine": runtime.pristine}
-        if self._planned and self._planned != planned:  # one ran out of memory, and the next leaner plan was taken
+        if self._planned and self._planned != planned:  # it follows the size of renders
             self._plan.set(0, self._planned)
         self._planned = planned
         self._plan.set(1, planned)
         for memory in ("gpu", "host"):
             held = sum(lora.bytes for lora in runtime.resident_loras if lora.memory == memory)
             self._resident.set(held, {"model": model, "memory": memory})
+        if runtime.predicted_bytes is not None:
+            self._predicted.set(runtime.predicted_bytes, {"model": model, "offload": runtime.offload})
         if runtime.peak_bytes is not None:
             self._peak.set(runtime.peak_bytes, {"model": model, "offload": runtime.offload})

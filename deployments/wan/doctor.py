@@ -19,12 +19,15 @@ from torch.utils._triton import has_triton
 from deployments.wan.kernels import FLASH_3_PACKAGE
 from deployments.wan.loading import COMPONENTS
 from deployments.wan.memory.host import available_bytes
-from deployments.wan.memory.planner import TEXT_ENCODER, FreeMemory, WeightBytes, make_plan
+from deployments.wan.memory.needs import Needs
+from deployments.wan.memory.planner import TEXT_ENCODER, Demand, FreeMemory, Need, WeightBytes, make_plan
 from deployments.wan.parallel.mix import best_mix
 from deployments.wan.speed import HOPPER
 from serve_app.models.card import ModelCard, load_card
 from serve_app.models.diagnosis import Diagnosis, Finding, Gpu, Placement, SizePlan
+from serve_app.needs import NeedKey
 from serve_app.settings import OffloadMode, PristineMode
+from serve_app.spec import Speed
 
 SIZES = ("832x480x41", "1024x1024x41", "1280x720x81")
 _PASSES = 2  # a step with guidance
@@ -74,13 +77,17 @@ def _matrix_flops() -> float:
 def _placement(card: ModelCard, free_gpu: int) -> Placement:
     expert = card.architecture.linear_parameters * _BF16
     experts = tuple(COMPONENTS[side] for side in card.experts)
-    plan = make_plan(
+    block = expert // card.architecture.num_layers
+    demand = Demand(
         offload=OffloadMode.AUTO,
         pristine=PristineMode.AUTO,
         lora_host_bytes=0,
-        weights=WeightBytes(_OTHER_WEIGHTS | dict.fromkeys(experts, expert), experts),
+        weights=WeightBytes(_OTHER_WEIGHTS | dict.fromkeys(experts, expert), experts, block=block),
         free=FreeMemory(free_gpu, available_bytes()),
     )
+    usual = card.defaults
+    key = NeedKey.of_size(usual.width, usual.height, usual.num_frames, Speed.EXACT)
+    plan = make_plan(demand, Need(Needs(card).bytes(key)))
     return Placement(offload=plan.offload.value, reason=plan.reason, originals=plan.originals.value)
 
 

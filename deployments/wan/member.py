@@ -68,8 +68,8 @@ def _do(runtime: WanRuntime, work: Work) -> None:
             runtime.take_part(spec, inputs, mix)
         case LeaveGpu():
             runtime.leave_gpu()
-        case ChangePlan(plan, spec):
-            runtime.change_plan(plan, spec)
+        case ChangePlan(plan):
+            runtime.change_plan(plan)
         case Probe():
             runtime.probe()
 

@@ -10,7 +10,7 @@ It puts loading, memory, LoRAs, prompts and sampling together, and implements `d
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,31 +22,29 @@ from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
 from deployments.wan.conditioning import check_conditioning
 from deployments.wan.latent_rgb import RgbMap, latent_rgb
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
-from deployments.wan.loras.state import LoraState
-from deployments.wan.memory.offload import (
-    forget_peak,
-    free_memory,
-    out_of_memory,
-    peak_bytes,
-    place,
-    size_of,
-    weight_bytes,
-    without_hooks,
-)
-from deployments.wan.memory.planner import MemoryPlan, make_plan
+from deployments.wan.loras.state import LoraState, adapter_bytes
+from deployments.wan.memory.chooser import PlanChooser
+from deployments.wan.memory.measuring import PeakMeter, free_memory, weight_bytes
+from deployments.wan.memory.needs import Needs, largest_size
+from deployments.wan.memory.offload import Placement
+from deployments.wan.memory.planner import Demand, MemoryPlan
+from deployments.wan.memory.refusal import out_of_memory, size_of
 from deployments.wan.parallel.team import Leader, Rank, Team
 from deployments.wan.parallel.work import ChangePlan, LeaveGpu, Probe, Render
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed import Accelerator, keep_compiled_in
+from serve_app.errors import OutOfMemory
 from serve_app.models.card import ModelCard
+from serve_app.needs import NeedKey
 from serve_app.results import Acceleration, CacheUse, MadeWith, Parallelism, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode
-from serve_app.spec import Expert, LoraFile, RenderSpec
+from serve_app.spec import Expert, LoraFile, RenderSpec, Speed
 
 logger = logging.getLogger("ray.serve.wan")
 
 _PROBE_SIZE = 8
+_GIB = 2**30
 _PLANS_TRIED = 2  # at most, for one render
 
 
@@ -57,7 +55,7 @@ class WanRuntime:
         self,
         pipe: Any,
         card: ModelCard,
-        plan: MemoryPlan,
+        demand: Demand,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -65,24 +63,29 @@ class WanRuntime:
         team: Team,
         rgb: RgbMap | None = None,
     ) -> None:
-        """Place a pipeline that lies in host memory; `files` finds the file of each parameter of an expert.
+        """Place a pipeline where a plan for `demand` wants it; `files` finds the file of each parameter of an expert.
 
         `rgb` draws previews; silent: there are none.
         """
         self._pipe = pipe
         self._card = card
         self._team = team
-        self._plan = plan
         self._device = device
         self._dtype = dtype
-        place(pipe, plan.offload, device)
+        usual = card.defaults
+        first = NeedKey.of_size(usual.width, usual.height, usual.num_frames, Speed.EXACT)
+        self._plans = PlanChooser(demand, Needs(card), first)
+        plan = self._plans.current
+        self._placement = Placement(pipe, device, [COMPONENTS[side] for side in card.experts])
+        self._placement.apply(plan.offload, pinned=plan.pinned)
+        self._meter = PeakMeter(device)
         self._loras = LoraState(
             {side: getattr(pipe, COMPONENTS[side]) for side in card.experts},
             device=device,
             dtype=dtype,
             plan=plan,
             files=files,
-            without_hooks=lambda: without_hooks(pipe, self._plan.offload, device),
+            without_hooks=self._placement.lifted,
         )
         self._prompts = PromptEmbeddings(pipe, device)
         experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
@@ -125,31 +128,35 @@ class WanRuntime:
         device = torch.device(options.device)
         dtype = compute_dtype(options.dtype, device)
         keep_compiled_in(options.compile_cache)
+        free = free_memory(device)
         pipe = load_pipeline(options, dtype)
-        plan = make_plan(
+        demand = Demand(
             offload=options.offload,
             pristine=options.pristine,
             lora_host_bytes=options.lora_memory_bytes,
             weights=weight_bytes(pipe, [COMPONENTS[side] for side in options.card.experts]),
-            free=free_memory(device),
+            free=free,
             ranks=options.gpus,
         )
         files = partial(expert_files, options.transformer_model)
         rgb = latent_rgb(options.base_model, options.card)
         drawn_with = None if rgb is None else RgbMap.of(rgb, device)
-        return cls(pipe, options.card, plan, device=device, dtype=dtype, files=files, team=team, rgb=drawn_with)
+        return cls(pipe, options.card, demand, device=device, dtype=dtype, files=files, team=team, rgb=drawn_with)
 
     @property
     def runtime(self) -> Runtime:
         """Return what this pipeline runs on now."""
+        plan = self._plans.current
         return Runtime(
             device=self._device_name,
             dtype=str(self._dtype).removeprefix("torch."),
-            offload=self._plan.offload.value,
-            offload_reason=self._plan.reason,
+            offload=plan.offload.value,
+            offload_reason=plan.reason,
             pristine=self._loras.originals.value,
             resident_loras=self._loras.resident.listing,
-            peak_bytes=peak_bytes(self._device),
+            pinned=plan.pinned,
+            predicted_bytes=plan.predicted_bytes,
+            peak_bytes=self._meter.read().whole,
         )
 
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
@@ -162,10 +169,11 @@ class WanRuntime:
         `on_step` gets the count of finished denoising steps after each one. What it raises ends the render and comes
         out unchanged. However a render ends, the next one gives the frames that it would have given first.
 
-        Where memory runs out, the runtime first gives up the copies that it keeps on the GPU only to switch LoRAs
-        faster, then goes over to the next leaner memory plan, stays there, and tries again; the steps then count from
-        1 again. The plan itself changes no pixel, but a GPU whose memory ran out in the decoder may decode that size a
-        little differently from then on (seen once on an H200, by 2 of 255).
+        The memory plan is chosen for the size of the render; see `PlanChooser`. Where memory runs out, the runtime
+        first gives up the copies that it keeps on the GPU only to switch LoRAs faster, then goes over to the next
+        leaner plan, and tries again, once; the steps then count from 1 again. The plan itself changes no pixel, but a
+        GPU whose memory ran out in the decoder may decode that size a little differently from then on (seen once on an
+        H200, by 2 of 255).
 
         Raises:
             LoraChanged, LoraNotLoaded: see `LoraState.apply`; the LoRAs that acted before stay.
@@ -174,20 +182,22 @@ class WanRuntime:
             TeamBroken: another rank is gone or hangs; every further call raises it, too.
         """
         mix = self._mix(spec)
-        tried = [self._plan.offload]
+        self._plan_for(spec, inputs)
+        tried = [self._plans.current.offload]
         while True:
             try:
                 with self._team.doing(Render(spec, replace(inputs, previews=None), mix)):
-                    return self._attempt(spec, inputs, on_step, mix)
+                    rendered = self._attempt(spec, inputs, on_step, mix)
+                self._log_memory(spec)
+                return rendered
             except torch.OutOfMemoryError as error:
-                if self._spare_memory():
+                if self._spare_memory(spec):
                     continue
-                leaner = self._plan.leaner()
+                leaner = self._plans.ran_out(NeedKey.of(spec), adapter_bytes(spec))
                 if len(tried) == _PLANS_TRIED or leaner is None:
-                    advised = None if leaner is None else leaner.offload
-                    raise out_of_memory(self._device_name, spec, tried, advised, str(error)) from None
-                with self._team.doing(ChangePlan(leaner, spec)):
-                    self.change_plan(leaner, spec)
+                    raise self._refusal(spec, tried, error) from None
+                logger.warning("%s ran out of memory for %s", self._device_name, size_of(spec))
+                self._go_over_to(leaner)
                 tried.append(leaner.offload)
 
     def take_part(self, spec: RenderSpec, inputs: RenderInputs, mix: Parallelism) -> None:
@@ -223,7 +233,7 @@ class WanRuntime:
         self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None], mix: Parallelism
     ) -> Rendered:
         watch = Stopwatch()
-        forget_peak(self._device)
+        self._meter.start()
         try:
             with self._team.agreed():
                 self._loras.apply(spec, inputs.loras)
@@ -233,6 +243,8 @@ class WanRuntime:
                 watch.lap("text")
             # What exchanges uneven parts of the tokens cannot be compiled.
             eager = self._layers_are_hooked or not mix.is_even(self._tokens(spec))
+            self._placement.begin(self._sampler.passes(spec))
+            self._meter.rest()
             with self._accelerator.running(spec.speed, hooked=eager) as used:
                 sampled = self._sampler.sample(
                     spec, embeddings, inputs.image, on_step, watch, mix=mix, previews=inputs.previews
@@ -245,6 +257,7 @@ class WanRuntime:
             made_with=self._made_with(spec, sampled, used.model_copy(update={"parallelism": mix}), use),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
+            need_bytes=self._measured_need(),
         )
 
     def _made_with(self, spec: RenderSpec, sampled: Sampled, acceleration: Acceleration, use: CacheUse) -> MadeWith:
@@ -266,33 +279,79 @@ class WanRuntime:
         traceback.clear_frames(error.__traceback__)
         self._pipe.vae.clear_cache()
         # Else the expert that ran, or the layer of it, stays on the GPU, and the next render would need room for two.
-        place(self._pipe, self._plan.offload, self._device)
+        self._placement.restore()
         self._empty_cache()
 
-    def _spare_memory(self) -> bool:
-        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False if none is."""
+    def _plan_for(self, spec: RenderSpec, inputs: RenderInputs) -> None:
+        """Go over to the memory plan for a render, where that is another one."""
+        before = self._plans.current
+        self._plans.learn(inputs.needs)
+        plan = self._plans.before(NeedKey.of(spec), adapter_bytes(spec))
+        if plan is not before:
+            self._plans.take(before)  # until it is carried out
+            self._go_over_to(plan)
+
+    def _go_over_to(self, plan: MemoryPlan) -> None:
+        with self._team.doing(ChangePlan(plan)):
+            self.change_plan(plan)
+
+    def _refusal(self, spec: RenderSpec, tried: Sequence[OffloadMode], error: Exception) -> OutOfMemory:
+        """Return the error for a render that did not fit."""
+        divisor = self._card.size_divisors[spec.recipe]
+        return out_of_memory(self._device_name, spec, tried, largest_size(spec, divisor, self._plans.fits), str(error))
+
+    def _log_memory(self, spec: RenderSpec) -> None:
+        plan, peak = self._plans.current, self._meter.read().whole
+        if plan.predicted_bytes is not None and peak is not None:
+            logger.info(
+                "%s held %.1f GiB for %s with offload: %s, %.1f predicted",
+                self._device_name,
+                peak / _GIB,
+                size_of(spec),
+                plan.offload.value,
+                plan.predicted_bytes / _GIB,
+            )
+
+    def _measured_need(self) -> int | None:
+        """Return what the render needed beside weights; None where weights came and went meanwhile, or on a CPU."""
+        moved = self._plans.current.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
+        return None if moved else self._meter.read().activations
+
+    def _spare_memory(self, spec: RenderSpec) -> bool:
+        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False where none is."""
         with self._team.doing(LeaveGpu()):
-            return self.leave_gpu()
+            left = self.leave_gpu()
+        if left:
+            self._plans.copies_ran_out(NeedKey.of(spec), self._loras.originals)
+        return left
 
     def leave_gpu(self) -> bool:
         """Free the GPU memory that only makes switching LoRAs faster; return False if there is none."""
         if not self._loras.leave_gpu():
             return False
-        logger.warning("%s ran out of memory; from now on it keeps no copies for switching LoRAs", self._device_name)
+        logger.warning("%s ran out of memory; it keeps no copies for switching LoRAs at this size", self._device_name)
         self._empty_cache()
         return True
 
-    def change_plan(self, plan: MemoryPlan, spec: RenderSpec) -> None:
-        """Go over to `plan` for good, because `spec` did not fit."""
+    def change_plan(self, plan: MemoryPlan) -> None:
+        """Go over to `plan`. What leaves the GPU goes first, and then what comes has room."""
+        before = self._plans.current
         logger.warning(
-            "%s ran out of memory for %s with offload: %s; from now on this replica runs with offload: %s, slower",
+            "%s goes from offload: %s to offload: %s (%s)",
             self._device_name,
-            size_of(spec),
-            self._plan.offload.value,
+            before.offload.value,
             plan.offload.value,
+            plan.reason,
         )
-        place(self._pipe, plan.offload, self._device)
-        self._plan = plan
+        self._plans.take(plan)
+        faster = plan.slowness < before.slowness
+        if not faster:
+            self._loras.follow(plan)
+        if (plan.offload, plan.pinned) != (before.offload, before.pinned):
+            self._placement.apply(plan.offload, pinned=plan.pinned)
+        self._empty_cache()
+        if faster:
+            self._loras.follow(plan)
 
     def _empty_cache(self) -> None:
         if self._device.type == "cuda":
@@ -300,7 +359,7 @@ class WanRuntime:
 
     @property
     def _layers_are_hooked(self) -> bool:
-        return self._plan.offload is OffloadMode.SEQUENTIAL
+        return self._plans.current.offload is OffloadMode.SEQUENTIAL
 
     @property
     def _device_name(self) -> str:

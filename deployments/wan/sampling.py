@@ -68,6 +68,14 @@ class VideoSampler:
         self._experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
         self._shipped_scheduler = pipe.scheduler
 
+    def passes(self, spec: RenderSpec) -> tuple[int, ...]:
+        """Count the forward passes of each expert in a render, in their order."""
+        scheduler = make_scheduler(spec, self._shipped_scheduler, self._card)
+        scheduler.set_timesteps(spec.sample_steps)
+        high = boundary_step(scheduler, self._card.boundary_ratio(spec.recipe))
+        a_step = 2 if spec.guidance_scale > 1 else 1
+        return (high * a_step, (len(scheduler.timesteps) - high) * a_step)[: len(self._experts)]
+
     def sample(
         self,
         spec: RenderSpec,

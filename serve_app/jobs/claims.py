@@ -20,9 +20,10 @@ from serve_app.errors import RenderError
 from serve_app.jobs import outbox, transitions
 from serve_app.jobs.costs import Measurement, add_cost
 from serve_app.jobs.database import Database
+from serve_app.jobs.needs import add_need
 from serve_app.jobs.records import Claim, Output, Preview
 from serve_app.jobs.states import RenderEvent, RenderState
-from serve_app.jobs.tables import previews, render_costs, renders, request_tokens, tenant_usage
+from serve_app.jobs.tables import previews, render_costs, render_needs, renders, request_tokens, tenant_usage
 from serve_app.jobs.usage import add_use
 from serve_app.spec import Priority, RenderSpec
 
@@ -88,7 +89,7 @@ class Claims:
         connection.execute(new.on_conflict_do_update(index_elements=["render_id"], set_=shown))
 
     async def succeed(self, claim: Claim, output: Output, measured: Measurement | None = None) -> bool:
-        """End a claim with its video, and add what it cost to the measurements, if given.
+        """End a claim with its video, and add what it took to the measurements, if given.
 
         Return False if the claim is no longer valid; then nothing was changed.
         """
@@ -105,6 +106,8 @@ class Claims:
                 self._add_use(connection, claim)
             if published and measured is not None:
                 add_cost(connection, self._database.insert(render_costs), measured)
+                if measured.need is not None:
+                    add_need(connection, self._database.insert(render_needs), measured.deployment, measured.need)
             return published
 
         return await transitions.write_end(self._database, publish, of=lambda _: [claim.request_id])

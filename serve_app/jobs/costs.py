@@ -7,6 +7,7 @@ from sqlalchemy import Connection, case, select
 
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.jobs.database import Upsert
+from serve_app.jobs.needs import MeasuredNeed
 from serve_app.jobs.tables import render_costs
 from serve_app.spec import Recipe, Speed
 
@@ -15,11 +16,12 @@ _LONG_MEMORY = 10  # renders; the weight of older ones fades, so the average fol
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The cost of one render on one deployment (the same model on the same kind of replica)."""
+    """What one render took on one deployment (the same model on the same kind of replica)."""
 
     deployment: str
     key: CostKey
     cost: MeasuredCost
+    need: MeasuredNeed | None = None  # None where it was not measured
 
 
 def read_costs(connection: Connection, deployment: str) -> Mapping[CostKey, MeasuredCost]:

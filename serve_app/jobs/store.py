@@ -16,11 +16,13 @@ from serve_app.jobs.coordination import Leadership
 from serve_app.jobs.costs import read_costs
 from serve_app.jobs.database import Database
 from serve_app.jobs.keys import Keys
+from serve_app.jobs.needs import read_needs
 from serve_app.jobs.outbox import Outbox
 from serve_app.jobs.queue import Queue
 from serve_app.jobs.requests import Requests
 from serve_app.jobs.retention import Retention
 from serve_app.jobs.usage import Usages
+from serve_app.needs import NeedKey
 
 
 class JobStore:
@@ -51,6 +53,10 @@ class JobStore:
     async def costs(self, deployment: str) -> Mapping[CostKey, MeasuredCost]:
         """Return the measured costs of that deployment."""
         return await self._database.read(partial(read_costs, deployment=deployment))
+
+    async def needs(self, deployment: str) -> Mapping[NeedKey, int]:
+        """Return what renders of that deployment were measured to need of a GPU's memory besides weights, in bytes."""
+        return await self._database.read(partial(read_needs, deployment=deployment))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -216,6 +216,17 @@ render_costs = Table(
     Column("samples", Integer, nullable=False),
 )
 
+# GPU memory that renders needed besides weights, in bytes: the most that was measured.
+render_needs = Table(
+    "render_needs",
+    metadata,
+    Column("deployment", String(128), primary_key=True),
+    Column("speed", String(16), primary_key=True),
+    Column("pixel_class", Integer, primary_key=True, autoincrement=False),
+    Column("num_frames", Integer, primary_key=True, autoincrement=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+
 # API keys, with the SHA-256 of the secret only. Revoked keys stay, so that lists show them and no id is used twice.
 api_keys = Table(
     "api_keys",

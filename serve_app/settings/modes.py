@@ -17,7 +17,9 @@ class OffloadMode(StrEnum):
     AUTO = "auto"  # the fastest of the others that fits into the GPU's free memory
     NONE = "none"  # everything on the GPU
     TEXT = "text"  # all on the GPU but the text encoder, which is streamed from host memory for each new prompt
-    MODEL = "model"  # one component at a time on the GPU, the others in host memory
+    SWAP = "swap"  # as text, and one expert at a time: the other takes its place once a video
+    MODEL = "model"  # one component at a time on the GPU, the others in host memory; auto never takes it
+    GROUPS = "groups"  # as text, and the experts' blocks pass through two places on the GPU, each copied while one runs
     SEQUENTIAL = "sequential"  # one layer at a time on the GPU; slow, fits almost anywhere
 
 

@@ -21,8 +21,8 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from deployments.pipeline import RenderInputs
 from deployments.wan.loading import COMPONENTS
-from deployments.wan.memory.offload import free_memory, weight_bytes
-from deployments.wan.memory.planner import FreeMemory, make_plan
+from deployments.wan.memory.measuring import free_memory, weight_bytes
+from deployments.wan.memory.planner import Demand, FreeMemory
 from deployments.wan.parallel.team import Team
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
@@ -93,20 +93,17 @@ def random_pipeline(device: torch.device, layers: int) -> Any:
 def rows_of(pipe: Any, cap_gib: int, args: argparse.Namespace, device: torch.device) -> list[Row]:
     """Plan for that many GiB, and render each size at each speed."""
     card = load_card("wan22_14b_t2v")
-    free = free_memory(device)
+    weights = weight_bytes(pipe, [COMPONENTS[side] for side in PAIR])
+    measured = free_memory(device)
+    free = FreeMemory(measured.gpu, measured.host + weights.total)  # as before the weights were made
     if cap_gib:
         free = FreeMemory(cap_gib * _GIB, free.host)
         torch.cuda.set_per_process_memory_fraction(cap_gib * _GIB / torch.cuda.mem_get_info(device)[1])
-    plan = make_plan(
-        offload=OffloadMode.AUTO,
-        pristine=PristineMode.AUTO,
-        lora_host_bytes=2**33,
-        weights=weight_bytes(pipe, [COMPONENTS[side] for side in PAIR]),
-        free=free,
-    )
-    print(f"{cap_gib or 'no cap'}: {plan.offload.value} ({plan.reason}); originals: {plan.originals.value}", flush=True)
+    demand = Demand(OffloadMode.AUTO, PristineMode.AUTO, lora_host_bytes=2**33, weights=weights, free=free)
     dtype = pipe.transformer.dtype
-    runtime = WanRuntime(pipe, card, plan, device=device, dtype=dtype, files=lambda _: {}, team=Team())
+    runtime = WanRuntime(pipe, card, demand, device=device, dtype=dtype, files=lambda _: {}, team=Team())
+    told = runtime.runtime
+    print(f"{cap_gib or 'no cap'}: {told.offload} ({told.offload_reason}); originals: {told.pristine}", flush=True)
     runtime._prompts = TokenlessEmbeddings(pipe, device)
     rows = []
     for speed in args.speed:

@@ -43,12 +43,11 @@ class Pristine:
         """Return the original under that name, in its own dtype, on some device; not to be written to."""
         return self._keeper.get(name)
 
-    def leave_gpu(self, mode: PristineMode) -> None:
-        """Move the copies on the GPU to where `mode` says, one tensor at a time."""
-        if isinstance(self._keeper, _InMemory):
-            successor = self._make(mode)
-            self._keeper.hand_over(successor)
-            self._keeper = successor
+    def move(self, mode: PristineMode) -> None:
+        """Keep everything where `mode` says from now on. Moves one tensor at a time."""
+        successor = self._make(mode)
+        self._keeper.hand_over(successor)
+        self._keeper = successor
 
     def _make(self, mode: PristineMode) -> "_Keeper":
         if mode is PristineMode.CHECKPOINT:
@@ -64,6 +63,8 @@ class _Keeper(Protocol):
     def keep(self, name: str, tensor: torch.Tensor) -> None: ...
 
     def get(self, name: str) -> torch.Tensor: ...
+
+    def hand_over(self, to: "_Keeper") -> None: ...
 
 
 class _InMemory:
@@ -127,6 +128,11 @@ class _FromCheckpoint:
         self._dtypes[name] = tensor.dtype
         if name not in self._files and name not in self._without_file:
             self._without_file[name] = tensor.detach().to("cpu", copy=True)
+
+    def hand_over(self, to: _Keeper) -> None:
+        """Give everything to `to`."""
+        for name in self._dtypes:
+            to.keep(name, self.get(name))
 
     def get(self, name: str) -> torch.Tensor:
         """Return the file's value, cast to its dtype in memory as loading did: the same number."""

@@ -99,10 +99,10 @@ class ResidentLoras:
             self._keep(lora)
         return tuple(self._promoted(wanted[key]) for key in keys)
 
-    def leave_gpu(self) -> bool:
-        """Free the GPU's memory permanently; return whether there was any to free."""
+    def use_gpu(self, size: int) -> bool:
+        """Forget the copies on the GPU, and keep up to `size` bytes there from now on; return whether any went."""
         left = bool(self._on_gpu)
-        self._on_gpu = _gpu_cache(0)
+        self._on_gpu = _gpu_cache(size if self._device.type != "cpu" else 0)
         return left
 
     def _keep(self, lora: LoadedLora) -> None:

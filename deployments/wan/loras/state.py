@@ -27,6 +27,8 @@ from serve_app.results import AppliedLora
 from serve_app.settings import PristineMode
 from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Speed, pair_key
 
+_ADAPTER_BYTES = 307_000_000  # a rank 32 LoRA of Wan A14B in 16 bits
+
 
 class LoraState:
     """Owns the LoRAs of one pipeline, and with them the values of its experts' weights."""
@@ -108,15 +110,24 @@ class LoraState:
         self._files = spec.acting
 
     def leave_gpu(self) -> bool:
-        """Free the GPU memory that only makes switches faster, for good; return whether there was any."""
-        left = self.resident.leave_gpu()
+        """Free the GPU memory that only makes switches faster; return whether there was any."""
+        left = self.resident.use_gpu(0)
         if self._originals is PristineMode.GPU:
             kept = sum(pristine.gpu_bytes for pristine in self._pristine.values())
-            self._originals = originals_off_gpu(kept, available_bytes())
-            for pristine in self._pristine.values():
-                pristine.leave_gpu(self._originals)
+            self._move_originals(originals_off_gpu(kept, available_bytes()))
             left = left or kept > 0
         return left
+
+    def follow(self, plan: MemoryPlan) -> None:
+        """Keep originals and copies where another memory plan wants them."""
+        self.resident.use_gpu(plan.lora_gpu_bytes)
+        self._move_originals(plan.originals)
+
+    def _move_originals(self, to: PristineMode) -> None:
+        if to is not self._originals:
+            self._originals = to
+            for pristine in self._pristine.values():
+                pristine.move(to)
 
     def _needed(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
         """Return the LoRAs whose tensors it takes to get to `spec` from here."""
@@ -142,6 +153,12 @@ class LoraState:
                 for expert in self._experts.values():
                     expert.clear()
                 raise
+
+
+def adapter_bytes(spec: RenderSpec) -> int:
+    """Return about how much memory the LoRAs of `spec` take beside the weights; merged ones take none."""
+    acting = [lora for lora in spec.loras if lora.multiplier]
+    return len(acting) * _ADAPTER_BYTES if _manner(spec) is Manner.ADAPTED else 0
 
 
 def _manner(spec: RenderSpec) -> Manner:

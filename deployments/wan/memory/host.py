@@ -67,6 +67,13 @@ class HostCopies:
         return block[:size]
 
 
+def pin(module: torch.nn.Module, copies: HostCopies) -> None:
+    """Move the weights of a module in host memory to pinned memory; what is there already stays."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if not tensor.is_pinned():
+            tensor.data = copies.copy(tensor.data)
+
+
 def _aligned(size: int) -> int:
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 

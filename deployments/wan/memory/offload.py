@@ -1,4 +1,4 @@
-"""Offload hooks: carry out a memory plan's placement of weights with diffusers, and take it off again."""
+"""Offload hooks: carry out a memory plan's placement of weights, with hooks of accelerate and diffusers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,104 +6,119 @@ from typing import Any
 
 import torch
 from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 
-from deployments.wan.memory.host import available_bytes
-from deployments.wan.memory.planner import TEXT_ENCODER, FreeMemory, WeightBytes
-from serve_app.errors import OutOfMemory
+from deployments.wan.memory.host import HostCopies, pin
+from deployments.wan.memory.planner import FROM_HOST, STREAM_SLOTS, TEXT_ENCODER
+from deployments.wan.memory.streaming import ExpertStream
 from serve_app.settings import OffloadMode
-from serve_app.spec import RenderSpec
+
+_BLOCK_BYTES = 256 * 2**20  # of pinned memory; packs the matrices of Wan A14B (52 and 142 MB) with 5 % waste
 
 
-def free_memory(device: torch.device) -> FreeMemory:
-    """Measure what is free now, on the device and in host memory."""
-    gpu = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return FreeMemory(gpu, available_bytes())
+class Placement:
+    """Where the weights of one pipeline are. LoRA adapters are weights of their expert and go with it."""
 
+    def __init__(self, pipe: Any, device: torch.device, experts: Sequence[str]) -> None:
+        """Take over the weights of a WanPipeline, wherever they are; `experts` names its experts.
 
-def forget_peak(device: torch.device) -> None:
-    """Begin to measure the peak of the device's memory anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        Nothing moves before `apply`.
+        """
+        self._pipe = pipe
+        self._device = device
+        self._expert_names = tuple(experts)
+        self._stream: ExpertStream | None = None
+        self._mode = OffloadMode.NONE
+        self._pinned = False
 
+    def apply(self, mode: OffloadMode, *, pinned: bool = False) -> None:
+        """Move weights, or install the hooks that move them, to where `mode` wants them. What is there already stays.
 
-def peak_bytes(device: torch.device) -> int | None:
-    """Return the most that PyTorch has allocated on a GPU since `forget_peak`; None on a CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        `pinned`: page-lock experts that wait in host memory.
+        """
+        self._mode, self._pinned = mode, pinned
+        self._unhook()
+        match mode:
+            case OffloadMode.MODEL:
+                self._pipe.enable_model_cpu_offload(device=self._device)
+            case OffloadMode.SEQUENTIAL:
+                for part in self._modules.values():
+                    # As diffusers does, which takes no CPU for the device. A module with weights of its own, which is
+                    # no layer, has buffers beside them.
+                    cpu_offload(part, self._device, offload_buffers=len(part._parameters) > 0)
+            case _:
+                self._place_each(mode, pinned)
 
+    def restore(self) -> None:
+        """Put every weight back where it belongs, after a render that was interrupted or a change of weights."""
+        if self._stream is None:
+            self.apply(self._mode, pinned=self._pinned)
+            return
+        self._pipe.remove_all_hooks()  # those of the text encoder
+        self._stream_text_encoder()
+        # The experts' hooks stay, since compiled blocks would be compiled again for others.
+        self._stream.release()
+        self._stream.attach()
 
-def weight_bytes(pipe: Any, experts: Sequence[str]) -> WeightBytes:
-    """Return the size of each component's weights; `experts` names the components that LoRAs change."""
-    modules = {name: part for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
-    sizes = {name: sum(weight.nbytes for weight in part.parameters()) for name, part in modules.items()}
-    return WeightBytes(sizes, tuple(experts))
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Take the experts out of their hooks while the block runs, so that weights can be changed; then restore.
 
+        Under sequential offload the modules hold placeholders without data; and adapters cannot be put around a module
+        that has a hook, nor weights be changed that are used from copies.
+        """
+        if self._mode in (OffloadMode.NONE, OffloadMode.TEXT):  # the experts have no hooks
+            yield
+            return
+        if self._stream is None:
+            self._unhook()
+        else:
+            self._stream.release()
+        try:
+            yield
+        finally:
+            if self._stream is None:
+                self.restore()
+            else:
+                self._stream.attach()
 
-def place(pipe: Any, mode: OffloadMode, device: torch.device) -> None:
-    """Move the pipeline's weights, or install the hooks that move them, to where `mode` wants them.
+    def begin(self, passes: Sequence[int]) -> None:
+        """Expect a video that takes so many passes of each expert."""
+        if self._stream is not None:
+            self._stream.begin(passes)
 
-    Call it again to restore the placement, or with a leaner mode: diffusers removes the old hooks and moves the
-    weights to the host first. LoRA adapters are weights of their expert and move with it.
-    """
-    match mode:
-        case OffloadMode.TEXT:
-            _stream_text_encoder(pipe, device)
-        case OffloadMode.MODEL:
-            pipe.enable_model_cpu_offload(device=device)
-        case OffloadMode.SEQUENTIAL:
-            pipe.enable_sequential_cpu_offload(device=device)
-        case _:
-            pipe.to(device)
+    @property
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {name: part for name, part in self._pipe.components.items() if isinstance(part, torch.nn.Module)}
 
+    def _unhook(self) -> None:
+        if self._stream is not None:
+            self._stream.detach()
+            self._stream = None
+        self._pipe.remove_all_hooks()
 
-def _stream_text_encoder(pipe: Any, device: torch.device) -> None:
-    """Move all but the text encoder to `device`; its layers come one after the other while it runs.
+    def _place_each(self, mode: OffloadMode, pinned: bool) -> None:
+        from_host = self._expert_names if mode in FROM_HOST else ()
+        streamed = mode is not OffloadMode.NONE
+        for name, part in self._modules.items():
+            if not (streamed and name == TEXT_ENCODER):
+                part.to("cpu" if name in from_host else self._device)
+        if streamed:
+            self._stream_text_encoder()
+        if from_host:
+            self._stream_experts([getattr(self._pipe, name) for name in from_host], mode, pinned)
 
-    Nothing is copied back, because the weights stay in host memory.
-    """
-    pipe.remove_all_hooks()
-    pipe.to("cpu")
-    for name, part in pipe.components.items():
-        if isinstance(part, torch.nn.Module) and name != TEXT_ENCODER:
-            part.to(device)
-    cpu_offload(getattr(pipe, TEXT_ENCODER), device)
+    def _stream_text_encoder(self) -> None:
+        """Have its layers come one after the other while it runs; nothing is copied back after use."""
+        cpu_offload(getattr(self._pipe, TEXT_ENCODER), self._device)
+        # The pipeline asks the hook of its first component where it computes; without one, it asks for any weights.
+        add_hook_to_module(self._pipe.vae, AlignDevicesHook(self._device))
 
-
-@contextmanager
-def without_hooks(pipe: Any, mode: OffloadMode, device: torch.device) -> Iterator[None]:
-    """Remove the hooks while the block runs, so that weights can be changed; then restore the placement.
-
-    Under sequential offload the modules hold placeholders without data, and adapters cannot be put around a module
-    that has a hook.
-    """
-    if mode in (OffloadMode.NONE, OffloadMode.TEXT):  # the experts have none
-        yield
-        return
-    pipe.remove_all_hooks()
-    try:
-        yield
-    finally:
-        place(pipe, mode, device)
-
-
-def out_of_memory(
-    device: str, spec: RenderSpec, tried: Sequence[OffloadMode], leaner: OffloadMode | None, reason: str
-) -> OutOfMemory:
-    """Return the error for a render that did not fit under any mode in `tried`; `leaner` is the next one, if any."""
-    modes = [mode.value for mode in tried]
-    advice = f", or set offload: {leaner.value}" if leaner else ""
-    return OutOfMemory(
-        f"{device} ran out of memory for {size_of(spec)} with offload: {', then '.join(modes)}; "
-        f"ask for fewer pixels or frames{advice}",
-        {
-            "width": spec.width,
-            "height": spec.height,
-            "num_frames": spec.num_frames,
-            "offload": modes,
-            "reason": reason,
-        },
-    )
-
-
-def size_of(spec: RenderSpec) -> str:
-    """Return the size of the video, in words."""
-    return f"{spec.width}x{spec.height}, {spec.num_frames} frames"
+    def _stream_experts(self, experts: Sequence[Any], mode: OffloadMode, pinned: bool) -> None:
+        if pinned and self._device.type == "cuda":
+            copies = HostCopies(pinned=True, block_bytes=_BLOCK_BYTES)
+            for expert in experts:
+                pin(expert, copies)
+        slots = STREAM_SLOTS if mode is OffloadMode.GROUPS else len(experts[0].blocks)
+        self._stream = ExpertStream(experts, self._device, slots)
+        self._stream.attach()

@@ -2,17 +2,20 @@
 
 Every decision about memory is made here, from sizes and amounts of free memory alone, without a device:
 
-    plan = make_plan(
+    demand = Demand(
         offload=OffloadMode.AUTO,
         pristine=PristineMode.AUTO,
         lora_host_bytes=8 * 2**30,
-        weights=WeightBytes({"text_encoder": 11_361_000_000, "transformer": 28_579_000_000, ...}, experts=(...)),
+        weights=WeightBytes({"text_encoder": 11_361_000_000, "transformer": 28_579_000_000, ...}, experts=(...), ...),
         free=FreeMemory(gpu=148_000_000_000, host=500_000_000_000),
     )
+    plan = make_plan(demand, Need(activations=17_000_000_000, adapters=0))
     plan.offload, plan.originals  # (OffloadMode.NONE, PristineMode.GPU)
+
+`needs` says what a render needs, and `chooser` which plan follows another.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from serve_app.errors import ConfigurationInvalid
@@ -20,28 +23,33 @@ from serve_app.settings import OffloadMode, PristineMode
 
 _GIB = 2**30
 
-# What a render needs besides weights: activations, and what torch's allocator keeps of them. For 1024x1024, 41 frames,
-# the default render: measured on an H200 with full-size components of random weights in bfloat16 (torch 2.11,
-# diffusers 0.42.1), decoding peaks at 11.2 GiB in tensors, 16.0 GiB with what the allocator keeps; one expert with a
-# rank 32 LoRA at 5.2 and 8.6 GiB. 1280x720, 81 frames, needs less.
-ACTIVATION_BYTES = 16 * _GIB
-
 # On the GPU a LoRA saves its 6 ms over the bus at each switch; six rank 32 LoRAs of Wan A14B are worth no more.
 _GPU_LORA_BYTES = 2 * _GIB
 
-_FROM_FASTEST = (OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
+FROM_FASTEST = (
+    OffloadMode.NONE,
+    OffloadMode.TEXT,
+    OffloadMode.SWAP,
+    OffloadMode.MODEL,
+    OffloadMode.GROUPS,
+    OffloadMode.SEQUENTIAL,
+)
 
-# The others put hooks around the experts, where ranks that share a render put theirs.
+# The others move the experts, around which ranks that share a render put hooks of their own.
 _OF_RANKS = (OffloadMode.NONE, OffloadMode.TEXT)
 
+# Under these, the experts' weights wait in host memory, from where they are copied over and over.
+FROM_HOST = (OffloadMode.SWAP, OffloadMode.GROUPS)
+
 TEXT_ENCODER = "text_encoder"  # works once a prompt, for a fraction of a second
+STREAM_SLOTS = 2  # blocks of an expert on the GPU under GROUPS: one runs, the next one is copied
 
 _HOST_SHARE = 0.8  # of the free host memory; encoding and the page cache need some, too
 
 
 @dataclass(frozen=True, slots=True)
 class FreeMemory:
-    """Bytes that nothing uses, measured while all weights lie in host memory. `gpu` is None if a CPU computes."""
+    """Bytes that nothing uses, measured before any weights are loaded. `gpu` is None if a CPU computes."""
 
     gpu: int | None
     host: int
@@ -53,6 +61,8 @@ class WeightBytes:
 
     components: Mapping[str, int]
     experts: tuple[str, ...]
+    block: int = 0  # of one of the repeated blocks of an expert
+    outside: int = 0  # of all experts together, what is in no block
 
     @property
     def total(self) -> int:
@@ -60,19 +70,84 @@ class WeightBytes:
         return sum(self.components.values())
 
     @property
-    def largest(self) -> tuple[str, int]:
-        """Return the largest component and its bytes."""
-        return max(self.components.items(), key=lambda item: item[1])
-
-    @property
-    def without_text_encoder(self) -> int:
-        """Return the bytes of all components that work at every step or frame."""
-        return self.total - self.components.get(TEXT_ENCODER, 0)
-
-    @property
     def of_experts(self) -> int:
         """Return the bytes that LoRAs may change."""
         return sum(self.components[name] for name in self.experts)
+
+    def on_gpu(self, mode: OffloadMode) -> int:
+        """Return the most bytes of weights that are on the GPU at once under `mode` while frames are made."""
+        all_but_text = self.total - self.components.get(TEXT_ENCODER, 0)
+        beside_experts = all_but_text - self.of_experts
+        match mode:
+            case OffloadMode.TEXT:
+                return all_but_text
+            case OffloadMode.SWAP:
+                return beside_experts + self.outside + max((self.components[name] for name in self.experts), default=0)
+            case OffloadMode.GROUPS:
+                return beside_experts + self.outside + STREAM_SLOTS * self.block
+            case OffloadMode.MODEL:
+                return max(self.components.values())
+            case OffloadMode.SEQUENTIAL:
+                return 0  # a layer at a time
+            case _:
+                return self.total
+
+    def on_host(self, mode: OffloadMode) -> int:
+        """Return the bytes of weights that stay in host memory under `mode` beside a GPU."""
+        match mode:
+            case OffloadMode.TEXT:
+                return self.components.get(TEXT_ENCODER, 0)
+            case OffloadMode.SWAP | OffloadMode.GROUPS:
+                return self.components.get(TEXT_ENCODER, 0) + self.of_experts
+            case OffloadMode.MODEL | OffloadMode.SEQUENTIAL:
+                return self.total
+            case _:
+                return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What is the same for all renders of a replica: the operator's wishes, the weights, and the memory there is."""
+
+    offload: OffloadMode  # where the operator wants weights that are not in use
+    pristine: PristineMode  # where the operator wants originals
+    lora_host_bytes: int  # host memory that the operator gives to LoRAs
+    weights: WeightBytes
+    free: FreeMemory  # all ranks of a node share the host's
+    ranks: int = 1  # processes that share each render, each with a GPU and weights of its own
+
+    @property
+    def candidates(self) -> tuple[OffloadMode, ...]:
+        """Return the modes that a render may run under, the fastest first.
+
+        Raises:
+            ConfigurationInvalid: the operator's mode needs a GPU, and there is none.
+        """
+        if self.free.gpu is None:
+            if self.offload in (OffloadMode.AUTO, OffloadMode.NONE):
+                return (OffloadMode.NONE,)
+            raise ConfigurationInvalid(f"offload: {self.offload.value} needs a GPU; use auto or none on a CPU")
+        first = 0 if self.offload is OffloadMode.AUTO else FROM_FASTEST.index(self.offload)
+        # MODEL waits for whole experts, which SWAP copies meanwhile: only an operator takes it.
+        unwanted = {OffloadMode.MODEL} - {self.offload}
+        if len(self.weights.experts) == 1:
+            unwanted |= {OffloadMode.SWAP} - {self.offload}
+        if self.ranks > 1:
+            unwanted |= set(FROM_FASTEST[first + 1 :]) - set(_OF_RANKS)
+        return tuple(mode for mode in FROM_FASTEST[first:] if mode not in unwanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes of GPU memory that a render needs besides weights."""
+
+    activations: int  # with what the allocator keeps
+    adapters: int = 0  # LoRAs that act beside the weights
+
+    @property
+    def total(self) -> int:
+        """Return both."""
+        return self.activations + self.adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,66 +159,81 @@ class MemoryPlan:
     originals: PristineMode  # where weights that merged LoRAs change are kept as they were
     lora_host_bytes: int  # for LoRAs that stay ready
     lora_gpu_bytes: int  # for copies of some of them, which only make a switch faster
-    fallbacks: tuple[OffloadMode, ...] = ()  # each needs less GPU memory than the one before
+    pinned: bool = False  # whether experts that wait in host memory are page-locked, which a GPU reads faster
+    predicted_bytes: int | None = None  # the most GPU memory that the render will hold; None on a CPU
 
-    def leaner(self) -> "MemoryPlan | None":
-        """Return the plan to go to when this one ran out of GPU memory; None if there is none."""
-        if not self.fallbacks:
-            return None
-        offload, *others = self.fallbacks
-        reason = f"out of memory with {self.offload.value} ({self.reason})"
-        return replace(self, offload=offload, reason=reason, fallbacks=tuple(others))
+    @property
+    def has_copies(self) -> bool:
+        """Return whether there may be copies on the GPU that only make a switch between LoRAs faster."""
+        return self.originals is PristineMode.GPU or self.lora_gpu_bytes > 0
+
+    @property
+    def slowness(self) -> tuple[int, int]:
+        """Return the place of this plan among others, the fastest first."""
+        places = (PristineMode.GPU, PristineMode.HOST, PristineMode.CHECKPOINT)
+        return FROM_FASTEST.index(self.offload), places.index(self.originals)
+
+    def without_copies(self, originals: PristineMode) -> "MemoryPlan":
+        """Return this plan with nothing on the GPU that only makes a switch between LoRAs faster."""
+        return replace(self, originals=originals, lora_gpu_bytes=0)
 
 
-def make_plan(
-    *,
-    offload: OffloadMode,
-    pristine: PristineMode,
-    lora_host_bytes: int,
-    weights: WeightBytes,
-    free: FreeMemory,
-    activation_bytes: int = ACTIVATION_BYTES,
-    ranks: int = 1,
-) -> MemoryPlan:
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """What has run out of memory for a render of this size or a smaller one."""
+
+    modes: frozenset[OffloadMode] = frozenset()
+    copies: bool = False  # on the GPU, which only make a switch between LoRAs faster
+
+
+def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPlan:
     """Decide where everything lies: weights first, then originals, then LoRAs, each in the fastest memory left.
 
-    A mode of the operator's other than AUTO is taken as it is.
-
-    Args:
-        offload: where the operator wants weights that are not in use.
-        pristine: where the operator wants originals.
-        lora_host_bytes: host memory that the operator gives to LoRAs.
-        weights: what is to be placed.
-        free: memory to place it in; all ranks of a node share the host's.
-        activation_bytes: GPU memory that a render needs besides weights.
-        ranks: processes that share each render, each with a GPU and weights of its own.
+    A mode of the operator's other than AUTO is taken as it is. What is `barred` is not taken while another is left.
 
     Raises:
         ConfigurationInvalid: a mode that needs a GPU where there is none; or one that moves the experts during a render
             which several ranks share.
     """
-    mode, reason = _plan_offload(offload, weights, free, activation_bytes)
-    if ranks > 1 and mode not in _OF_RANKS:
+    mode, reason = _choose(demand, need, barred.modes)
+    if demand.ranks > 1 and mode not in _OF_RANKS:
         raise ConfigurationInvalid(
-            f"gpus_per_generator: {ranks} needs both experts on every GPU, and not offload: {mode.value} ({reason}); "
-            "use larger GPUs or gpus_per_generator: 1"
+            f"gpus_per_generator: {demand.ranks} needs both experts on every GPU, and not offload: {mode.value} "
+            f"({reason}); use larger GPUs or gpus_per_generator: 1"
         )
-    free = replace(free, host=free.host // ranks)
-    leaner = () if free.gpu is None else _FROM_FASTEST[_FROM_FASTEST.index(mode) + 1 :]
-    spare = _spare_gpu_bytes(mode, weights, free, activation_bytes)
-    originals = _plan_originals(
-        pristine, needed=weights.of_experts, gpu=spare, host=free.host - lora_host_bytes, has_gpu=free.gpu is not None
-    )
+    weights, gpu = demand.weights, demand.free.gpu
+    on_host = weights.total if gpu is None else weights.on_host(mode)
+    # What is left of the host's memory for each rank, after weights and LoRAs.
+    host = int(demand.free.host * _HOST_SHARE) // demand.ranks - on_host - demand.lora_host_bytes
+    placed = weights.on_gpu(mode) + need.total
+    # Where not even one expert stays on the GPU, what is free there is not for copies.
+    no_copies = gpu is None or barred.copies or mode in (OffloadMode.SEQUENTIAL, OffloadMode.GROUPS)
+    spare = 0 if gpu is None or no_copies else max(0, gpu - placed)
+    originals = _place_originals(demand.pristine, weights.of_experts, gpu=spare, host=host, has_gpu=gpu is not None)
     if originals is PristineMode.GPU:
+        placed += weights.of_experts
         spare -= weights.of_experts
+    lora_gpu_bytes = max(0, min(spare, _GPU_LORA_BYTES))
     return MemoryPlan(
         offload=mode,
         reason=reason,
         originals=originals,
-        lora_host_bytes=lora_host_bytes,
-        lora_gpu_bytes=max(0, min(spare, _GPU_LORA_BYTES)),
-        fallbacks=tuple(other for other in leaner if ranks == 1 or other in _OF_RANKS),
+        lora_host_bytes=demand.lora_host_bytes,
+        lora_gpu_bytes=lora_gpu_bytes,
+        pinned=mode in FROM_HOST and host >= 0,
+        predicted_bytes=None if gpu is None else placed + lora_gpu_bytes,
     )
+
+
+def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred()) -> bool:
+    """Return whether a render with that need fits under `plan` as it is. An operator's mode is taken at its word."""
+    if plan.offload in barred.modes or (barred.copies and plan.has_copies):
+        return False
+    gpu = demand.free.gpu
+    if gpu is None or plan.offload is demand.offload:
+        return True
+    copies = demand.weights.of_experts if plan.originals is PristineMode.GPU else 0
+    return demand.weights.on_gpu(plan.offload) + copies + need.total <= gpu
 
 
 def originals_off_gpu(needed: int, free_host: int) -> PristineMode:
@@ -151,45 +241,44 @@ def originals_off_gpu(needed: int, free_host: int) -> PristineMode:
     return PristineMode.HOST if needed <= free_host * _HOST_SHARE else PristineMode.CHECKPOINT
 
 
-def _plan_offload(
-    mode: OffloadMode, weights: WeightBytes, free: FreeMemory, activations: int
-) -> tuple[OffloadMode, str]:
-    if free.gpu is None:
-        if mode in (OffloadMode.AUTO, OffloadMode.NONE):
-            return OffloadMode.NONE, "the device is a CPU"
-        raise ConfigurationInvalid(f"offload: {mode.value} needs a GPU; use auto or none on a CPU")
-    if mode is not OffloadMode.AUTO:
-        return mode, "set by the operator"
-    name, largest = weights.largest
-    room = f"{_gib(activations)} for a render, {_gib(free.gpu)} free"
-    if weights.total + activations <= free.gpu:
-        return OffloadMode.NONE, f"all weights fit: {_gib(weights.total)} and {room}"
-    not_all = f"all weights do not fit ({_gib(weights.total)} and {room})"
-    if weights.without_text_encoder + activations <= free.gpu:
-        return OffloadMode.TEXT, f"{not_all}, those without the text encoder do ({_gib(weights.without_text_encoder)})"
-    if largest + activations <= free.gpu:
-        return OffloadMode.MODEL, f"{not_all}, the largest component, {name}, does ({_gib(largest)})"
-    return OffloadMode.SEQUENTIAL, f"{not_all}, nor does {name} alone ({_gib(largest)})"
+def _choose(demand: Demand, need: Need, barred: Collection[OffloadMode]) -> tuple[OffloadMode, str]:
+    candidates = demand.candidates
+    if demand.free.gpu is None:
+        return OffloadMode.NONE, "the device is a CPU"
+    left = [mode for mode in candidates if mode not in barred] or list(candidates[-1:])
+    failed = [mode.value for mode in candidates if mode in barred]
+    before = f"out of memory with {', '.join(failed)} at this size or a smaller one; " if failed else ""
+    if demand.offload in left:
+        return demand.offload, "set by the operator"
+    gpu, weights = demand.free.gpu, demand.weights
+    fitting = [mode for mode in left if weights.on_gpu(mode) + need.total <= gpu]
+    mode = fitting[0] if fitting else left[-1]
+    room = f"{_gib(need.total)} for a render, {_gib(gpu)} free"
+    if mode is OffloadMode.NONE:
+        return mode, f"{before}all weights fit: {_gib(weights.total)} and {room}"
+    words = f"{_WORDS[mode]} ({_gib(weights.on_gpu(mode))})"
+    if not fitting:
+        words = f"nothing does; the least is {words}"
+    return mode, f"{before}all weights do not fit ({_gib(weights.total)} and {room}); {words}"
 
 
-def _spare_gpu_bytes(mode: OffloadMode, weights: WeightBytes, free: FreeMemory, activations: int) -> int:
-    """Return the GPU memory that neither weights nor a render need; 0 if not even one component stays there."""
-    if free.gpu is None or mode is OffloadMode.SEQUENTIAL:
-        return 0
-    placed = {
-        OffloadMode.NONE: weights.total,
-        OffloadMode.TEXT: weights.without_text_encoder,
-        OffloadMode.MODEL: weights.largest[1],
-    }
-    return max(0, free.gpu - placed[mode] - activations)
+_WORDS: Mapping[OffloadMode, str] = {
+    OffloadMode.TEXT: "those without the text encoder do",
+    OffloadMode.SWAP: "one expert at a time does",
+    OffloadMode.MODEL: "one component at a time does",
+    OffloadMode.GROUPS: "two blocks at a time do",
+    OffloadMode.SEQUENTIAL: "one layer at a time does",
+}
 
 
-def _plan_originals(mode: PristineMode, *, needed: int, gpu: int, host: int, has_gpu: bool) -> PristineMode:
+def _place_originals(mode: PristineMode, needed: int, *, gpu: int, host: int, has_gpu: bool) -> PristineMode:
     if mode is PristineMode.GPU and not has_gpu:
         raise ConfigurationInvalid("pristine: gpu needs a GPU; use auto, host or checkpoint on a CPU")
     if mode is not PristineMode.AUTO:
         return mode
-    return PristineMode.GPU if has_gpu and needed <= gpu else originals_off_gpu(needed, host)
+    if has_gpu and needed <= gpu:
+        return PristineMode.GPU
+    return PristineMode.HOST if needed <= host else PristineMode.CHECKPOINT
 
 
 def _gib(size: int) -> str:

@@ -35,10 +35,9 @@ class LeaveGpu:
 
 @dataclass(frozen=True, slots=True)
 class ChangePlan:
-    """Go over to another memory plan, because a render did not fit."""
+    """Go over to another memory plan."""
 
     plan: MemoryPlan
-    spec: RenderSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DMode
 
 from deployments.wan.loading import COMPONENTS, expert_files
 from deployments.wan.loras.state import LoraState
-from deployments.wan.memory.offload import place, without_hooks
+from deployments.wan.memory.offload import Placement
 from deployments.wan.memory.planner import MemoryPlan
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import PAIR, Expert, Recipe, RenderSpec
@@ -82,14 +82,15 @@ class Experts:
         self.offload = offload
         self.device = device
         self.dtype = dtype
-        place(self.pipe, offload, device)
+        self.placement = Placement(self.pipe, device, [COMPONENTS[side] for side in PAIR])
+        self.placement.apply(offload)
         self.state = LoraState(
             {side: self.expert(side) for side in PAIR},
             device=device,
             dtype=dtype,
             plan=memory_plan(pristine, lora_memory_bytes, offload, on_gpu=device.type != "cpu"),
             files=partial(expert_files, str(folder)),
-            without_hooks=lambda: without_hooks(self.pipe, offload, device),
+            without_hooks=self.placement.lifted,
         )
 
     def apply(self, spec: RenderSpec) -> None:
@@ -114,8 +115,8 @@ class Experts:
         }
 
     def waiting_weights(self, side: Expert) -> Weights:
-        """Return the same with offload hooks off."""
-        with without_hooks(self.pipe, self.offload, self.device):
+        """The same with offload hooks off."""
+        with self.placement.lifted():
             return self.weights(side)
 
     def adapters(self, side: Expert) -> Weights:

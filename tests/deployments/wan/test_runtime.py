@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,11 @@ import pytest
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 
-import deployments.wan.memory.offload as offload_module
-import deployments.wan.runtime as runtime_module
-from deployments.pipeline import Frames, RenderInputs
+from deployments.pipeline import Frames
 from deployments.wan.demo.untrained import DemoCheckpoint
-from deployments.wan.loras.state import LoraState
-from deployments.wan.memory.planner import MemoryPlan, make_plan
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
-from serve_app.errors import ConfigurationInvalid, LoraChanged, OutOfMemory, RenderFailed
+from serve_app.errors import ConfigurationInvalid, OutOfMemory, RenderFailed
 from serve_app.models.card import load_card
 from serve_app.results import Runtime
 from serve_app.settings import OffloadMode, PristineMode
@@ -36,7 +31,6 @@ from tests.deployments.wan.conftest import (
     options_for,
     render_with,
 )
-from tests.deployments.wan.held import held
 
 _NEGATIVE = "blurry, low quality"
 
@@ -180,110 +174,9 @@ def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: Wa
     with pytest.raises(OutOfMemory, match=r"64x64, 5 frames with offload: none; ask for fewer .* frames$") as caught:
         frames_of(runtime, make_spec(), _exhaust)
     size = {"width": 64, "height": 64, "num_frames": 5}
-    assert caught.value.details == {**size, "offload": ["none"], "reason": "CUDA out of memory"}
+    told = {**size, "offload": ["none"], "largest_that_fits": None, "reason": "CUDA out of memory"}
+    assert caught.value.details == told
     np.testing.assert_array_equal(render(), expected)
-
-
-@pytest.fixture
-def applied(monkeypatch: pytest.MonkeyPatch) -> list[OffloadMode]:
-    """Let a CPU go over to leaner plans as a GPU does, and note which were applied in place of applying them."""
-    modes: list[OffloadMode] = []
-
-    def plan_as_on_a_gpu(**options: Any) -> MemoryPlan:
-        return replace(make_plan(**options), fallbacks=(OffloadMode.MODEL, OffloadMode.SEQUENTIAL))
-
-    monkeypatch.setattr(runtime_module, "make_plan", plan_as_on_a_gpu)
-    for module in (runtime_module, offload_module):
-        monkeypatch.setattr(module, "place", lambda _pipe, mode, _device: modes.append(mode))
-    return modes
-
-
-def test_exhausted_memory_is_met_with_one_retry_on_the_next_plan(
-    demo_checkpoint: DemoCheckpoint,
-    pair: tuple[LoraFile, LoraFile],
-    applied: list[OffloadMode],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    runtime = load_demo(demo_checkpoint)
-    expected = frames_of(runtime, make_spec(*pair))
-    applied.clear()
-    steps: list[int] = []
-
-    def exhaust_once(step: int) -> None:
-        steps.append(step)
-        if len(steps) == 3:
-            _exhaust(step)
-
-    np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair), exhaust_once), expected)
-    assert steps == [1, 2, 3, 1, 2, 3, 4]
-    assert applied == [OffloadMode.NONE, OffloadMode.MODEL]  # the first: everything back in its place
-    assert runtime.runtime.offload == "model"
-    assert "out of memory with none" in runtime.runtime.offload_reason
-    assert "64x64, 5 frames with offload: none; from now on this replica runs with offload: model" in caplog.text
-
-    frames_of(runtime, make_spec(*pair))
-    assert runtime.runtime.offload == "model"
-
-    with pytest.raises(OutOfMemory, match=r"offload: model, then sequential; ask for fewer pixels or frames$"):
-        frames_of(runtime, make_spec(*pair), _exhaust)
-    assert runtime.runtime.offload == "sequential"
-    with pytest.raises(OutOfMemory, match="offload: sequential; ask for fewer"):
-        frames_of(runtime, make_spec(*pair), _exhaust)
-    np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair)), expected)
-
-
-def test_copies_on_the_gpu_go_before_the_plan_does(
-    demo_checkpoint: DemoCheckpoint,
-    pair: tuple[LoraFile, LoraFile],
-    applied: list[OffloadMode],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    runtime = load_demo(demo_checkpoint)
-    expected = frames_of(runtime, make_spec(*pair))
-    left = [True]
-    monkeypatch.setattr(LoraState, "leave_gpu", lambda _: bool(left) and left.pop())
-    applied.clear()
-    steps: list[int] = []
-
-    def exhaust_once(step: int) -> None:
-        steps.append(step)
-        if len(steps) == 2:
-            _exhaust(step)
-
-    np.testing.assert_array_equal(frames_of(runtime, make_spec(*pair), exhaust_once), expected)
-    assert steps == [1, 2, 1, 2, 3, 4]
-    assert applied == [OffloadMode.NONE]
-    assert "it keeps no copies for switching LoRAs" in caplog.text
-    left.append(True)
-    with pytest.raises(OutOfMemory, match="none, then model; ask for fewer"):
-        frames_of(runtime, make_spec(*pair), _exhaust)
-
-
-def test_a_leaner_plan_that_does_not_hold_it_either_points_to_the_next(
-    demo_checkpoint: DemoCheckpoint, applied: list[OffloadMode]
-) -> None:
-    runtime = load_demo(demo_checkpoint)
-    with pytest.raises(OutOfMemory, match=r"none, then model; ask for fewer .*, or set offload: sequential$"):
-        frames_of(runtime, make_spec(), _exhaust)
-    assert applied == [OffloadMode.NONE, OffloadMode.NONE, OffloadMode.MODEL, OffloadMode.MODEL]
-
-
-def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(
-    demo_checkpoint: DemoCheckpoint, applied: list[OffloadMode], high: LoraFile, tmp_path: Path
-) -> None:
-    runtime = load_demo(demo_checkpoint)
-    with pytest.raises(OutOfMemory):
-        frames_of(runtime, make_spec(), _exhaust)
-    applied.clear()
-    path = tmp_path / "mine.safetensors"
-    path.write_bytes(Path(high.location).read_bytes())
-    spec = make_spec(lora_file(Expert.HIGH, path))
-    with held(runtime.lacking(spec), runtime._pipe.transformer.config, strict=True) as files:
-        path.unlink()
-        with pytest.raises(LoraChanged):
-            runtime.render(spec, RenderInputs(files), lambda _: None)
-    assert set(applied) == {OffloadMode.MODEL}
 
 
 def test_numbers_that_are_not_finite_fail_the_render(render: Render, low: LoraFile) -> None:

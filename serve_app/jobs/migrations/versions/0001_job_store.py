@@ -54,6 +54,7 @@ def upgrade() -> None:
     _create_queue_totals()
     _create_leaders()
     _create_render_costs()
+    _create_render_needs()
     _create_access()
     _create_schema_revisions()
 
@@ -222,6 +223,17 @@ def _create_render_costs() -> None:
     )
 
 
+def _create_render_needs() -> None:
+    op.create_table(
+        "render_needs",
+        sa.Column("deployment", sa.String(128), primary_key=True),
+        sa.Column("speed", sa.String(16), primary_key=True),
+        sa.Column("pixel_class", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("num_frames", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+    )
+
+
 def _create_access() -> None:
     op.create_table(
         "api_keys",
@@ -262,7 +274,7 @@ def downgrade() -> None:
     """Drop everything. The triggers go with their table, their functions on PostgreSQL do not."""
     access = ("schema_revisions", "tenant_usage", "server_secrets", "api_keys")
     hooks = ("webhook_attempts", "webhook_deliveries", "webhooks")
-    queue = ("render_costs", "leaders", "queue_totals", "previews", "renders")
+    queue = ("render_costs", "render_needs", "leaders", "queue_totals", "previews", "renders")
     for table in (*access, *queue, *hooks, "request_tokens", "requests"):
         op.drop_table(table)
     if op.get_bind().dialect.name == "postgresql":
