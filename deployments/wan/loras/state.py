@@ -157,7 +157,7 @@ class LoraState:
 
 def adapter_bytes(spec: RenderSpec) -> int:
     """Return about how much memory the LoRAs of `spec` take beside the weights; merged ones take none."""
-    acting = [lora for lora in spec.loras if lora.multiplier]
+    acting = [lora for lora in spec.acting if lora.multiplier]
     return len(acting) * _ADAPTER_BYTES if _manner(spec) is Manner.ADAPTED else 0
 
 
