@@ -115,7 +115,7 @@ class Experts:
         }
 
     def waiting_weights(self, side: Expert) -> Weights:
-        """The same with offload hooks off."""
+        """Return the same with offload hooks off."""
         with self.placement.lifted():
             return self.weights(side)
 

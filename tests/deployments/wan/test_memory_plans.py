@@ -34,7 +34,7 @@ Beside = Callable[..., WanRuntime]
 
 @pytest.fixture
 def beside(demo_checkpoint: DemoCheckpoint, monkeypatch: pytest.MonkeyPatch) -> Beside:
-    """Loads a runtime on the CPU that plans for a GPU with so much free memory."""
+    """Return a loader of runtimes on the CPU that plan for a GPU with so much free memory."""
 
     def load(gpu: int = _PLENTY, **options: Any) -> WanRuntime:
         monkeypatch.setattr(runtime_module, "free_memory", lambda _: FreeMemory(gpu, _PLENTY))
@@ -60,7 +60,7 @@ class RunsOut:
 
 @pytest.fixture
 def expected(runtime: WanRuntime, pair: tuple[LoraFile, LoraFile]) -> Frames:
-    """The frames of the pair with everything in its place."""
+    """Return the frames of the pair with everything in its place."""
     return frames_of(runtime, make_spec(*pair))
 
 
