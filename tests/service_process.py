@@ -54,7 +54,7 @@ class ServiceProcess:
 
     def __init__(self, directory: Path, environment: Mapping[str, str] | None = None, **args: Any) -> None:
         self.directory = directory
-        self._environment = dict(environment or {})
+        self.environment = dict(environment or {})  # of its next start
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "serve.log"
@@ -78,7 +78,7 @@ class ServiceProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **_ENVIRONMENT, **self._environment},
+                env={**os.environ, **_ENVIRONMENT, **self.environment},
             )
 
     def start(self) -> float:

@@ -6,6 +6,7 @@ each version once, and never mixes two of them.
 
 import gzip
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +17,8 @@ from fastapi import APIRouter, Request, Response
 
 from serve_app.api.dependencies import Services, ServicesDep
 from serve_app.errors import PathNotFound
-from serve_app.outputs import Bucket
+
+logger = logging.getLogger("ray.serve.wan")
 
 _DOCUMENT = "index.html"
 _PLACE_OF_DIGEST = b"@digest"  # in the document
@@ -89,7 +91,7 @@ _HOME = Asset.of(_ASSETS[_DOCUMENT].content.replace(_PLACE_OF_DIGEST, _DIGEST.en
 @router.get("/")
 async def home(request: Request, services: ServicesDep) -> Response:
     """Return the page's document, which is asked for anew each time and names the files of this version."""
-    return _answer(_HOME, request, services, "no-cache")
+    return await _answer(_HOME, request, services, "no-cache")
 
 
 @router.get("/page/{digest}/{name:path}")
@@ -98,15 +100,15 @@ async def asset(digest: str, name: str, request: Request, services: ServicesDep)
     found = _ASSETS.get(name)
     if found is None or digest != _DIGEST or name == _DOCUMENT:
         raise PathNotFound("This version of the page has no such file; load / again", {"path": request.url.path})
-    return _answer(found, request, services, _KEPT_FOR_GOOD)
+    return await _answer(found, request, services, _KEPT_FOR_GOOD)
 
 
-def _answer(asset: Asset, request: Request, services: Services, caching: str) -> Response:
+async def _answer(asset: Asset, request: Request, services: Services, caching: str) -> Response:
     headers = {
         "ETag": asset.etag,
         "Cache-Control": caching,
         "Vary": "Accept-Encoding",
-        "Content-Security-Policy": _policy(services),
+        "Content-Security-Policy": await _policy(services),
         **_SECURITY_HEADERS,
     }
     if asset.etag in request.headers.get("If-None-Match", ""):
@@ -117,9 +119,14 @@ def _answer(asset: Asset, request: Request, services: Services, caching: str) ->
     return Response(asset.content, media_type=asset.media_type, headers=headers)
 
 
-def _policy(services: Services) -> str:
+async def _policy(services: Services) -> str:
     """Return the content security policy: nothing from elsewhere, but for videos that lie in a bucket."""
-    elsewhere = " https: http:" if isinstance(services.outputs, Bucket) else ""
+    try:
+        origin = await services.outputs.origin()
+    except OSError as error:  # nor can a video be opened, and whoever asks for one is told
+        logger.warning("the page is served without the origin of its videos: %s", error)
+        origin = None
+    elsewhere = "" if origin is None else f" {origin}"
     return "; ".join(
         f"{kind} {sources}{elsewhere if kind in ('img-src', 'media-src') else ''}" for kind, sources in _POLICY.items()
     )

@@ -155,6 +155,14 @@ class OutputStore(ABC):
             OSError: the store's credentials could not be obtained.
         """
 
+    async def origin(self) -> str | None:
+        """Return scheme, host and port of every `signed_url`, as browsers compare them; None where there are none.
+
+        Raises:
+            OSError: the store's credentials could not be obtained.
+        """
+        return None
+
     @abstractmethod
     def location(self, name: str) -> str:
         """Return where the file is, for people: an absolute path, or the full URL with its scheme."""

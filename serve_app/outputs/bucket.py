@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import SplitResult
+from urllib.parse import SplitResult, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # obstore has this name for type checkers only
 _RETRIES: "RetryConfig" = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
 _FILES_AT_ONCE = 1000
 _NO_BUCKET = "NoSuchBucket"
+_ANY_NAME = "0.mp4"  # to sign: nothing is asked of the bucket
 _SHA256 = "sha256"  # the key of an object's own metadata
 
 
@@ -33,6 +34,7 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
     def __init__(self, objects: S3Store | GCSStore | AzureStore, url: str) -> None:
         self._objects = objects
         self._url = url
+        self._origin: str | None = None
 
     @classmethod
     def at(cls, url: SplitResult, *, make: bool) -> Self:
@@ -91,6 +93,13 @@ class Bucket(OutputStore, schemes=("s3", "gs", "az")):
             return await obstore.sign_async(self._objects, "GET", checked(name), timedelta(seconds=expires_s))
         except BaseError as error:
             raise OSError(f"no signed URL: {_redacted(error)}") from None
+
+    async def origin(self) -> str:
+        """See `OutputStore.origin`. Read from a signed URL: endpoints, regions and styles of addresses decide it."""
+        if self._origin is None:
+            signed = urlsplit(await self.signed_url(_ANY_NAME, expires_s=60))
+            self._origin = f"{signed.scheme}://{signed.netloc}"
+        return self._origin
 
     def location(self, name: str) -> str:
         """See `OutputStore.location`."""

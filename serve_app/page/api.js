@@ -121,6 +121,9 @@ async function send(method, path, { headers, body, signal }) {
   }
 }
 
+/** Return whether calls are made with a key. */
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+
 function authorization() {
   const key = sessionStorage.getItem(KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};

@@ -34,7 +34,7 @@ async function start() {
 
 function route() {
   const [, name = "make", ...rest] = location.hash.split("/");
-  const show = { make: () => {}, compare, gallery: () => views.gallery.show(), watch }[name];
+  const show = { make: () => {}, compare, gallery: () => {}, watch }[name];
   if (!show) {
     views.lost.replaceChildren(h("p", {}, "There is nothing at this address. The link may have been cut off on its way."), h("a", { href: "#/make" }, "Make a video"));
     return turnTo("lost");
@@ -47,6 +47,7 @@ function turnTo(name) {
   const before = Object.keys(views).find((other) => !views[other].hidden);
   for (const [other, view] of Object.entries(views)) view.hidden = other !== name;
   views.compare.shown = name === "compare";
+  views.gallery.shown = name === "gallery";
   for (const link of document.querySelectorAll("nav a")) {
     if (link.hash === `#/${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -96,7 +97,7 @@ addEventListener("drop", (event) => {
   take([...event.dataTransfer.files], event.target);
 });
 
-/** Take files: LoRAs are uploaded; an image on its field is the control image; any other gives its settings back. */
+/** Take files: LoRAs are uploaded; an image on its field is the control image, a video on a grid its reference; any other gives its settings back. */
 async function take(files, target) {
   if (!views.make) return; // the service has not answered yet
   const loras = files.filter(isLora);
@@ -108,6 +109,7 @@ async function take(files, target) {
   }
   if (!other) return;
   if (target.closest?.("[data-when=image]")) return views.make.settings.useImage(other);
+  if (target.closest?.("video-grid")) return views.compare.grid.refer(other);
   try {
     reuse(await settingsIn(other));
     announce(`The settings of ${other.name} are filled in`);

@@ -76,11 +76,25 @@ export const KINDS = [
     most: 20,
     apply: (values, guidance) => ({ ...values, guidance_scale: guidance }),
   }),
+  numbers("shift", "Shift", {
+    example: "3, 5, 8",
+    least: 0.01,
+    most: 100,
+    apply: (values, shift) => ({ ...values, shift }),
+  }),
+  {
+    name: "sampler",
+    title: "Sampler",
+    fields: () => h("p", { className: "hint" }, "UniPC and Euler, whatever the recipe takes."),
+    read: () => ["unipc", "euler"],
+    apply: (values, sampler) => ({ ...values, sampler }),
+    label: (sampler) => ({ unipc: "UniPC", euler: "Euler" })[sampler],
+  },
   {
     name: "recipe",
     title: "Recipe",
-    fields: () => h("p", { className: "hint" }, "The reference server's frames, and those of the training previews."),
-    read: () => ["reference", "preview"],
+    fields: (_chosen, { draft }) => h("p", { className: "hint" }, `The reference server's frames, and those of the training previews${draft ? "; and a draft" : ""}.`),
+    read: (_place, { draft }) => ["reference", "preview", ...(draft ? ["draft"] : [])],
     apply: (values, recipe) => ({ ...values, recipe }),
     label: (recipe) => recipe,
   },
@@ -123,7 +137,7 @@ export class AxisField {
 
   get axis() {
     const kind = kindOf(this.kind.value);
-    const values = kind.read(this.fields);
+    const values = kind.read(this.fields, this.model);
     if (!values.length) throw new Error(`${kind.title}: give at least one`);
     if (values.length > MOST_VALUES) throw new Error(`${kind.title}: ${values.length} are too many for a grid; give ${MOST_VALUES} at most`);
     return { kind: kind.name, values };
@@ -148,8 +162,11 @@ export class AxisField {
   }
 }
 
-/** Return the cells of a grid, row by row: {row, column, values, label}. */
+/** Return the cells of a grid, row by row: {row, column, values, label}. Raise an Error where an axis would change nothing. */
 export function cellsOf({ base, columns, rows }, model) {
+  const kinds = [columns.kind, rows.kind];
+  if (base.recipe === "draft" && kinds.includes("guidance")) throw new Error("Guidance: a draft has none; take another recipe");
+  if (columns.kind === rows.kind && columns.kind !== "none") throw new Error(`${kindOf(rows.kind).title} stands across and down; choose another one`);
   const [across, down] = [kindOf(columns.kind), kindOf(rows.kind)];
   return rows.values.flatMap((row, y) =>
     columns.values.map((column, x) => ({

@@ -1,14 +1,14 @@
 // One cell of a grid: what it asks for, how far it is, and its video.
 
 import { announce, h } from "./dom.js";
-import { shown } from "./media.js";
+import { plays, shown } from "./media.js";
 
 const STATES = { idle: "not rendered yet", in_queue: "waiting", canceled: "canceled", gone: "no longer kept" };
 
-/** A cell: `values`, `label`, `id` of its request, `video` once there is one; `element` is its button. */
+/** A cell: `values`, `label`, `id` of its request, `clip` {width, height, element()} once there is one; `element` is its button. */
 export class Cell {
   id = null;
-  video = null;
+  clip = null;
   state = "idle";
 
   constructor({ row, column, values, label }, onOpen) {
@@ -23,7 +23,7 @@ export class Cell {
   }
 
   get finished() {
-    return this.video !== null;
+    return this.clip !== null;
   }
 
   /** Show a state, with a text that says more. */
@@ -46,20 +46,20 @@ export class Cell {
 
   /** Show an event of the API. */
   hear(event, data) {
-    if (event === "status") this.update(data);
     if (event === "step") this.update({ status: "in_progress", ...data });
     if (event === "preview") this.picture.replaceChildren(h("img", { src: data.image, alt: "" }));
   }
 
   /** Show its video; return the element to be played, or null. */
   play(video) {
-    this.video = video;
-    const element = shown(video, this.label, { controls: false });
+    const { width, height } = video;
+    this.clip = { width, height, element: () => shown(video, this.label, { controls: false }) };
+    const element = this.clip.element();
     element.removeAttribute("aria-label");
     this.holder.style.aspectRatio = `${video.width} / ${video.height}`;
     this.picture.replaceChildren(element);
     this.show("succeeded", "");
     announce(`${this.label} is finished`);
-    return element instanceof HTMLVideoElement ? element : null;
+    return plays(element) ? element : null;
   }
 }

@@ -6,7 +6,7 @@ const SEEK_S = 0.12; // a drift beyond which a video is put to its place; below,
 const RATES = [0.25, 0.5, 1, 2];
 const SAME_S = 1e-3;
 
-/** Keeps the current times of its videos equal; `bar` has its controls. */
+/** Keeps the current times of its videos (or of films, see film.js) equal; `bar` has its controls. */
 export class Conductor {
   #videos = new Set();
   #time = 0;
@@ -29,7 +29,7 @@ export class Conductor {
     this.#running = playing;
     press(this.button, playing);
     this.button.title = playing ? "Pause" : "Play";
-    this.#videos.forEach((video) => video.pause());
+    this.#videos.forEach((video) => video.pause?.());
     this.#tick();
   }
 
@@ -52,10 +52,15 @@ export class Conductor {
     video.loop = false;
     this.#videos.add(video);
     video.addEventListener("loadeddata", () => this.#align());
+    this.#align();
   }
 
   remove(video) {
     this.#videos.delete(video);
+  }
+
+  clear() {
+    this.#videos.clear();
   }
 
   /** Pause, and move by whole frames. */
@@ -66,7 +71,7 @@ export class Conductor {
 
   stop() {
     this.playing = false;
-    this.#videos.clear();
+    this.clear();
   }
 
   #tick() {
@@ -89,6 +94,7 @@ export class Conductor {
   }
 
   #place(video) {
+    if (video.seekTo) return video.seekTo(Math.min(this.#time, video.duration - SAME_S));
     if (video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA || video.seeking) return;
     const wanted = Math.min(this.#time, video.duration - SAME_S);
     const drift = video.currentTime - wanted;

@@ -1,4 +1,4 @@
-// Following many requests with few connections: events of those that are rendered, one list for all that wait.
+// Following requests: one follower for the whole page. Events of the few that are being rendered, one list for all others.
 
 import { FINAL, events, get } from "./api.js";
 
@@ -6,81 +6,113 @@ const MOST_STREAMS = 2; // a browser opens six connections to a server, and vide
 const SWEEP_MS = 2000;
 const LISTED = 100;
 
-/** Tells `onUpdate(id, status)` and `onEvent(id, event, data)` of every id in `watch`, until it has ended. */
-export class Follower {
-  #open = new Map(); // id: whether a stream is open
-  #stop = new AbortController();
+/** A request that is followed: who listens, its last known state, and what stops its stream while it has one. */
+class Followed {
+  listeners = new Set();
+  running = false;
+  stop = null;
 
-  constructor({ onUpdate, onEvent, onLost }) {
-    Object.assign(this, { onUpdate, onEvent, onLost });
+  tell(name, ...values) {
+    for (const listener of [...this.listeners]) listener[name]?.(...values);
   }
+}
 
-  watch(id) {
-    this.#open.set(id, false);
-    this.#fill();
-    this.timer ??= setInterval(() => this.#sweep(), SWEEP_MS);
+const followed = new Map(); // by id, in the order in which they were asked for
+let timer = null;
+
+/**
+ * Tell `onUpdate(status)`, `onEvent(event, data)` and `onLost(error)` of a request until it has ended, which is the last
+ * update. Return what stops that. Who comes late asks for the present state first.
+ */
+export function follow(id, listener) {
+  if (!followed.has(id)) followed.set(id, new Followed());
+  followed.get(id).listeners.add(listener);
+  timer ??= setInterval(sweep, SWEEP_MS);
+  share();
+  return () => leave(id, listener);
+}
+
+/** Follow a request to its end; return its last status. Raise the Refusal where it cannot be followed. */
+export function ended(id, signal, { onUpdate, onEvent }) {
+  return new Promise((resolve, reject) => {
+    const stop = follow(id, {
+      onUpdate: (status) => (onUpdate(status), FINAL.has(status.status) && resolve(status)),
+      onEvent,
+      onLost: reject,
+    });
+    signal.addEventListener("abort", () => (stop(), reject(signal.reason)), { once: true });
+  });
+}
+
+function leave(id, listener) {
+  const request = followed.get(id);
+  request?.listeners.delete(listener);
+  if (request && !request.listeners.size) forget(id);
+}
+
+function forget(id) {
+  followed.get(id)?.stop?.abort();
+  followed.delete(id);
+  if (!followed.size) {
+    clearInterval(timer);
+    timer = null;
   }
+  share();
+}
 
-  stop() {
-    this.#stop.abort();
-    clearInterval(this.timer);
-  }
+// Give the streams to those that are being rendered, and what is left to the ones that were asked for first.
+function share() {
+  const ranked = [...followed].sort(([, one], [, other]) => other.running - one.running);
+  ranked.slice(MOST_STREAMS).forEach(([, request]) => (request.stop?.abort(), (request.stop = null)));
+  for (const [id, request] of ranked.slice(0, MOST_STREAMS)) if (!request.stop) stream(id, request);
+}
 
-  #ended(id, status) {
-    this.#open.delete(id);
-    this.onUpdate(id, status);
-    if (!this.#open.size) {
-      clearInterval(this.timer);
-      this.timer = null;
+async function stream(id, request) {
+  const stop = (request.stop = new AbortController());
+  try {
+    for await (const { event, data } of events(id, stop.signal)) {
+      if (stop.signal.aborted || followed.get(id) !== request) return;
+      if (event === "done" || event === "status") update(id, data);
+      else request.tell("onEvent", event, data);
     }
-    this.#fill();
+  } catch (error) {
+    if (!stop.signal.aborted) lost(id, error);
   }
+}
 
-  #fill() {
-    const streams = [...this.#open.values()].filter(Boolean).length;
-    const waiting = [...this.#open].filter(([, streamed]) => !streamed).slice(0, MOST_STREAMS - streams);
-    for (const [id] of waiting) this.#stream(id);
+function update(id, status) {
+  const request = followed.get(id);
+  if (!request) return;
+  const final = FINAL.has(status.status);
+  request.running = status.status === "in_progress";
+  if (final) forget(id);
+  request.tell("onUpdate", status);
+}
+
+function lost(id, error) {
+  const request = followed.get(id);
+  forget(id);
+  request?.tell("onLost", error);
+}
+
+async function sweep() {
+  const waiting = [...followed].filter(([, { stop }]) => !stop).map(([id]) => id);
+  if (!waiting.length || document.hidden) return;
+  try {
+    const { requests } = await get(`v1/requests?limit=${LISTED}`);
+    const listed = new Map(requests.map((request) => [request.request_id, request]));
+    for (const id of waiting) await look(id, listed.get(id));
+    share();
+  } catch {
+    // the next sweep tries again
   }
+}
 
-  async #stream(id) {
-    this.#open.set(id, true);
-    try {
-      for await (const { event, data } of events(id, this.#stop.signal)) {
-        if (!this.#open.has(id)) return; // a sweep was first
-        if (event === "done") return this.#ended(id, data);
-        this.onEvent(id, event, data);
-      }
-    } catch (error) {
-      if (!this.#stop.signal.aborted) this.#lost(id, error);
-    }
-  }
-
-  async #sweep() {
-    const { signal } = this.#stop;
-    try {
-      const { requests } = await get(`v1/requests?limit=${LISTED}`, { signal });
-      const found = new Map(requests.map((request) => [request.request_id, request]));
-      for (const id of [...this.#open.keys()]) {
-        const status = found.get(id) ?? (await get(`v1/requests/${id}/status`, { signal }));
-        if (FINAL.has(status.status)) this.#ended(id, status);
-        else this.onUpdate(id, status);
-      }
-    } catch (error) {
-      if (error.status === 404) return this.#lostAmong();
-      // the next sweep tries again
-    }
-  }
-
-  // One of them was deleted; ask for each alone.
-  async #lostAmong() {
-    for (const id of [...this.#open.keys()]) {
-      await get(`v1/requests/${id}/status`, { signal: this.#stop.signal }).catch((error) => error.status === 404 && this.#lost(id, error));
-    }
-  }
-
-  #lost(id, error) {
-    this.#open.delete(id);
-    this.onLost(id, error);
-    this.#fill();
+async function look(id, listed) {
+  try {
+    update(id, listed ?? (await get(`v1/requests/${id}/status`)));
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    lost(id, error);
   }
 }

@@ -19,11 +19,13 @@ const DEMO_SIZE = [128, 128, "demo"];
 const RECIPES = {
   reference: "The frames of the reference server, the base model's own sampler.",
   preview: "The frames that AI Toolkit showed while it trained: its sampler and its way to merge.",
+  draft: "Few steps, with a LoRA for few steps beside yours: to find prompts and seeds quickly, not to judge a LoRA.",
 };
 
 /** Wires a form with the fields of the template `make`; calls `onChange` with nothing whenever a value has changed. */
 export class SettingsForm {
   #image = "";
+  #steps = null; // of the recipe before, while it is a draft
 
   constructor(form, onChange) {
     this.form = form;
@@ -112,13 +114,22 @@ export class SettingsForm {
     if (field === fields.high || field === fields.low) this.#pickByPaths();
     if (["high", "low"].includes(field.name)) this.inspect();
     if (field === fields.high_multiplier) this.#showLink();
+    if (field.name === "recipe") this.#takeStepsOf(field.value);
     this.#changed(field);
+  }
+
+  // A draft has steps of its own, and those of before come back after it.
+  #takeStepsOf(recipe) {
+    const { sample_steps: steps } = this.fields;
+    if (recipe === "draft") [this.#steps, steps.value] = [steps.value, this.model.draft.sample_steps];
+    else if (this.#steps !== null) [this.#steps, steps.value] = [null, this.#steps];
   }
 
   #changed(field) {
     const { fields } = this;
     if (field !== fields.seconds) fields.seconds.value = Math.round(((fields.num_frames.value - 1) / fields.fps.value) * 100) / 100;
     this.form.querySelector("#recipe-hint").textContent = RECIPES[fields.recipe.value];
+    fields.guidance_scale.disabled = fields.recipe.value === "draft"; // which has none
     for (const chip of this.form.querySelectorAll("#sizes button")) {
       press(chip, chip.dataset.size === `${fields.width.value}x${fields.height.value}`);
     }
@@ -132,6 +143,8 @@ export class SettingsForm {
     const pair = isPair(model);
     form.querySelectorAll("[data-when=pair]").forEach((element) => (element.hidden = !pair));
     form.querySelector("[data-when=image]").hidden = model.control_image === "none";
+    form.querySelector("[data-when=draft]").hidden = !model.draft;
+    if (!model.draft && this.fields.recipe.value === "draft") this.fields.recipe.value = "reference";
     form.querySelector('[data-label="high"]').textContent = pair ? "High noise" : "LoRA file";
     form.querySelector('[data-label="high_multiplier"]').textContent = pair ? "Strength, high" : "Strength";
     const speeds = model.speeds.map((speed) => h("option", { value: speed }, speed));

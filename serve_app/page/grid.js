@@ -5,8 +5,9 @@ import { cellsOf, kindOf } from "./axes.js";
 import { Cell } from "./cell.js";
 import { Conductor } from "./conductor.js";
 import { announce, copy, count, h } from "./dom.js";
-import { Follower } from "./follow.js";
+import { follow } from "./follow.js";
 import { written } from "./link.js";
+import { referenceIn } from "./reference.js";
 import { service } from "./service.js";
 import { bodyOf } from "./settings.js";
 import { comparePair } from "./wipe.js";
@@ -15,10 +16,13 @@ const LOST = new Set(["gone", "failed", "canceled"]); // cells that the button r
 const AT_ONCE = 3; // submissions under way
 const WIDTHS = { least: 80, first: 340, most: 640 }; // pixels of a column
 const HEADING = 150; // pixels of the headings of rows
+const GAP = 12; // pixels between columns
 
 /** <video-grid>: `start(grid)` shows {base, columns, rows, ids} and renders what has no id; fires "link" with its text. */
 class VideoGrid extends HTMLElement {
   #last = null; // the cell that was opened last
+  #reference = null; // {label, clip} of a training preview
+  #following = new Map(); // by the id of the request: what stops it
 
   disconnectedCallback() {
     this.end();
@@ -26,7 +30,8 @@ class VideoGrid extends HTMLElement {
 
   /** Stop playing and following; what is being rendered goes on. */
   end() {
-    this.follower?.stop();
+    this.#following.forEach((stop) => stop());
+    this.#following.clear();
     this.conductor?.stop();
   }
 
@@ -64,11 +69,6 @@ class VideoGrid extends HTMLElement {
   #draw() {
     const { base, columns, rows, cells } = this.grid;
     this.conductor = new Conductor(base.fps);
-    this.follower = new Follower({
-      onUpdate: (id, status) => this.#with(id, (cell) => this.#update(cell, status)),
-      onEvent: (id, event, data) => this.#with(id, (cell) => cell.hear(event, data)),
-      onLost: (id, error) => this.#with(id, (cell) => this.#lost(cell, error)),
-    });
     const across = columns.values.map((value) => h("th", { scope: "col" }, kindOf(columns.kind).label(value, this.model)));
     const body = rows.values.map((value, y) =>
       h(
@@ -83,24 +83,55 @@ class VideoGrid extends HTMLElement {
     table.style.setProperty("--columns", columns.values.length);
     table.addEventListener("keydown", (event) => this.#move(event));
     const scroller = h("div", { className: "scroller", tabIndex: 0, role: "region", "aria-label": "Grid of videos" }, table);
-    this.replaceChildren(this.#tools(table), scroller);
+    this.beside = h("div", { className: "beside" }, scroller);
+    this.replaceChildren(this.#tools(), this.beside);
+    this.#showReference();
   }
 
-  #tools(table) {
-    const size = h("input", { type: "range", min: WIDTHS.least, max: WIDTHS.most, value: String(this.#firstWidth()), "aria-label": "Size of the videos" });
-    const resize = () => table.style.setProperty("--cell", `${size.value}px`);
-    size.addEventListener("input", resize);
-    resize();
+  /** Put a training preview beside the grid. It stays in this tab, and out of the link. */
+  async refer(file) {
+    this.problem.textContent = "";
+    try {
+      this.#reference = await referenceIn(file);
+      this.#showReference();
+      announce("The training preview is beside the grid");
+    } catch (error) {
+      this.problem.textContent = error.message;
+    }
+  }
+
+  #showReference() {
+    const before = this.beside.querySelector(".reference");
+    if (before) this.conductor.remove(before.querySelector("video, canvas"));
+    before?.remove();
+    this.#fit();
+    if (!this.#reference) return;
+    const { clip, label } = this.#reference;
+    const element = clip.element();
+    element.style.aspectRatio = `${clip.width} / ${clip.height}`;
+    const remove = h("button", { type: "button", className: "quiet", onclick: () => ((this.#reference = null), this.#showReference()) }, "Remove");
+    this.beside.prepend(h("figure", { className: "reference" }, h("figcaption", {}, label, remove), element));
+    this.conductor.add(element);
+  }
+
+  #tools() {
+    const resize = () => this.style.setProperty("--cell", `${this.size.value}px`);
+    this.size = h("input", { type: "range", min: WIDTHS.least, max: WIDTHS.most, "aria-label": "Size of the videos", oninput: resize });
     this.progress = h("p", { className: "hint", role: "status" });
     this.cancelAll = h("button", { type: "button", hidden: true, onclick: () => this.#cancel() }, "Cancel the rest");
     const link = h("button", { type: "button", onclick: async () => (await copy(location.href), (link.textContent = "Copied"), announce("Copied")) }, "Copy link");
-    return h("div", { className: "tools" }, this.conductor.bar, h("label", { className: "size" }, "Size", size), this.progress, this.cancelAll, link);
+    const file = h("input", { type: "file", accept: "video/*,image/webp", hidden: true, onchange: () => file.files[0] && this.refer(file.files[0]) });
+    const refer = h("button", { type: "button", onclick: () => file.click() }, "Add your training preview");
+    this.problem = h("p", { className: "field-problem", role: "alert" });
+    return h("div", { className: "tools" }, this.conductor.bar, h("label", { className: "size" }, "Size", this.size), this.progress, this.cancelAll, refer, file, link, this.problem);
   }
 
-  /** Return a width with which all columns fit, where they can. */
-  #firstWidth() {
-    const room = this.clientWidth || document.documentElement.clientWidth - 60;
-    return Math.min(Math.max((room - HEADING) / this.grid.columns.values.length - 6, WIDTHS.least), WIDTHS.first);
+  /** Give the videos a width with which all columns fit, where they can, and the training preview beside them. */
+  #fit() {
+    const room = (this.clientWidth || document.documentElement.clientWidth - 60) - HEADING;
+    const columns = this.grid.columns.values.length + (this.#reference ? 1 : 0);
+    this.size.value = Math.min(Math.max(room / columns - GAP, WIDTHS.least), WIDTHS.first);
+    this.size.dispatchEvent(new Event("input"));
   }
 
   async #link() {
@@ -115,7 +146,7 @@ class VideoGrid extends HTMLElement {
         try {
           const status = await get(`v1/requests/${cell.id}/status`);
           await this.#update(cell, status);
-          if (!FINAL.has(status.status)) this.follower.watch(cell.id);
+          if (!FINAL.has(status.status)) this.#follow(cell.id);
         } catch (error) {
           this.#lost(cell, error);
         }
@@ -142,13 +173,24 @@ class VideoGrid extends HTMLElement {
       const { request_id: id } = await submit({ ...bodyOf(cell.values, this.model), preview: true });
       cell.id = id;
       cell.show("in_queue");
-      this.follower.watch(id);
+      this.#follow(id);
       this.#count();
       await this.#link();
     } catch (error) {
       cell.refusal = error;
       cell.show("failed", error.message);
     }
+  }
+
+  // Two cells with the same settings are one request.
+  #follow(id) {
+    if (this.#following.has(id)) return;
+    const listener = {
+      onUpdate: (status) => this.#with(id, (cell) => this.#update(cell, status)),
+      onEvent: (event, data) => this.#with(id, (cell) => cell.hear(event, data)),
+      onLost: (error) => this.#with(id, (cell) => this.#lost(cell, error)),
+    };
+    this.#following.set(id, follow(id, listener));
   }
 
   #with(id, work) {
@@ -186,19 +228,20 @@ class VideoGrid extends HTMLElement {
 
   #open(cell) {
     if (!cell.finished) return;
-    const cells = this.cells.filter(({ finished }) => finished);
+    const cells = [...(this.#reference ? [this.#reference] : []), ...this.cells.filter(({ finished }) => finished)];
     const other = this.#last && this.#last !== cell && cells.includes(this.#last) ? this.#last : this.#beside(cell, cells);
     this.#last = cell;
     const wasPlaying = this.conductor.playing;
     this.playing = false;
-    comparePair(cells, cells.indexOf(other), cells.indexOf(cell)).addEventListener("close", () => {
+    comparePair(cells, cells.indexOf(other), cells.indexOf(cell), this.grid.base.fps).addEventListener("close", () => {
       this.playing = wasPlaying;
       cell.element.focus();
     });
   }
 
-  // Against the first of its row, which mostly is strength 0 or the earliest checkpoint.
+  // Against the training preview; without one, the first of its row, which mostly is strength 0 or the earliest checkpoint.
   #beside(cell, cells) {
+    if (this.#reference) return this.#reference;
     return cells.find((other) => other !== cell && other.row === cell.row) ?? cells.find((other) => other !== cell) ?? cell;
   }
 

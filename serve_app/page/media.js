@@ -12,6 +12,11 @@ export function shown({ format, url, width, height }, label, { controls = true }
   return h("img", { src: format === "webp" ? source : variant(source, "thumbnail"), width, height, alt: label });
 }
 
+/** Return whether an element can be played in step with others. */
+export function plays(element) {
+  return element instanceof HTMLVideoElement || "seekTo" in element;
+}
+
 /** Return the address of another form of an output. */
 export function variant(url, name) {
   const address = new URL(here(url));

@@ -1,8 +1,9 @@
 // Settings of one video: the body of POST /v1/inference with one prompt, beside the flat values that a form has.
 
-import { address, serialise } from "./api.js";
+import { address, hasKey, serialise } from "./api.js";
 
 const KEPT = "wan-lora-settings"; // in local storage
+const KEY_VARIABLE = "WAN_API_KEY"; // as the command line has it
 const MOST_SEED = 2 ** 32; // of those that the page draws
 
 export const SIDES = ["high", "low"];
@@ -58,7 +59,7 @@ export function bodyOf(values, model) {
         fps: values.fps,
         seed: values.seed,
         sample_steps: values.sample_steps,
-        guidance_scale: values.guidance_scale,
+        ...(values.recipe !== "draft" && { guidance_scale: values.guidance_scale }),
         ...(values.sampler && { sampler: values.sampler }),
         ...(values.shift !== "" && { shift: values.shift }),
         output_format: values.output_format,
@@ -85,6 +86,7 @@ export function valuesOf(body, base, index = 0) {
   const known = Object.fromEntries(
     Object.entries({ ...body, ...body.prompts[index] }).filter(([name, value]) => name in base && value !== null),
   );
+  if (body.recipe === "draft") delete known.guidance_scale; // a draft has none, and what follows it wants its own
   const values = { ...base, ...known, sampler: "", shift: "", ctrl_img: "", ...known, ...lorasFrom(body.loras) };
   return { ...values, seed: String(values.seed), prompt: withTrigger(values.prompt, values.trigger_word) };
 }
@@ -138,13 +140,21 @@ export function kept() {
 /** Return a body as text to be copied: {name: text}. */
 export function asText(body) {
   const json = serialise(body, 2);
+  const server = JSON.stringify(address("").replace(/\/$/, ""));
+  const keyed = hasKey(); // the key itself stays out of what is shown and sent around
   return {
-    curl: `curl -s ${address("v1/inference")} \\\n  -H 'content-type: application/json' \\\n  -d '${json.replaceAll("'", "'\\''")}'`,
+    curl: [
+      `curl -s ${address("v1/inference")}`,
+      ...(keyed ? [`-H "authorization: Bearer $${KEY_VARIABLE}"`] : []),
+      "-H 'content-type: application/json'",
+      `-d '${json.replaceAll("'", "'\\''")}'`,
+    ].join(" \\\n  "),
     Python: [
+      ...(keyed ? ["import os", ""] : []),
       "from serve_app.client import Client, InferenceRequest",
       "",
       `request = InferenceRequest.model_validate(${python(body)})`,
-      `with Client(${JSON.stringify(address("").replace(/\/$/, ""))}) as client:`,
+      `with Client(${server}${keyed ? `, os.environ["${KEY_VARIABLE}"]` : ""}) as client:`,
       "    for video in client.render(request).outputs.videos:",
       '        client.download(video, f"video_{video.index}.{video.format.extension}")',
     ].join("\n"),

@@ -1,8 +1,9 @@
 // Watching one request: place in the queue, ETA, steps, previews, and then its videos with all that can be done to them.
 
-import { FINAL, call, events, get, here, post } from "./api.js";
+import { FINAL, call, get, here, post } from "./api.js";
 import { showText } from "./copying.js";
 import { announce, count, duration, h } from "./dom.js";
+import { ended } from "./follow.js";
 import { fileName, shown } from "./media.js";
 import { titleOfPaths } from "./pairs.js";
 import { service } from "./service.js";
@@ -52,13 +53,12 @@ class RenderCard extends HTMLElement {
     this.#describe();
     this.#status(this.details);
     if (!FINAL.has(this.details.status)) {
-      for await (const { event, data } of events(this.request, signal)) this.#event(event, data);
+      await ended(this.request, signal, { onUpdate: (status) => this.#status(status), onEvent: (event, data) => this.#event(event, data) });
     }
     await this.#finish(signal);
   }
 
   #event(event, data) {
-    if (event === "status" || event === "done") this.#status(data);
     if (event === "step") this.#step(data);
     if (event === "preview") this.#preview(data);
   }

@@ -2,22 +2,26 @@
 
 import { Conductor } from "./conductor.js";
 import { h } from "./dom.js";
-import { shown } from "./media.js";
+import { plays } from "./media.js";
 
 const MODES = { side: "Side by side", wipe: "Wipe", difference: "Difference" };
+const KEYS = { "← →": "another B", "Shift ← →": "another A", Space: "play, pause", ", .": "a frame back, on", "S W D": "side by side, wipe, difference" };
+const MODE_OF_KEY = { s: "side", w: "wipe", d: "difference" };
+const FRAMES_OF_KEY = { ",": -1, ".": 1 };
+const CELLS_OF_KEY = { ArrowLeft: -1, ArrowRight: 1 };
 let mode = "wipe"; // as it was used last
 
-/** Show cells {label, video, values} `left` and `right` of `cells`; arrow keys go on to others. */
-export function comparePair(cells, left, right) {
-  const conductor = new Conductor(cells[right].values.fps);
+/** Show `left` and `right` of `cells`, which are {label, clip}; arrow keys go on to others. */
+export function comparePair(cells, left, right, fps) {
+  const conductor = new Conductor(fps);
   const view = { cells, sides: [left, right], conductor };
-  const stage = h("div", { className: "duel" });
+  const stage = h("div", { className: "duel", tabIndex: 0, autofocus: true, role: "group", "aria-label": "The two videos" });
   const wipe = h("input", { type: "range", min: 0, max: 100, value: "50", step: "any", className: "wipe", "aria-label": "Wipe between the two" });
   const choose = ["A", "B"].map((name, side) => chooser(name, side, view, () => draw(view, stage)));
   const modes = h("div", { className: "segments", role: "radiogroup", "aria-label": "How to compare" });
   for (const [name, title] of Object.entries(MODES)) {
     const change = () => ((mode = name), setMode(stage, wipe));
-    modes.append(h("label", {}, h("input", { type: "radio", name: "mode", checked: name === mode, onchange: change }), h("span", {}, title)));
+    modes.append(h("label", {}, h("input", { type: "radio", name: "mode", value: name, checked: name === mode, onchange: change }), h("span", {}, title)));
   }
   const dialog = h(
     "dialog",
@@ -25,10 +29,11 @@ export function comparePair(cells, left, right) {
     h("div", { className: "duel-head" }, choose[0], modes, choose[1], h("button", { type: "button", className: "quiet", onclick: () => dialog.close() }, "Close")),
     h("div", { className: "duel-stage" }, stage, wipe),
     conductor.bar,
+    h("p", { className: "keys" }, ...Object.entries(KEYS).map(([keys, does]) => h("span", {}, h("kbd", {}, keys), ` ${does}`))),
   );
   wipe.addEventListener("input", () => stage.style.setProperty("--wipe", `${wipe.value}%`));
   stage.addEventListener("pointermove", (event) => mode === "wipe" && follow(event, stage, wipe));
-  dialog.addEventListener("keydown", (event) => onKey(event, view, choose));
+  dialog.addEventListener("keydown", (event) => onKey(event, view, choose, modes));
   document.body.append(dialog);
   setMode(stage, wipe);
   draw(view, stage);
@@ -43,16 +48,19 @@ function chooser(name, side, view, onChange) {
 }
 
 function draw({ cells, sides, conductor }, stage) {
-  stage.querySelectorAll("video").forEach((video) => conductor.remove(video));
+  conductor.clear();
+  const [one, other] = sides.map((at) => cells[at].clip);
+  const alike = one.width === other.width && one.height === other.height;
   stage.replaceChildren(
     ...sides.map((at, side) => {
-      const { video, label } = cells[at];
-      const element = shown(video, label, { controls: false });
-      if (element instanceof HTMLVideoElement) conductor.add(element);
-      return h("figure", { className: side ? "b" : "a" }, element, h("figcaption", {}, label));
+      const { clip, label } = cells[at];
+      const element = clip.element();
+      if (plays(element)) conductor.add(element);
+      const size = alike ? "" : ` · ${clip.width} × ${clip.height}`;
+      return h("figure", { className: side ? "b" : "a" }, element, h("figcaption", {}, label + size));
     }),
   );
-  const { width, height } = cells[sides[0]].video;
+  const { width, height } = other;
   stage.style.setProperty("--ratio", `${width} / ${height}`);
   stage.style.setProperty("--shape", width / height);
 }
@@ -68,14 +76,18 @@ function follow(event, stage, wipe) {
   stage.style.setProperty("--wipe", `${wipe.value}%`);
 }
 
-function onKey(event, { cells, conductor }, choose) {
-  if (["INPUT", "SELECT"].includes(event.target.tagName)) return;
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (by) {
+function onKey(event, { cells, conductor }, choose, modes) {
+  if (["INPUT", "SELECT"].includes(event.target.tagName) || event.ctrlKey || event.metaKey || event.altKey) return;
+  const { key } = event;
+  if (key in CELLS_OF_KEY) {
     const select = choose[event.shiftKey ? 0 : 1].querySelector("select");
-    select.value = (Number(select.value) + by + cells.length) % cells.length;
+    select.value = (Number(select.value) + CELLS_OF_KEY[key] + cells.length) % cells.length;
     select.dispatchEvent(new Event("change"));
-  } else if (event.key === " " && event.target.tagName !== "BUTTON") {
+  } else if (key in FRAMES_OF_KEY) {
+    conductor.step(FRAMES_OF_KEY[key]);
+  } else if (key.toLowerCase() in MODE_OF_KEY) {
+    modes.querySelector(`[value=${MODE_OF_KEY[key.toLowerCase()]}]`).click();
+  } else if (key === " " && event.target.tagName !== "BUTTON") {
     conductor.playing = !conductor.playing;
   } else return;
   event.preventDefault();

@@ -19,7 +19,8 @@ from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders
 from tests.client import Client, body
 from tests.fixtures.store import connect
-from tests.service_process import OPEN_DASHBOARD, ServiceProcess
+from tests.integration.listening import cut_off, events, first_output, outputs_and_end
+from tests.service_process import OPEN_DASHBOARD, ServiceProcess, free_port
 
 _ROLLED_OUT_S = 120
 
@@ -60,11 +61,26 @@ class Rollouts:
 
 @pytest.fixture(scope="module")
 def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """Yield a service that the tests of this module may kill and reconfigure."""
+    """Yield a service that the tests of this module may kill and reconfigure; behind HAProxy from its second start on."""
     service = ServiceProcess(tmp_path_factory.mktemp("expendable"), OPEN_DASHBOARD, ingress_replicas=2, lease_s=5)
     service.start()
     yield service
     service.kill()
+
+
+def behind_haproxy(directory: Path) -> dict[str, str]:
+    """What has Serve use HAProxy, with files and ports that no other service of this machine has."""
+    place = directory / "ha"
+    own = {
+        "METRICS_PORT": free_port(),
+        "STATS_PORT": free_port(),
+        "SOCKET_PATH": place / "admin.sock",
+        "CONFIG_FILE_LOC": place / "haproxy.cfg",
+        "SERVER_STATE_BASE": place,
+        "SERVER_STATE_FILE": place / "server-state",
+    }
+    named = {f"RAY_SERVE_HAPROXY_{name}": str(value) for name, value in own.items()}
+    return {"RAY_SERVE_ENABLE_HA_PROXY": "1", **named}
 
 
 def pids(service: ServiceProcess) -> set[int]:
@@ -84,12 +100,27 @@ def test_a_render_whose_generator_is_killed_is_made_by_the_next_one(service: Ser
 def test_everything_accepted_survives_the_death_of_the_whole_cluster(expendable: ServiceProcess) -> None:
     with Client(expendable.url) as client:
         ids = [client.submit(body({"sample_steps": 20}, {"seed": 7})) for _ in range(6)]
-        client.wait(ids[0], "in_progress", "succeeded")
+        heard = events(expendable, ids[0])
+        last = first_output(heard)
         expendable.kill()
+        cut_off(heard)
+        expendable.environment |= behind_haproxy(expendable.directory)
         expendable.start()
+        assert outputs_and_end(events(expendable, ids[0], last)) == [("output", 1), ("done", None)]
         for request_id in ids:
             assert client.wait(request_id)["status"] == "succeeded"
             assert len(client.result(request_id)["outputs"]["videos"]) == 2
+
+
+def test_behind_haproxy_events_come_as_they_happen_and_go_on_when_they_are_cut_off(expendable: ServiceProcess) -> None:
+    with Client(expendable.url) as client:
+        request_id = client.submit(body({"sample_steps": 150, "width": 128, "height": 128, "num_frames": 17}, {}))
+        heard = events(expendable, request_id)
+        next(event for event in heard if event.event == "step")
+        assert client.status(request_id)["status"] == "in_progress"  # nobody holds events back until the end
+        last = first_output(heard)
+        heard.close()  # type: ignore[attr-defined]  # a generator
+        assert outputs_and_end(events(expendable, request_id, last)) == [("output", 1), ("done", None)]
 
 
 def test_a_rolling_update_of_every_deployment_loses_nothing(expendable: ServiceProcess) -> None:

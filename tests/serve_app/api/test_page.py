@@ -75,8 +75,15 @@ async def test_nothing_may_be_loaded_from_elsewhere_or_run_inline(api: Api) -> N
     assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", answer.text)
 
 
-async def test_videos_in_a_bucket_may_be_loaded_from_there(serve_api: ServeApi) -> None:
+async def test_videos_in_a_bucket_may_be_loaded_from_there_alone(
+    serve_api: ServeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://objects.example:9000")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "an id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a secret")
     async with serve_api(output_url="s3://videos/made") as api:
         policy = (await api.http.get("/")).headers["Content-Security-Policy"]
-    assert "media-src 'self' blob: https:" in policy
-    assert "script-src" not in policy
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["media-src"] == "'self' blob: https://objects.example:9000"
+    assert rules["img-src"] == "'self' data: blob: https://objects.example:9000"
+    assert [name for name, sources in rules.items() if "objects.example" in sources] == ["img-src", "media-src"]
