@@ -1,6 +1,11 @@
 """A grid fills, plays in step, survives a reload, and two of its videos are compared."""
 
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 import pytest
+from PIL import Image
 from playwright.async_api import Page, expect
 
 from tests.browser.conftest import Visit
@@ -9,6 +14,23 @@ from tests.browser.steps import fill, times
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 IN_STEP_S = 0.13  # two frames at 16 a second
+PIXELS = """(canvas, seconds) => {
+    canvas.seekTo(seconds);
+    const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return [...data].filter((_, at) => at % 4 < 3);
+}"""
+
+Pixels = npt.NDArray[np.int16]
+
+
+def training_preview(path: Path) -> Pixels:
+    """Write an animated WebP as AI Toolkit does; its frames [F, H, W, 3]. The later ones hold what changed."""
+    frames = np.full((17, 32, 32, 3), 40, np.uint8)
+    for number, frame in enumerate(frames):
+        frame[8:16, number : number + 8] = (200, 60, 120)
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    first.save(path, "WEBP", save_all=True, append_images=others, duration=1000 // 16, lossless=True)
+    return frames.astype(np.int16)
 
 
 async def render_grid(page: Page) -> None:
@@ -22,7 +44,46 @@ async def render_grid(page: Page) -> None:
     await expect(page.locator("[data-state=succeeded] video")).to_have_count(6, timeout=60_000)
 
 
-async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit) -> None:
+async def add_training_preview(page: Page, directory: Path) -> None:
+    """Put a file beside the grid, which plays in step and shows its frames."""
+    preview = directory / "1234__000000500_0.webp"
+    frames = training_preview(preview)
+    await page.locator("video-grid input[type=file]").set_input_files(preview)
+    await expect(page.locator(".reference canvas")).to_be_visible()
+    found = await times(page, ".cell video, .reference canvas")
+    assert len(found) == 7
+    assert max(found) - min(found) < IN_STEP_S, found
+    for number in (0, 7, 16):
+        shown = np.array(await page.locator(".reference canvas").evaluate(PIXELS, (number + 0.5) / 16), np.int16)
+        assert np.abs(shown - frames[number].reshape(-1)).max() <= 8, (
+            number
+        )  # of 255; libwebp's YUV is rounded otherwise
+
+
+async def compare_two(page: Page) -> None:
+    """Open a cell beside the training preview, and go on from there by keyboard."""
+    await page.locator(".cell").nth(4).click()
+    dialog = page.get_by_role("dialog", name="Compare two")
+    captions = dialog.locator("figcaption")
+    await expect(captions).to_have_text(["Training preview · 32 × 32", "× 0.5, style 500 · 64 × 64"])
+    await page.keyboard.press("Shift+ArrowRight")
+    await expect(captions).to_have_text(["× 0, style 500", "× 0.5, style 500"])
+    await page.keyboard.press("ArrowRight")
+    await expect(captions.nth(1)).to_have_text("× 1, style 500")
+    await expect(dialog.locator("video")).to_have_count(2)
+    await page.keyboard.press("d")
+    await expect(dialog.locator(".duel")).to_have_attribute("data-mode", "difference")
+    await page.keyboard.press("w")
+    await dialog.get_by_label("Wipe between the two").fill("20")
+    edge = await dialog.locator(".duel").evaluate("stage => stage.style.getPropertyValue('--wipe')")
+    assert edge == "20%"
+    await dialog.get_by_role("radio", name="Side by side").check()
+    await expect(dialog.locator(".duel")).to_have_attribute("data-mode", "side")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+
+
+async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit, tmp_path: Path) -> None:
     page = visit.page
     await visit.go()
     await fill(page, "a grid", num_frames=33)
@@ -35,17 +96,8 @@ async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit) ->
         await page.wait_for_timeout(150)
     assert max(found) > 0
 
-    await page.locator(".cell").nth(4).click()
-    dialog = page.get_by_role("dialog", name="Compare two")
-    await expect(dialog.locator("video")).to_have_count(2)
-    await expect(dialog.locator("figcaption").nth(1)).to_have_text("× 0.5, style 500")
-    await dialog.get_by_label("Wipe between the two").fill("20")
-    edge = await dialog.locator(".duel").evaluate("stage => stage.style.getPropertyValue('--wipe')")
-    assert edge == "20%"
-    await dialog.get_by_role("radio", name="Side by side").check()
-    await expect(dialog.locator(".duel")).to_have_attribute("data-mode", "side")
-    await page.keyboard.press("Escape")
-    await expect(dialog).to_have_count(0)
+    await add_training_preview(page, tmp_path)
+    await compare_two(page)
 
     asked = len([one for one in visit.responses if one.request.method == "POST" and one.url.endswith("/v1/inference")])
     assert asked == 6

@@ -10,6 +10,9 @@ from tests.client import pair
 from tests.fixtures.api import ServeApi
 from tests.fixtures.keys import ADMIN_KEY
 from tests.fixtures.loopback import loopback
+from tests.fixtures.specs import MODEL
+from tests.lantern import CARD
+from tests.lantern.loras import save_lora
 from tests.service_process import ServiceProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -73,3 +76,24 @@ async def test_a_service_with_keys_asks_once(visits: Visits, serve_api: ServeApi
         await page.reload()
         await expect(page.locator("pair-picker .pair-row").first).to_be_visible()
         await expect(dialog).to_be_hidden()
+
+
+async def test_of_several_models_each_has_its_own_loras_and_defaults(visits: Visits, serve_api: ServeApi) -> None:
+    async with serve_api(models=[{"model": MODEL}, {"model": str(CARD)}]) as api, loopback(api.app) as url:
+        save_lora(api.lora_root / "lantern.safetensors")
+        visit = await visits(url)
+        page = visit.page
+        await visit.go()
+        await expect(page.get_by_role("radio", name="wan22_demo 500")).to_be_visible()
+        await expect(page.get_by_label("Strength, low")).to_be_visible()
+        await page.get_by_label("Model").select_option("lantern_1b")
+        await expect(page.get_by_role("radio", name="wan22_demo 500")).to_have_count(0)
+        await expect(page.get_by_label("Strength, low")).to_be_hidden()
+        await expect(page.locator(".make [name=width]")).to_have_value("150")
+        await page.get_by_role("radio", name="lantern").check(force=True)
+        await page.get_by_role("textbox", name="Prompt", exact=True).fill("a lantern")
+        await expect(page.locator("#snapped")).to_contain_text("144 × 96")
+        await make(page)
+        await expect(page.locator("render-card")).to_contain_text("144 × 96")
+        (request,) = api.observed.requests
+        assert request.specs[0].model == "lantern_1b"

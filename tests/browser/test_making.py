@@ -115,3 +115,18 @@ async def test_the_gallery_finds_and_deletes(visit: Visit, client: Client) -> No
     await expect(page.locator(".card")).to_have_count(0)
     found = client.http.get("/v1/requests", params={"text": "okapi"})
     assert (found.status_code, found.json()["requests"]) == (httpx.codes.OK, [])
+
+
+async def test_the_gallery_follows_what_is_being_made(visit: Visit, client: Client) -> None:
+    page = visit.page
+    await visit.go("#/gallery")
+    await expect(page.locator(".cards li").first).to_be_visible()
+    long = {"sample_steps": 150, "width": 256, "height": 256, "num_frames": 33}
+    request_id = client.submit(body({"prompt": "while it is made", **long}, preview=True))
+    card = page.locator(f"[data-request='{request_id}']")  # comes by itself
+    await expect(card.locator(".placeholder")).to_contain_text("being made")
+    await expect(card.locator("progress")).to_be_visible()
+    await expect(card.locator("img.preview")).to_be_visible()
+    await card.get_by_role("button", name="Cancel: while it is made").click()
+    await expect(card.locator(".placeholder")).to_have_text("canceled")
+    await expect(card.get_by_role("button", name="Delete: while it is made")).to_be_visible()

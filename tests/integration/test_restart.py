@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -60,17 +61,23 @@ class Rollouts:
 
 
 @pytest.fixture(scope="module")
-def expendable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
-    """Yield a service that the tests of this module may kill and reconfigure; behind HAProxy from its second start on."""
+def haproxy_place() -> Iterator[Path]:
+    """A folder with a short path, as sockets need it: Serve adds 75 characters, and 97 is the most."""
+    with TemporaryDirectory(prefix="ha") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def expendable(tmp_path_factory: pytest.TempPathFactory, haproxy_place: Path) -> Iterator[ServiceProcess]:
+    """A service that the tests of this module may kill and reconfigure; behind HAProxy from its second start on."""
     service = ServiceProcess(tmp_path_factory.mktemp("expendable"), OPEN_DASHBOARD, ingress_replicas=2, lease_s=5)
     service.start()
     yield service
     service.kill()
 
 
-def behind_haproxy(directory: Path) -> dict[str, str]:
-    """What has Serve use HAProxy, with files and ports that no other service of this machine has."""
-    place = directory / "ha"
+def behind_haproxy(place: Path) -> dict[str, str]:
+    """What has Serve use HAProxy, with files in `place` and ports that no other service of this machine has."""
     own = {
         "METRICS_PORT": free_port(),
         "STATS_PORT": free_port(),
@@ -97,14 +104,16 @@ def test_a_render_whose_generator_is_killed_is_made_by_the_next_one(service: Ser
     assert used["attempt"] == 2
 
 
-def test_everything_accepted_survives_the_death_of_the_whole_cluster(expendable: ServiceProcess) -> None:
+def test_everything_accepted_survives_the_death_of_the_whole_cluster(
+    expendable: ServiceProcess, haproxy_place: Path
+) -> None:
     with Client(expendable.url) as client:
         ids = [client.submit(body({"sample_steps": 20}, {"seed": 7})) for _ in range(6)]
         heard = events(expendable, ids[0])
         last = first_output(heard)
         expendable.kill()
         cut_off(heard)
-        expendable.environment |= behind_haproxy(expendable.directory)
+        expendable.environment |= behind_haproxy(haproxy_place)
         expendable.start()
         assert outputs_and_end(events(expendable, ids[0], last)) == [("output", 1), ("done", None)]
         for request_id in ids:

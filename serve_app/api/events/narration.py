@@ -33,7 +33,7 @@ DescribeVideo = Callable[[RequestRecord, int, Output], Video]
 LAST_EVENT_ID = "Last-Event-ID"
 HEARTBEAT = format_sse_event(comment="alive")
 RETRY_MS = 1000  # after which a browser connects again
-ID_PATTERN = rf"^[0-9a-f]{{1,{limits.PROMPTS.most // 4}}}(\.end)?$"
+ID_PATTERN = rf"^([0-9a-f]{{1,{limits.PROMPTS.most // 4}}}(\.end)?)?$"  # an empty one is none
 _ID = re.compile(ID_PATTERN)
 _END = ".end"
 

@@ -21,6 +21,7 @@ from serve_app.api.events.narration import HEARTBEAT, ID_PATTERN, LAST_EVENT_ID,
 from serve_app.api.links import OutputLinksDep
 from serve_app.api.requests import RequestId, known_form
 from serve_app.api.schemas.errors import NO_SUCH_REQUEST, UNAVAILABLE, WRONG_HEADER, refusal
+from serve_app.api.schemas.events import SentEvent
 
 HEARTBEAT_S = 15.0  # proxies close connections on which nothing comes for a minute
 
@@ -30,11 +31,10 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack, status_code: int = 200) -> None:
-        """FastAPI reads the default of `status_code` for the documentation."""
+    def __init__(self, content: AsyncIterator[bytes], held: AsyncExitStack) -> None:
         # The second header has nginx pass each event on as it comes.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(content, status_code, headers=headers)
+        super().__init__(content, headers=headers)
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,13 +58,14 @@ LastEventIdDep = Annotated[
 
 @router.get(
     "/v1/requests/{request_id}/events",
-    response_class=EventStream,
+    response_class=Response,  # which leaves the media type of each answer to `responses`
     responses={
         200: {
+            "content": {EventStream.media_type: {"schema": SentEvent.model_json_schema()}},
             "description": (
                 "Events named `status` and `done` (a RequestStatus), `step` (a Step), `preview` (a Preview) and "
                 "`output` (a Video), with JSON as their data; comments as heartbeats. After `done` the stream ends."
-            )
+            ),
         },
         204: {"description": "Last-Event-ID is that of `done`: nothing follows, and browsers connect no more."},
         **NO_SUCH_REQUEST,

@@ -10,6 +10,15 @@ from pydantic import BaseModel, Field
 EventName = Literal["status", "step", "preview", "output", "done"]
 
 
+class SentEvent(BaseModel):
+    """One server-sent event, field by field."""
+
+    event: EventName = Field(description="What `data` is.")
+    data: str = Field(description="A JSON document.", json_schema_extra={"contentMediaType": "application/json"})
+    id: str = Field(description="For the header Last-Event-ID, to go on behind this event.")
+    retry: int | None = Field(None, description="Of the first one: milliseconds, after which a browser connects again.")
+
+
 class Step(BaseModel):
     """How far one video is."""
 
