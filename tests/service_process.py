@@ -182,7 +182,7 @@ def write_demo_card(directory: Path) -> Path:
     """Write the product's card with the demo of random weights."""
     card = yaml.safe_load((resources.files("configs") / "models" / f"{DEFAULT_MODEL}.yaml").read_text())
     path = directory / "card.yaml"
-    path.write_text(yaml.safe_dump(card | {"demo": "deployments.wan.demo.untrained:build_demo"}))
+    path.write_text(yaml.safe_dump(card | {"demo": "deployments.wan.demo.untrained:build_demo", "demo_draft": None}))
     return path
 
 

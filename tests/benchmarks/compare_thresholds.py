@@ -10,7 +10,7 @@ median and the most of all prompts) and which side of each threshold the clips f
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -80,17 +80,17 @@ def rows_of(shown: dict[str, list[Shown]], directory: Path) -> list[Row]:
     """Return a row for each encoding of the same frames, and one for each change."""
     first, *_ = shown.values()
     kept = [_written(video.frames, OutputFormat.MP4, directory) for video in first]
-    rows = []
-    for name, form in (("WebP for MP4", OutputFormat.WEBP), ("lossless for MP4", OutputFormat.PNG)):
-        rows.append(_row(name, kept, first, lambda frames, form=form: _written(frames, form, directory)))
-    for name, videos in list(shown.items())[1:]:
-        rows.append(_row(name, kept, videos, lambda frames: _written(frames, OutputFormat.MP4, directory)))
+    rows: list[Row] = []
+    made = [
+        ("WebP for MP4", first, OutputFormat.WEBP),
+        ("lossless for MP4", first, OutputFormat.PNG),
+        *((name, videos, OutputFormat.MP4) for name, videos in list(shown.items())[1:]),
+    ]
+    for name, videos, form in made:
+        clips = [_written(video.frames, form, directory) for video in videos]
+        found = [compare(one, other).mean_psnr for one, other in zip(kept, clips, strict=True)]
+        rows.append(Row.of(name, found))
     return rows
-
-
-def _row(name: str, kept: list[Clip], videos: list[Shown], write: Callable[[Frames], Clip]) -> Row:
-    pairs = zip(kept, videos, strict=True)
-    return Row.of(name, [compare(clip, write(video.frames)).mean_psnr for clip, video in pairs])
 
 
 def _written(frames: Frames, form: OutputFormat, directory: Path) -> Clip:

@@ -13,7 +13,7 @@ Told = tuple[str, int | None]  # the name of an event, and the index of the outp
 
 
 def events(service: ServiceProcess, request_id: str, last: str = "") -> Iterator[ServerSentEvent]:
-    """The events of a request as they come, behind the one with the id `last`."""
+    """Yield the events of a request as they come, behind the one with the id `last`."""
     headers: dict[str, Any] = {"Last-Event-ID": last} if last else {}
     with (
         httpx.Client(base_url=service.url, timeout=60) as http,
@@ -24,7 +24,7 @@ def events(service: ServiceProcess, request_id: str, last: str = "") -> Iterator
 
 
 def first_output(heard: Iterator[ServerSentEvent]) -> str:
-    """The id of the next event that tells of an output."""
+    """Return the id of the next event that tells of an output."""
     return next(event.id for event in heard if event.event == "output")
 
 
@@ -36,5 +36,5 @@ def cut_off(heard: Iterator[ServerSentEvent]) -> None:
 
 
 def outputs_and_end(heard: Iterator[ServerSentEvent]) -> list[Told]:
-    """What must never be told twice or missed: outputs and the end."""
+    """Return what must never be told twice or missed: outputs and the end."""
     return [(event.event, event.json().get("index")) for event in heard if event.event in ("output", "done")]

@@ -62,14 +62,14 @@ class Rollouts:
 
 @pytest.fixture(scope="module")
 def haproxy_place() -> Iterator[Path]:
-    """A folder with a short path, as sockets need it: Serve adds 75 characters, and 97 is the most."""
+    """Yield a folder with a short path, as sockets need it: Serve adds 75 characters, and 97 is the most."""
     with TemporaryDirectory(prefix="ha") as directory:
         yield Path(directory)
 
 
 @pytest.fixture(scope="module")
 def expendable(tmp_path_factory: pytest.TempPathFactory, haproxy_place: Path) -> Iterator[ServiceProcess]:
-    """A service that the tests of this module may kill and reconfigure; behind HAProxy from its second start on."""
+    """Yield a service that the tests of this module may kill and reconfigure; behind HAProxy from its second start."""
     service = ServiceProcess(tmp_path_factory.mktemp("expendable"), OPEN_DASHBOARD, ingress_replicas=2, lease_s=5)
     service.start()
     yield service
@@ -77,7 +77,7 @@ def expendable(tmp_path_factory: pytest.TempPathFactory, haproxy_place: Path) ->
 
 
 def behind_haproxy(place: Path) -> dict[str, str]:
-    """What has Serve use HAProxy, with files in `place` and ports that no other service of this machine has."""
+    """Return what has Serve use HAProxy, with files in `place` and ports that no other service of this machine has."""
     own = {
         "METRICS_PORT": free_port(),
         "STATS_PORT": free_port(),
