@@ -276,5 +276,6 @@ def _options(plan: ModelPlan) -> PipelineOptions:
         pristine=settings.pristine,
         lora_memory_bytes=int(settings.lora_memory_gib * _GIB),
         compile_cache=settings.compile_cache_dir,
+        speeds=settings.speeds,
         gpus=settings.gpus_per_generator,
     )

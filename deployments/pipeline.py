@@ -26,7 +26,7 @@ from serve_app.models.card import ModelCard
 from serve_app.needs import NeedKey
 from serve_app.results import MadeWith, PipelineSeconds, Runtime
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import LoraFile, RenderSpec
+from serve_app.spec import LoraFile, RenderSpec, Speed
 
 Frames = npt.NDArray[np.uint8]  # [frames, height, width, 3], RGB, full range 0..255
 
@@ -45,6 +45,7 @@ class PipelineOptions:
     pristine: PristineMode  # where the original weights are kept that merged LoRAs change
     lora_memory_bytes: int  # host memory for resident LoRAs
     compile_cache: Path  # directory of compiled kernels; replicas may share it
+    speeds: tuple[Speed, ...] = (Speed.EXACT, Speed.FAST)  # that renders may ask for
     gpus: int = 1  # that share each render; on a CPU, processes
 
 

@@ -37,10 +37,12 @@ class ModelPlan(BaseModel):
 
     @property
     def cost_name(self) -> str:
-        """Return the name of replicas with the same costs: model, weights, kind of device and number of GPUs."""
+        """Return the name of replicas with the same costs: same model, weights, devices and step cache."""
         weights = hashlib.sha256(f"{self.base_model}|{self.transformer_model}|{self.settings.dtype}".encode())
-        gpus = self.settings.gpus_per_generator
-        return f"{self.card.id}@{self.profile.value}{f'x{gpus}' if gpus > 1 else ''}-{weights.hexdigest()[:12]}"
+        gpus, cache = self.settings.gpus_per_generator, self.settings.turbo.step_cache
+        devices = self.profile.value if gpus == 1 else f"{self.profile.value}x{gpus}"
+        name = f"{self.card.id}@{devices}-{weights.hexdigest()[:12]}"
+        return name if cache is None else f"{name}-cache{cache:g}"
 
     def retuned(self, changes: Mapping[str, Any] | None) -> Self:
         """Return the plan with the `user_config` of one of its deployments; see `Settings.retuned`."""

@@ -81,9 +81,14 @@ class Parallelism(_Value):
 class Acceleration(_Value):
     """How a speed profile was carried out on its device."""
 
-    speed: Speed = Field(Speed.EXACT, description="`exact`: the recipe's own numerics; `fast`: rounded otherwise.")
+    speed: Speed = Field(
+        Speed.EXACT, description="`exact`: the recipe's own numerics; `fast`: rounded otherwise; `turbo`: approximated."
+    )
     attention: Attention = Field(Attention.NATIVE, description="The kernel that computed attention.")
     compiled: bool = Field(False, description="Whether the transformer's blocks were compiled.")
+    float8: bool = Field(False, description="Whether linear layers of the blocks were multiplied in FP8 (`turbo`).")
+    step_cache: float | None = Field(None, description="The step cache's threshold (`turbo`); null: there was none.")
+    passes_reused: int = Field(0, description="Passes of an expert that reused what the one before did.")
     parallelism: Parallelism = Field(Parallelism(), description="How several GPUs shared the render.")
 
 

@@ -44,10 +44,11 @@ class Sampler(StrEnum):
 
 
 class Speed(StrEnum):
-    """What a render may trade for time. The weights and the steps are the same in each."""
+    """What a render may trade for time. The steps are the same in each."""
 
     EXACT = "exact"  # the recipe's own numerics
     FAST = "fast"  # the best kernels of the GPU, compiled blocks, merged LoRAs: rounds otherwise
+    TURBO = "turbo"  # fast, with linear layers in FP8, and passes that reuse what the ones before did
 
 
 class Priority(StrEnum):
@@ -149,6 +150,7 @@ class RenderSpec(_Frozen):
     model: str  # the id of its card
     recipe: Recipe
     speed: Speed = Speed.EXACT
+    step_cache: float | None = None  # of `turbo`: below which relative change a pass reuses the one before; None: never
     sampler: Sampler = Sampler.UNIPC
     shift: float | None = None
     sampler_assumed: bool = False  # no metadata told which scheduler the previews had

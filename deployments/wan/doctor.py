@@ -22,7 +22,8 @@ from deployments.wan.memory.host import available_bytes
 from deployments.wan.memory.needs import Needs
 from deployments.wan.memory.planner import TEXT_ENCODER, Demand, FreeMemory, Need, WeightBytes, make_plan
 from deployments.wan.parallel.mix import best_mix
-from deployments.wan.speed import HOPPER
+from deployments.wan.speed.attention import HOPPER
+from deployments.wan.speed.float8 import ADA
 from serve_app.models.card import ModelCard, load_card
 from serve_app.models.diagnosis import Diagnosis, Finding, Gpu, Placement, SizePlan
 from serve_app.needs import NeedKey
@@ -119,6 +120,12 @@ def _findings(gpus: tuple[Gpu, ...]) -> Iterator[Finding]:
         found=newest >= _AMPERE,
         gives="half of float32's memory and many times its speed",
         missing="this GPU is older than Ampere; use another one",
+    )
+    yield Finding(
+        name="FP8",
+        found=gpus[0].capability >= ADA,
+        gives="`speed: turbo`, where `speeds` allows it; it changes pictures, and its gain was not measured",
+        missing="this GPU is older than Ada; a server whose `speeds` names turbo does not start on it",
     )
     if newest == HOPPER:  # the kernel is written for it alone
         yield Finding(

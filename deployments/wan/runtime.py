@@ -33,7 +33,8 @@ from deployments.wan.parallel.team import Leader, Rank, Team
 from deployments.wan.parallel.work import ChangePlan, LeaveGpu, Probe, Render
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
-from deployments.wan.speed import Accelerator, keep_compiled_in
+from deployments.wan.speed.accelerator import Accelerator, keep_compiled_in, without_float8
+from deployments.wan.speed.float8 import check_float8
 from serve_app.errors import OutOfMemory
 from serve_app.models.card import ModelCard
 from serve_app.needs import NeedKey
@@ -45,6 +46,8 @@ logger = logging.getLogger("ray.serve.wan")
 
 _PROBE_SIZE = 8
 _GIB = 2**30
+# Where the weights of an expert stay in one place while it runs: copies of its layers could stand for them.
+_IN_PLACE = frozenset({OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL})
 _PLANS_TRIED = 2  # at most, for one render
 
 
@@ -104,8 +107,8 @@ class WanRuntime:
         whole process.
 
         Raises:
-            ConfigurationInvalid: a checkpoint cannot be loaded, or the dtype, offload mode or pristine mode does not go
-                with the device; or the card does not say how an image enters the model.
+            ConfigurationInvalid: a checkpoint cannot be loaded, or the dtype, offload mode, pristine mode or a speed
+                profile does not go with the device; or the card does not say how an image enters the model.
         """
         device = torch.device(options.device)
         if device.type == "cpu":
@@ -128,6 +131,8 @@ class WanRuntime:
         device = torch.device(options.device)
         dtype = compute_dtype(options.dtype, device)
         keep_compiled_in(options.compile_cache)
+        if Speed.TURBO in options.speeds:
+            check_float8(device, dtype)
         free = free_memory(device)
         pipe = load_pipeline(options, dtype)
         demand = Demand(
@@ -241,11 +246,14 @@ class WanRuntime:
                 use = self._prompts.use(spec)
                 embeddings = self._prompts.arguments(spec)
                 watch.lap("text")
-            # What exchanges uneven parts of the tokens cannot be compiled.
-            eager = self._layers_are_hooked or not mix.is_even(self._tokens(spec))
             self._placement.begin(self._sampler.passes(spec))
             self._meter.rest()
-            with self._accelerator.running(spec.speed, hooked=eager) as used:
+            with self._accelerator.running(
+                spec.speed,
+                compilable=not self._layers_are_hooked and mix.is_even(self._tokens(spec)),
+                in_place=self._plans.current.offload in _IN_PLACE,
+                step_cache=spec.step_cache,
+            ) as running:
                 sampled = self._sampler.sample(
                     spec, embeddings, inputs.image, on_step, watch, mix=mix, previews=inputs.previews
                 )
@@ -254,7 +262,7 @@ class WanRuntime:
             raise
         return Rendered(
             frames=sampled.frames,
-            made_with=self._made_with(spec, sampled, used.model_copy(update={"parallelism": mix}), use),
+            made_with=self._made_with(spec, sampled, running.used.model_copy(update={"parallelism": mix}), use),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
             need_bytes=self._measured_need(),
@@ -269,7 +277,7 @@ class WanRuntime:
             acceleration=acceleration,
             loras=self._loras.applied,
             runtime=self.runtime,
-            warnings=(*self._loras.warnings, *self._prompts.warnings(spec)),
+            warnings=(*self._loras.warnings, *self._prompts.warnings(spec), *without_float8(acceleration)),
             embeddings=use,
         )
 

@@ -45,6 +45,7 @@ class _Shared:
     card: ModelCard
     recipe: RecipeChoice
     speed: Speed
+    step_cache: float | None
     loras: tuple[LoraFile, ...]
     draft: tuple[LoraFile, ...]
     warnings: tuple[str, ...]
@@ -82,6 +83,7 @@ async def accept(
         card=card,
         recipe=choose_recipe(body.recipe, chosen, card, served.plan.draft),
         speed=speed,
+        step_cache=served.plan.settings.turbo.step_cache if speed is Speed.TURBO else None,
         loras=tuple(lora.file.pinned(lora.expert, lora.multiplier) for lora in chosen),
         draft=draft,
         warnings=tuple(_warnings(chosen)),
@@ -148,6 +150,7 @@ def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | No
         model=card.id,
         recipe=recipe.recipe,
         speed=shared.speed,
+        step_cache=shared.step_cache,
         sampler=recipe.sampler,
         shift=recipe.shift,
         sampler_assumed=recipe.assumed,

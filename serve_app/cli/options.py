@@ -32,7 +32,9 @@ RecipeOption = Annotated[
 ]
 SamplerOption = Annotated[Sampler | None, typer.Option("--sampler", help="The scheduler; the recipe's when omitted.")]
 ShiftOption = Annotated[float | None, typer.Option("--shift", help="Flow shift of the sampler.")]
-SpeedOption = Annotated[Speed | None, typer.Option("--speed", help="exact, or fast: rounded otherwise.")]
+SpeedOption = Annotated[
+    Speed | None, typer.Option("--speed", help="exact; fast: rounded otherwise; turbo: approximated.")
+]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Id of the model; the service's first when omitted.")]
 ImageOption = Annotated[
     str | None, typer.Option("--image", help="The image that the video starts from: a file here, or an address.")

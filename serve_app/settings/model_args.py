@@ -11,6 +11,14 @@ from serve_app.spec import Speed
 _LARGEST = 2**53  # every integer up to it is a float, too
 
 
+class TurboArgs(BaseModel):
+    """What the speed profile `turbo` does beside FP8."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    step_cache: float | None = Field(None, gt=0, lt=1)  # relative change below which a pass is skipped; silent: never
+
+
 class ModelArgs(BaseModel):
     """What may differ between the models of one service."""
 
@@ -23,7 +31,8 @@ class ModelArgs(BaseModel):
     offload: OffloadMode = OffloadMode.AUTO
     # Speed profiles: what a request gets that names none, and which a request may name.
     speed: Speed = Speed.EXACT
-    speeds: tuple[Speed, ...] = tuple(Speed)
+    speeds: tuple[Speed, ...] = (Speed.EXACT, Speed.FAST)
+    turbo: TurboArgs = TurboArgs()
     draft: Draft | None = None  # the few-step LoRAs of the recipe `draft`
     # Of each Generator: LoRAs kept ready, and where the untouched weights that merging starts from are kept.
     lora_memory_gib: float = Field(8, ge=0)
@@ -65,6 +74,19 @@ class ModelArgs(BaseModel):
     def _allows_its_own_speed(self) -> Self:
         if self.speed not in self.speeds:
             raise ValueError(f"speed: '{self.speed.value}' is not among speeds, which requests may name; add it there")
+        return self
+
+    @model_validator(mode="after")
+    def _uses_its_step_cache(self) -> Self:
+        if self.turbo.step_cache is None:
+            return self
+        if Speed.TURBO not in self.speeds:
+            raise ValueError("turbo.step_cache: nothing uses it, as speeds does not name turbo; add it there")
+        if self.gpus_per_generator > 1:
+            raise ValueError(
+                "turbo.step_cache: GPUs that share a render would each decide for their part of it; leave it out, or "
+                "use gpus_per_generator: 1"
+            )
         return self
 
 

@@ -1,15 +1,18 @@
-"""How far a recipe, fewer steps and the draft pair take the trained demo from its default, in pixels and in content.
+"""How far speed profiles, recipes, fewer steps and the draft take the trained demo, in latents, pixels and content.
 
-    python -m tests.benchmarks.demo_drift [--prompts 24]
+    python -m tests.benchmarks.demo_drift [--prompts 24] [--settings turbo draft]
 
-Each setting renders the same prompts with the same seeds. PSNR is that of a setting's frames to those of the
-reference recipe at 25 steps, a prompt's median and the worst; `right` is in how many videos colour, shape and direction
-are what the prompt says. Prints a table and, last, one line of JSON.
+Each setting renders the same prompts with the same seeds and the pair `wan22_demo`, whose trigger word stands in them.
+Everything is beside the first setting: `latents` is the relative L2 distance after the last step and `PSNR` that of the
+frames, both as a median over the prompts; `right` is in how many videos colour, shape and direction are what the prompt
+says, and `core` in how many the pair shows. `seconds` is what a video took on this machine; it says nothing of a GPU.
+Prints a table and, last, one line of JSON.
 """
 
 import argparse
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -20,19 +23,28 @@ import numpy as np
 from deployments.pipeline import Frames
 from deployments.wan.demo import TRAINED
 from deployments.wan.demo.untrained import DemoCheckpoint
-from serve_app.spec import LoraFile
+from serve_app.spec import Speed
 from tests.deployments.wan.conftest import load_demo
 from tests.deployments.wan.demo.conftest import trained_pair
 from tests.deployments.wan.demo.gallery import DRAFT, PREVIEW, WANTED, Gallery, Shown
 
-SETTINGS: dict[str, tuple[tuple[LoraFile, ...], Mapping[str, Any]]] = {
-    "reference, 25 steps": ((), {"sample_steps": 25}),
-    "reference, 8 steps": ((), {"sample_steps": 8}),
-    "preview, 25 steps": ((), {**PREVIEW, "sample_steps": 25}),
-    "preview, 8 steps": ((), {**PREVIEW, "sample_steps": 8}),
-    "4 steps, guidance 1": ((), DRAFT),
-    "draft": ((), {**DRAFT, "draft": trained_pair("wan22_draft")}),
+FEW_STEPS = {**DRAFT, "draft": trained_pair("wan22_draft")}
+TURBO = {"speed": Speed.TURBO}
+SETTINGS: dict[str, Mapping[str, Any]] = {
+    "exact": {},
+    "fast": {"speed": Speed.FAST},
+    "turbo": TURBO,
+    "turbo, step cache 0.1": {**TURBO, "step_cache": 0.1},
+    "turbo, step cache 0.2": {**TURBO, "step_cache": 0.2},
+    "turbo, step cache 0.3": {**TURBO, "step_cache": 0.3},
+    "preview": PREVIEW,
+    "preview, turbo": {**PREVIEW, **TURBO},
+    "draft": FEW_STEPS,
+    "draft, turbo": {**FEW_STEPS, **TURBO},
+    "4 steps, no draft": DRAFT,
+    "25 steps": {"sample_steps": 25},
 }
+WHITE = 0.6  # of a core, as in tests/deployments/wan/demo/test_pairs.py
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,27 @@ class Row:
     """One setting beside the first one."""
 
     setting: str
-    psnr: float  # dB, median over the prompts; infinite where all frames are equal
+    latents: float  # median over the prompts
+    psnr: float  # dB, median; infinite if all frames are equal
     worst: float
     right: int  # of the prompts
+    core: int
+    seconds: float  # of a video
 
     @classmethod
-    def of(cls, setting: str, shown: list[Shown], first: list[Shown]) -> Self:
-        values = [psnr(one.frames, other.frames) for one, other in zip(shown, first, strict=True)]
-        return cls(setting, round(median(values), 1), round(min(values), 1), sum(one.right for one in shown))
+    def of(cls, setting: str, shown: list[Shown], first: list[Shown], seconds: float) -> Self:
+        """Compare the videos of a setting with those of the first one."""
+        pairs = list(zip(shown, first, strict=True))
+        values = [psnr(one.frames, other.frames) for one, other in pairs]
+        return cls(
+            setting,
+            median(_distance(one, other) for one, other in pairs),
+            median(values),
+            min(values),
+            sum(one.right for one in shown),
+            sum(one.core > WHITE for one in shown),
+            seconds / len(shown),
+        )
 
 
 def psnr(one: Frames, other: Frames) -> float:
@@ -56,19 +81,36 @@ def psnr(one: Frames, other: Frames) -> float:
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
+def _distance(one: Shown, other: Shown) -> float:
+    return ((one.latents - other.latents).norm() / other.latents.norm()).item()
+
+
 def main() -> None:
     """Render and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=len(WANTED))
-    wanted = WANTED[: parser.parse_args().prompts]
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS)[1:], default=list(SETTINGS)[1:])
+    args = parser.parse_args()
+    wanted = WANTED[: args.prompts]
     checkpoint = TRAINED / "checkpoint"
     gallery = Gallery(load_demo(DemoCheckpoint(checkpoint, checkpoint)))
-    shown = {name: gallery.show(wanted, *loras, **changes) for name, (loras, changes) in SETTINGS.items()}
-    first = next(iter(shown.values()))
-    rows = [Row.of(name, videos, first) for name, videos in shown.items()]
-    print(f"| setting | PSNR, median | PSNR, worst | right of {len(wanted)} |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row.setting} | {row.psnr:.1f} dB | {row.worst:.1f} dB | {row.right} |")
+    pair = trained_pair("wan22_demo")
+    print(
+        f"| setting | latents | PSNR | worst | right of {len(wanted)} | core | seconds |\n|---|---|---|---|---|---|---|"
+    )
+    first: list[Shown] = []
+    rows = []
+    for name in ("exact", *args.settings):
+        started = time.perf_counter()
+        shown = gallery.show(wanted, *pair, word="sks ", **SETTINGS[name])
+        first = first or shown
+        row = Row.of(name, shown, first, time.perf_counter() - started)
+        rows.append(row)
+        print(
+            f"| {row.setting} | {row.latents:.2g} | {row.psnr:.1f} dB | {row.worst:.1f} dB | {row.right} | {row.core} "
+            f"| {row.seconds:.1f} |",
+            flush=True,
+        )
     print(json.dumps([asdict(row) for row in rows]))
 
 

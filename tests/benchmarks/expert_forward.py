@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.planner import MemoryPlan
-from deployments.wan.speed import Accelerator
+from deployments.wan.speed.accelerator import Accelerator
 from serve_app.models.architecture import WanArchitecture
 from serve_app.models.card import ModelCard, load_card
 from serve_app.results import Attention
@@ -118,7 +118,7 @@ class Bench:
         for size in sizes:
             inputs = self._inputs(size)
             self._reset_peak()
-            with accelerator.running(way.speed, hooked=not way.compiled):
+            with accelerator.running(way.speed, compilable=way.compiled):
                 first = self._timed(partial(self._forward, inputs))
                 output = self._forward(inputs)
                 taken = statistics.median(self._timed(partial(self._forward, inputs)) for _ in range(self.repeat))

@@ -38,7 +38,7 @@ from deployments.wan.parallel.mix import best_mix
 from deployments.wan.parallel.team import HANGS_AFTER_S, Rank, Team
 from deployments.wan.parallel.world import World, open_rendezvous, reach_rendezvous
 from deployments.wan.sampling import Stopwatch, VideoSampler
-from deployments.wan.speed import Accelerator
+from deployments.wan.speed.accelerator import Accelerator
 from serve_app.models.card import ModelCard, load_card
 from serve_app.results import Parallelism
 from serve_app.settings import DEFAULT_MODEL

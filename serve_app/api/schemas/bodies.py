@@ -181,7 +181,8 @@ class RequestOptions(Body):
         None,
         description=(
             "`exact`: the recipe's own numerics; `fast`: the same weights and steps with faster kernels, which round "
-            "otherwise. The server's default when omitted; the server may allow only some."
+            "otherwise; `turbo`: approximated, with FP8 and, if the server says so, a step cache. The server's default "
+            "when omitted; the server may allow only some."
         ),
     )
     priority: Priority = Field(

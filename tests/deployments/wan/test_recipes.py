@@ -97,6 +97,9 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
             "speed": "exact",
             "attention": "native",
             "compiled": False,
+            "float8": False,
+            "step_cache": None,
+            "passes_reused": 0,
             "parallelism": {"guidance": 1, "ulysses": 1, "ring": 1},
         },
         "loras": [
@@ -116,6 +119,7 @@ def test_the_result_says_what_was_in_effect(demo_checkpoint: DemoCheckpoint, pai
             },
         ],
         "warnings": [],
+        "embeddings": {"hits": 0, "misses": 2},
     }
     assert rendered.resident == {high.content, low.content}
     assert rendered.made_with.runtime == runtime.runtime

@@ -18,6 +18,7 @@ async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitt
         "model": MODEL,
         "recipe": "reference",
         "speed": "exact",
+        "step_cache": None,
         "sampler": "unipc",
         "shift": None,
         "sampler_assumed": False,

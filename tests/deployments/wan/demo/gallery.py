@@ -73,6 +73,7 @@ class Shown:
 
     wanted: Wanted
     frames: Frames
+    latents: torch.Tensor  # after the last step, [16, 5, 16, 16]
     reading: Reading | None
 
     @property
@@ -85,13 +86,19 @@ class Shown:
         return 0.0 if self.reading is None else self.reading.core
 
 
+@dataclass(frozen=True)
+class _Made:
+    frames: Frames
+    latents: torch.Tensor
+
+
 class Gallery:
     """Renders what is asked for, and each video once."""
 
     def __init__(self, runtime: WanRuntime) -> None:
         """Render on `runtime`, which must be used by nobody else meanwhile."""
         self._runtime = runtime
-        self._shown: dict[RenderSpec, Frames] = {}
+        self._shown: dict[RenderSpec, _Made] = {}
 
     def show(self, wanted: Sequence[Wanted], *loras: LoraFile, word: str = "", **changes: Any) -> list[Shown]:
         """Return a video of each; `word` comes before the prompt, `changes` are of the spec. 8 steps unless changed."""
@@ -101,13 +108,21 @@ class Gallery:
         if missing:
             self._shown |= zip(missing, self._render(missing), strict=True)
         videos = [self._shown[spec] for spec in specs]
-        return [Shown(one, frames, read(frames)) for one, frames in zip(wanted, videos, strict=True)]
+        return [
+            Shown(one, made.frames, made.latents, read(made.frames)) for one, made in zip(wanted, videos, strict=True)
+        ]
 
-    def _render(self, specs: list[RenderSpec]) -> list[Frames]:
+    def _render(self, specs: list[RenderSpec]) -> list["_Made"]:
         self._apply(specs[0])
+        runtime, first = self._runtime, specs[0]
+        with runtime._accelerator.running(first.speed, step_cache=first.step_cache):
+            return self._in_batches(specs)
+
+    def _in_batches(self, specs: list[RenderSpec]) -> list["_Made"]:
         batches = [specs[start : start + _BATCH] for start in range(0, len(specs), _BATCH)]
         one_core_each = partial(torch.set_num_threads, 1)
-        with ThreadPoolExecutor(os.cpu_count(), initializer=one_core_each) as threads:
+        at_once = os.cpu_count() if specs[0].step_cache is None else 1  # a cache is for one video at a time
+        with ThreadPoolExecutor(at_once, initializer=one_core_each) as threads:
             return list(chain.from_iterable(threads.map(self._batch, batches)))
 
     def _apply(self, spec: RenderSpec) -> None:
@@ -115,8 +130,14 @@ class Gallery:
         with held(self._runtime.lacking(spec), pipe.transformer.config, strict=spec.strict) as files:
             self._runtime._loras.apply(spec, files)
 
-    def _batch(self, specs: list[RenderSpec]) -> list[Frames]:
+    def _batch(self, specs: list[RenderSpec]) -> list["_Made"]:
         first = specs[0]
+        latents: list[torch.Tensor] = []
+
+        def after_step(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            latents[:] = tensors["latents"]
+            return {}
+
         pipe = _copy_of(self._runtime._pipe, make_scheduler(first, _shipped_scheduler(self._runtime), _CARD))
         videos = pipe(
             prompt=[spec.prompt for spec in specs],
@@ -127,9 +148,11 @@ class Gallery:
             num_inference_steps=first.sample_steps,
             guidance_scale=first.guidance_scale,
             generator=[torch.Generator().manual_seed(spec.seed) for spec in specs],
+            callback_on_step_end=after_step,
             output_type="np",
         ).frames
-        return [to_pixels(video, spec) for video, spec in zip(videos, specs, strict=True)]
+        frames = (to_pixels(video, spec) for video, spec in zip(videos, specs, strict=True))
+        return [_Made(*made) for made in zip(frames, latents, strict=True)]
 
 
 _CARD = load_card("wan22_14b_t2v")

@@ -1,20 +1,19 @@
-"""Speed profiles: which attention kernel computes, and whether the repeated blocks of the experts are compiled.
+"""Speed profiles: which attention kernel computes, whether blocks are compiled, multiply in FP8, or are skipped.
 
 Example:
     accelerator = Accelerator([pipe.transformer, pipe.transformer_2], torch.device("cuda"), torch.bfloat16)
-    with accelerator.running(Speed.FAST) as acceleration:
+    with accelerator.running(Speed.FAST) as running:
         ...  # render
-    acceleration.attention  # <Attention.FLASH_3>
+    running.used.attention  # <Attention.FLASH_3>
 
 A render in `exact` runs the same code as if there were no other profile: its kernel is PyTorch's choice, and compiled
 blocks run eagerly. Figures for every choice here are in docs/performance.md.
 """
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,30 @@ from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch.fx.experimental import _config as shape_config
 
-from deployments.wan.kernels import FLASH_3_PACKAGE, register_flash_attention_3
+from deployments.wan.speed.attention import best_attention
+from deployments.wan.speed.float8 import Float8Layers
+from deployments.wan.speed.step_cache import StepCache
 from serve_app.results import Acceleration, Attention
 from serve_app.spec import Speed
-
-logger = logging.getLogger("ray.serve.wan")
-
-HOPPER = 9  # CUDA compute capability, major; FlashAttention 3 is written for it alone
 
 _BACKENDS: dict[Attention, AttentionBackendName] = {
     Attention.CUDNN: AttentionBackendName._NATIVE_CUDNN,
     Attention.FLASH_3: AttentionBackendName._FLASH_3,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A speed profile while a render runs under it."""
+
+    _chosen: Acceleration
+    _cache: StepCache | None
+
+    @property
+    def used(self) -> Acceleration:
+        """Return how the profile is carried out, with what happened so far."""
+        reused = 0 if self._cache is None else self._cache.reused
+        return self._chosen.model_copy(update={"passes_reused": reused})
 
 
 class Accelerator:
@@ -64,24 +75,58 @@ class Accelerator:
         self._backend = backend
         self._attention = attention or best_attention(device, dtype)
         self._compiled = False
+        self._float8 = Float8Layers(self._experts, device)
+
+    @property
+    def attention(self) -> Attention:
+        """Return the kernel that every profile but `exact` computes attention with."""
+        return self._attention
 
     @contextmanager
-    def running(self, speed: Speed, *, hooked: bool = False) -> Iterator[Acceleration]:
+    def running(
+        self,
+        speed: Speed,
+        *,
+        compilable: bool = True,
+        in_place: bool = True,
+        step_cache: float | None = None,
+    ) -> Iterator[Running]:
         """Run the experts under `speed` while the block runs, and say how.
 
-        `hooked`: every layer has an offload hook, which a compiled block could not run.
+        `compilable`: the blocks can be compiled, which no layer with an offload hook can be. `in_place`: the weights of
+        an expert stay where they are while it runs, so that FP8 copies can stand for them. `step_cache` is the
+        threshold of the step cache in `turbo`; None: there is none.
+
+        Raises:
+            torch.OutOfMemoryError: there is no room for the FP8 copies of `turbo`.
         """
-        fast = speed is Speed.FAST
-        compiled = fast and not hooked and self._can_compile
+        fast = speed is not Speed.EXACT
+        turbo = speed is Speed.TURBO
+        compiled = fast and compilable and self._can_compile
         if compiled:
             self._compile()
         attention = self._attention if fast else Attention.NATIVE
         self._use(attention)
-        stance = torch.compiler.set_stance("default" if compiled else "force_eager")
-        # Else a first video that is square is compiled for square videos only.
-        any_shape = shape_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]  # torch adds it at import
-        with stance, any_shape:
-            yield Acceleration(speed=speed, attention=attention, compiled=compiled)
+        float8 = turbo and in_place
+        cache = StepCache(self._experts, step_cache) if turbo and step_cache is not None else None
+        chosen = Acceleration(
+            speed=speed,
+            attention=attention,
+            compiled=compiled,
+            float8=float8,
+            step_cache=None if cache is None else step_cache,
+        )
+        with ExitStack() as held:
+            held.enter_context(torch.compiler.set_stance("default" if compiled else "force_eager"))
+            # Else a first video that is square is compiled for square videos only.
+            held.enter_context(
+                shape_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]  # torch adds it at import
+            )
+            if float8:
+                held.enter_context(self._float8.in_place())
+            if cache is not None:
+                held.enter_context(cache.in_place())
+            yield Running(chosen, cache)
 
     @property
     def _can_compile(self) -> bool:
@@ -111,17 +156,8 @@ def keep_compiled_in(directory: Path) -> None:
     os.environ.setdefault("TRITON_CACHE_DIR", str(directory / "triton"))
 
 
-def best_attention(device: torch.device, dtype: torch.dtype) -> Attention:
-    """Return the fastest attention kernel that `device` and the installed packages have; log what is missing.
-
-    Only PyTorch's own computes in float32, and cuDNN is no faster than that: 1.13 against 1.11 s, see
-    docs/performance.md.
-    """
-    if device.type != "cuda" or dtype is torch.float32:
-        return Attention.NATIVE
-    if torch.cuda.get_device_capability(device)[0] == HOPPER:
-        if find_spec(FLASH_3_PACKAGE) is not None:
-            register_flash_attention_3()
-            return Attention.FLASH_3
-        logger.info("`fast` is faster with FlashAttention 3: pip install 'wan-lora-serve[hopper]'")
-    return Attention.NATIVE
+def without_float8(used: Acceleration) -> list[str]:
+    """Return that a render in `turbo` multiplied nothing in FP8, if so."""
+    if used.speed is not Speed.TURBO or used.float8:
+        return []
+    return ["turbo ran without FP8: the experts' weights come to the GPU in pieces, as it does not hold them all"]

@@ -7,7 +7,8 @@ from torch._dynamo.utils import counters
 
 from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.runtime import WanRuntime
-from deployments.wan.speed import Accelerator, best_attention
+from deployments.wan.speed.accelerator import Accelerator, without_float8
+from deployments.wan.speed.attention import best_attention
 from serve_app.results import Acceleration, Application, Attention
 from serve_app.spec import LoraFile, Recipe, Speed
 from tests.deployments.wan.conftest import Render, difference, load_demo, make_spec, render_with
@@ -70,9 +71,54 @@ def test_blocks_are_compiled_once_for_every_size_pair_and_scale(
 
 
 def test_layers_with_offload_hooks_are_not_compiled(traced: WanRuntime) -> None:
-    with traced._accelerator.running(Speed.FAST, hooked=True) as acceleration:
-        assert not acceleration.compiled
+    with traced._accelerator.running(Speed.FAST, compilable=False) as running:
+        assert not running.used.compiled
 
 
 def test_a_cpu_has_the_native_kernel_alone() -> None:
     assert best_attention(torch.device("cpu"), torch.bfloat16) is Attention.NATIVE
+
+
+def test_a_turbo_render_says_what_it_did_and_leaves_nothing_behind(
+    runtime: WanRuntime, pair: tuple[LoraFile, LoraFile], other_pair: tuple[LoraFile, LoraFile]
+) -> None:
+    exact, fast = (render_with(runtime, make_spec(*pair, speed=speed)) for speed in (Speed.EXACT, Speed.FAST))
+    turbo = render_with(runtime, make_spec(*pair, speed=Speed.TURBO))
+    assert turbo.made_with.acceleration == Acceleration(speed=Speed.TURBO, float8=True)
+    assert {lora.application for lora in turbo.made_with.loras} == {Application.MERGED}
+    assert 0 < difference(turbo.frames, fast.frames) < 20  # of 255, with random weights
+    other = render_with(runtime, make_spec(*other_pair, speed=Speed.TURBO))
+    assert difference(other.frames, turbo.frames) > 1
+    again = render_with(runtime, make_spec(*pair, speed=Speed.TURBO))
+    np.testing.assert_array_equal(again.frames, turbo.frames)
+    np.testing.assert_array_equal(render_with(runtime, make_spec(*pair)).frames, exact.frames)
+
+
+def test_a_step_cache_skips_passes_and_the_result_counts_them(
+    runtime: WanRuntime, pair: tuple[LoraFile, LoraFile]
+) -> None:
+    every = render_with(runtime, make_spec(*pair, speed=Speed.TURBO, sample_steps=6))
+    cached = render_with(runtime, make_spec(*pair, speed=Speed.TURBO, sample_steps=6, step_cache=0.99))
+    used = cached.made_with.acceleration
+    assert used.step_cache == 0.99
+    assert 0 < used.passes_reused <= 12 - 4  # the first pass of each expert and branch runs all blocks
+    assert difference(cached.frames, every.frames) > 0
+    none = render_with(runtime, make_spec(*pair, speed=Speed.TURBO, sample_steps=6, step_cache=1e-9))
+    assert none.made_with.acceleration.passes_reused == 0
+    np.testing.assert_array_equal(none.frames, every.frames)
+
+
+def test_turbo_is_compiled_once_beside_fast(traced: WanRuntime, pair: tuple[LoraFile, LoraFile]) -> None:
+    render_with(traced, make_spec(*pair, speed=Speed.FAST))
+    render_with(traced, make_spec(*pair, speed=Speed.TURBO))
+    graphs = counters["stats"]["unique_graphs"]
+    for changes in ({"speed": Speed.FAST}, {"width": 96, "height": 80}, {"num_frames": 9}, {"step_cache": 0.5}):
+        turbo = render_with(traced, make_spec(*pair, **{"speed": Speed.TURBO, **changes}))
+        assert turbo.made_with.acceleration.compiled
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+def test_turbo_with_weights_that_come_in_pieces_runs_without_fp8_and_says_so(traced: WanRuntime) -> None:
+    with traced._accelerator.running(Speed.TURBO, in_place=False) as running:
+        assert not running.used.float8
+    assert "without FP8" in without_float8(running.used)[0]
