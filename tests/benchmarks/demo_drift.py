@@ -82,7 +82,7 @@ def psnr(one: Frames, other: Frames) -> float:
 
 
 def _distance(one: Shown, other: Shown) -> float:
-    return ((one.latents - other.latents).norm() / other.latents.norm()).item()
+    return float((one.latents - other.latents).norm() / other.latents.norm())
 
 
 def main() -> None:

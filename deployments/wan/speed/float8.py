@@ -78,8 +78,8 @@ class Float8Linear(torch.nn.Module):
             ScalingType.RowWise,
             output_dtype=inputs.dtype,
         )
-        outputs = product.unflatten(0, inputs.shape[:-1])
-        return outputs if self.bias is None else outputs + self.bias
+        outputs: torch.Tensor = product if self.bias is None else product + self.bias
+        return outputs.reshape(*inputs.shape[:-1], -1)
 
 
 def _quantised(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -87,7 +87,8 @@ class _CachedBlocks(torch.nn.Module):
         for block in rest:
             last = block(last, *others)
         self._known[self._branch] = _Memory(added, last - after_first)
-        return last
+        made: torch.Tensor = last
+        return made
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
