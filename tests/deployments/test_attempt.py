@@ -1,3 +1,5 @@
+"""An attempt: its steps are counted, a stop ends it at the next one, a deadline fails it."""
+
 import pytest
 
 from deployments.attempt import Attempt, AttemptAborted

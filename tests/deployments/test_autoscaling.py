@@ -1,3 +1,5 @@
+"""Autoscaling: replicas for the slots that the work needs, and none stopped that is at work."""
+
 from typing import Any
 
 from hypothesis import given

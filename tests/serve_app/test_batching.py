@@ -1,3 +1,5 @@
+"""Group commit: a lone item at once, a crowd in the next batch, errors for their own batch only."""
+
 import asyncio
 from collections.abc import Sequence
 

@@ -1,3 +1,5 @@
+"""The LRU cache with single-flight, shared by threads."""
+
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Event

@@ -1,3 +1,5 @@
+"""The error hierarchy: codes, the drawing in its docstring, pickling, the reference's body."""
+
 import pickle
 
 import pytest

@@ -1,3 +1,5 @@
+"""Settings: defaults, environment variables, args, and errors that name the wrong one."""
+
 import pickle
 from pathlib import Path
 

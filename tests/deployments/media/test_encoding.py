@@ -1,3 +1,5 @@
+"""The door to the encoders: reproducible bytes, replaced files, full disks, wrong frames."""
+
 from collections.abc import Iterator
 from pathlib import Path
 

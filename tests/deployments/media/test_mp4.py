@@ -1,3 +1,5 @@
+"""MP4 files: sizes, rates, boxes that browsers need, and colours, read back by ffmpeg."""
+
 import struct
 from fractions import Fraction
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""ZIPs of PNG: frames come back bit for bit."""
+
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_STORED, ZipFile

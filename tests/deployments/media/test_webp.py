@@ -1,3 +1,5 @@
+"""Animated WebP: frames, durations and the endless loop, read back by Pillow."""
+
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

@@ -1,3 +1,5 @@
+"""Start-time fair queueing: shares by weight, no credit for idling, corrected predictions."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx

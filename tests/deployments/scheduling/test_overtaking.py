@@ -1,3 +1,5 @@
+"""Bounded overtaking: when a render is overdue, and how far another one may reach."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 

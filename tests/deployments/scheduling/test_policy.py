@@ -1,3 +1,5 @@
+"""The laws of the scheduling policy, on any queue, replica and fleet (properties)."""
+
 from dataclasses import replace
 
 import pytest

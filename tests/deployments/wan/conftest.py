@@ -17,7 +17,7 @@ from deployments.wan.runtime import WanRuntime
 from serve_app.models.card import ModelCard, load_card
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile, OutputFormat, Recipe, RenderSpec
-from tests.deployments.wan.experts import save_experts
+from tests.deployments.wan.experts import Experts, save_experts
 from tests.deployments.wan.held import held
 from tests.loras.layouts import LAYOUTS, write
 
@@ -150,3 +150,9 @@ def pair(high: LoraFile, low: LoraFile) -> tuple[LoraFile, LoraFile]:
 def other_pair(demo_loras: tuple[Path, Path]) -> tuple[LoraFile, LoraFile]:
     """Return a second pair: the demo's files with their sides exchanged."""
     return lora_file(Expert.HIGH, demo_loras[1]), lora_file(Expert.LOW, demo_loras[0])
+
+
+@pytest.fixture
+def experts(tiny_experts: Path) -> Experts:
+    """Return the LoRA state of new experts."""
+    return Experts(tiny_experts)

@@ -13,7 +13,7 @@ from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.offload import Placement
 from deployments.wan.memory.planner import MemoryPlan
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import PAIR, Expert, Recipe, RenderSpec
+from serve_app.spec import PAIR, Expert, LoraFile, Recipe, RenderSpec
 from tests.deployments.wan.held import held
 from tests.loras.model import TINY
 
@@ -161,3 +161,8 @@ def same_state(one: Experts, other: Experts) -> bool:
 
 def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.dtype is other.dtype and torch.equal(one, other)
+
+
+def scaled(lora: LoraFile, multiplier: float) -> LoraFile:
+    """Return the LoRA with another multiplier."""
+    return lora.model_copy(update={"multiplier": multiplier})

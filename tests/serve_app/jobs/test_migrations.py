@@ -1,3 +1,5 @@
+"""Schema migrations on real databases: they build the tables of the code, once, and forward only."""
+
 import subprocess
 import sys
 import time

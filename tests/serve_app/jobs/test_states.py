@@ -1,3 +1,5 @@
+"""The state machine of a render, and the state of a request that follows (properties)."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 

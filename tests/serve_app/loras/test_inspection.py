@@ -1,3 +1,5 @@
+"""Inspection reports: what LoRA files of every layout hold, and the recipe that they recommend."""
+
 import json
 import time
 from pathlib import Path

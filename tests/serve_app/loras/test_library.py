@@ -1,3 +1,5 @@
+"""Verdicts on LoRA files: known by content, checked once, shared by threads."""
+
 import hashlib
 import os
 import shutil

@@ -1,3 +1,5 @@
+"""Paths inside lora_root: what resolves, what is refused, and how it is worded."""
+
 import json
 import os
 import tempfile

@@ -1,3 +1,5 @@
+"""The side rule: which expert the name of a LoRA file means."""
+
 from collections.abc import Callable
 from dataclasses import replace
 

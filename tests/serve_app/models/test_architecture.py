@@ -1,3 +1,5 @@
+"""The parameters of Wan's experts equal those of diffusers' own model, by both names."""
+
 import dataclasses
 import json
 import math

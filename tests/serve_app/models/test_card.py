@@ -1,3 +1,5 @@
+"""Model cards: the reference's rules for sizes, frames and defaults, and a card of one's own."""
+
 import json
 import re
 from pathlib import Path

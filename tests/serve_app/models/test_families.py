@@ -1,3 +1,5 @@
+"""Families of parameters: each parameter has one, and each family has some."""
+
 import pytest
 
 from serve_app.models.architecture import WanArchitecture

@@ -1,3 +1,5 @@
+"""LoRAs for other models are recognised by metadata, layer names and sizes."""
+
 from collections.abc import Mapping
 
 import pytest

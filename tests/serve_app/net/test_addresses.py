@@ -1,3 +1,5 @@
+"""Which IP addresses are public (SSRF guard)."""
+
 import pytest
 
 from serve_app.net.guard import is_metadata, is_public

@@ -1,3 +1,5 @@
+"""Retries with exponential backoff: which faults, how often, and never beyond the deadline."""
+
 import time
 
 import pytest

@@ -1,3 +1,5 @@
+"""Outputs in a directory: atomic writes, safe names, clear errors."""
+
 import asyncio
 from pathlib import Path
 

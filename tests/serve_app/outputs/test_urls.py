@@ -1,3 +1,5 @@
+"""The arg output_url: which URLs are accepted, and what the errors say."""
+
 from pathlib import Path
 
 import pytest

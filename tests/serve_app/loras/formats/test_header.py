@@ -1,3 +1,5 @@
+"""The safetensors header: what the library writes is read, and what it refuses is refused."""
+
 import json
 import tempfile
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""State-dict keys of every trainer: prefixes, suffixes, and the module that they mean."""
+
 import pytest
 
 from serve_app.loras.formats.changes import Difference, Layout, LowRank

@@ -1,3 +1,5 @@
+"""Provenance in the metadata of LoRA files: trainer, version, step, base model, preview sampler."""
+
 import json
 from dataclasses import astuple
 from typing import Any

@@ -1,3 +1,5 @@
+"""Frobenius norms of changes equal those of the whole difference."""
+
 from pathlib import Path
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Tensor values: the hash of the whole file, NaN and infinity found anywhere, alphas read."""
+
 import hashlib
 import sys
 import tempfile

@@ -1,3 +1,5 @@
+"""Which file of a repository is taken for an expert, and when the choice is refused."""
+
 import pytest
 
 from serve_app.errors import LoraPathRefused
