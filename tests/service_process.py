@@ -56,6 +56,7 @@ class ServiceProcess:
         self.directory = directory
         self.environment = dict(environment or {})  # of its next start
         self.port = free_port()
+        self.host = "127.0.0.1"  # at which it listens
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = directory / "serve.log"
         self._own_model = bool(args.keys() & {"model", "models"})
@@ -66,10 +67,15 @@ class ServiceProcess:
         }
         self._process: subprocess.Popen[bytes] | None = None
 
-    def launch(self) -> None:
-        """Start it, and wait for nothing."""
+    def write_config(self) -> Path:
+        """Write what `wan-lora serve` or `serve run` reads."""
         config = self.directory / "serve_config.json"  # JSON is YAML
         config.write_text(json.dumps(self._config()))
+        return config
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        config = self.write_config()
         self._copy_demo()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -169,7 +175,7 @@ class ServiceProcess:
 
     def _config(self) -> dict[str, Any]:
         application = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": self._args}
-        return {"http_options": {"host": "127.0.0.1", "port": self.port}, "applications": [application]}
+        return {"http_options": {"host": self.host, "port": self.port}, "applications": [application]}
 
     def _healthy(self) -> bool:
         try:

@@ -72,14 +72,13 @@ def read_config(path: Path) -> ServeConfig:
 def check(config: ServeConfig) -> None:
     """Check that the service could start here.
 
-    The port is free, each model has a card, the database answers and has the newest schema, a service that others reach
-    has keys, outputs can be written, the LoRA folders can be made, and checkpoints that lie on this machine's disks
-    are whole.
+    Each model has a card, the database answers and has the newest schema, a service that others reach has keys, outputs
+    can be written, the LoRA folders can be made, checkpoints that lie on this machine's disks are whole, and the port
+    is free. The port comes last: nothing is bound before it is known that others may come in.
 
     Raises:
         ConfigurationInvalid: the first thing that is wrong, with what to do.
     """
-    _check_port(config.host, config.port)
     for settings in config.settings:
         models = served_models(settings)
         _check_database(settings.database_url)
@@ -92,6 +91,7 @@ def check(config: ServeConfig) -> None:
         for model in models:
             with model.named():
                 _check_checkpoints(model)
+    _check_port(config.host, config.port)
 
 
 def read_document(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs" / "observability.md"
+RUNBOOK = ROOT / "docs" / "operations.md"
 ALERTS = ROOT / "configs" / "observability" / "alerts.yaml"
 DASHBOARD = ROOT / "configs" / "observability" / "dashboard.json"
 
@@ -35,6 +36,20 @@ def test_every_metric_of_the_catalogue_is_made_by_an_observer() -> None:
         if hasattr(metric, "_name")
     }
     assert made == set(METRICS)
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    shown = {base_name(name) for name in re.findall(r"ray_wan_\w+", DASHBOARD.read_text())}
+    assert shown == NAMES.keys()
+
+
+def test_every_alert_has_its_section_in_the_runbook_and_no_section_is_left_over() -> None:
+    rules = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    _, incidents = RUNBOOK.read_text().split("## Incidents")
+    assert re.findall(r"^### (\w+)$", incidents, re.MULTILINE) == [rule["alert"] for rule in rules]
+    for rule in rules:
+        path, _, anchor = rule["annotations"]["runbook"].partition("#")
+        assert (ROOT / path, anchor) == (RUNBOOK, rule["alert"].lower())
 
 
 def test_rules_and_dashboard_ask_for_metrics_that_exist() -> None:
