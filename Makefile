@@ -6,6 +6,7 @@
 # make check format, lint, types, import rules
 # make contract try what /openapi.json says on every endpoint, and every property with many examples
 # make chaos kill every part of a service under load, and count what became of the renders
+# make soak  half an hour (MINUTES) of mixed load: slopes of memory and files of every process
 # Each target makes what it needs: a virtual environment in .venv and the packages pinned in constraints.txt.
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ WORKERS := 2
 # Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
-.PHONY: install run test test-services test-rest test-browser quick check format contract bench chaos docs
+.PHONY: install run test test-services test-rest test-browser quick check format contract bench chaos soak docs
 
 install: $(VENV)/installed
 
@@ -65,6 +66,11 @@ contract: $(VENV)/installed-dev
 
 chaos: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos
+
+MINUTES := 30
+
+soak: $(VENV)/installed-dev
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks.http_load
