@@ -56,7 +56,7 @@ def test_serve_run_builds_no_application_for_others_without_a_key(tmp_path: Path
     service.host = ANY_INTERFACE
     config = service.write_config()
     log = tmp_path / "serve_run.log"
-    command = [Path(sys.executable).with_name("serve"), "run", config]
+    command = [str(Path(sys.executable).with_name("serve")), "run", str(config)]
     with (
         log.open("wb") as said,
         subprocess.Popen(
