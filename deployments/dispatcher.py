@@ -34,7 +34,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.logs import about, configure_logging
 from serve_app.observers import Loss, Observers
 from serve_app.outputs import OutputStore
-from serve_app.outputs.lookout import Lookout
+from serve_app.outputs.health import StorageHealth
 from serve_app.plan import ModelPlan
 from serve_app.results import GeneratorRuntime
 from serve_app.tasks import detached, happened
@@ -106,7 +106,7 @@ class Dispatcher:
         self._store = JobStore(plan.settings.database_url)
         self._queue = self._store.queue(plan.card.id)
         outputs = OutputStore.from_url(plan.settings.output_url, make=False)
-        self._place = Lookout(outputs)
+        self._place = StorageHealth(outputs)
         self._pause = self._store.leadership(OUTPUTS_FAIL)
         self._pausing = False
         self._leadership = self._store.leadership(dispatcher_of(plan.card.id))

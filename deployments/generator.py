@@ -32,7 +32,7 @@ from deployments.publishing import Generated, Publisher
 from deployments.scheduling.residency import ResidentPairs
 from serve_app.costs import CostKey, MeasuredCost
 from serve_app.errors import RenderError, RenderFailed
-from serve_app.images.kept import read_fitted
+from serve_app.images.stored import read_fitted
 from serve_app.jobs.costs import Measurement
 from serve_app.jobs.needs import MeasuredNeed
 from serve_app.jobs.records import Claim

@@ -21,8 +21,8 @@ from time import monotonic
 
 from deployments.attempt import Attempt
 from deployments.media.encoding import encode
-from deployments.persistence import Persistence
 from deployments.pipeline import Rendered
+from deployments.storage_retries import StorageRetries
 from serve_app.embedded import settings_text
 from serve_app.errors import OutputNotWritten, RenderError, StoreUnavailable
 from serve_app.jobs.costs import Measurement
@@ -77,7 +77,7 @@ class Publisher:
         self._store = store
         self._outputs = outputs
         self._thread = thread
-        self._persistence = Persistence(store, lease_s)
+        self._retries = StorageRetries(store, lease_s)
         self._scratch = Directory(Path(tempfile.gettempdir()))
         self._publishing = asyncio.Lock()
 
@@ -96,7 +96,7 @@ class Publisher:
             yield
 
     async def store_output(self, attempt: Attempt, generated: Generated) -> Output:
-        """Encode the frames and store the file under the attempt's own name; see `Persistence` for what fails.
+        """Encode the frames and store the file under the attempt's own name; see `StorageRetries` for what fails.
 
         Raises:
             AttemptAborted: the attempt was told to stop before its file was stored.
@@ -105,7 +105,7 @@ class Publisher:
         claim, spec, frames = attempt.claim, attempt.claim.spec, generated.rendered.frames
         name = output_name(claim.request_id, claim.index, claim.attempt, spec.output_format)
         started = monotonic()
-        scratch = await self._persistence.kept(
+        scratch = await self._retries.kept(
             attempt,
             partial(self._encoded, generated, spec),
             self._scratch,
@@ -115,9 +115,7 @@ class Publisher:
             path, encoded = Path(scratch.name, _ENCODED), monotonic()
             attempt.check()
             put = partial(self._outputs.put, name, path, spec.output_format.media_type)
-            kept = await self._persistence.kept(
-                attempt, put, self._outputs, (await asyncio.to_thread(path.stat)).st_size
-            )
+            kept = await self._retries.kept(attempt, put, self._outputs, (await asyncio.to_thread(path.stat)).st_size)
         timings = generated.timings(encode_s=encoded - started, store_s=monotonic() - encoded)
         count, height, width, _ = frames.shape
         return Output(

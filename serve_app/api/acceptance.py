@@ -26,8 +26,8 @@ from serve_app.api.schemas.bodies import InferenceRequest, PromptItem
 from serve_app.api.tracing import current_traceparent
 from serve_app.api.webhooks import checked_webhook
 from serve_app.errors import PromptFlagRefused, SpeedNotAllowed
-from serve_app.images.kept import RequestInputs
 from serve_app.images.resolver import ImageAsker
+from serve_app.images.stored import RequestInputs
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Idempotency, NewRequest
 from serve_app.loras.warnings import of_file, of_pair

@@ -27,7 +27,7 @@ from serve_app.api.answers import status_answer
 from serve_app.api.authentication import Authentication
 from serve_app.api.browsers import add_headers_for_browsers
 from serve_app.api.dependencies import Services
-from serve_app.api.docs_page import add_docs
+from serve_app.api.error_handlers import add_refusals
 from serve_app.api.events import routes as events
 from serve_app.api.events.hub import EventHub
 from serve_app.api.events.listeners import Listeners
@@ -39,7 +39,7 @@ from serve_app.api.model_health import ModelsHealth
 from serve_app.api.openapi import DocumentedApi
 from serve_app.api.rate_headers import RateHeaders
 from serve_app.api.readiness import Readiness
-from serve_app.api.refusals import add_refusals
+from serve_app.api.swagger import add_docs
 from serve_app.api.tracing import TracedPosts
 from serve_app.api.variants import Variants
 from serve_app.api.videos import routes as videos
@@ -62,7 +62,7 @@ def create_app(services: Services) -> FastAPI:
         title=f"LoRA videos: {titles}",
         version=version("wan-lora-serve"),
         description=_DESCRIPTION % titles,
-        docs_url=None,  # FastAPI's own page loads its scripts from a CDN; see `docs_page`
+        docs_url=None,  # FastAPI's own page loads its scripts from a CDN; see `swagger`
         redoc_url=None,
     )
     attach(app, services)

@@ -27,9 +27,9 @@ from serve_app.errors import (
 )
 from serve_app.images.decoding import ImageFacts
 from serve_app.images.header import ImageUnusable
-from serve_app.images.kept import RequestInputs
 from serve_app.images.resolver import ImageAsker
 from serve_app.images.sources.policy import ImageMissing
+from serve_app.images.stored import RequestInputs
 from serve_app.images.warnings import of_image
 from serve_app.models.card import ImageInput, ModelCard
 from serve_app.net import AddressForbidden, Forbidden, HostForbidden, Transient

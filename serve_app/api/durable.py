@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from serve_app.api.dependencies import Services
 from serve_app.errors import RequestNotFound, ServiceError, StoreUnavailable
-from serve_app.images.kept import RequestInputs
+from serve_app.images.stored import RequestInputs
 from serve_app.jobs.records import Accepted, NewRequest
 from serve_app.tasks import detached
 

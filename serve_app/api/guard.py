@@ -22,8 +22,8 @@ from serve_app.access.keys import allows
 from serve_app.access.links import EXPIRES, SIGNATURE
 from serve_app.api.access_log import entry_of
 from serve_app.api.authentication import Authentication
+from serve_app.api.error_handlers import response_of
 from serve_app.api.rate_headers import RateHeaders
-from serve_app.api.refusals import response_of
 from serve_app.errors import KeyInvalid, KeyRequired, LinkInvalid, ScopeRequired, ServiceError
 from serve_app.jobs.ownership import DEFAULT_TENANT, TENANT_HEADER, Sender, sender_with_key
 from serve_app.settings import Settings

@@ -21,7 +21,7 @@ from serve_app.api.schemas.errors import UNREADABLE_BODY, Responses, refusal
 from serve_app.api.schemas.listing import PromptForecast, RequestForecast
 from serve_app.api.submission import submitted
 from serve_app.errors import RequestNotFound, StoreUnavailable, TooManyListeners, TooManyOwnListeners
-from serve_app.images.kept import RequestInputs
+from serve_app.images.stored import RequestInputs
 from serve_app.jobs.records import Accepted as DurableRequest
 from serve_app.jobs.records import RequestRecord
 from serve_app.jobs.states import RenderState

@@ -25,8 +25,8 @@ from serve_app.errors import (
     TooManyBodies,
     UploadsOff,
 )
-from serve_app.loras.keeping import Incoming, check
 from serve_app.loras.paths import Folders
+from serve_app.loras.uploads import Incoming, check
 from serve_app.models import limits
 from serve_app.settings import Settings
 

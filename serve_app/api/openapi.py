@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
-from serve_app.api.key_docs import with_keys
+from serve_app.api.openapi_security import with_keys
 from serve_app.api.schemas.bodies import CONTROL_IMAGES
 from serve_app.models.card import ModelCard
 from serve_app.models.limits import SEED

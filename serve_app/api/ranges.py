@@ -13,7 +13,7 @@ from fastapi.responses import FileResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-from serve_app.api.refusals import response_of
+from serve_app.api.error_handlers import response_of
 from serve_app.echo import cut
 from serve_app.errors import HeaderInvalid, RangeNotSatisfiable, ServiceError
 

@@ -10,7 +10,7 @@ from serve_app.freshness import Fresh
 from serve_app.jobs.coordination import OUTPUTS_FAIL
 from serve_app.jobs.store import JobStore
 from serve_app.outputs import OutputStore
-from serve_app.outputs.lookout import Lookout
+from serve_app.outputs.health import StorageHealth
 
 _WITHIN_S = 1.0  # probes of load balancers have short timeouts
 _PAUSE_FRESH_S = 1.0
@@ -20,7 +20,7 @@ class Readiness:
     """What prevents renders, checked in the background, so that a probe never waits for a disk or a bucket."""
 
     def __init__(self, store: JobStore, outputs: OutputStore) -> None:
-        self._place = Lookout(outputs)
+        self._place = StorageHealth(outputs)
         self._pause = store.leadership(OUTPUTS_FAIL)
         self._paused = Fresh(self._is_paused, lambda _: _PAUSE_FRESH_S)
 

@@ -13,7 +13,7 @@ from serve_app.api.acceptance import accept
 from serve_app.api.dependencies import Services
 from serve_app.api.durable import store_request
 from serve_app.api.schemas.bodies import InferenceRequest
-from serve_app.images.kept import RequestInputs
+from serve_app.images.stored import RequestInputs
 from serve_app.jobs.ownership import Sender
 from serve_app.jobs.records import Accepted, Idempotency
 

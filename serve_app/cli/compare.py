@@ -13,7 +13,7 @@ from rich.markup import escape
 from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say, show, table
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
 from serve_app.client import Client, InferenceRequest
-from serve_app.client.patience import PATIENCE_S
+from serve_app.client.retries import PATIENCE_S
 from serve_app.clips.reading import Clip, NotAVideo, read_clip
 from serve_app.spec import OutputFormat, Recipe, Sampler
 from serve_app.videos.comparison import SAME_DB, Difference, compare

@@ -16,7 +16,7 @@ from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, Serv
 from serve_app.client import Client, Done, InferenceRequest, Preview, RequestForecast, RequestResult, Side
 from serve_app.client.events import picture_of
 from serve_app.client.failures import failure_of
-from serve_app.client.patience import PATIENCE_S
+from serve_app.client.retries import PATIENCE_S
 from serve_app.spec import OutputFormat, Priority, Recipe
 
 app = typer.Typer()

@@ -22,7 +22,7 @@ from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, Serv
 from serve_app.cli.sheet import Cell, sheet
 from serve_app.client import AsyncClient, Done, InferenceRequest
 from serve_app.client.failures import failure_of
-from serve_app.client.patience import PATIENCE_S
+from serve_app.client.retries import PATIENCE_S
 from serve_app.errors import ServiceError
 from serve_app.spec import Recipe
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from serve_app.api.schemas.loras import LoraFile, LoraPair
 from serve_app.cli.console import JsonOption, print_json, reporting, show, table
 from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
-from serve_app.client.patience import PATIENCE_S
+from serve_app.client.retries import PATIENCE_S
 
 app = typer.Typer()
 

@@ -15,7 +15,7 @@ from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, Serv
 from serve_app.client import Client, Done, Wanted
 from serve_app.client.events import as_json as event_json
 from serve_app.client.failures import failure_of
-from serve_app.client.patience import PATIENCE_S
+from serve_app.client.retries import PATIENCE_S
 
 app = typer.Typer()
 

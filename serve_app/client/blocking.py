@@ -20,7 +20,7 @@ from serve_app.client.connection import HEADERS, BearerKey, server_at
 from serve_app.client.events import Event, Listening
 from serve_app.client.failures import Refusal, failure_of, refusal_of, unreachable
 from serve_app.client.partial import PartialFile
-from serve_app.client.patience import PATIENCE_S, TIMEOUT, Patience
+from serve_app.client.retries import PATIENCE_S, TIMEOUT, Retries
 from serve_app.client.uploads import pieces_of
 from serve_app.client.waiting import Wait
 
@@ -108,7 +108,7 @@ class Client:
 
         A connection that is lost is opened again, and goes on behind the last event that arrived.
         """
-        listening = Listening(request_id, Patience(self._patience_s))
+        listening = Listening(request_id, Retries(self._patience_s))
         while True:
             try:
                 with self._http.sse(listening.path, headers=listening.headers()) as source:
@@ -123,7 +123,7 @@ class Client:
                         refusal = refusal_of(source.response)
             except httpx2.TransportError as fault:
                 refusal = unreachable(self._server, fault)
-            time.sleep(listening.patience.pause(refusal))
+            time.sleep(listening.retries.pause(refusal))
 
     def cancel(self, request_id: str) -> RequestStatus:
         """End a request: queued renders now, running ones at their next step. Idempotent."""
@@ -178,14 +178,14 @@ class Client:
             DownloadDamaged: what arrived is not what the service has.
             OutputGone, OutputNotFound: the service no longer has it.
         """
-        part, patience = PartialFile(video, Path(path)), Patience(self._patience_s)
+        part, retries = PartialFile(video, Path(path)), Retries(self._patience_s)
         while True:
-            refusal = None if part.complete else self._fetch(part, video.url, patience)
+            refusal = None if part.complete else self._fetch(part, video.url, retries)
             if refusal is None:
                 return part.keep()
-            time.sleep(patience.pause(refusal))
+            time.sleep(retries.pause(refusal))
 
-    def _fetch(self, part: PartialFile, url: str, patience: Patience) -> Refusal | None:
+    def _fetch(self, part: PartialFile, url: str, retries: Retries) -> Refusal | None:
         try:
             with self._http.stream("GET", url, headers=part.headers(), follow_redirects=True) as response:
                 if not response.is_success:
@@ -194,13 +194,13 @@ class Client:
                 part.begin(response)
                 for piece in response.iter_raw():
                     part.append(piece)
-                    patience.progress()
+                    retries.progress()
         except httpx2.TransportError as fault:
             return unreachable(self._server, fault)
         return None
 
     def _call(self, call: Call[Answer], file: Path | None = None) -> Answer:
-        patience = Patience(self._patience_s)
+        retries = Retries(self._patience_s)
         while True:
             try:
                 content = call.content() if file is None else pieces_of(file)
@@ -211,4 +211,4 @@ class Client:
                 if response.is_success:
                     return call.read(response)
                 refusal = refusal_of(response)
-            time.sleep(patience.pause(refusal))
+            time.sleep(retries.pause(refusal))

@@ -21,7 +21,7 @@ from serve_app.api.schemas.answers import RequestStatus, Video
 from serve_app.api.schemas.events import Preview, Step
 from serve_app.client.calls import request_path
 from serve_app.client.failures import Refusal
-from serve_app.client.patience import Patience
+from serve_app.client.retries import Retries
 from serve_app.errors import AnswerNotUnderstood, ServerUnreachable
 
 
@@ -99,9 +99,9 @@ _READERS: Mapping[str, Callable[[str], Event]] = {
 class Listening:
     """One listener: the last event that arrived, from which a new connection goes on."""
 
-    def __init__(self, request_id: str, patience: Patience) -> None:
+    def __init__(self, request_id: str, retries: Retries) -> None:
         self.path = f"{request_path(request_id)}/events"
-        self.patience = patience
+        self.retries = retries
         self.done = False
         self._last_id = ""
 
@@ -111,7 +111,7 @@ class Listening:
 
     def take(self, sent: httpx2.ServerSentEvent) -> Iterator[Event]:
         """Note that an event arrived, and yield it if its kind is known."""
-        self.patience.progress()
+        self.retries.progress()
         self._last_id = sent.id or self._last_id
         event = event_of(sent)
         if event is not None:

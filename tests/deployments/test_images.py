@@ -11,8 +11,8 @@ from PIL import Image
 
 from serve_app.images.decoding import ImageFacts, inspect
 from serve_app.images.header import ImageLimits
-from serve_app.images.kept import RequestInputs
 from serve_app.images.resolver import ResolvedImage
+from serve_app.images.stored import RequestInputs
 from serve_app.jobs.records import Claim, input_name
 from serve_app.observers import End
 from serve_app.outputs import OutputStore

@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments import persistence
+from deployments import storage_retries
 from deployments.dispatcher import Dispatcher
 from serve_app.jobs.coordination import OUTPUTS_FAIL
 from serve_app.jobs.states import RenderState
 from serve_app.observers import End, Observers
-from serve_app.outputs import lookout
+from serve_app.outputs import health
 from tests.client import Client, body
 from tests.deployments.conftest import Bench, Replica, until
 from tests.deployments.local_serve import LocalHandle
@@ -77,9 +77,9 @@ LARGE: dict[str, Any] = {"num_frames": 41, "width": 192, "height": 192}  # its f
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "RETRY_S", 0.05)
-    monkeypatch.setattr(lookout, "_FRESH_S", 0.05)
-    monkeypatch.setattr(lookout, "_FAILING_FRESH_S", 0.05)
+    monkeypatch.setattr(storage_retries, "RETRY_S", 0.05)
+    monkeypatch.setattr(health, "_FRESH_S", 0.05)
+    monkeypatch.setattr(health, "_FAILING_FRESH_S", 0.05)
 
 
 async def paused(bench: Bench) -> bool:

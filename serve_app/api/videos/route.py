@@ -16,9 +16,9 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from serve_app.api.access_log import entry_of
+from serve_app.api.error_handlers import response_of
 from serve_app.api.json_body import Parsed, body_of, is_form, json_of
 from serve_app.api.large_bodies import LargeBodies
-from serve_app.api.refusals import response_of
 from serve_app.api.schemas.errors import Responses
 from serve_app.api.schemas.videos import OpenAIErrorBody, OpenAIErrorResponse
 from serve_app.api.videos.form import read_form

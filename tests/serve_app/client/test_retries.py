@@ -13,7 +13,7 @@ from serve_app.api.schemas.answers import Video
 from serve_app.client import AsyncClient, Client
 from serve_app.client.events import Listening
 from serve_app.client.failures import Refusal, refusal_of
-from serve_app.client.patience import Patience
+from serve_app.client.retries import Retries
 from serve_app.errors import (
     AnswerNotUnderstood,
     DownloadDamaged,
@@ -119,7 +119,7 @@ def test_answers_become_errors() -> None:
 
 def test_waits_grow_and_respect_retry_after_within_the_patience() -> None:
     fault = ServerUnreachable("gone")
-    patience = Patience(60)
+    patience = Retries(60)
     pauses = [patience.pause(Refusal(fault, temporary=True)) for _ in range(8)]
     assert pauses[0] < 0.5 < pauses[3]
     assert max(pauses) <= 15
@@ -180,7 +180,7 @@ def test_the_key_goes_to_its_server_only(web: WebServer) -> None:
 
 
 def test_a_stream_that_always_ends_early_is_given_up() -> None:
-    listening = Listening("1", Patience(0.6))
+    listening = Listening("1", Retries(0.6))
     with pytest.raises(ServerUnreachable, match="again and again"):
         for _ in range(100):
-            time.sleep(listening.patience.pause(listening.cut_off()))
+            time.sleep(listening.retries.pause(listening.cut_off()))

@@ -1,7 +1,7 @@
 """Health of the output store: can a file be stored there now? Concurrent callers share one check (single-flight).
 
 Example:
-    place = Lookout(OutputStore.from_url("s3://bucket/videos"))
+    place = StorageHealth(OutputStore.from_url("s3://bucket/videos"))
     problem = await place.problem()  # None: a file could be stored there within the last seconds
 """
 
@@ -17,7 +17,7 @@ _FRESH_S = 5.0
 _FAILING_FRESH_S = 1.0  # a store that works again should be noticed soon
 
 
-class Lookout:
+class StorageHealth:
     """Checks one store, at most every few seconds, by storing and removing a small file."""
 
     def __init__(self, outputs: OutputStore) -> None:

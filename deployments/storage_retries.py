@@ -1,7 +1,7 @@
 """Retries of output storage under the lease: a finished render is kept until it can be stored; claims pause meanwhile.
 
 Example:
-    kept = await persistence.kept(attempt, partial(outputs.put, name, path, media_type), outputs, size)
+    kept = await retries.kept(attempt, partial(outputs.put, name, path, media_type), outputs, size)
 
 A test file of the same size shows whether the output store fails or only this file. If the test file fails, too, the
 work is retried for as long as the lease can be held. If it can be stored, the render fails after a few tries.
@@ -28,7 +28,7 @@ _REMIND_S = 60.0  # between two lines in the log
 Result = TypeVar("Result")
 
 
-class Persistence:
+class StorageRetries:
     """Retries work that stores an output, and holds the pause in the job store while the output store fails."""
 
     def __init__(self, store: JobStore, lease_s: float) -> None:
