@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.pipeline import Pipeline, Rendered, RenderInputs
-from serve_app.results import Runtime
+from serve_app.results import Runtime, StartSeconds
 from serve_app.spec import LoraFile, RenderSpec
 
 logger = logging.getLogger("ray.serve.wan")
@@ -36,6 +36,11 @@ class Device:
         """Load the pipeline in the thread, and wait for it: minutes with real weights."""
         self._thread = thread
         self._pipeline = thread.submit(load).result()
+
+    @property
+    def start(self) -> StartSeconds:
+        """Return how long the parts of loading the pipeline took."""
+        return self._pipeline.start
 
     @property
     def runtime(self) -> Runtime:

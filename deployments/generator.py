@@ -79,14 +79,20 @@ class Generator:
         self._outputs = OutputStore.from_url(plan.settings.output_url)
         self._encoding = worker_thread("encoding", yielding=yielding)
         self._publisher = Publisher(self._store, self._outputs, self._encoding, plan.settings.lease_s)
+        started = monotonic()
         load = partial(pipeline_class(plan.card.pipeline).load, _options(plan))
+        imports_s = monotonic() - started
         self._device = Device(load, worker_thread("device", yielding=yielding))
+        self._start = self._device.start.model_copy(update={"imports": round(imports_s, 3)})
         self._starvation = Starvation(self._store, plan.card.id)
         self._pairs = ResidentPairs()
         self._needs = KnownNeeds(self._store, plan.cost_name)
         self._unfinished: set[asyncio.Task[None]] = set()  # attempts that are not wholly stored yet
         self._opened = True
-        logger.info("ready: %s", self._device.runtime.model_dump(mode="json"))
+        self._observers.ready(plan.card.id, self._start)
+        logger.info(
+            "ready: %s, seconds: %s", self._device.runtime.model_dump(mode="json"), self._start.model_dump(mode="json")
+        )
 
     def __del__(self) -> Coroutine[Any, Any, None] | None:
         """Return the coroutine that Serve awaits before it ends the process; Serve calls this method by its name."""
@@ -107,7 +113,11 @@ class Generator:
         """Return what is ready here, for a Dispatcher that does not know this replica yet, and what it runs on."""
         runtime = self._device.runtime
         published = GeneratorRuntime(
-            device=runtime.device, dtype=runtime.dtype, offload=runtime.offload, pristine=runtime.pristine
+            device=runtime.device,
+            dtype=runtime.dtype,
+            offload=runtime.offload,
+            pristine=runtime.pristine,
+            start=self._start,
         )
         return {"resident": list(self._pairs.keys), "runtime": published.model_dump(mode="json")}
 
@@ -278,4 +288,5 @@ def _options(plan: ModelPlan) -> PipelineOptions:
         compile_cache=settings.compile_cache_dir,
         speeds=settings.speeds,
         gpus=settings.gpus_per_generator,
+        warm_up=None if plan.profile is Profile.CPU else settings.speed,
     )

@@ -24,7 +24,7 @@ from serve_app.errors import ConfigurationInvalid
 from serve_app.loras.files import LoraOnDisk
 from serve_app.models.card import ModelCard
 from serve_app.needs import NeedKey
-from serve_app.results import MadeWith, PipelineSeconds, Runtime
+from serve_app.results import MadeWith, PipelineSeconds, Runtime, StartSeconds
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import LoraFile, RenderSpec, Speed
 
@@ -47,6 +47,7 @@ class PipelineOptions:
     compile_cache: Path  # directory of compiled kernels; replicas may share it
     speeds: tuple[Speed, ...] = (Speed.EXACT, Speed.FAST)  # that renders may ask for
     gpus: int = 1  # that share each render; on a CPU, processes
+    warm_up: Speed | None = None  # before the pipeline counts as loaded, it makes a small render at this speed
 
 
 Image = npt.NDArray[np.uint8]  # [height, width, 3], RGB, full range 0..255
@@ -118,6 +119,10 @@ class Pipeline(Protocol):
         Raises:
             Exception: the device no longer works, and the process must be replaced.
         """
+
+    @property
+    def start(self) -> StartSeconds:
+        """Return how long the parts of `load` took."""
 
     @property
     def runtime(self) -> Runtime:

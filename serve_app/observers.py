@@ -38,7 +38,7 @@ from serve_app.jobs.load import Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk
-from serve_app.results import CacheUse
+from serve_app.results import CacheUse, StartSeconds
 from serve_app.spec import Priority
 
 logger = logging.getLogger("ray.serve.wan")
@@ -102,6 +102,9 @@ class Observer:
     def lost(self, model: str, loss: Loss, attempts: int) -> None:
         """Hear that `attempts` of a model ended without a word."""
 
+    def ready(self, model: str, start: StartSeconds) -> None:
+        """Hear that a Generator takes renders now, and how long its start took."""
+
     def started(self, claim: Claim) -> None:
         """Hear that an attempt begins."""
 
@@ -146,6 +149,10 @@ class Observers(Observer):
     def lost(self, model: str, loss: Loss, attempts: int) -> None:
         """Send that attempts ended without a word."""
         self._send("lost", lambda observer: observer.lost(model, loss, attempts))
+
+    def ready(self, model: str, start: StartSeconds) -> None:
+        """Send that a Generator takes renders now."""
+        self._send("ready", lambda observer: observer.ready(model, start))
 
     def started(self, claim: Claim) -> None:
         """Send that an attempt begins."""

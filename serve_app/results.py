@@ -108,6 +108,15 @@ class Runtime(_Value):
     peak_bytes: int | None = Field(None, description="Most GPU memory that the last render held; null on a CPU.")
 
 
+class StartSeconds(_Value):
+    """Seconds of each part of a Generator's start, one after the other."""
+
+    imports: float = Field(0.0, description="Importing the libraries of the pipeline.")
+    load: float = Field(0.0, description="Opening the checkpoints; what cannot be used as stored is converted.")
+    place: float = Field(0.0, description="Moving weights to where the memory plan wants them.")
+    warm_up: float = Field(0.0, description="A small render, on a GPU; it compiles what `fast` needs.")
+
+
 class GeneratorRuntime(_Value):
     """What a Generator publishes of itself to its Dispatcher."""
 
@@ -115,6 +124,7 @@ class GeneratorRuntime(_Value):
     dtype: str
     offload: str
     pristine: str
+    start: StartSeconds | None = None
     pairs: tuple[str, ...] = ()  # pair keys that are ready there, the loaded one first
 
 

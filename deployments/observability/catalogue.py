@@ -58,6 +58,12 @@ _ALL = (
     ),
     Metric("wan_generators", Kind.GAUGE, ("model",), "Generators that the Dispatcher knows of."),
     Metric(
+        "wan_start_seconds",
+        Kind.GAUGE,
+        ("model", "phase"),
+        "Of each part of a Generator's start: imports, load, place, warm_up.",
+    ),
+    Metric(
         "wan_wait_seconds", Kind.HISTOGRAM, ("model", "priority"), "From the POST to the start of the render.", _LONG
     ),
     Metric(

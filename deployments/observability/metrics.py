@@ -17,7 +17,7 @@ from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
 from serve_app.loras.files import LoraOnDisk, Origin
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
-from serve_app.results import Timings
+from serve_app.results import StartSeconds, Timings
 from serve_app.settings import Settings
 from serve_app.spec import Priority
 
@@ -29,7 +29,9 @@ def service_observers(settings: Settings) -> Observers:
     """Return the observers of one actor. A new observer of the service is one entry here."""
     provider = tracer_provider(settings)
     traces = [] if provider is None else [RenderTraces(provider)]
-    return Observers(RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics(), MemoryMetrics(), *traces)
+    return Observers(
+        RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics(), StartMetrics(), MemoryMetrics(), *traces
+    )
 
 
 def _counter(name: str) -> metrics.Counter:
@@ -163,6 +165,18 @@ class RenderMetrics(Observer):
                 self._embeddings.inc(texts, {"model": spec.model, "source": source})
         if outcome.loras is not None and outcome.end is End.SUCCEEDED:
             self._switches.inc(1, {"model": spec.model, "source": outcome.loras.value})
+
+
+class StartMetrics(Observer):
+    """How long the start of a Generator took."""
+
+    def __init__(self) -> None:
+        self._start = _gauge("wan_start_seconds")
+
+    def ready(self, model: str, start: StartSeconds) -> None:
+        """Set the seconds of each part."""
+        for phase, seconds in start.model_dump().items():
+            self._start.set(seconds, {"model": model, "phase": phase})
 
 
 class MemoryMetrics(Observer):

@@ -122,12 +122,18 @@ def settle_cpu() -> None:
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
+def local_folder(checkpoint: str, folder: str) -> Path | None:
+    """Find the folder of a component in a directory, or in a hub repository as the cache has it; None: not here."""
+    config = _local_file(checkpoint, folder, "config.json")
+    return None if config is None else config.parent
+
+
 def _local_file(checkpoint: str, folder: str, name: str) -> Path | None:
     """Find a file of a directory, or of a hub repository as the cache has it."""
     if Path(checkpoint).is_dir():
         path = Path(checkpoint, folder, name)
         return path if path.is_file() else None
-    cached = try_to_load_from_cache(checkpoint, f"{folder}/{name}")
+    cached = try_to_load_from_cache(checkpoint, f"{folder}/{name}".lstrip("/"))
     return Path(cached) if isinstance(cached, str) else None
 
 

@@ -35,10 +35,11 @@ from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed.accelerator import Accelerator, keep_compiled_in, without_float8
 from deployments.wan.speed.float8 import check_float8
+from deployments.wan.warm_start import read_ahead, warm_up_inputs, warm_up_spec, weight_files
 from serve_app.errors import OutOfMemory
 from serve_app.models.card import ModelCard
 from serve_app.needs import NeedKey
-from serve_app.results import Acceleration, CacheUse, MadeWith, Parallelism, PipelineSeconds, Runtime
+from serve_app.results import Acceleration, CacheUse, MadeWith, Parallelism, PipelineSeconds, Runtime, StartSeconds
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec, Speed
 
@@ -82,6 +83,7 @@ class WanRuntime:
         self._placement = Placement(pipe, device, [COMPONENTS[side] for side in card.experts])
         self._placement.apply(plan.offload, pinned=plan.pinned)
         self._meter = PeakMeter(device)
+        self._start = StartSeconds()
         self._loras = LoraState(
             {side: getattr(pipe, COMPONENTS[side]) for side in card.experts},
             device=device,
@@ -102,7 +104,8 @@ class WanRuntime:
     def load(cls, options: PipelineOptions) -> Self:
         """Load the base model onto `options.device`. Takes minutes with real weights.
 
-        With several GPUs, the other ranks load it in processes of their own, at the same time. On a CPU, torch is
+        With several GPUs, the other ranks load it in processes of their own, at the same time. What the options say
+        of a warm-up is done before this returns. On a CPU, torch is
         limited to half of the cores and to instructions whose results do not depend on the CPU's generation, in the
         whole process.
 
@@ -113,12 +116,12 @@ class WanRuntime:
         device = torch.device(options.device)
         if device.type == "cpu":
             settle_cpu()
-        if options.gpus == 1:
-            return cls.of_team(options, Team())
-        team = Leader(options, device)
+        team = Team() if options.gpus == 1 else Leader(options, device)
         try:
             runtime = cls.of_team(options, team)
             team.ready()
+            if options.warm_up is not None:
+                runtime.warm_up(options.warm_up)
         except BaseException:
             team.close()
             raise
@@ -134,7 +137,10 @@ class WanRuntime:
         if Speed.TURBO in options.speeds:
             check_float8(device, dtype)
         free = free_memory(device)
+        watch = Stopwatch()
+        read_ahead(weight_files(options))
         pipe = load_pipeline(options, dtype)
+        watch.lap("load")
         demand = Demand(
             offload=options.offload,
             pristine=options.pristine,
@@ -146,7 +152,23 @@ class WanRuntime:
         files = partial(expert_files, options.transformer_model)
         rgb = latent_rgb(options.base_model, options.card)
         drawn_with = None if rgb is None else RgbMap.of(rgb, device)
-        return cls(pipe, options.card, demand, device=device, dtype=dtype, files=files, team=team, rgb=drawn_with)
+        runtime = cls(pipe, options.card, demand, device=device, dtype=dtype, files=files, team=team, rgb=drawn_with)
+        watch.lap("place")
+        runtime._start = StartSeconds(**watch.rounded)
+        return runtime
+
+    def warm_up(self, speed: Speed) -> None:
+        """Make a small render with every expert, so that the first one of a user finds all kernels ready."""
+        watch = Stopwatch()
+        spec = warm_up_spec(self._card, speed, self._sampler.passes)
+        self.render(spec, warm_up_inputs(self._card, spec), lambda _: None)
+        watch.lap("warm_up")
+        self._start = self._start.model_copy(update=watch.rounded)
+
+    @property
+    def start(self) -> StartSeconds:
+        """Return how long the parts of loading took."""
+        return self._start
 
     @property
     def runtime(self) -> Runtime:

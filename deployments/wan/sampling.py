@@ -34,6 +34,11 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self._since = time.perf_counter()
 
+    @property
+    def rounded(self) -> dict[str, float]:
+        """Return the seconds of each part, to a millisecond."""
+        return {part: round(seconds, 3) for part, seconds in self.seconds.items()}
+
     def lap(self, part: str) -> None:
         """Count the time since the last lap for `part`."""
         now = time.perf_counter()

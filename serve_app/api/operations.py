@@ -110,6 +110,7 @@ def _generator(replica: str, found: GeneratorRuntime | None, running: Sequence[R
         dtype=found.dtype,
         offload=found.offload,
         pristine=found.pristine,
+        start=found.start,
         pairs=list(found.pairs),
         renders=renders,
     )

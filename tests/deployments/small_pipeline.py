@@ -11,7 +11,7 @@ import numpy as np
 
 from deployments.pipeline import Frames, Image, PipelineOptions, Rendered, RenderInputs
 from serve_app.errors import OutOfMemory
-from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime
+from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime, StartSeconds
 from serve_app.spec import LoraFile, RenderSpec
 
 FAILS = "the pipeline raises"
@@ -67,6 +67,10 @@ class SmallPipeline:
     def probe(self) -> None:
         if self.broken:
             raise RuntimeError("the device does not answer")
+
+    @property
+    def start(self) -> StartSeconds:
+        return StartSeconds(load=0.25)
 
     @property
     def runtime(self) -> Runtime:

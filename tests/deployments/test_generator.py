@@ -84,6 +84,8 @@ async def test_files_are_fetched_for_what_is_not_ready_and_only_for_that(bench: 
         await replica.generator.render(await bench.claim(spec))
     # The small pipeline keeps one pair, and refuses files that it does not lack.
     assert replica.generator.record_routing_stats()["resident"] == [yours.pair_key]
+    started = replica.generator.record_routing_stats()["runtime"]["start"]
+    assert (started["load"], started["imports"] >= 0) == (0.25, True)
     assert await ended(replica, 3) is End.SUCCEEDED
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from deployments.pipeline import Frames, Image, PipelineOptions, Rendered, RenderInputs
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import ModelCard
-from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime
+from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime, StartSeconds
 from serve_app.spec import LoraFile, RenderSpec
 
 
@@ -26,6 +26,10 @@ class LanternPipeline:
         if options.gpus > 1:
             raise ConfigurationInvalid(f"gpus_per_generator: {options.gpus}, and a lantern is drawn by one; use 1")
         return cls(options.card)
+
+    @property
+    def start(self) -> StartSeconds:
+        return StartSeconds(load=0.25)
 
     @property
     def runtime(self) -> Runtime:

@@ -1,6 +1,7 @@
 """Offload hooks: carry out a memory plan's placement of weights, with hooks of accelerate and diffusers."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,9 +101,14 @@ class Placement:
     def _place_each(self, mode: OffloadMode, pinned: bool) -> None:
         from_host = self._expert_names if mode in FROM_HOST else ()
         streamed = mode is not OffloadMode.NONE
-        for name, part in self._modules.items():
-            if not (streamed and name == TEXT_ENCODER):
-                part.to("cpu" if name in from_host else self._device)
+        moves = {
+            part: torch.device("cpu") if name in from_host else self._device
+            for name, part in self._modules.items()
+            if not (streamed and name == TEXT_ENCODER)
+        }
+        # At the start weights are memory maps of the checkpoint's files, so this reads the disk: several at a time.
+        with ThreadPoolExecutor(len(moves)) as threads:
+            list(threads.map(torch.nn.Module.to, moves.keys(), moves.values()))
         if streamed:
             self._stream_text_encoder()
         if from_host:
@@ -116,9 +122,12 @@ class Placement:
 
     def _stream_experts(self, experts: Sequence[Any], mode: OffloadMode, pinned: bool) -> None:
         if pinned and self._device.type == "cuda":
-            copies = HostCopies(pinned=True, block_bytes=_BLOCK_BYTES)
-            for expert in experts:
-                pin(expert, copies)
+            with ThreadPoolExecutor(len(experts)) as threads:
+                list(threads.map(_pin, experts))
         slots = STREAM_SLOTS if mode is OffloadMode.GROUPS else len(experts[0].blocks)
         self._stream = ExpertStream(experts, self._device, slots)
         self._stream.attach()
+
+
+def _pin(expert: torch.nn.Module) -> None:
+    pin(expert, HostCopies(pinned=True, block_bytes=_BLOCK_BYTES))

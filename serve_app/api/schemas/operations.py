@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from serve_app.api.schemas.errors import ErrorBody
+from serve_app.results import StartSeconds
 
 
 class Alive(BaseModel):
@@ -38,6 +39,7 @@ class GeneratorState(BaseModel):
     dtype: str | None = Field(None, description="Compute dtype.")
     offload: str | None = Field(None, description="Memory plan.")
     pristine: str | None = Field(None, description="Where weights that merged LoRAs change are kept as they were.")
+    start: StartSeconds | None = Field(None, description="Seconds of each part of its start.")
     pairs: list[str] = Field(description="Keys of the LoRA pairs that are ready there, the loaded one first.")
     renders: list[RunningRender] = Field(description="What it works on: one, and another while that is encoded.")
 
