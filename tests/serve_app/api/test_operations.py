@@ -6,12 +6,13 @@ import httpx
 import pytest
 
 from serve_app.errors import MetricsUnavailable
-from serve_app.results import GeneratorRuntime
+from serve_app.results import GeneratorRuntime, StartSeconds
 from tests.client import body
 from tests.fixtures.api import Api
 from tests.fixtures.specs import MODEL
 
-CPU = GeneratorRuntime(device="cpu", dtype="float32", offload="none", pristine="host", pairs=("a", "b"))
+START = StartSeconds(imports=6.5, load=1.25)
+CPU = GeneratorRuntime(device="cpu", dtype="float32", offload="none", pristine="host", start=START, pairs=("a", "b"))
 
 
 async def test_a_live_process_says_so_whatever_is_away(api: Api) -> None:
@@ -51,6 +52,7 @@ async def test_the_cluster_joins_what_the_dispatcher_knows_and_what_the_store_kn
     assert (model["model"], model["dispatcher"], model["queued"]) == (MODEL, "alive", 1)
     idle, at_work = model["generators"]
     assert (idle["replica"], idle["pairs"], idle["renders"]) == ("idle", ["a", "b"], [])
+    assert idle["start"] == {"imports": 6.5, "load": 1.25, "place": 0.0, "warm_up": 0.0}
     assert [render["request_id"] for render in at_work["renders"]] == [request_id]
 
 
