@@ -39,6 +39,11 @@ def with_driver(url: str) -> URL:
     return parsed.set(drivername="sqlite" if parsed.get_backend_name() == "sqlite" else "postgresql+psycopg")
 
 
+def connect_arguments(url: URL) -> dict[str, int]:
+    """Return the parameters with which a connection to a server fails in seconds where it would hang."""
+    return {} if url.get_backend_name() == "sqlite" else dict(SERVER_TIMEOUTS)
+
+
 class Transactions(Protocol):
     """Runs transactions without blocking the event loop; raises what the driver raises."""
 

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, create_engine, delete, insert, inspect, selec
 
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.coordination import DISPATCHERS
-from serve_app.jobs.engines import with_driver
+from serve_app.jobs.engines import connect_arguments, with_driver
 from serve_app.jobs.revisions import works_with
 from serve_app.jobs.tables import leaders, schema_revisions
 
@@ -113,7 +113,7 @@ def prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     """Leave transactions to `begin_sqlite`, wait for others, and use WAL: readers go on while one connection writes."""
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    cursor.execute("PRAGMA busy_timeout = 60000")
+    cursor.execute("PRAGMA busy_timeout = 20000")
     # The mode is stored in the file, and changing it needs the file to itself, so it is set here, before the service
     # opens any connection.
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -127,7 +127,8 @@ def begin_sqlite(connection: Connection) -> None:
 
 def _accept_newer(url: str, error: CommandError) -> None:
     """Return if this code may use the schema that it has no migration for; else raise ConfigurationInvalid."""
-    engine = create_engine(with_driver(url))
+    driver_url = with_driver(url)
+    engine = create_engine(driver_url, connect_args=connect_arguments(driver_url))
     try:
         with engine.connect() as connection:
             revision = str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())

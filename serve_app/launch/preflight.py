@@ -139,7 +139,8 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _check_database(url: str) -> None:
-    place = "the SQLite file" if url.startswith("sqlite") else "the PostgreSQL server"
+    is_file = url.startswith("sqlite")
+    place, advice = ("the SQLite file", "move it away") if is_file else ("the PostgreSQL server", "start it")
     try:
         migrate(url)
     except (SQLAlchemyError, OSError) as error:
@@ -147,7 +148,7 @@ def _check_database(url: str) -> None:
         # Only the first line: the others repeat addresses. ArgumentError quotes the URL, which may contain a password.
         reason = "it is no database URL" if isinstance(error, ArgumentError) else str(cause).strip().partition("\n")[0]
         raise ConfigurationInvalid(
-            f"database_url: {place} cannot be used: {reason}; start it, or correct database_url"
+            f"database_url: {place} cannot be used: {reason}; {advice}, or correct database_url"
         ) from None
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from serve_app.errors import ConfigurationInvalid
+from serve_app.jobs import engines
 from serve_app.launch.preflight import ServeConfig, check, read_config
 from serve_app.launch.supervisor import told
 from tests.service_process import free_port
@@ -78,6 +79,12 @@ def test_a_wrong_arg_is_named(tmp_path: Path, args: dict[str, Any], parts: tuple
         checked(tmp_path, **args)
     assert all(part in refused.value.message for part in parts), refused.value.message
     assert "hush-hush" not in refused.value.message
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "SERVER_TIMEOUTS", {"connect_timeout": 2})
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConfigurationInvalid, match="timeout"):
+        checked(tmp_path, database_url=f"postgresql://user:hush-hush@127.0.0.1:{silent.getsockname()[1]}/name")
 
 
 def test_a_server_that_is_down_is_named_without_its_password(tmp_path: Path) -> None:
