@@ -43,6 +43,7 @@ class FileGuard:
         self._path = path
         self._wal = path.with_name(f"{path.name}-wal")
         self._first: _Identity | None = None
+        self._largest = 0  # bytes; without VACUUM, SQLite never shortens its file
         self._lock = Lock()
         self._reported = False
 
@@ -52,7 +53,7 @@ class FileGuard:
         Raises:
             FileReplaced: it is no regular file, or another one than this process had open before.
         """
-        found = _identity(self._path)
+        found, _ = _status(self._path)
         with self._lock:
             if self._first is None:
                 self._first = found
@@ -62,13 +63,19 @@ class FileGuard:
 
     def check(self, opened: Opened) -> None:
         """Raise FileReplaced unless the paths still lead to the files that are open. Takes two calls of `stat`."""
-        wal = _identity(self._wal)
+        least = self._largest  # before the look, as another thread may see the file grow meanwhile
+        (found, size), (wal, _) = _status(self._path), _status(self._wal)
         opened.wal = opened.wal or wal
         problem = None
-        if opened.database is None or _identity(self._path) != opened.database:
+        if opened.database is None or found != opened.database:
             problem = f"{self._path} was deleted or replaced while the service runs"
+        elif size < least:
+            problem = f"{self._path} was overwritten or cut short while the service runs"
         elif wal != opened.wal:
             problem = f"{self._wal} was deleted or replaced while the service runs"
+        else:
+            with self._lock:
+                self._largest = max(self._largest, size)
         self._report(problem)
         if problem is not None:
             raise FileReplaced(f"{problem}; put it back, or stop the service and start it again")
@@ -87,10 +94,10 @@ class FileGuard:
             logger.warning("%s is back", self._path)
 
 
-def _identity(path: Path) -> _Identity | None:
-    """Return which file is at `path`; None if there is none, or it is no regular file."""
+def _status(path: Path) -> tuple[_Identity | None, int]:
+    """Return which file is at `path`, and its size in bytes; None and 0 if there is none, or it is no regular file."""
     try:
         found = path.stat()
     except OSError:
-        return None
-    return _Identity(found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+        return None, 0
+    return (_Identity(found.st_dev, found.st_ino), found.st_size) if stat.S_ISREG(found.st_mode) else (None, 0)

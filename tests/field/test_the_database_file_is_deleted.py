@@ -52,6 +52,14 @@ def replaced_by_a_fifo(database: Path) -> None:
     os.mkfifo(database)
 
 
+def overwritten_by_an_empty_file(database: Path) -> None:
+    os.truncate(database, 0)
+
+
+def overwritten_by_another_program(database: Path) -> None:
+    database.write_bytes(b"something else")
+
+
 def its_wal_is_deleted(database: Path) -> None:
     database.with_name(f"{database.name}-wal").unlink()
 
@@ -63,6 +71,7 @@ def moved_away(database: Path) -> None:
 HARM = [
     *(deleted, deleted_with_its_wal, replaced_by_a_copy, replaced_by_a_new_one, replaced_by_an_empty_file),
     *(replaced_by_a_folder, replaced_by_a_fifo, its_wal_is_deleted, moved_away),
+    *(overwritten_by_an_empty_file, overwritten_by_another_program),
 ]
 
 
@@ -80,7 +89,7 @@ async def test_nothing_is_accepted_into_a_file_that_has_no_name(
         for answer in (await api.post(body()), await api.http.get(f"/v1/requests/{known}/status")):
             assert answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, answer.text
             assert answer.json()["detail"]["error"]["code"] == "STORE_UNAVAILABLE"
-            assert "deleted or replaced" in answer.json()["detail"]["error"]["message"]
+            assert "deleted, replaced or overwritten" in answer.json()["detail"]["error"]["message"]
             assert int(answer.headers["Retry-After"]) > 0
     told = [record for record in caplog.records if record.levelno >= logging.CRITICAL]
     assert len(told) == 1  # once, and not with each request
