@@ -17,11 +17,10 @@ from serve_app.api.schemas.listing import EffectiveLora, EffectivePrompt, Effect
 from serve_app.errors import OutputStorageUnavailable
 from serve_app.images.header import media_type_of
 from serve_app.jobs.records import RequestRecord, input_name
-from serve_app.models import limits
 from serve_app.outputs import NotAsStored
-from serve_app.spec import Expert, LoraFile, RenderSpec
+from serve_app.replay import lora_fields, prompt_fields
+from serve_app.spec import LoraFile, RenderSpec
 
-_PINNED = "hf://"  # such a location names a commit, so it does not move with a branch
 _DEFAULT_MULTIPLIER = 1.0
 _EXPANSION = 4 / 3  # characters of base64 for a byte
 
@@ -62,10 +61,12 @@ def _varying(specs: list[RenderSpec]) -> frozenset[int]:
 
 
 def _lora(lora: LoraFile, varies: bool) -> EffectiveLora:
+    fields = lora_fields(lora)
+    side = fields["transformer"]
     return EffectiveLora(
-        path=lora.location if lora.location.startswith(_PINNED) else lora.reference,
-        transformer=None if lora.expert is Expert.ONLY else Side(lora.expert),
-        network_multiplier=None if varies else lora.multiplier,
+        path=fields["path"],
+        transformer=None if side is None else Side(side),
+        network_multiplier=None if varies else fields["network_multiplier"],
     )
 
 
@@ -76,23 +77,14 @@ def _flag(spec: RenderSpec, varying: frozenset[int]) -> str:
 
 
 def _prompt(spec: RenderSpec, images: Mapping[str, str], varying: frozenset[int]) -> EffectivePrompt:
+    fields = prompt_fields(spec)
+    fields["prompt"] += _flag(spec, varying)
+    image = spec.image if spec.image is not None and spec.image.sha256 in images else None
     return EffectivePrompt(
-        prompt=f"{spec.prompt}{_flag(spec, varying)}",
+        **fields,
         trigger_word=spec.trigger_word,
-        width=spec.width,
-        height=spec.height,
-        seed=spec.seed,
-        sample_steps=spec.sample_steps,
-        guidance_scale=spec.guidance_scale,
-        neg=spec.negative_prompt,
-        # A count may have been rounded up beyond the limit of a request, which is rounded up to the same count.
-        num_frames=min(spec.num_frames, limits.NUM_FRAMES.most),
-        fps=spec.fps,
-        sampler=spec.sampler,
-        shift=spec.shift,
-        output_format=spec.output_format,
-        ctrl_img=None if spec.image is None else images.get(spec.image.sha256),
-        fit=None if spec.image is None or spec.image.sha256 not in images else spec.image.fit,
+        ctrl_img=None if image is None else images[image.sha256],
+        fit=None if image is None else image.fit,
     )
 
 

@@ -65,7 +65,7 @@ async def compare_two(page: Page) -> None:
     captions = dialog.locator("figcaption")
     await expect(captions).to_have_text(["Training preview · 48 × 48", "× 0.5, style 500 · 64 × 64"])
     await page.keyboard.press("Shift+ArrowRight")
-    await expect(captions).to_have_text(["× 0, style 500", "× 0.5, style 500"])
+    await expect(captions).to_have_text(["× 0, wan22_demo 500", "× 0.5, style 500"])
     await page.keyboard.press("ArrowRight")
     await expect(captions.nth(1)).to_have_text("× 1, style 500")
     await expect(dialog.locator("video")).to_have_count(2)
