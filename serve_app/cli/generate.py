@@ -160,11 +160,18 @@ def _follow(client: Client, request_id: str, preview_of: Path | None) -> None:
         for event in client.events(request_id):
             bar.show(event)
             if isinstance(event, Preview) and preview_of is not None:
-                preview_path(preview_of).write_bytes(picture_of(event))
+                _keep(picture_of(event), preview_path(preview_of))
     if preview_of is not None:
         preview_path(preview_of).unlink(missing_ok=True)
     if isinstance(event, Done) and (failure := failure_of(event.status)) is not None:
         raise failure
+
+
+def _keep(content: bytes, path: Path) -> None:
+    """Write a file that a viewer may have open: it sees the old content or the new one."""
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def preview_path(out: Path) -> Path:

@@ -40,6 +40,24 @@ async def test_several_videos_are_named_by_their_seeds(api: Api, wan_lora: WanLo
     assert document["result"]["status"] == "succeeded"
 
 
+async def test_a_preview_lies_beside_the_video_while_it_is_made(
+    api: Api, wan_lora: WanLora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.api.events.hub.LOOK_S", 0.01)
+    options = ("--high", HIGH, "--low", LOW, "--size", "64x64", "--frames", "5", "--steps", "150", "--preview")
+    preview, video = tmp_path / "fox.preview.webp", tmp_path / "fox.mp4"
+    async with rendering(api, step_s=0.05):
+        making = asyncio.create_task(wan_lora("generate", "a fox", *options, "-o", video))
+        while not preview.exists():
+            assert not making.done(), making.result().output
+            await asyncio.sleep(0.01)
+        assert preview.read_bytes().startswith(b"RIFF")
+        (request,) = api.observed.requests
+        await api.store.requests.cancel(request.id)
+        made = await making
+    assert (made.exit_code, preview.exists(), video.exists()) == (1, False, False), made.output
+
+
 async def test_the_cost_is_told_and_nothing_is_made(api: Api, wan_lora: WanLora) -> None:
     told = await wan_lora("generate", "a fox", *SMALL, "--cost")
     assert (told.exit_code, "64x64, 5 frames" in told.stdout, len(api.observed.requests)) == (0, True, 0), told.output
