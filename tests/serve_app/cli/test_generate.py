@@ -47,7 +47,7 @@ async def test_a_preview_lies_beside_the_video_while_it_is_made(
     options = ("--high", HIGH, "--low", LOW, "--size", "64x64", "--frames", "5", "--steps", "150", "--preview")
     preview, video = tmp_path / "fox.preview.webp", tmp_path / "fox.mp4"
     async with rendering(api, step_s=0.05):
-        making = asyncio.create_task(wan_lora("generate", "a fox", *options, "-o", video))
+        making = asyncio.ensure_future(wan_lora("generate", "a fox", *options, "-o", video))
         while not preview.exists():
             assert not making.done(), making.result().output
             await asyncio.sleep(0.01)
