@@ -152,8 +152,8 @@ def _translated() -> Iterator[None]:
         yield
     except FileReplaced as error:
         raise StoreUnavailable(
-            "the file of the job store was deleted, replaced or overwritten while the service runs; nothing was written. "
-            "Whoever runs the service must put it back or start the service again"
+            "the file of the job store was deleted, replaced or overwritten while the service runs; nothing was "
+            "written. Whoever runs the service must put it back or start the service again"
         ) from error
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
         raise StoreUnavailable(f"the job store did not answer ({type(error).__name__}); try again shortly") from error
