@@ -22,8 +22,7 @@ import yaml
 from serve_app.settings import DEFAULT_MODEL
 
 STARTUP_S = 180
-# Ray's dashboard answers to everybody, and Ray tells its address.
-OPEN_DASHBOARD = {"RAY_AUTH_MODE": "disabled", "RAY_SERVE_LOG_TO_STDERR": "1"}
+OPEN_DASHBOARD = {"RAY_AUTH_MODE": "disabled"}  # Ray's dashboard is there, and answers to everybody
 _PORTS = (20_000, 32_000)  # below those that Linux gives to connections (ip_local_port_range)
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
@@ -65,6 +64,7 @@ class ServiceProcess:
             **({} if self._own_model else {"model": str(write_demo_card(directory))}),
             **args,
         }
+        self._options = ["--dashboard"] if OPEN_DASHBOARD.items() <= self._environment.items() else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def write_config(self) -> Path:
@@ -79,7 +79,7 @@ class ServiceProcess:
         self._copy_demo()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name("wan-lora"), "serve", config],
+                [Path(sys.executable).with_name("wan-lora"), "serve", config, *self._options],
                 cwd=self.directory,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -121,7 +121,8 @@ class ServiceProcess:
     @property
     def dashboard(self) -> str:
         """Address of Ray's dashboard, of a service with the environment OPEN_DASHBOARD."""
-        address: str = re.findall(r"View the dashboard at .*?(http://[\d.:]+)", self.log.read_text())[-1]
+        self.wait_for("ready")
+        address: str = re.findall(r"^ +Ray +(http://[\d.:]+)$", self.log.read_text(), re.MULTILINE)[-1]
         return address
 
     def processes(self) -> list[psutil.Process]:

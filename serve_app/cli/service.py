@@ -16,6 +16,14 @@ app = typer.Typer()
 @app.command(epilog="Example: wan-lora serve serve_config.yaml")
 def serve(
     config: Annotated[Path, typer.Argument(help="A Serve config file.")] = Path("serve_config.yaml"),
+    *,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="Start Ray's dashboard, too: `serve status` and `serve deploy` talk to it. Takes seconds.",
+        ),
+    ] = False,
 ) -> None:
     """Check the config, the port, the database and the folders; then run the service until Ctrl-C.
 
@@ -24,7 +32,7 @@ def serve(
     # Imported here: Ray takes seconds to import, and no other command needs it.
     from serve_app.launch.supervisor import serve as supervise  # noqa: PLC0415
 
-    raise typer.Exit(supervise(config))
+    raise typer.Exit(supervise(config, dashboard=dashboard))
 
 
 @app.command(epilog="Example: wan-lora download wan22_14b_t2v wan22_5b")

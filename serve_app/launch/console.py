@@ -44,8 +44,11 @@ def say(text: str) -> None:
     print(f"==> {text}", file=sys.stderr, flush=True)  # noqa: T201 - what a person at the terminal reads
 
 
-def say_ready(config: ServeConfig, logs: Path) -> None:
-    """Print that the service is up, what it serves, and what to do next."""
+def say_ready(config: ServeConfig, logs: Path, dashboard: str) -> None:
+    """Print that the service is up, what it serves, and what to do next.
+
+    `dashboard` is host and port of Ray's; empty where there is none.
+    """
     say(f"ready: {config.url} (API documentation: {config.url}/docs)")
     roots = ", ".join(dict.fromkeys(str(settings.lora_root) for settings in config.settings))
     lines = [
@@ -54,6 +57,7 @@ def say_ready(config: ServeConfig, logs: Path) -> None:
         f"LoRAs      from {roots}/ and from addresses (hf://, https://, s3://, ...)",
         "a video    wan-lora generate --help",
         f"logs       {logs}",
+        *([f"Ray        http://{dashboard}"] if dashboard else []),
         "stop       Ctrl-C",
     ]
     for line in lines:

@@ -32,16 +32,17 @@ _POLL_S = 1.0
 _REMIND_S = 60.0  # a model of 70 GB loads for minutes; silence would look like a fault
 
 
-def serve(path: Path) -> int:
+def serve(path: Path, *, dashboard: bool = False) -> int:
     """Check the config, run the service until it is stopped, and return the exit status.
 
-    Blocks. 0 after Ctrl-C or SIGTERM, 1 where the service could not start; the last line on standard error says why.
+    Blocks. `dashboard` starts Ray's, without which Ray is up seconds earlier. The status is 0 after Ctrl-C or SIGTERM,
+    1 where the service could not start; the last line on standard error says why.
     """
     try:
         config = read_config(path)
         check(config)
         with without_secrets(path) as masked:
-            return _Supervisor(config, masked).run()
+            return _Supervisor(config, masked, dashboard=dashboard).run()
     except ConfigurationInvalid as error:
         return _ended(f"the service cannot start: {error}")
 
@@ -49,10 +50,12 @@ def serve(path: Path) -> int:
 class _Supervisor:
     """One `serve run` in this process, watched from a thread."""
 
-    def __init__(self, config: ServeConfig, masked: MaskedConfig) -> None:
+    def __init__(self, config: ServeConfig, masked: MaskedConfig, *, dashboard: bool) -> None:
         """Take the config, and `masked`, the config without secrets that Ray gets."""
         self._config = config
         self._masked = masked
+        self._dashboard = dashboard
+        self._dashboard_url = ""
         self._failure: str | None = None
         self._interrupts = 0
         self._main = threading.get_ident()
@@ -63,7 +66,8 @@ class _Supervisor:
         # As `serve run` does, but before it: Ray takes SIGTERM for itself when it starts.
         os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
         keep_quiet()
-        ray.init(namespace=_SERVE_NAMESPACE, logging_level=ray_log_level())
+        context = ray.init(namespace=_SERVE_NAMESPACE, logging_level=ray_log_level(), include_dashboard=self._dashboard)
+        self._dashboard_url = context.dashboard_url or ""
         self._masked.check_workers()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
@@ -101,7 +105,7 @@ class _Supervisor:
                 continue
             state, message = status
             if state == "RUNNING":
-                say_ready(self._config, serve_logs())
+                say_ready(self._config, serve_logs(), self._dashboard_url)
                 return
             # Serve retries a constructor. A retry helps if a network or a GPU failed, but not if the config is wrong.
             if state == "DEPLOY_FAILED" or _own_error(message):
