@@ -64,7 +64,6 @@ class ServiceProcess:
             **({} if self._own_model else {"model": str(write_demo_card(directory))}),
             **args,
         }
-        self._options = ["--dashboard"] if OPEN_DASHBOARD.items() <= self._environment.items() else []
         self._process: subprocess.Popen[bytes] | None = None
 
     def write_config(self) -> Path:
@@ -75,11 +74,12 @@ class ServiceProcess:
 
     def launch(self) -> None:
         """Start it, and wait for nothing."""
+        options = ["--dashboard"] if OPEN_DASHBOARD.items() <= self.environment.items() else []
         config = self.write_config()
         self._copy_demo()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name("wan-lora"), "serve", config, *self._options],
+                [Path(sys.executable).with_name("wan-lora"), "serve", config, *options],
                 cwd=self.directory,
                 stdout=log,
                 stderr=subprocess.STDOUT,
