@@ -1,7 +1,8 @@
 """GPU memory that renders need besides weights (activations): what was measured, by size and speed.
 
-key = NeedKey.of(spec)
-known = {key: 12_000_000_000}  # bytes in tensors at the peak, from the job store
+Example:
+    key = NeedKey.of(spec)
+    known = {key: 12_000_000_000}  # bytes in tensors at the peak, from the job store
 """
 
 import math

@@ -1,5 +1,6 @@
 """Folders of tenants under a root (multi-tenant isolation): whose files a path may name, and where it looks first.
 
+Example:
     folders = TenantFolders(Root(directory, ...), owner="team-a")
     folders.resolve("folder/file")   # in <directory>/tenants/team-a/, or else in <directory>, which all share
 

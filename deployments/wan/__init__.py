@@ -1,1 +1,1 @@
-"""The Wan 2.2 pipeline on diffusers. `runtime` is the door: it puts the other modules together."""
+"""The Wan 2.2 pipeline on diffusers. Entry point: `runtime.WanRuntime`, which combines the other modules."""

@@ -24,7 +24,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Conditioning(Protocol):
-    """An image at work in one render."""
+    """The image of one render, as it acts on latents, experts and timesteps."""
 
     @property
     def latents(self) -> torch.Tensor:
@@ -34,7 +34,7 @@ class Conditioning(Protocol):
         """Return the keyword arguments of an expert's forward pass with the image in them."""
 
     def after_step(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the latents to go on with."""
+        """Return the latents for the next step."""
 
 
 class ImageChannels:
@@ -80,7 +80,7 @@ class KeptFirstFrame:
 
 @contextmanager
 def acting_on(experts: Iterable[Any], conditioning: Conditioning | None) -> Iterator[None]:
-    """Have `conditioning` act on every forward pass of the experts while the block runs; None changes nothing."""
+    """Apply `conditioning` to every forward pass of the experts while the block runs; None changes nothing."""
     with ExitStack() as hooks:
         if conditioning is not None:
             chosen = conditioning

@@ -1,8 +1,8 @@
-"""The process of a rank beside a Generator's own: loads the model, and does what rank 0 does.
+"""The process of a further rank (not rank 0) of a Generator: loads the model, and repeats the work of rank 0.
 
     python -m deployments.wan.member FD  # FD: the file descriptor of the pipe to rank 0, see `parallel.members`
 
-It ends when the pipe does, whatever it is at: rank 0 is gone then.
+It ends at once when the pipe is closed, because then rank 0 is gone.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Prompt embeddings in an LRU cache: a text that comes again, as the negative prompt mostly does, costs no encoding."""
+"""Prompt embeddings in an LRU cache: a repeated text, such as the negative prompt, is not encoded again."""
 
 from typing import Any
 

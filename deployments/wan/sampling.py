@@ -1,6 +1,6 @@
 """Sampling: make one video with the scheduler of its spec, the denoising loop of diffusers, and the VAE.
 
-A scheduler is made anew for each render, so that none finds the state that another left behind.
+Each render gets a new scheduler, so that no state of an earlier render has an effect.
 """
 
 import time

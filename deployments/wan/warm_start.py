@@ -1,8 +1,10 @@
 """Warm start: read-ahead of checkpoint files into the page cache, and a small render before a replica is ready.
 
-read_ahead(weight_files(options))  # returns at once
-...                                # load: what is read by then comes from memory
-runtime.render(warm_up_spec(card, Speed.FAST), warm_up_inputs(card), on_step)
+Example:
+    read_ahead(weight_files(options))  # returns at once
+    ...                                # load the model; files that are read by then come from memory
+    spec = warm_up_spec(card, Speed.FAST, sampler.passes)
+    runtime.render(spec, warm_up_inputs(card, spec), on_step)
 """
 
 import logging
@@ -39,7 +41,7 @@ def weight_files(options: PipelineOptions) -> Iterator[Path]:
 
 
 def read_ahead(files: Iterable[Path]) -> None:
-    """Have the system read `files` into the page cache, all at once, while the caller goes on.
+    """Make the system read `files` into the page cache, in the background.
 
     Weights are loaded through memory maps, page by page in the order of the model. A disk, and even more a network
     disk, is faster if it is asked for whole files, several at a time. What does not fit the page cache is read again.
@@ -84,6 +86,6 @@ def warm_up_spec(card: ModelCard, speed: Speed, passes: Callable[[RenderSpec], I
 
 
 def warm_up_inputs(card: ModelCard, spec: RenderSpec) -> RenderInputs:
-    """Return what `warm_up_spec` needs beside it: a black image if the model must have one."""
+    """Return the inputs for `warm_up_spec`: a black image if the model requires one."""
     black = np.zeros((spec.height, spec.width, 3), np.uint8)
     return RenderInputs({}, black if card.image_input is ImageInput.REQUIRED else None)

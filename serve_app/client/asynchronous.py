@@ -103,9 +103,9 @@ class AsyncClient:
             await asyncio.sleep(pause_s)
 
     async def events(self, request_id: str) -> AsyncIterator[Event]:
-        """Iterate what happens to a request, from its present state to its end.
+        """Iterate over the events of a request, from its current state to its end.
 
-        A connection that is lost is opened again, and goes on behind the last event that arrived.
+        A lost connection is opened again, and continues after the last event that arrived.
         """
         listening = Listening(request_id, Retries(self._patience_s))
         while True:
@@ -154,7 +154,7 @@ class AsyncClient:
         return await self._call(calls.loras())
 
     async def upload(self, file: str | Path, path: str, *, overwrite: bool = False) -> LoraFile:
-        """Have the service keep a LoRA file of this machine under `path`, by which requests then name it.
+        """Upload a LoRA file of this machine; requests can then name it by `path`.
 
         Raises:
             LoraInvalid: it is no LoRA that a served model could use.
@@ -173,7 +173,7 @@ class AsyncClient:
         return await self._call(calls.health())
 
     async def download(self, video: Video, path: str | Path) -> Path:
-        """Download a finished video to `path`, going on where an earlier download was cut off; verify its SHA-256.
+        """Download a finished video to `path`, resume an interrupted download, and verify the SHA-256.
 
         Raises:
             DownloadDamaged: what arrived is not what the service has.

@@ -28,8 +28,8 @@ from serve_app.client.waiting import Wait
 class Client:
     """Calls one service. Use it in a `with` block, which closes its connections.
 
-    Every call is tried again while the server is away or busy, up to `patience_s` seconds; then it raises. What it
-    raises are the service's own errors (`serve_app.errors`: LoraNotFound, QueueFull, ...) and ServerUnreachable.
+    Every call is retried while the server is unreachable or busy, for up to `patience_s` seconds. Then it raises one of
+    the service's own errors (`serve_app.errors`: LoraNotFound, QueueFull, ...) or ServerUnreachable.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class Client:
             time.sleep(pause_s)
 
     def events(self, request_id: str) -> Iterator[Event]:
-        """Iterate what happens to a request, from its present state to its end.
+        """Iterate over the events of a request, from its current state to its end.
 
-        A connection that is lost is opened again, and goes on behind the last event that arrived.
+        A lost connection is opened again, and continues after the last event that arrived.
         """
         listening = Listening(request_id, Retries(self._patience_s))
         while True:
@@ -154,7 +154,7 @@ class Client:
         return self._call(calls.loras())
 
     def upload(self, file: str | Path, path: str, *, overwrite: bool = False) -> LoraFile:
-        """Have the service keep a LoRA file of this machine under `path`, by which requests then name it.
+        """Upload a LoRA file of this machine; requests can then name it by `path`.
 
         Raises:
             LoraInvalid: it is no LoRA that a served model could use.
@@ -172,7 +172,7 @@ class Client:
         return self._call(calls.health())
 
     def download(self, video: Video, path: str | Path) -> Path:
-        """Download a finished video to `path`, going on where an earlier download was cut off; verify its SHA-256.
+        """Download a finished video to `path`, resume an interrupted download, and verify the SHA-256.
 
         Raises:
             DownloadDamaged: what arrived is not what the service has.

@@ -1,4 +1,4 @@
-"""What both clients know of their server: its address, and the key (bearer token), which goes to it alone (httpx2)."""
+"""The connection of both clients: the server's address, and the API key (bearer token), which only it gets (httpx2)."""
 
 from collections.abc import Generator
 

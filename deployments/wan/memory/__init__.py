@@ -1,1 +1,1 @@
-"""Memory of one Generator: the planner decides where everything lies, `offload` and `host` carry it out."""
+"""Memory plans of a Generator: `planner` decides where everything is kept, `offload`, `streaming` and `host` do it."""

@@ -1,8 +1,9 @@
-"""Hysteresis between memory plans: down at once where a render does not fit, up again after some that would.
+"""Hysteresis between memory plans: a leaner plan at once if a render does not fit, a faster one after some that would.
 
-chooser = PlanChooser(demand, needs)
-plan = chooser.before(key, adapters=0)       # the plan to render under
-leaner = chooser.ran_out(key, adapters=0)    # where that ran out of memory; None: there is no other
+Example:
+    chooser = PlanChooser(demand, needs, first=key)
+    plan = chooser.before(key, adapters=0)       # the plan to render under
+    leaner = chooser.ran_out(key, adapters=0)    # after it ran out of memory; None: there is no other
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ PATIENCE = 3
 
 
 class PlanChooser:
-    """Remembers the plan in effect, what has run out of memory, and how long a faster plan would have done."""
+    """Keeps the plan in effect, what has run out of memory, and how many renders in a row a faster plan would hold."""
 
     def __init__(self, demand: Demand, needs: Needs, first: NeedKey) -> None:
         """Plan for a render of the key `first`. Raise ConfigurationInvalid as `make_plan` does."""
@@ -58,7 +59,7 @@ class PlanChooser:
         return self.current
 
     def take(self, plan: MemoryPlan) -> None:
-        """Have `plan` in effect: `ran_out` gave it, or another rank has chosen it."""
+        """Put `plan` into effect: `ran_out` returned it, or another rank has chosen it."""
         self.current = plan
 
     def copies_ran_out(self, key: NeedKey, originals: PristineMode) -> None:

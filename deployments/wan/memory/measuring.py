@@ -1,4 +1,4 @@
-"""Measuring memory: what is free, how large weights are, and the most that a render has held."""
+"""Measurement of memory: free bytes, the size of weights, and the peak of a render."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,12 +63,12 @@ class PeakMeter:
         return self._device.type == "cuda"
 
     def start(self) -> None:
-        """Begin anew."""
+        """Start a new measurement."""
         if self.counts:
             torch.cuda.reset_peak_memory_stats(self._device)
 
     def rest(self) -> None:
-        """Note what is held now, before the first step: weights, and LoRAs that act."""
+        """Record the bytes in use before the first step: weights, and active LoRAs."""
         if self.counts:
             self._before = torch.cuda.max_memory_allocated(self._device)
             self._resting = torch.cuda.memory_allocated(self._device)

@@ -1,8 +1,9 @@
 """Activation memory: estimate what a render needs on the GPU besides weights, from its size and measured peaks.
 
-needs = Needs(card)
-needs.bytes(NeedKey.of(spec))                 # by the formula
-needs.bytes(NeedKey.of(spec), {key: 12e9})    # calibrated by the peak of a render of about that size
+Example:
+    needs = Needs(card)
+    needs.bytes(NeedKey.of(spec))                 # by the formula
+    needs.bytes(NeedKey.of(spec), {key: 12e9})    # calibrated by the peak of a render of about that size
 """
 
 import math

@@ -21,7 +21,7 @@ class Placement:
     """Where the weights of one pipeline are. LoRA adapters are weights of their expert and go with it."""
 
     def __init__(self, pipe: Any, device: torch.device, experts: Sequence[str]) -> None:
-        """Take over the weights of a WanPipeline, wherever they are; `experts` names its experts.
+        """Take the weights of a WanPipeline, wherever they are; `experts` names its experts.
 
         Nothing moves before `apply`.
         """
@@ -51,7 +51,7 @@ class Placement:
                 self._place_each(mode, pinned)
 
     def restore(self) -> None:
-        """Put every weight back where it belongs, after a render that was interrupted or a change of weights."""
+        """Move every weight back to its place, after an interrupted render or a change of weights."""
         if self._stream is None:
             self.apply(self._mode, pinned=self._pinned)
             return
@@ -63,7 +63,7 @@ class Placement:
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Take the experts out of their hooks while the block runs, so that weights can be changed; then restore.
+        """Remove the experts' hooks while the block runs, so that weights can be changed; then restore them.
 
         Under sequential offload the modules hold placeholders without data; and adapters cannot be put around a module
         that has a hook, nor weights be changed that are used from copies.
@@ -84,7 +84,7 @@ class Placement:
                 self._stream.attach()
 
     def begin(self, passes: Sequence[int]) -> None:
-        """Expect a video that takes so many passes of each expert."""
+        """Prepare for a video that takes `passes` forward passes of each expert."""
         if self._stream is not None:
             self._stream.begin(passes)
 

@@ -1,4 +1,4 @@
-"""Memory planner: decide where weights wait, where originals of merged LoRAs are kept, and what LoRAs may take.
+"""Memory planner: decide where weights are kept, where originals of merged LoRAs are kept, and the memory for LoRAs.
 
 Every decision about memory is made here, from sizes and amounts of free memory alone, without a device:
 
@@ -107,7 +107,7 @@ class WeightBytes:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is the same for all renders of a replica: the operator's wishes, the weights, and the memory there is."""
+    """The inputs that all renders of a replica share: the operator's args, the weights, and the free memory."""
 
     offload: OffloadMode  # where the operator wants weights that are not in use
     pristine: PristineMode  # where the operator wants originals
@@ -152,7 +152,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where everything lies. Sizes are bytes; `offload` and `originals` are never AUTO."""
+    """Where everything is kept. Sizes are bytes; `offload` and `originals` are never AUTO."""
 
     offload: OffloadMode  # where weights wait while they are not in use
     reason: str  # why there, in words for the log and the result
@@ -187,9 +187,9 @@ class Barred:
 
 
 def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPlan:
-    """Decide where everything lies: weights first, then originals, then LoRAs, each in the fastest memory left.
+    """Decide where everything is kept: weights first, then originals, then LoRAs, each in the fastest memory left.
 
-    A mode of the operator's other than AUTO is taken as it is. What is `barred` is not taken while another is left.
+    A mode of the operator other than AUTO is used unchanged. A `barred` mode is used only if no other one is left.
 
     Raises:
         ConfigurationInvalid: a mode that needs a GPU where there is none; or one that moves the experts during a render
@@ -226,7 +226,7 @@ def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPl
 
 
 def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred()) -> bool:
-    """Return whether a render with that need fits under `plan` as it is. An operator's mode is taken at its word."""
+    """Return whether a render with that need fits under `plan`. An operator's mode always counts as fitting."""
     if plan.offload in barred.modes or (barred.copies and plan.has_copies):
         return False
     gpu = demand.free.gpu
@@ -237,7 +237,7 @@ def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred(
 
 
 def originals_off_gpu(needed: int, free_host: int) -> PristineMode:
-    """Decide where `needed` bytes of originals go that have to leave the GPU: the host, or nowhere at all."""
+    """Decide where `needed` bytes of originals go that must leave the GPU: host memory, or the checkpoint only."""
     return PristineMode.HOST if needed <= free_host * _HOST_SHARE else PristineMode.CHECKPOINT
 
 

@@ -1,18 +1,18 @@
 """Weight streaming with double buffering: experts in host memory run from a few slots on the GPU.
 
-A slot holds one block of an expert. When a block has run for the last time for now, its slot is filled with the block
-that comes as many places later, on a stream of its own, while the next blocks run:
+A slot holds one block of an expert. After a block has run, the block that comes `slots` places later is copied into its
+slot, on a separate CUDA stream, while the next blocks run:
 
     stream = ExpertStream([pipe.transformer, pipe.transformer_2], device, slots=2)  # two blocks at a time
     stream.begin([22, 28])  # a video: 22 passes of the first expert, then 28 of the second
     ...                     # the hooks do the rest
     stream.release()        # every weight is in host memory again, where it has been all the time
 
-With as many slots as an expert has blocks, nothing moves until the last pass of the first expert: then each of its
-blocks makes place for the same block of the second, so the experts change places once a video, while one runs.
+With as many slots as an expert has blocks, nothing is copied until the last pass of the first expert. Then each of its
+blocks is replaced by the same block of the second expert, so the experts are swapped once per video, while one runs.
 
-Weights do not change while they are used, so nothing is ever copied back. diffusers' own group offloading copies what
-is in no block back and forth in each pass, and pins all weights anew each time that LoRAs change.
+Weights do not change while they are used, so nothing is copied back. diffusers' own group offloading copies everything
+outside of blocks in each pass, and pins all weights again after each change of LoRAs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ _Place = tuple[int, int]  # expert, block
 
 
 class _Waiting:
-    """Tensors that wait in host memory, by name, and are pointed at copies elsewhere while they are used."""
+    """Tensors in host memory, by name; while they are used, they point to copies on the device."""
 
     def __init__(self, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:
         self.tensors = [(name, tensor, tensor.data) for name, tensor in tensors]
@@ -52,7 +52,7 @@ class ExpertStream:
     """Runs experts of one architecture, one at a time, on a device that does not hold them all."""
 
     def __init__(self, experts: Sequence[Any], device: torch.device, slots: int) -> None:
-        """Take over WanTransformer3DModels whose weights are in host memory; `slots` blocks are on the device."""
+        """Take WanTransformer3DModels whose weights are in host memory; `slots` blocks are on the device."""
         self._experts = list(experts)
         self._device = device
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ class ExpertStream:
                 _hook(block, _BlockHook(self, (index, number)))
 
     def attach(self) -> None:
-        """Put what is in no block on the device; weights and adapters may have changed since `release`."""
+        """Copy the weights outside of blocks to the device; weights and adapters may have changed since `release`."""
         self._blocks = [[_Waiting(_tensors(block)) for block in expert.blocks] for expert in self._experts]
         self._outside = [_Waiting(_tensors(expert, without="blocks.")) for expert in self._experts]
         for outside in self._outside:
@@ -74,7 +74,7 @@ class ExpertStream:
                 tensor.data = torch.empty_like(home, device=self._device).copy_(home)
 
     def begin(self, passes: Sequence[int]) -> None:
-        """Expect a video that takes so many passes of each expert, one expert after the other; start copying."""
+        """Prepare for a video that takes `passes` forward passes of each expert in turn; start copying."""
         self._left = list(passes)
         first = next((index for index, count in enumerate(passes) if count), 0)
         for number, slot in enumerate(self._slots):
@@ -104,7 +104,7 @@ class ExpertStream:
 
     @torch.compiler.disable
     def before_block(self, place: _Place) -> None:
-        """Have the device wait until the block is in a slot; a block that nobody expected is copied now."""
+        """Make the device wait until the block is in a slot; copy it now if it was not expected."""
         slot = self._slot_of(place)
         if slot is None:
             slot = self._slots[place[1] % len(self._slots)]

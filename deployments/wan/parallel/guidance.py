@@ -1,9 +1,9 @@
-"""Guidance parallelism: the two passes of classifier-free guidance run side by side, each on ranks of its own.
+"""Guidance parallelism: the two passes of classifier-free guidance run at the same time, each on its own ranks.
 
 WanPipeline calls an expert twice a step, with the prompt and then with the negative prompt, on the same latents. Here
 the first call computes one of the two, whichever this rank has, and exchanges it; the second call computes nothing.
-The arithmetic is that of one rank, so the numbers are, bit for bit, where both ranks run the same kernels: in `exact`.
-In `fast` each rank compiles for itself, and what its compiler chooses may round otherwise.
+The arithmetic is that of one rank. So the result is equal, bit for bit, if both ranks run the same kernels, as in
+`exact`. In `fast` each rank compiles its own kernels, which may round otherwise.
 """
 
 from collections.abc import Callable, Iterable, Iterator

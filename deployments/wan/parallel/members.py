@@ -45,7 +45,7 @@ class Members:
             Thread(target=self._hear, args=(member,), name=f"rank-{member.rank}", daemon=True).start()
 
     def tell(self, work: Work) -> None:
-        """Send `work` to every member. One that is gone is noticed by the thread that listens to it."""
+        """Send `work` to every member. The thread that listens to a member notices if its process is gone."""
         for member in self._members:
             try:
                 member.pipe.send(work)
@@ -53,7 +53,7 @@ class Members:
                 logger.warning("rank %d cannot be reached", member.rank)
 
     def answers(self, timeout_s: float) -> list[Answer]:
-        """Return the next answer of each member; fewer where one is gone, or silent for `timeout_s` in all."""
+        """Return the next answer of each member; fewer if one is gone, or does not answer within `timeout_s`."""
         until = monotonic() + timeout_s
         answers = []
         for member in self._members:
@@ -67,7 +67,7 @@ class Members:
         return answers
 
     def kill(self) -> None:
-        """End all members at once, also those that hang."""
+        """End all members at once, even if they hang."""
         self._closed = True
         for member in self._members:
             member.process.kill()

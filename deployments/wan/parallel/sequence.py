@@ -1,8 +1,7 @@
 """Context parallelism (Ulysses, ring): the tokens of one forward pass are split between ranks.
 
-What splits, exchanges and gathers is diffusers': its hooks, and its attention functions around the kernel in use. It is
-applied here and not by `enable_parallelism`, which can neither be undone nor run on a CPU (0.42.1): renders differ in
-how they are shared.
+diffusers' own hooks and attention functions split, exchange and gather the tokens. They are applied here and not by
+`enable_parallelism`, which cannot be undone and does not run on a CPU (0.42.1): each render may be shared differently.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +68,7 @@ class SequenceSplit:
 
 @contextmanager
 def _splitting(expert: Any, config: Any, tokens: int, token_timesteps: bool) -> Iterator[None]:
-    """Have the expert split its tokens and gather its result while the block runs."""
+    """Make the expert split its tokens and gather its result while the block runs."""
     group = config._flattened_mesh.get_group()
     uneven = tokens % dist.get_world_size(group) > 0
     left_out = {_FIRST_BLOCK, *(() if token_timesteps else (_WHOLE_EXPERT,)), *((_RESULT,) if uneven else ())}
@@ -118,7 +117,7 @@ class _GatherUneven(ModelHook):
 
 @contextmanager
 def _attending(processor: Any, config: Any) -> Iterator[None]:
-    """Have an attention layer exchange what others need while the block runs."""
+    """Make an attention layer exchange its tensors with the other ranks while the block runs."""
     chosen = processor._attention_backend
     processor._parallel_config = config
     if chosen is None and config.context_parallel_config.ring_degree > 1:

@@ -1,4 +1,4 @@
-"""The team of ranks that render together: one Generator's process, rank 0, leads; the others do what it does.
+"""The team of ranks that render together: rank 0, the Generator's process, leads; the others repeat its work.
 
 Every rank runs the same code on the same spec, so that their collectives match:
 
@@ -8,9 +8,9 @@ Every rank runs the same code on the same spec, so that their collectives match:
         with team.sharing(mix, tokens, negative):
             denoise()
 
-A rank that fails where the others cannot know leaves them waiting in a collective, which nothing ends safely. Then the
-team is broken for good: `doing` raises `TeamBroken`, or, where rank 0 itself waits, its process ends. The Generator, or
-the lease that runs out, gives the render back to the queue, and a new Generator takes the place of this one.
+If one rank fails and the others do not know it, they wait in a collective, which cannot be ended safely. Then the team
+is permanently broken: `doing` raises `TeamBroken` or, if rank 0 itself waits, its process ends. The Generator, or the
+lease that expires, gives the render back to the queue, and a new Generator replaces this one.
 """
 
 import logging
@@ -55,17 +55,17 @@ class Team:
 
     @contextmanager
     def doing(self, work: Work) -> Iterator[None]:
-        """Have the others do `work`, which the block does on this rank.
+        """Make the other ranks do `work`, which the block does on this rank.
 
         Raises:
-            TeamBroken: the ranks are out of step; the process must be replaced.
-            Exception: what another rank met, where this one met nothing.
+            TeamBroken: the ranks are no longer synchronised; the process must be replaced.
+            Exception: the error of another rank, if this one had none.
         """
         yield
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Run the block on every rank, and go on where it succeeded on all; see `World.agreed`."""
+        """Run the block on every rank, and continue if it succeeded on all; see `World.agreed`."""
         yield
 
     @contextmanager
@@ -77,7 +77,7 @@ class Team:
         yield
 
     def ready(self) -> None:
-        """Wait until every rank has loaded the base model. Raise what one of them met."""
+        """Wait until every rank has loaded the base model. Raise the error of a rank that could not."""
 
     def check(self) -> None:
         """Raise TeamBroken if a rank is gone."""

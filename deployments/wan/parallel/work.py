@@ -1,4 +1,4 @@
-"""What rank 0 of a Generator asks of the other ranks, and what they answer: the messages of one pipe."""
+"""Messages between rank 0 of a Generator and the other ranks: work, and answers, through one pipe each."""
 
 import pickle
 from dataclasses import dataclass

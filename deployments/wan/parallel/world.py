@@ -64,7 +64,7 @@ class World:
 
     @contextmanager
     def agreed(self) -> Iterator[None]:
-        """Run the block on every rank, and go on where it succeeded on all: then no rank waits for one that is gone.
+        """Run the block on every rank, and continue if it succeeded on all, so that no rank waits for a failed one.
 
         Raises:
             OtherRankFailed: it raised on another rank, and not here.
