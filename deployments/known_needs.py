@@ -1,4 +1,4 @@
-"""Cache of measured memory needs: what this and other replicas have measured, read from the store now and then."""
+"""Cache of the memory needs that this and other replicas have measured; refreshed from the store every few minutes."""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from serve_app.needs import NeedKey
 
 logger = logging.getLogger("ray.serve.wan")
 
-_FRESH_S = 300.0  # peaks are the same from week to week; only what a new replica finds at its start matters
+_FRESH_S = 300.0  # peaks hardly change; the cache mainly serves a replica's start
 
 
 class KnownNeeds:

@@ -80,7 +80,7 @@ class Rendered:
     made_with: MadeWith
     seconds: PipelineSeconds
     resident: frozenset[str]
-    need_bytes: int | None = None  # GPU memory beyond weights, at the peak; None where that was not measured
+    need_bytes: int | None = None  # GPU memory beyond weights, at the peak; None if that was not measured
 
 
 class Pipeline(Protocol):

@@ -81,7 +81,7 @@ class Outcome:
 
 
 class Observer:
-    """Base class with one method for each signal; none does anything.
+    """Base class with one method for each signal. Each method is called when its event happens, and does nothing here.
 
     All are called on the event loop of their actor, between two pieces of its work: return within a millisecond, and
     hand anything longer to a task or a thread.

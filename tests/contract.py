@@ -33,7 +33,7 @@ ARGS: dict[str, Any] = {
     "lora_hosts": []
 }  # the examples name the Hub, and where that is not reached is a (documented) 503
 
-# A stream of events lasts as long as its request, which may wait for ever here: its head and first event are looked at.
+# A stream of events lasts as long as its request, which may wait forever here: its head and first event are looked at.
 _STREAM_EVENTS = 1
 # These two answer 503, as documented, where the cluster is away or has only just started.
 _MAY_BE_AWAY = ("/health/ready", "/metrics")

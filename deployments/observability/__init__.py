@@ -1,1 +1,1 @@
-"""What operators see of the actors: Prometheus metrics, as observers of a render's life."""
+"""Observability: Prometheus metrics, logs and traces (OpenTelemetry), as observers of the life cycle of renders."""

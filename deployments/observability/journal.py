@@ -1,4 +1,4 @@
-"""The journal of renders: one log line for each change of state, as an observer."""
+"""The log of renders (journal): one line for each change of state, as an observer."""
 
 import logging
 
@@ -9,7 +9,7 @@ logger = logging.getLogger("ray.serve.wan")
 
 
 class RenderLog(Observer):
-    """Logs what becomes of renders, never what they show. That they wait is said by the access log of their POST."""
+    """Logs the states of renders, but never their prompts. The access log has a line for the POST of each request."""
 
     def started(self, claim: Claim) -> None:
         """Log that an attempt began."""

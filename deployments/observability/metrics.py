@@ -102,7 +102,7 @@ class QueueMetrics(Observer):
 
 
 class RenderMetrics(Observer):
-    """What a Generator did, and how long each part of it took."""
+    """Counts the work of a Generator, and the seconds of each phase."""
 
     def __init__(self) -> None:
         self._wait = _histogram("wan_wait_seconds")
@@ -148,7 +148,7 @@ class RenderMetrics(Observer):
             self._phase.observe(getattr(output.metadata.timings, phase), {"model": claim.spec.model, "phase": phase})
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
-        """Count the end, and what the render cost beside what was predicted, where it made frames."""
+        """Count the end and, if frames were made, the measured and the predicted cost."""
         spec = claim.spec
         code = _NO_CODE if outcome.error is None else outcome.error.code
         self._attempts.inc(1, {"model": spec.model, "end": outcome.end.value, "code": code})
@@ -168,7 +168,7 @@ class RenderMetrics(Observer):
 
 
 class StartMetrics(Observer):
-    """How long the start of a Generator took."""
+    """Gauges of the seconds that the start of a Generator took."""
 
     def __init__(self) -> None:
         self._start = _gauge("wan_start_seconds")
@@ -180,7 +180,7 @@ class StartMetrics(Observer):
 
 
 class MemoryMetrics(Observer):
-    """What the last render of a Generator says of its memory."""
+    """Gauges of a Generator's memory, from its last render."""
 
     def __init__(self) -> None:
         self._plan = _gauge("wan_memory_plan")

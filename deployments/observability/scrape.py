@@ -1,4 +1,4 @@
-"""This node's metrics: what Ray's agent exports for Prometheus, relayed by the service itself.
+"""Metrics endpoint: relays the metrics that Ray's agent on this node exports for Prometheus.
 
 Example:
     answer = await NodeMetrics()()  # bytes, in Prometheus' text format
@@ -20,7 +20,7 @@ class NodeMetrics:
     """Asks the metrics agent of the node that this process runs on. Ray must run."""
 
     def __init__(self) -> None:
-        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)  # no proxy stands before this node
+        self._client = httpx2.AsyncClient(timeout=_TIMEOUT_S, trust_env=False)  # the agent is local: use no proxy
         self._address: str | None = None
 
     async def __call__(self) -> bytes:

@@ -74,17 +74,17 @@ class RenderTraces(Observer):
         self._open[claim.token] = _Open(span, now)
 
     def step(self, claim: Claim, steps_done: int) -> None:
-        """Note when the step was done."""
+        """Record the time of the step."""
         if found := self._open.get(claim.token):
             found.steps_ns.append(time_ns())
 
     def published(self, claim: Claim, output: Output) -> None:
-        """Note the output, whose metadata has the seconds of each phase."""
+        """Record the output, whose metadata has the seconds of each phase."""
         if found := self._open.get(claim.token):
             found.output = output
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
-        """Close the span, and make those of its phases and steps."""
+        """Close the span, and create the spans of its phases and steps."""
         found = self._open.pop(claim.token, None)
         if found is None:
             return

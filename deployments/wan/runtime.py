@@ -343,12 +343,12 @@ class WanRuntime:
             )
 
     def _measured_need(self) -> int | None:
-        """Return what the render needed beside weights; None where weights came and went meanwhile, or on a CPU."""
+        """Return what the render needed beside weights; None if weights came and went meanwhile, or on a CPU."""
         moved = self._plans.current.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
         return None if moved else self._meter.read().activations
 
     def _spare_memory(self, spec: RenderSpec) -> bool:
-        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False where none is."""
+        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False if none is."""
         with self._team.doing(LeaveGpu()):
             left = self.leave_gpu()
         if left:

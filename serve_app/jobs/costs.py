@@ -21,7 +21,7 @@ class Measurement:
     deployment: str
     key: CostKey
     cost: MeasuredCost
-    need: MeasuredNeed | None = None  # None where it was not measured
+    need: MeasuredNeed | None = None  # None if it was not measured
 
 
 def read_costs(connection: Connection, deployment: str) -> Mapping[CostKey, MeasuredCost]:

@@ -13,20 +13,20 @@ from serve_app.spec import Speed
 
 @dataclass(frozen=True, slots=True)
 class MeasuredNeed:
-    """What one render needed besides weights."""
+    """The GPU memory that one render needed besides weights."""
 
     key: NeedKey
     bytes: int
 
 
 def read_needs(connection: Connection, deployment: str) -> Mapping[NeedKey, int]:
-    """Return the most that was measured of each key on that deployment."""
+    """Return the largest measurement of each key on that deployment, in bytes."""
     found = connection.execute(select(render_needs).where(render_needs.c.deployment == deployment))
     return {NeedKey(Speed(row.speed), row.pixel_class, row.num_frames): row.bytes for row in found.all()}
 
 
 def add_need(connection: Connection, insert: Upsert, deployment: str, measured: MeasuredNeed) -> None:
-    """Keep a measurement where it is the most of its key; `insert` is an INSERT into `render_needs`."""
+    """Store a measurement if it is the largest of its key; `insert` is an INSERT into `render_needs`."""
     key, kept = measured.key, render_needs.c.bytes
     row = insert.values(
         deployment=deployment,

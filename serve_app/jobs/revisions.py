@@ -15,5 +15,5 @@ OLDER: tuple[str, ...] = ()
 
 
 def works_with(compatible_from: str | None) -> bool:
-    """Return whether this code may use a newer schema, whose migration names this as the oldest that it works with."""
+    """Return whether this code may use a newer schema; `compatible_from` is the oldest revision that works with it."""
     return compatible_from in (*OLDER, REVISION)

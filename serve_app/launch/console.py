@@ -47,7 +47,7 @@ def say(text: str) -> None:
 def say_ready(config: ServeConfig, logs: Path, dashboard: str) -> None:
     """Print that the service is up, what it serves, and what to do next.
 
-    `dashboard` is host and port of Ray's; empty where there is none.
+    `dashboard` is host and port of Ray's; empty if there is none.
     """
     say(f"ready: {config.url} (API documentation: {config.url}/docs)")
     roots = ", ".join(dict.fromkeys(str(settings.lora_root) for settings in config.settings))

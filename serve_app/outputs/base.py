@@ -156,7 +156,7 @@ class OutputStore(ABC):
         """
 
     async def origin(self) -> str | None:
-        """Return scheme, host and port of every `signed_url`, as browsers compare them; None where there are none.
+        """Return scheme, host and port of every `signed_url`, as browsers compare them; None if there are none.
 
         Raises:
             OSError: the store's credentials could not be obtained.

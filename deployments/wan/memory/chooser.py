@@ -63,13 +63,13 @@ class PlanChooser:
         self.current = plan
 
     def copies_ran_out(self, key: NeedKey, originals: PristineMode) -> None:
-        """Take note that copies on the GPU were given up for a render, and originals are elsewhere now."""
+        """Record that copies on the GPU were given up for a render, and originals are elsewhere now."""
         self._copies_ran_out.append(key)
         self._could_be_faster = 0
         self.current = self.current.without_copies(originals)
 
     def ran_out(self, key: NeedKey, adapters: int = 0) -> MemoryPlan | None:
-        """Return the plan to go to when the current one ran out of memory for a render; None where none is leaner.
+        """Return the plan to go to when the current one ran out of memory for a render; None if none is leaner.
 
         From now on the mode counts as too small for this size and for larger ones.
         """
@@ -83,7 +83,7 @@ class PlanChooser:
         return replace(leaner, reason=f"out of memory with {before.offload.value} ({before.reason})")
 
     def fits(self, key: NeedKey) -> bool:
-        """Return whether some plan probably holds a render of that key; False where nothing tells."""
+        """Return whether some plan probably holds a render of that key; False if nothing tells."""
         gpu = self._demand.free.gpu
         need, barred = self._need(key, 0).total, self._barred(key).modes
         left = [mode for mode in self._demand.candidates if mode not in barred]

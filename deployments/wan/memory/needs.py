@@ -64,7 +64,7 @@ class Needs:
 
 
 def largest_size(spec: RenderSpec, divisor: int, fits: Callable[[NeedKey], bool]) -> tuple[int, int] | None:
-    """Return the largest width and height of the shape and length of `spec` that `fits`; None where none does.
+    """Return the largest width and height of the shape and length of `spec` that `fits`; None if none does.
 
     Both are multiples of `divisor`, and smaller than those of `spec`.
     """

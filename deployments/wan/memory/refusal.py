@@ -12,7 +12,7 @@ def out_of_memory(
 ) -> OutOfMemory:
     """Return the error for a render that did not fit under any mode in `tried`.
 
-    `fitting` is the largest width and height that would, with as many frames; None where nothing tells.
+    `fitting` is the largest width and height that would, with as many frames; None if nothing tells.
     """
     modes = [mode.value for mode in tried]
     advice = "" if fitting is None else f"; {fitting[0]}x{fitting[1]} with {spec.num_frames} frames should fit"

@@ -1,1 +1,1 @@
-"""Speed profiles: what a render may trade for time. `accelerator` is the door; docs/performance.md has the figures."""
+"""Speed profiles (exact, fast, turbo). Entry point: `accelerator.Accelerator`; docs/performance.md has the figures."""

@@ -148,7 +148,7 @@ class Accelerator:
 
 
 def keep_compiled_in(directory: Path) -> None:
-    """Have this process keep, and look for, what torch.compile makes in `directory`, unless its environment says where.
+    """Set `directory` as torch.compile's cache in this process, unless the environment names another one.
 
     PyTorch reads the variables when it compiles for the first time.
     """
@@ -157,7 +157,7 @@ def keep_compiled_in(directory: Path) -> None:
 
 
 def without_float8(used: Acceleration) -> list[str]:
-    """Return that a render in `turbo` multiplied nothing in FP8, if so."""
+    """Return a warning if a render in `turbo` did not use FP8."""
     if used.speed is not Speed.TURBO or used.float8:
         return []
     return ["turbo ran without FP8: the experts' weights come to the GPU in pieces, as it does not hold them all"]

@@ -1,1 +1,1 @@
-"""Events of requests (server-sent events): one look at the store serves all who listen in this process."""
+"""Events of requests (server-sent events, SSE): one read of the store serves all listeners of this process."""

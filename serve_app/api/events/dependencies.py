@@ -1,4 +1,4 @@
-"""FastAPI dependency of endpoints that wait for what becomes of a request."""
+"""FastAPI dependency of endpoints that wait for changes of a request."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from serve_app.api.events.listeners import Listeners
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """What tells of changes, and how many may hear it at once."""
+    """The event hub, and the limits on listeners."""
 
     hub: EventHub
     listeners: Listeners

@@ -1,4 +1,4 @@
-"""Fan-out of changes: every request that somebody watches here is looked at in one read, a few times a second.
+"""Fan-out of changes: one read, a few times a second, covers all requests that have listeners in this process.
 
 Example:
     hub = EventHub(store, describe)
@@ -7,7 +7,7 @@ Example:
             snapshot = watch.snapshot  # None once the request is deleted
             await watch.changed(within_s=15)
 
-What listeners cost does not grow with their number: they share the snapshots. While nobody watches, nothing is read.
+All listeners share the snapshots, so the reads do not grow with their number. Without listeners, nothing is read.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ from serve_app.tasks import detached, happened
 
 logger = logging.getLogger("ray.serve.wan")
 
-LOOK_S = 0.3  # between two looks; progress itself comes with the heartbeats, every half second
-PLACES_S = 1.0  # between two looks at the queue
+LOOK_S = 0.3  # between two reads; heartbeats write progress every half second
+PLACES_S = 1.0  # between two reads of positions in the queue
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A request as it was at the last look. `previews` are by the index of the prompt."""
+    """A request as of the last read. `previews` are by the index of the prompt."""
 
     standing: Standing
     status: RequestStatus
@@ -56,18 +56,18 @@ class Watch:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """Return the request as it was at the last look; None once it is deleted."""
+        """Return the request as of the last read; None after it was deleted."""
         return self._request.snapshot
 
     async def changed(self, within_s: float) -> bool:
-        """Wait until there is another snapshot than when this was called last; return whether there is."""
+        """Wait until there is a newer snapshot than at the last call; return whether there is one."""
         if not await happened(self._news, within_s):
             return False
         self._news.clear()
         return True
 
     async def ended(self, within_s: float) -> Snapshot | None:
-        """Return the request once it has ended; None if it has not within that time, or is deleted."""
+        """Wait until the request has ended, and return it; None if that takes longer, or it is deleted."""
         deadline = monotonic() + within_s
         while (snapshot := self.snapshot) is not None and snapshot.record.state not in FINAL:
             left_s = deadline - monotonic()
@@ -164,7 +164,7 @@ class EventHub:
 
     def _after(self, before: Snapshot, news: News, *, places: bool) -> Snapshot:
         record = news.records.get(before.record.id, before.record)
-        # Until the next look at the queue, a place that was known is better than none.
+        # Until the next read of the queue, the last known position is better than none.
         place = news.places.get(record.id) if places else before.standing.place
         standing = Standing(record, place if _waits(record) else None)
         shown = dict(before.previews)

@@ -1,4 +1,4 @@
-"""Limits on listeners (back-pressure): how many streams of events are open at once, in all and of one sender.
+"""Limits on listeners (back-pressure): the number of open event streams, in all and for one sender.
 
 Example:
     with listeners.place(fetcher, settings):
@@ -21,11 +21,11 @@ class Listeners:
 
     @contextmanager
     def place(self, sender: str, settings: Settings) -> Iterator[None]:
-        """Take a place while the block runs.
+        """Count as a listener while the block runs.
 
         Raises:
-            TooManyListeners: as many listen as the process serves.
-            TooManyOwnListeners: as many of this sender's listen as one may have.
+            TooManyListeners: the process has its largest number of listeners.
+            TooManyOwnListeners: the sender has its largest number of listeners.
         """
         most, most_own = settings.max_listeners, settings.max_listeners_per_sender
         if self._of_sender[sender] >= most_own:

@@ -1,4 +1,4 @@
-"""Narration: from what a listener has heard and how a request is now, to the events that are still to be told.
+"""Narration: compute the events (SSE) that a listener has not received yet, from its last event id and the request.
 
 Example:
     narration = Narration.resumed(headers.get("Last-Event-ID"))
@@ -6,9 +6,9 @@ Example:
         yield event  # bytes, as they go over the wire
     narration.over  # nothing follows
 
-Ids are made from what was told and not from a log of events: the outputs that the listener has, as the bits of a number
-in hex. So any process can go on where another was cut off, nothing is kept for listeners who may never return, and
-none of them misses an output or the end.
+An event id is the state of the listener, not a position in a log: a number in hex with a bit for each output that the
+listener has received. So any process can continue an interrupted stream, nothing is stored for listeners that never
+return, and no listener misses an output or the end.
 """
 
 import base64
@@ -39,10 +39,10 @@ _END = ".end"
 
 
 class Narration:
-    """What one listener has been told of one request."""
+    """The events that one listener has received of one request."""
 
     def __init__(self, told: int = 0, *, over: bool = False) -> None:
-        """`told` has a bit for each output that the listener has."""
+        """Take `told`, a bit for each output that the listener has received."""
         self._told = told
         self._retry_ms: int | None = RETRY_MS
         self._status: RequestStatus | None = None
@@ -67,7 +67,7 @@ class Narration:
         return cls(int(last_event_id.removesuffix(_END), 16), over=last_event_id.endswith(_END))
 
     def tell(self, snapshot: Snapshot, video: DescribeVideo) -> Iterator[bytes]:
-        """Yield the events that lead from what was told to this snapshot; `video` describes an output."""
+        """Yield the events from the listener's state to this snapshot; `video` describes an output."""
         status, last = snapshot.status, self._status
         final = snapshot.record.state in FINAL
         if not final and (last is None or _news_of(status) != _news_of(last)):
@@ -110,7 +110,7 @@ class Narration:
 
 
 def _news_of(status: RequestStatus) -> RequestStatus:
-    """Return the part of a status whose change is told by itself; what steps change is told with them."""
+    """Return the part of a status whose changes have their own event; progress is part of the step events."""
     if status.status == "in_progress":
         return status.model_copy(update={"progress": 0.0, "eta_seconds": None})
     return status

@@ -1,7 +1,7 @@
 """`GET /v1/requests/{id}/events`: the life of a request as server-sent events, until its end.
 
-The stream ends by itself. Whoever is cut off connects again, to this process or another one, with the id of the last
-event in the header `Last-Event-ID`, as browsers do by themselves.
+The stream ends with the request. A client whose connection is lost connects again, to this process or another one, with
+the id of the last event in the header `Last-Event-ID`. Browsers do this automatically.
 """
 
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ HEARTBEAT_S = 15.0  # proxies close connections on which nothing comes for a min
 
 
 class EventStream(StreamingResponse):
-    """Gives back what it holds at its end, also where its client has gone before the first event."""
+    """Releases its resources at its end, even if the client disconnects before the first event."""
 
     media_type = "text/event-stream"
 

@@ -144,7 +144,7 @@ def other_half(key: str) -> str:
 
 
 def adapter_name(key: str) -> str | None:
-    """Return the name that PEFT's state dicts carry in a key; None where there is none, or PEFT's own.
+    """Return the name that PEFT's state dicts carry in a key; None if there is none, or PEFT's own.
 
     >>> adapter_name("blocks.0.self_attn.q.lora_A.low_noise.weight")
     'low_noise'

@@ -193,7 +193,7 @@ def _other_ranks(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Itera
 
 
 def _nested_alpha(text: str) -> object:
-    """Return the alpha that an entry of JSON holds at any depth; None where it holds none."""
+    """Return the alpha that an entry of JSON holds at any depth; None if it holds none."""
     if not text.startswith("{") or len(text) > _LONGEST_JSON or "alpha" not in text.lower():
         return None
     try:
