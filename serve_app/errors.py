@@ -41,17 +41,17 @@
     │   ├── RequestNotFound
     │   └── OutputNotFound
     ├── MethodNotAllowed        the path has no such method (405)
-    ├── ConflictError           the request stands against something that exists (409)
+    ├── ConflictError           the request conflicts with something that exists (409)
     │   ├── IdempotencyConflict
     │   ├── LoraExists
     │   └── RequestNotEnded
     ├── BodyTooSlow             the request's body did not arrive in time (408)
-    ├── BodyTooLarge            the request's body is longer than the service reads (413)
-    ├── UnsupportedBody         the request's body is in a form that the service does not read (415)
+    ├── BodyTooLarge            the request's body is longer than the limit (413)
+    ├── UnsupportedBody         the request's body has an unsupported format (415)
     │   ├── MediaTypeNotSupported
     │   └── EncodingNotSupported
     ├── RangeNotSatisfiable     the range lies beyond the end of the file (416)
-    ├── AdmissionError          the queue takes no more just now (429)
+    ├── AdmissionError          the queue accepts no more now (429)
     │   ├── QueueFull
     │   ├── TenantQueueFull
     │   ├── WaitTooLong
@@ -60,16 +60,16 @@
     │   └── RateExceeded
     ├── OutputGone              the video of a finished render is not what was stored (410)
     ├── StoreUnavailable        the job store cannot be reached (503)
-    ├── OutputStorageUnavailable  the place where outputs are kept cannot be used (503)
+    ├── OutputStorageUnavailable  the output storage cannot be used (503)
     ├── LoraStorageUnavailable  the folder of the LoRAs cannot be read or written (503)
     ├── DraftUnavailable        the server's own few-step LoRAs cannot be used (503)
     ├── LoraSourceUnavailable   the server that a LoRA comes from does not deliver it (503)
     ├── ImageSourceUnavailable  the server that a control image comes from does not deliver it (503)
-    ├── ServiceNotReady         what is accepted now would only wait; only told by the readiness probe (503)
+    ├── ServiceNotReady         renders do not start now; only in answers of probes (503)
     ├── MetricsUnavailable      Ray's agent on this node does not answer (503)
-    ├── TooManyListeners        as many streams of events are open as the process serves (503)
-    ├── TooManyFetches          as many files are being read from servers as the service reads at once (503)
-    ├── TooManyBodies           large bodies hold as much memory as the service gives them (503)
+    ├── TooManyListeners        the process has its largest number of event streams (503)
+    ├── TooManyFetches          the largest number of concurrent fetches is reached (503)
+    ├── TooManyBodies           large bodies use all of their memory (503)
     ├── RenderError             an accepted render ended without a video; stored with it, never raised over HTTP
     │   ├── RenderFailed
     │   ├── LoraNotFetched
@@ -80,11 +80,11 @@
     │   ├── DeadlineExceeded
     │   ├── AttemptsExhausted
     │   └── OutputNotWritten
-    ├── ClientError             what only a client of the service meets; raised by `serve_app.client`
+    ├── ClientError             raised by the Python client (`serve_app.client`) only
     │   ├── ServerUnreachable
     │   ├── AnswerNotUnderstood
-    │   ├── FieldsInvalid       the service's answer 422: fields that do not fit their schema
-    │   ├── RefusedOtherwise    a refusal whose code this version does not know
+    │   ├── FieldsInvalid       answer 422: fields that do not fit their schema
+    │   ├── RefusedOtherwise    an error whose code this version does not know
     │   ├── RequestCanceled
     │   ├── WaitedTooLong
     │   └── DownloadDamaged
@@ -150,7 +150,7 @@ class RequestError(ServiceError):
 
 
 class ModelNotFound(RequestError):
-    """The model is not the one this service runs."""
+    """The service does not run this model."""
 
 
 class LoraFileRequired(RequestError):
@@ -186,11 +186,11 @@ class LoraInvalid(RequestError):
 
 
 class ControlImageRequired(RequestError):
-    """A prompt has no control image, and the model cannot do without."""
+    """A prompt has no control image, and the model requires one."""
 
 
 class ControlImageNotSupported(RequestError):
-    """A control image, or how to fit one, was sent where none is used."""
+    """A control image, or `fit`, was sent for a model that takes no image."""
 
 
 class SingleControlImageOnly(RequestError):
@@ -202,7 +202,7 @@ class ControlImageNotFound(RequestError):
 
 
 class ControlImageRefused(RequestError):
-    """The image lies where this service does not read."""
+    """The service does not read images from that path or address."""
 
 
 class ControlImageInvalid(RequestError):
@@ -218,7 +218,7 @@ class DraftNotServed(RequestError):
 
 
 class DraftFieldRefused(RequestError):
-    """A prompt asks for something that a draft cannot have."""
+    """A prompt sets a field that a draft does not support."""
 
 
 class RenderTooLarge(RequestError):
@@ -230,27 +230,27 @@ class PromptFlagRefused(RequestError):
 
 
 class PromptTooLong(RequestError):
-    """A prompt is longer than is read, once its trigger word stands in it."""
+    """A prompt with its trigger word is longer than the limit."""
 
 
 class HeaderInvalid(RequestError):
-    """A header has a form that is not accepted."""
+    """A header has an invalid value."""
 
 
 class CursorInvalid(RequestError):
-    """A list is asked to go on behind something that it has never named."""
+    """The query parameter `after` is not a value that a list returned as `next`."""
 
 
 class WebhookRefused(RequestError):
-    """The address of a webhook is none that this service tells anything, or it tells nobody."""
+    """The service may not send webhooks to this address, or sends none at all."""
 
 
 class VideoFieldRefused(RequestError):
-    """A field of OpenAI's Videos API has a value that stands for nothing here, or that contradicts another field."""
+    """A field of OpenAI's Videos API has a value without meaning here, or contradicts another field."""
 
 
 class FormInvalid(RequestError):
-    """A multipart form has fields that do not go together, or that stand for nothing."""
+    """A multipart form has unknown fields, or fields that contradict each other."""
 
 
 class BodyDamaged(RequestError):
@@ -258,7 +258,7 @@ class BodyDamaged(RequestError):
 
 
 class AuthenticationError(ServiceError):
-    """Who sends the request is not known; nothing was done."""
+    """The sender of the request is unknown; nothing was done."""
 
     status = 401
 
@@ -272,13 +272,13 @@ class KeyInvalid(AuthenticationError):
 
 
 class ForbiddenError(ServiceError):
-    """The sender is known, and may not do that."""
+    """The sender is known, but not allowed to do this."""
 
     status = 403
 
 
 class UploadsOff(ForbiddenError):
-    """The service keeps no files of clients."""
+    """The service accepts no uploads."""
 
 
 class ScopeRequired(ForbiddenError):
@@ -308,7 +308,7 @@ class OutputNotFound(NotFoundError):
 
 
 class MethodNotAllowed(ServiceError):
-    """The path is there, and has no such method; the header Allow lists those that it has."""
+    """The path exists, but does not support the method; the header Allow lists its methods."""
 
     status = 405
 
@@ -320,19 +320,19 @@ class BodyTooSlow(ServiceError):
 
 
 class BodyTooLarge(ServiceError):
-    """The body, as sent or once decompressed, is longer than the service reads; nothing beyond that was read."""
+    """The body, as sent or after decompression, is longer than the limit; nothing beyond the limit was read."""
 
     status = 413
 
 
 class UnsupportedBody(ServiceError):
-    """The body is in a form that the service does not read."""
+    """The body has a format that the service does not support."""
 
     status = 415
 
 
 class MediaTypeNotSupported(UnsupportedBody):
-    """The Content-Type is not that of JSON."""
+    """The Content-Type is not JSON's."""
 
 
 class EncodingNotSupported(UnsupportedBody):
@@ -346,13 +346,13 @@ class RangeNotSatisfiable(ServiceError):
 
 
 class ConflictError(ServiceError):
-    """The request stands against something that exists."""
+    """The request conflicts with something that exists."""
 
     status = 409
 
 
 class LoraExists(ConflictError):
-    """Another LoRA file has the name under which one was to be kept."""
+    """Another LoRA file has the name of the uploaded one."""
 
 
 class IdempotencyConflict(ConflictError):
@@ -360,11 +360,11 @@ class IdempotencyConflict(ConflictError):
 
 
 class RequestNotEnded(ConflictError):
-    """Only a request whose renders have all ended can be deleted."""
+    """The request cannot be deleted, because a render has not ended."""
 
 
 class AdmissionError(ServiceError):
-    """The queue takes no more just now; nothing was accepted.
+    """The queue accepts no more now; nothing was accepted.
 
     `retry_after_s` is when there will be room, in whole seconds; None if waiting does not help.
     """
@@ -377,27 +377,27 @@ class AdmissionError(ServiceError):
 
 
 class QueueFull(AdmissionError):
-    """As many renders wait as the service takes."""
+    """The queue has its largest number of renders."""
 
 
 class TenantQueueFull(AdmissionError):
-    """As many renders of this tenant wait as the service takes of one."""
+    """The tenant has its largest number of queued renders."""
 
 
 class WaitTooLong(AdmissionError):
-    """The render would wait longer than the service lets anyone wait."""
+    """The render would wait longer than the limit."""
 
 
 class TooManyOwnListeners(AdmissionError):
-    """As many streams of events are open as one sender may have."""
+    """The sender has its largest number of open event streams."""
 
 
 class GpuTimeExhausted(AdmissionError):
-    """The tenant has used, or reserved with what it has queued, its GPU seconds of the day."""
+    """The tenant has used or reserved (by queued renders) all of its GPU seconds of the day."""
 
 
 class RateExceeded(AdmissionError):
-    """The tenant calls more often than it may. `headers` say how often that is."""
+    """The tenant exceeds its rate limit. `headers` have the limit."""
 
     def __init__(
         self,
@@ -418,7 +418,7 @@ class StoreUnavailable(ServiceError):
 
 
 class ServiceNotReady(ServiceError):
-    """What is accepted now would only wait: a part of the service is away."""
+    """Renders do not start now, because a part of the service is unavailable."""
 
     status = 503
 
@@ -430,13 +430,13 @@ class MetricsUnavailable(ServiceError):
 
 
 class OutputGone(ServiceError):
-    """What lies where a finished video was stored is something else: damaged, overwritten, or no regular file."""
+    """The stored file of a finished video is not that video any more: damaged, overwritten, or no regular file."""
 
     status = 410
 
 
 class OutputStorageUnavailable(ServiceError):
-    """The place where outputs are kept cannot be reached, read or changed; the same request may succeed later."""
+    """The output storage cannot be reached, read or changed; the same request may succeed later."""
 
     status = 503
 
@@ -478,19 +478,19 @@ class ImageSourceUnavailable(ServiceError):
 
 
 class TooManyListeners(ServiceError):
-    """As many streams of events are open as the process serves."""
+    """The process has its largest number of open event streams."""
 
     status = 503
 
 
 class TooManyFetches(ServiceError):
-    """As many files are being read as the service reads at once: in all, from one host, or for one sender."""
+    """The largest number of concurrent fetches is reached: in all, from one host, or for one sender."""
 
     status = 503
 
 
 class TooManyBodies(ServiceError):
-    """The large bodies that are being read take as much memory as the service gives them."""
+    """Large request bodies use all of their memory."""
 
     status = 503
 
@@ -500,11 +500,11 @@ class RenderError(ServiceError):
 
 
 class RenderFailed(RenderError):
-    """The pipeline raised something that no other class names."""
+    """The pipeline raised an error that has no class of its own."""
 
 
 class LoraNotFetched(RenderError):
-    """A LoRA could not be downloaded for its render, or turned out to be damaged once all of it was here."""
+    """A LoRA could not be downloaded for its render, or was damaged after the download."""
 
 
 class LoraChanged(RenderError):
@@ -512,11 +512,11 @@ class LoraChanged(RenderError):
 
 
 class LoraNotLoaded(RenderError):
-    """The pipeline did not take every weight of a LoRA that had passed inspection."""
+    """The pipeline could not apply every weight of a LoRA that had passed inspection."""
 
 
 class ControlImageLost(RenderError):
-    """The control image that was kept with the request is gone, or no longer the one that was accepted."""
+    """The control image that was stored with the request is missing or has changed."""
 
 
 class OutOfMemory(RenderError):
@@ -536,15 +536,15 @@ class OutputNotWritten(RenderError):
 
 
 class ClientError(ServiceError):
-    """A client of the service did not get what it asked for, for a reason that no answer of the service carries."""
+    """Base of the errors that only the Python client raises, because no answer of the service has them."""
 
 
 class ServerUnreachable(ClientError):
-    """Nobody answers at the server's address, or the connection broke, after all retries."""
+    """The server does not answer, or the connection broke, after all retries."""
 
 
 class AnswerNotUnderstood(ClientError):
-    """The answer is none of this API's: another service, a proxy's page, or another version."""
+    """The answer is not one of this API: it is from another service, a proxy, or another version."""
 
 
 class FieldsInvalid(ClientError):
@@ -554,7 +554,7 @@ class FieldsInvalid(ClientError):
 
 
 class RefusedOtherwise(ClientError):
-    """The service refused with a code that this version does not know; `details` holds it."""
+    """The service answered with an error code that this version does not know; `details` has it."""
 
 
 class RequestCanceled(ClientError):
@@ -562,11 +562,11 @@ class RequestCanceled(ClientError):
 
 
 class WaitedTooLong(ClientError):
-    """The request has not ended in the time that the caller gave it; it goes on."""
+    """The request has not ended within the caller's timeout; it continues."""
 
 
 class DownloadDamaged(ClientError):
-    """What arrived is not the file that the service has: its SHA-256 or its size is another."""
+    """The downloaded file differs from the service's in its SHA-256 or size."""
 
 
 class ConfigurationInvalid(ServiceError):
