@@ -16,7 +16,14 @@ class PathForbidden(Exception):
 
 
 class PathMissing(Exception):
-    """Nothing is at that path."""
+    """Nothing is at that path. `near` is one that is there and looks the same, but for case, spaces and dashes."""
+
+    def __init__(self, near: str | None = None) -> None:
+        super().__init__(near)
+        self.near = near
+
+
+_MOST_COMPARED = 2000  # names of a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,8 @@ class Root:
         except RuntimeError as error:  # how Python 3.11 reports a loop of symlinks
             raise PathForbidden("its symlinks form a loop; link it to the file itself") from error
         except OSError as error:
-            raise unreadable(error) from error
+            fault = unreadable(error)
+            raise (PathMissing(_near(inside, reference)) if isinstance(fault, PathMissing) else fault) from error
         self._check_kind(mode)
         return file
 
@@ -123,6 +131,25 @@ def _named(inside: Path, reference: str) -> Path:
             raise PathForbidden(f"{len(same)} names there look alike, in other Unicode forms: {same}; rename one")
         found /= same[0] if same else part
     return found
+
+
+def _near(inside: Path, reference: str) -> str | None:
+    """Return the path under `inside` that a person would take for `reference`; None if there is none, or several."""
+    found: list[str] = []
+    for part in PurePosixPath(reference).parts:
+        names = _names_in(inside.joinpath(*found), inside)[:_MOST_COMPARED]
+        same = [part] if part in names else [name for name in names if _folded(name) == _folded(part)]
+        if len(same) != 1:
+            return None
+        found += same
+    return "/".join(found)
+
+
+def _folded(name: str) -> str:
+    """Return a name without what the eye hardly sees: compatibility forms, case, kinds of dashes and spaces."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    kept = "".join("-" if unicodedata.category(c) == "Pd" else c for c in plain if unicodedata.category(c) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", kept).split()).replace(" .", ".")
 
 
 def _names_in(folder: Path, inside: Path) -> list[str]:

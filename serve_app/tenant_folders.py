@@ -55,7 +55,12 @@ class TenantFolders:
         """
         if self._is_foreign(PurePosixPath(reference)):  # before the disk is asked, so that even the time tells nothing
             raise PathMissing
-        found = self.holding(reference).resolve(reference)
+        try:
+            found = self.holding(reference).resolve(reference)
+        except PathMissing as missing:
+            if missing.near is not None and self._is_foreign(PurePosixPath(missing.near)):
+                raise PathMissing from None
+            raise
         if self._is_foreign(PurePosixPath(found.relative_to(self.root.directory.resolve()))):  # reached by a link
             raise PathMissing
         return found

@@ -25,6 +25,7 @@ from serve_app.errors import (
     SingleMoeConfigOnly,
 )
 from serve_app.loras.library import ResolvedLora
+from serve_app.loras.paths import not_found
 from serve_app.loras.refusals import invalid
 from serve_app.loras.resolver import Looks
 from serve_app.loras.sources import shown
@@ -136,9 +137,10 @@ async def _resolve_all(body: InferenceRequest, combined: Combined, looks: Looks)
     """Return every file, looked up together; those that are missing are named together, as in the reference."""
     rest = [(index, item) for index, item in enumerate(body.loras) if index not in combined]
     results = await asyncio.gather(*(_resolve(item, body, looks) for _, item in rest), return_exceptions=True)
-    missing = [name for found in results if isinstance(found, LoraNotFound) for name in found.details["missing_files"]]
-    if missing:
-        raise LoraNotFound(f"LoRA file(s) not found: {missing}", {"missing_files": missing})
+    absent = [found.details for found in results if isinstance(found, LoraNotFound)]
+    if absent:
+        near = {name: path for details in absent for name, path in details.get("did_you_mean", {}).items()}
+        raise not_found([name for details in absent for name in details["missing_files"]], near)
     files = dict(combined)
     for (index, _), found in zip(rest, results, strict=True):
         if isinstance(found, BaseException):

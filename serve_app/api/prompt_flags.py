@@ -20,6 +20,12 @@ from serve_app.models import limits
 from serve_app.spec import Recipe
 
 _FLAG = re.compile(r"(?<!\S)--([A-Za-z]\w*)(?!\S)")
+_MISWRITTEN = re.compile(
+    r"(?<!\S)(?:--(?P<joined>[A-Za-z]\w*)[=:]\S*"  # --seed=7
+    r"|[\u2012-\u2015](?P<dashed>seed|steps|cfg|[whdslgm])\s+-?\d)"  # an editor made one dash of two hyphens
+)
+_ANY_PLACEHOLDER = re.compile(r"\[ *(?:trigger|name) *\]", re.IGNORECASE)
+_MOST_TOLD = 3  # spellings
 _LONGEST = 100  # characters of a value that is shown
 _MULTIPLIER = "m"
 _PLACEHOLDERS = {Recipe.REFERENCE: ("[trigger]",), Recipe.PREVIEW: ("[trigger]", "[name]")}
@@ -51,6 +57,7 @@ def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None
         PromptFlagRefused: a flag is unknown, repeated, has a bad value, or contradicts a field of the prompt.
     """
     found = list(_FLAG.finditer(prompt.prompt))
+    _check_spelling(prompt.prompt, index)
     if not found:
         return prompt, None
     ends = [match.start() for match in found[1:]] + [len(prompt.prompt)]
@@ -74,6 +81,14 @@ def read_flags(prompt: PromptItem, index: int) -> tuple[PromptItem, float | None
     return prompt.model_copy(update=values), multiplier
 
 
+def _check_spelling(prompt: str, index: int) -> None:
+    """Raise PromptFlagRefused for what looks like a flag, and would be left in the prompt as text."""
+    wrong = _MISWRITTEN.search(prompt)
+    if wrong is not None:
+        name = wrong["joined"] or wrong["dashed"]
+        raise _refused(index, name, f"{wrong[0][:_LONGEST]!r} is not read; write --{name}, a space, and its value")
+
+
 def placed(prompt: str, trigger_word: str | None, recipe: Recipe, index: int) -> str:
     """Replace the placeholders of a prompt by the trigger word; without a trigger word, return the text unchanged.
 
@@ -95,9 +110,15 @@ def placed(prompt: str, trigger_word: str | None, recipe: Recipe, index: int) ->
 
 
 def unplaced(prompt: str, trigger_word: str | None, recipe: Recipe) -> list[str]:
-    """Return that placeholders were left over, as there is no trigger word."""
-    left = [placeholder for placeholder in _PLACEHOLDERS[recipe.rules] if placeholder in prompt and not trigger_word]
-    return [f"{placeholder} is left in the prompt as text, as no trigger_word was sent" for placeholder in left]
+    """Return that placeholders are left over: there is no trigger word, or they are spelled in another way."""
+    known = _PLACEHOLDERS[recipe.rules]
+    left = [placeholder for placeholder in known if placeholder in prompt and not trigger_word]
+    others = sorted({match[0] for match in _ANY_PLACEHOLDER.finditer(prompt)} - set(known))[:_MOST_TOLD]
+    replaced = " and ".join(known)
+    return [
+        *(f"{placeholder} is left in the prompt as text, as no trigger_word was sent" for placeholder in left),
+        *(f"{other[:_LONGEST]} is left in the prompt as text; this recipe replaces {replaced}" for other in others),
+    ]
 
 
 def _value(prompt: PromptItem, index: int, name: str, text: str) -> object:

@@ -3,8 +3,10 @@
 What lies in `lora_root/tenants/<tenant>/` belongs to that tenant; see `serve_app.tenant_folders`.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_problem
 from serve_app.loras.tree import DEEPEST
@@ -99,10 +101,15 @@ def unreadable(reference: str, error: OSError) -> RequestError:
 
 def _worded(reference: str, fault: PathForbidden | PathMissing) -> RequestError:
     if isinstance(fault, PathMissing):
-        return _missing(reference)
+        return not_found([reference], {} if fault.near is None else {reference: fault.near})
     sendable = reference.encode(errors="backslashreplace").decode()  # an answer with a lone surrogate has no UTF-8
     return LoraPathRefused(f"LoRA path {reference!r} is refused: {fault}", {"path": sendable})
 
 
-def _missing(reference: str) -> LoraNotFound:
-    return LoraNotFound(f"LoRA file(s) not found: {[reference]}", {"missing_files": [reference]})
+def not_found(references: Sequence[str], near: Mapping[str, str]) -> LoraNotFound:
+    """Return the error for files that are not there; `near` has, by reference, the path of one that looks the same."""
+    hint = "".join(f"; did you mean {path!r}?" for path in near.values())
+    details: dict[str, Any] = {"missing_files": list(references)}
+    if near:
+        details["did_you_mean"] = dict(near)
+    return LoraNotFound(f"LoRA file(s) not found: {list(references)}{hint}", details)

@@ -58,6 +58,44 @@ def test_another_letter_is_not_found(name: str, tmp_path: Path) -> None:
         paths.resolve(name, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("on_disk", "asked"),
+    [
+        ("ﬁne.safetensors", "fine.safetensors"),
+        ("hero_Ｈigh.safetensors", "hero_high.safetensors"),
+        ("Hero/High.safetensors", "hero/high.safetensors"),
+        ("a b.safetensors", "a\u00a0b.safetensors"),
+        ("a-b.safetensors", "a\u2013b.safetensors"),
+        ("a\u200bb.safetensors", "ab.safetensors"),
+        ("a .safetensors", "a.safetensors"),
+    ],
+)
+async def test_a_name_that_looks_the_same_is_hinted_at(on_disk: str, asked: str, api: Api) -> None:
+    path = api.lora_root / on_disk
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, full())
+    error = await api.refused(body(loras=[{"path": asked, "transformer": "high"}]), "LORA_NOT_FOUND")
+    assert error["details"] == {"missing_files": [asked], "did_you_mean": {asked: on_disk}}
+    assert f"did you mean {on_disk!r}?" in error["message"]
+
+
+def test_of_several_names_that_look_the_same_none_is_hinted_at(tmp_path: Path) -> None:
+    for name in ("HERO", "Hero"):
+        (tmp_path / name).touch()
+    with pytest.raises(LoraNotFound) as caught:
+        paths.resolve("hero", tmp_path)
+    assert "did you mean" not in caught.value.message
+
+
+def test_nothing_of_another_tenant_is_hinted_at(tmp_path: Path) -> None:
+    (tmp_path / "tenants" / "other").mkdir(parents=True)
+    (tmp_path / "tenants" / "other" / "hero").touch()
+    for asked in ("ｔenants/other/hero", "tenants\u200b/other/hero", "Tenants/other/hero", "tenants/other/Hero"):
+        with pytest.raises(LoraNotFound) as caught:
+            paths.Folders(tmp_path, "me").resolve(asked)
+        assert caught.value.details == {"missing_files": [asked]}
+
+
 def test_it_is_no_way_out_of_lora_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()

@@ -67,6 +67,10 @@ async def test_all_flags_in_any_order(api: Api) -> None:
         ("a fox --m 9", {}, "--m"),
         ("a fox --m", {}, "--m"),
         ("a fox --ar 16:9", {}, "--ar"),
+        ("a fox --seed=7", {}, "--seed"),
+        ("a fox --cfg:4 --seed 7", {}, "--cfg"),
+        ("a fox \u2014seed 7", {}, "--seed"),
+        ("a fox \u2013w 512", {}, "--w"),
         ("a fox --seed 1 --seed 2", {}, "--seed"),
         ("a fox --seed 1 --d 1", {}, "--d"),
         ("a fox --seed " + "9" * 5000, {}, "--seed"),
@@ -135,3 +139,25 @@ def test_any_text_is_read_or_refused(text: str, flag: str, value: str) -> None:
         return
     assert item.seed is None or limits.SEED.least <= item.seed <= limits.SEED.most
     assert multiplier is None or limits.MULTIPLIER.least <= multiplier <= limits.MULTIPLIER.most
+
+
+@pytest.mark.parametrize(
+    "text", ["a fox \u2014 seed of all", "a fox -- seed 7", "well\u2014s 4", "a\u2014b", "--", "a --- b", "[x]"]
+)
+async def test_dashes_and_brackets_of_a_text_stay_text(text: str, api: Api) -> None:
+    (spec,) = await api.specs({**body(**PREVIEW), "trigger_word": "sks", "prompts": [prompt(text)]})
+    assert spec.prompt == text
+    assert not any("left in the prompt" in warning for warning in spec.warnings)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "text"),
+    [("preview", "[Trigger]"), ("preview", "[ trigger ]"), ("reference", "[TRIGGER]"), ("reference", "[name]")],
+)
+async def test_a_placeholder_in_another_spelling_is_left_with_a_warning(recipe: str, text: str, api: Api) -> None:
+    (spec,) = await api.specs(body({"prompt": f"{text} a fox"}, recipe=recipe, trigger_word="sks"))
+    assert spec.prompt == f"{text} a fox"
+    assert [warning for warning in spec.warnings if "left in the prompt" in warning] == [
+        f"{text} is left in the prompt as text; this recipe replaces "
+        + {"preview": "[trigger] and [name]", "reference": "[trigger]"}[recipe]
+    ]

@@ -7,6 +7,7 @@ import lzma
 import pickle
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,13 @@ def tarred(mode: Any) -> bytes:
     return stream.getvalue()
 
 
+def old_tar() -> bytes:
+    """Make an archive as tar wrote it before POSIX: without a magic number."""
+    head = b"hero/high.safetensors".ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + b"00000000011\0" * 2
+    checksum = sum(head) + 8 * ord(" ")
+    return (head + b"%06o\0 " % checksum).ljust(512, b"\0") + LORA.ljust(512, b"\0")
+
+
 def written(write: Callable[[io.BytesIO], object]) -> bytes:
     stream = io.BytesIO()
     write(stream)
@@ -56,6 +64,15 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "npy": (written(lambda stream: np.save(stream, np.ones(2))), "NumPy array", "save it as"),
     **{f"pickle-{n}": (pickle.dumps({"a": 1}, n), "PyTorch pickle", "save it as") for n in range(6)},
     "tar": (tarred("w"), "tar archive", "unpack"),
+    "old-tar": (old_tar(), "tar archive", "unpack"),
+    "torch-constants": (zipped("archive/constants.pkl", "archive/data.pkl"), "PyTorch pickle", "save it as"),
+    "zlib": (zlib.compress(LORA * 50), "zlib", "unpack"),
+    "zstd-skippable": (b"\x50\x2a\x4d\x18" + bytes(100), "Zstandard", "unpack"),
+    "utf-16": ("<!DOCTYPE html>".encode("utf-16"), "UTF-16", "download"),
+    "apple-double": (b"\x00\x05\x16\x07" + bytes(100), "macOS", "the file itself"),
+    "program": (b"MZ\x90\x00" + bytes(100), "program", ".safetensors"),
+    "bmp": (b"BM" + bytes(100), "BMP image", ".safetensors"),
+    "wav": (b"RIFF\0\0\0\0WAVE" + bytes(100), "WAV", ".safetensors"),
     "tar.gz": (tarred("w:gz"), "gzip", "unpack"),
     "gzip": (gzip.compress(LORA), "gzip", "unpack"),
     "bzip2": (bz2.compress(LORA), "bzip2", "unpack"),

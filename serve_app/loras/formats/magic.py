@@ -14,6 +14,7 @@ _UNPACK = "unpack it and use the .safetensors file in it"
 _PICKLE = f"it is a PyTorch pickle (.pt, .ckpt, .bin), which can run code when loaded; {_CONVERT}"
 _ZIPS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")  # a first entry, an empty archive, a spanned one
 _TAR_MAGIC_AT = 257
+_TAR_BLOCK = 512
 _LONGEST_ENTRY = 100  # characters of a name that is shown
 _NO_LORA = "use the .safetensors file of the LoRA"
 # Sources: the formats' own specifications, as collected in the `magic` files of file(1).
@@ -46,7 +47,16 @@ _MAGIC_NUMBERS = {
     b"\x89PNG": f"it is a PNG image; {_NO_LORA}",
     b"\xff\xd8\xff": f"it is a JPEG image; {_NO_LORA}",
     b"GIF8": f"it is a GIF image; {_NO_LORA}",
-    b"RIFF": f"it is a WebP image or an AVI video; {_NO_LORA}",
+    b"RIFF": f"it is a WebP image, an AVI video or a WAV sound; {_NO_LORA}",
+    b"BM": f"it is a BMP image; {_NO_LORA}",
+    b"ID3": f"it is an MP3 sound; {_NO_LORA}",
+    b"fLaC": f"it is a FLAC sound; {_NO_LORA}",
+    b"MZ": f"it is a program; {_NO_LORA}",
+    b"\0\x05\x16\x07": "it is what macOS keeps beside a file (its name begins with ._); use the file itself",
+    codecs.BOM_UTF16_LE: f"it is text in UTF-16; {_AGAIN}",
+    codecs.BOM_UTF16_BE: f"it is text in UTF-16; {_AGAIN}",
+    **{bytes([0x78, level]): f"it is compressed with zlib; {_UNPACK}" for level in (0x01, 0x5E, 0x9C, 0xDA)},
+    **{bytes([kind, 0x2A, 0x4D, 0x18]): f"it is compressed with Zstandard; {_UNPACK}" for kind in range(0x50, 0x60)},
     b"ftyp": f"it is an MP4 video; {_NO_LORA}",
     b"%PDF": f"it is a PDF document; {_NO_LORA}",
 }
@@ -65,10 +75,18 @@ def describe_wrong_format(head: bytes) -> str | None:
         return _PICKLE
     if head.startswith(_ZIPS):
         return _describe_zip(head)
-    if head[_TAR_MAGIC_AT:].startswith(b"ustar"):
+    if head[_TAR_MAGIC_AT:].startswith(b"ustar") or _is_old_tar(head):
         return f"it is a tar archive; {_UNPACK}"
     found = next((what for magic, what in _MAGIC_NUMBERS.items() if head[_offset(magic) :].startswith(magic)), None)
     return found or _describe_text(head)
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Return whether this is the header of an entry of a tar archive of before 1988, which has no magic number."""
+    block, written = head[:_TAR_BLOCK], head[148:156].strip(b" \0")
+    if len(block) < _TAR_BLOCK or not written.isdigit() or b"8" in written or b"9" in written:
+        return False
+    return int(written, 8) == sum(block[:148] + b" " * 8 + block[156:])
 
 
 def _offset(magic: bytes) -> int:
@@ -80,7 +98,7 @@ def _describe_zip(head: bytes) -> str:
     name = (
         head[30 : 30 + int.from_bytes(head[26:28], "little")].decode(errors="replace") if head[:4] == _ZIPS[0] else ""
     )
-    if name.endswith(("/data.pkl", "/.format_version", "/byteorder", "/version")) or name == "data.pkl":
+    if name.endswith((".pkl", "/.format_version", "/byteorder", "/version")):
         return _PICKLE
     if name.endswith(".npy"):
         return f"it is an archive of NumPy arrays (.npz); {_CONVERT}"
