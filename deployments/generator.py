@@ -118,6 +118,7 @@ class Generator:
             offload=runtime.offload,
             pristine=runtime.pristine,
             start=self._start,
+            kernels=runtime.kernels,
         )
         return {"resident": list(self._pairs.keys), "runtime": published.model_dump(mode="json")}
 

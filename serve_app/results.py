@@ -56,6 +56,14 @@ class Attention(StrEnum):
     FLASH_3 = "flash_attention_3"  # Hopper cards, with the extra `hopper`
 
 
+class Kernels(_Value):
+    """What a replica found at its start, for the speed profiles but `exact`."""
+
+    attention: Attention = Field(Attention.NATIVE, description="The kernel that computes attention.")
+    compiled: bool = Field(False, description="Whether blocks are compiled.")
+    float8: bool = Field(False, description="Whether the device multiplies in FP8, which `turbo` needs.")
+
+
 class Parallelism(_Value):
     """How the GPUs of one Generator shared a render; their number is the product of the three."""
 
@@ -105,6 +113,7 @@ class Runtime(_Value):
     predicted_bytes: int | None = Field(
         None, description="GPU memory that the render was expected to hold at most; null on a CPU."
     )
+    kernels: Kernels = Field(Kernels(), description="What the speed profiles but `exact` have there.")
     peak_bytes: int | None = Field(None, description="Most GPU memory that the last render held; null on a CPU.")
 
 
@@ -125,6 +134,7 @@ class GeneratorRuntime(_Value):
     offload: str
     pristine: str
     start: StartSeconds | None = None
+    kernels: Kernels | None = None  # None: of an older version
     pairs: tuple[str, ...] = ()  # pair keys that are ready there, the loaded one first
 
 

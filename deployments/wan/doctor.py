@@ -32,6 +32,7 @@ from serve_app.spec import Speed
 
 SIZES = ("832x480x41", "1024x1024x41", "1280x720x81")
 _PASSES = 2  # a step with guidance
+_DRAFT_STEPS = 4  # of the arg `draft`, by default
 _BF16 = 2  # bytes
 _AMPERE = 8  # CUDA compute capability, major; bfloat16 from here on
 _MATRIX = 8192
@@ -101,6 +102,7 @@ def _size(card: ModelCard, size: str, flops: float | None, gpus: int) -> SizePla
         size=size,
         tokens=tokens,
         step_s=work / flops if flops else None,
+        draft_s=_DRAFT_STEPS * work / _PASSES / flops if flops else None,
         shared_by=f"guidance {mix.guidance} x ulysses {mix.ulysses} x ring {mix.ring}" if gpus > 1 else "one GPU",
     )
 

@@ -33,7 +33,7 @@ from deployments.wan.parallel.team import Leader, Rank, Team
 from deployments.wan.parallel.work import ChangePlan, LeaveGpu, Probe, Render
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
-from deployments.wan.speed.accelerator import Accelerator, keep_compiled_in, without_float8
+from deployments.wan.speed.accelerator import Accelerator, keep_compiled_in, warnings_of
 from deployments.wan.speed.float8 import check_float8
 from deployments.wan.warm_start import read_ahead, warm_up_inputs, warm_up_spec, weight_files
 from serve_app.errors import OutOfMemory
@@ -183,6 +183,7 @@ class WanRuntime:
             resident_loras=self._loras.resident.listing,
             pinned=plan.pinned,
             predicted_bytes=plan.predicted_bytes,
+            kernels=self._accelerator.kernels,
             peak_bytes=self._meter.read().whole,
         )
 
@@ -299,7 +300,7 @@ class WanRuntime:
             acceleration=acceleration,
             loras=self._loras.applied,
             runtime=self.runtime,
-            warnings=(*self._loras.warnings, *self._prompts.warnings(spec), *without_float8(acceleration)),
+            warnings=(*self._loras.warnings, *self._prompts.warnings(spec), *warnings_of(acceleration)),
             embeddings=use,
         )
 

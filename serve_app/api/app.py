@@ -32,6 +32,7 @@ from serve_app.api.events import routes as events
 from serve_app.api.events.hub import EventHub
 from serve_app.api.events.listeners import Listeners
 from serve_app.api.guard import Guard
+from serve_app.api.kernels import FoundKernels
 from serve_app.api.large_bodies import LargeBodies
 from serve_app.api.links import RootedRedirects
 from serve_app.api.methods import answer_all_methods
@@ -112,6 +113,7 @@ def attach(app: FastAPI, services: Services) -> None:
     app.state.large_bodies = LargeBodies()
     app.state.readiness = Readiness(services.store, services.outputs)
     app.state.models_health = ModelsHealth(services.store, list(services.models))
+    app.state.kernels = FoundKernels({name: served.announcer for name, served in services.models.items()})
     app.state.lora_catalog = lora_files.catalog_of(services)
     app.state.lora_uploads = lora_uploads.Uploads()
     app.state.variants = Variants(services.store, services.outputs)

@@ -18,6 +18,7 @@ from opentelemetry.trace import TracerProvider
 
 from serve_app.api.access_log import entry_of
 from serve_app.api.guard import sender_in
+from serve_app.api.kernels import FoundKernels
 from serve_app.api.model_health import ModelsHealth
 from serve_app.api.readiness import Readiness
 from serve_app.api.served import ServedModel
@@ -100,6 +101,14 @@ async def _models_health(request: Request) -> ModelsHealth:
 
 
 ModelsHealthDep = Annotated[ModelsHealth, Depends(_models_health)]
+
+
+async def _kernels(request: Request) -> FoundKernels:
+    kernels: FoundKernels = request.app.state.kernels
+    return kernels
+
+
+KernelsDep = Annotated[FoundKernels, Depends(_kernels)]
 
 
 async def _sender(

@@ -111,6 +111,7 @@ def _generator(replica: str, found: GeneratorRuntime | None, running: Sequence[R
         offload=found.offload,
         pristine=found.pristine,
         start=found.start,
+        kernels=found.kernels,
         pairs=list(found.pairs),
         renders=renders,
     )

@@ -4,13 +4,14 @@ import asyncio
 
 from fastapi import APIRouter, Response
 
-from serve_app.api.dependencies import ModelsHealthDep, ReadinessDep, ServicesDep
+from serve_app.api.dependencies import KernelsDep, ModelsHealthDep, ReadinessDep, ServicesDep
 from serve_app.api.model_health import LiveModel
 from serve_app.api.schemas.errors import ErrorBody
 from serve_app.api.schemas.service import DraftDefaults, Health, Model, ModelHealth, Models, NamedModel
 from serve_app.drafts import Sampling
 from serve_app.models.card import ImageInput, ModelCard
 from serve_app.plan import ModelPlan
+from serve_app.results import Kernels
 from serve_app.spec import Recipe
 
 router = APIRouter(tags=["service"])
@@ -27,11 +28,15 @@ async def models(services: ServicesDep) -> Models:
 
 @router.get("/health", responses={503: {"model": Health, "description": "The API is up, but no render starts now."}})
 async def health(
-    services: ServicesDep, readiness: ReadinessDep, models_health: ModelsHealthDep, response: Response
+    services: ServicesDep,
+    readiness: ReadinessDep,
+    models_health: ModelsHealthDep,
+    kernels: KernelsDep,
+    response: Response,
 ) -> Health:
     """Return 200 while renders start; 503 while none does, with the reason."""
     first, *_ = models = services.plan.models
-    problem, live = await asyncio.gather(readiness.problem(), models_health.now())
+    problem, live, found = await asyncio.gather(readiness.problem(), models_health.now(), kernels.now())
     if problem is not None:
         response.status_code = problem.status
     return Health(
@@ -40,17 +45,18 @@ async def health(
         profile=first.profile.value,
         demo=first.demo,
         notice=first.notice,
-        models=[_health(plan, live[plan.card.id]) for plan in models],
+        models=[_health(plan, live[plan.card.id], found[plan.card.id]) for plan in models],
         problem=None if problem is None else ErrorBody(**problem.body()["error"]),
     )
 
 
-def _health(plan: ModelPlan, live: LiveModel | None) -> ModelHealth:
+def _health(plan: ModelPlan, live: LiveModel | None, kernels: list[Kernels]) -> ModelHealth:
     return ModelHealth(
         model=plan.card.id,
         status="unknown" if live is None else "healthy" if live.dispatches else "unhealthy",
         queued=None if live is None else live.load.queued.renders,
         running=None if live is None else live.load.running.renders,
+        kernels=kernels,
         demo=plan.demo,
         notice=plan.notice,
     )

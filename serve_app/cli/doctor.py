@@ -56,6 +56,8 @@ def _print(found: Diagnosis) -> None:
     if found.placement is not None:
         console.print(f"offload: auto takes [bold]{found.placement.offload}[/]: {escape(found.placement.reason)}")
         console.print(f"untouched weights of merged LoRAs: {found.placement.originals}")
+    speed = f", at the {found.flops / _TERA:.0f} TFLOP/s of a plain matrix product" if found.flops else ""
+    console.print(f"least seconds{speed}:")
     console.print(_sizes(found))
     for finding in found.findings:
         mark, rest = ("[green]yes[/]", finding.gives) if finding.found else ("[red]no[/] ", finding.missing)
@@ -63,9 +65,8 @@ def _print(found: Diagnosis) -> None:
 
 
 def _sizes(found: Diagnosis) -> Table:
-    speed = f" at {found.flops / _TERA:.0f} TFLOP/s" if found.flops else ""
-    table = Table("size", "tokens", f"least seconds a step{speed}", "all GPUs would share it by")
+    table = Table("size", "tokens", "a step", "a draft of 4 steps", "all GPUs would share it by")
     for size in found.sizes:
-        step = "no GPU" if size.step_s is None else f"{size.step_s:.2f}"
-        table.add_row(size.size, str(size.tokens), step, size.shared_by)
+        step, draft = ("no GPU" if least is None else f"{least:.2f}" for least in (size.step_s, size.draft_s))
+        table.add_row(size.size, str(size.tokens), step, draft, size.shared_by)
     return table

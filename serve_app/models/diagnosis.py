@@ -34,6 +34,7 @@ class SizePlan(_Value):
     size: str  # width x height x frames
     tokens: int
     step_s: float | None  # at least, with guidance, by the GPU's own matrix product; None without a GPU
+    draft_s: float | None  # at least, of all steps of a draft of four, which run without guidance
     shared_by: str  # how all GPUs would share a render
 
 

@@ -10,6 +10,7 @@ A render in `exact` runs the same code as if there were no other profile: its ke
 blocks run eagerly. Figures for every choice here are in docs/performance.md.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,10 +24,12 @@ from diffusers.models.transformers.transformer_wan import WanAttention
 from torch.fx.experimental import _config as shape_config
 
 from deployments.wan.speed.attention import best_attention
-from deployments.wan.speed.float8 import Float8Layers
+from deployments.wan.speed.float8 import Float8Layers, without_float8
 from deployments.wan.speed.step_cache import StepCache
-from serve_app.results import Acceleration, Attention
+from serve_app.results import Acceleration, Attention, Kernels
 from serve_app.spec import Speed
+
+logger = logging.getLogger("ray.serve.wan")
 
 _BACKENDS: dict[Attention, AttentionBackendName] = {
     Attention.CUDNN: AttentionBackendName._NATIVE_CUDNN,
@@ -76,11 +79,12 @@ class Accelerator:
         self._attention = attention or best_attention(device, dtype)
         self._compiled = False
         self._float8 = Float8Layers(self._experts, device)
+        self._can_multiply_in_float8 = without_float8(device, dtype) is None
 
     @property
-    def attention(self) -> Attention:
-        """Return the kernel that every profile but `exact` computes attention with."""
-        return self._attention
+    def kernels(self) -> Kernels:
+        """Return what every profile but `exact` has here."""
+        return Kernels(attention=self._attention, compiled=self._can_compile, float8=self._can_multiply_in_float8)
 
     @contextmanager
     def running(
@@ -150,13 +154,16 @@ class Accelerator:
 def keep_compiled_in(directory: Path) -> None:
     """Set `directory` as torch.compile's cache in this process, unless the environment names another one.
 
+    It logs where that is.
+
     PyTorch reads the variables when it compiles for the first time.
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(directory))
     os.environ.setdefault("TRITON_CACHE_DIR", str(directory / "triton"))
+    logger.info("compiled blocks are kept in %s", os.environ["TORCHINDUCTOR_CACHE_DIR"])
 
 
-def without_float8(used: Acceleration) -> list[str]:
+def warnings_of(used: Acceleration) -> list[str]:
     """Return a warning if a render in `turbo` did not use FP8."""
     if used.speed is not Speed.TURBO or used.float8:
         return []

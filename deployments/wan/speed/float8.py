@@ -34,16 +34,22 @@ ADA = (8, 9)  # CUDA compute capability; FP8 from here on
 
 def check_float8(device: torch.device, dtype: torch.dtype) -> None:
     """Raise ConfigurationInvalid if `device` cannot multiply in FP8, for experts that compute in `dtype`."""
+    reason = without_float8(device, dtype)
+    if reason is not None:
+        raise ConfigurationInvalid(f"speeds: turbo needs {reason}; or remove turbo")
+
+
+def without_float8(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return what `device` lacks to multiply in FP8, for experts that compute in `dtype`; None if it lacks nothing."""
     if device.type != "cuda":
-        return
+        return None
     capability = torch.cuda.get_device_capability(device)
     if capability < ADA:
-        raise ConfigurationInvalid(
-            f"speeds: turbo needs a GPU that multiplies in FP8 (Ada, Hopper or newer, capability 8.9), and "
-            f"{torch.cuda.get_device_name(device)} has capability {capability[0]}.{capability[1]}; remove turbo"
+        return (
+            f"a GPU that multiplies in FP8 (Ada, Hopper or newer, capability 8.9), and "
+            f"{torch.cuda.get_device_name(device)} has capability {capability[0]}.{capability[1]}; use another one"
         )
-    if dtype is not torch.bfloat16:
-        raise ConfigurationInvalid("speeds: turbo needs dtype: bfloat16 on a GPU; set it, or remove turbo")
+    return None if dtype is torch.bfloat16 else "dtype: bfloat16 on a GPU; set it"
 
 
 class Float8Linear(torch.nn.Module):

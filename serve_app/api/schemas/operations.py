@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from serve_app.api.schemas.errors import ErrorBody
-from serve_app.results import StartSeconds
+from serve_app.results import Kernels, StartSeconds
 
 
 class Alive(BaseModel):
@@ -40,6 +40,7 @@ class GeneratorState(BaseModel):
     offload: str | None = Field(None, description="Memory plan.")
     pristine: str | None = Field(None, description="Where weights that merged LoRAs change are kept as they were.")
     start: StartSeconds | None = Field(None, description="Seconds of each part of its start.")
+    kernels: Kernels | None = Field(None, description="What the speed profiles but `exact` have there.")
     pairs: list[str] = Field(description="Keys of the LoRA pairs that are ready there, the loaded one first.")
     renders: list[RunningRender] = Field(description="What it works on: one, and another while that is encoded.")
 

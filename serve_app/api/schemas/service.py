@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from serve_app.api.schemas.errors import ErrorBody
 from serve_app.models.card import ImageInput
+from serve_app.results import Kernels
 from serve_app.spec import Expert, Sampler, Speed
 
 _NOTICE = "What a user must know about this service, if anything."
@@ -73,6 +74,9 @@ class ModelHealth(BaseModel):
     )
     queued: int | None = Field(description="Renders that wait.")
     running: int | None = Field(description="Renders that a Generator works on.")
+    kernels: list[Kernels] = Field(
+        description="What its Generators have for the speed profiles but `exact`, each kind once; empty if unknown."
+    )
     demo: bool = Field(examples=[False])
     notice: str | None = Field(None, description=_NOTICE)
 

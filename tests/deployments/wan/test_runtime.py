@@ -17,7 +17,7 @@ from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
 from serve_app.errors import ConfigurationInvalid, OutOfMemory, RenderFailed
 from serve_app.models.card import load_card
-from serve_app.results import Runtime
+from serve_app.results import Kernels, Runtime
 from serve_app.settings import OffloadMode, PristineMode
 from serve_app.spec import Expert, LoraFile, Recipe
 from tests.deployments.wan.conftest import (
@@ -214,7 +214,12 @@ def test_a_cpu_is_shared_with_the_api(
 
 def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
     expected = Runtime(
-        device="cpu", dtype="float32", offload="none", offload_reason="the device is a CPU", pristine="host"
+        device="cpu",
+        dtype="float32",
+        offload="none",
+        offload_reason="the device is a CPU",
+        pristine="host",
+        kernels=Kernels(float8=True),
     )
     assert runtime.runtime.model_copy(update={"resident_loras": ()}) == expected
     runtime.probe()

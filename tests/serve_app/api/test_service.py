@@ -1,5 +1,6 @@
 """What the service tells about itself."""
 
+from serve_app.results import Attention, GeneratorRuntime, Kernels
 from tests.fixtures.api import Api, ServeApi, on_both_databases
 from tests.fixtures.specs import MODEL
 
@@ -56,3 +57,14 @@ async def test_the_real_model_comes_without_a_notice(serve_api: ServeApi) -> Non
 async def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(api: Api) -> None:
     assert (await api.http.get("/v1/images")).status_code == 404
     assert (await api.http.get("/v1/inference")).status_code == 405
+
+
+async def test_health_names_the_kernels_that_the_generators_found(serve_api: ServeApi) -> None:
+    hopper = Kernels(attention=Attention.FLASH_3, compiled=True, float8=True)
+    runtime = GeneratorRuntime(device="H200", dtype="bfloat16", offload="none", pristine="gpu", kernels=hopper)
+    async with serve_api() as api:
+        api.announced.generators = {"one": runtime, "two": runtime}
+        (model,) = (await api.get("/health"))["models"]
+        assert model["kernels"] == [{"attention": "flash_attention_3", "compiled": True, "float8": True}]
+        generators = (await api.get("/v1/cluster"))["models"][0]["generators"]
+        assert [generator["kernels"]["float8"] for generator in generators] == [True, True]

@@ -39,7 +39,7 @@ def test_it_prints_gpus_plan_sizes_and_what_is_missing(capsys: pytest.CaptureFix
             host_free=500 * 2**30,
             flops=790e12,
             placement=Placement(offload="none", reason="all weights fit", originals="gpu"),
-            sizes=(SizePlan(size="832x480x41", tokens=17160, step_s=1.85, shared_by="one GPU"),),
+            sizes=(SizePlan(size="832x480x41", tokens=17160, step_s=1.85, draft_s=3.7, shared_by="one GPU"),),
             findings=(
                 Finding(name="torch.compile", found=True, gives="speed", missing="cc"),
                 Finding(name="FlashAttention 3", found=False, gives="more", missing="pip install it"),
@@ -47,7 +47,7 @@ def test_it_prints_gpus_plan_sizes_and_what_is_missing(capsys: pytest.CaptureFix
         )
     )
     printed = capsys.readouterr().out
-    for part in ("NVIDIA H200: 139 of 140 GiB free, capability 9.0", "auto takes none", "1.85", "790 TFLOP/s"):
+    for part in ("NVIDIA H200: 139 of 140 GiB free, capability 9.0", "auto takes none", "1.85", "3.70", "790 TFLOP/s"):
         assert part in printed
     assert "yes torch.compile: speed" in printed
     assert "no  FlashAttention 3: pip install it" in printed

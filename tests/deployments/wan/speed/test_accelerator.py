@@ -7,7 +7,7 @@ from torch._dynamo.utils import counters
 
 from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.runtime import WanRuntime
-from deployments.wan.speed.accelerator import Accelerator, without_float8
+from deployments.wan.speed.accelerator import Accelerator, warnings_of
 from deployments.wan.speed.attention import best_attention
 from serve_app.results import Acceleration, Application, Attention
 from serve_app.spec import LoraFile, Recipe, Speed
@@ -121,4 +121,4 @@ def test_turbo_is_compiled_once_beside_fast(traced: WanRuntime, pair: tuple[Lora
 def test_turbo_with_weights_that_come_in_pieces_runs_without_fp8_and_says_so(traced: WanRuntime) -> None:
     with traced._accelerator.running(Speed.TURBO, in_place=False) as running:
         assert not running.used.float8
-    assert "without FP8" in without_float8(running.used)[0]
+    assert "without FP8" in warnings_of(running.used)[0]
