@@ -59,7 +59,7 @@ class Attention(StrEnum):
 class Kernels(_Value):
     """What a replica found at its start, for the speed profiles but `exact`."""
 
-    attention: Attention = Field(Attention.NATIVE, description="The kernel that computes attention.")
+    attention: Attention = Field(Attention.NATIVE, description="What computes attention there.")
     compiled: bool = Field(False, description="Whether blocks are compiled.")
     float8: bool = Field(False, description="Whether the device multiplies in FP8, which `turbo` needs.")
 
