@@ -17,6 +17,7 @@ instances, in its own process, and sends the signals of what happens there:
     load         Dispatcher   the totals of the queue were read
     oldest       Dispatcher   how long the oldest render of each priority has waited was read
     lost         Dispatcher   attempts ended without a word
+    ready        Generator    it has started, and takes renders
     started      Generator    an attempt begins
     read         Generator    LoRA files were read into memory
     step         Generator    a denoising step is done

@@ -10,6 +10,7 @@ from serve_app.jobs.load import Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
+from serve_app.results import StartSeconds
 from serve_app.spec import Priority
 from tests.fixtures.results import make_output
 from tests.fixtures.specs import make_spec
@@ -22,6 +23,7 @@ SIGNALS: dict[str, tuple[Any, ...]] = {
     "load": ("wan22_14b_t2v", Load()),
     "oldest": ("wan22_14b_t2v", {Priority.HIGH: 12.5}),
     "lost": ("wan22_14b_t2v", Loss.LEASE, 2),
+    "ready": ("wan22_14b_t2v", StartSeconds(load=41.0)),
     "started": (CLAIM,),
     "read": ("wan22_14b_t2v", ()),
     "step": (CLAIM, 3),
