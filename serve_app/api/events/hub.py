@@ -14,8 +14,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
+
+from pydantic import BaseModel
 
 from serve_app.api.schemas.answers import RequestStatus
 from serve_app.errors import StoreUnavailable
@@ -29,7 +31,7 @@ from serve_app.tasks import detached, happened
 logger = logging.getLogger("ray.serve.wan")
 
 LOOK_S = 0.3  # between two reads; heartbeats write progress every half second
-PLACES_S = 1.0  # between two reads of positions in the queue
+PLACES_S = 2.0  # between two reads of positions in the queue, each of which every waiting listener hears of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,14 @@ class Snapshot:
     standing: Standing
     status: RequestStatus
     previews: Mapping[int, Preview] = field(default_factory=dict)
+    _documents: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def json(self, name: str, make: Callable[[], BaseModel]) -> str:
+        """Return the JSON of a part of it, which is made for the first listener who hears of it."""
+        document = self._documents.get(name)
+        if document is None:
+            document = self._documents[name] = make().model_dump_json()
+        return document
 
     @property
     def record(self) -> RequestRecord:
@@ -174,7 +184,7 @@ class EventHub:
             elif render.id in news.previews:
                 shown[render.index] = news.previews[render.id]
         if standing == before.standing:
-            return before if shown == before.previews else replace(before, previews=shown)
+            return before if shown == before.previews else Snapshot(before.standing, before.status, shown)
         return Snapshot(standing, self._describe(standing), shown)
 
 

@@ -14,16 +14,17 @@ return, and no listener misses an output or the end.
 import base64
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Self
 
 from fastapi.sse import format_sse_event
-from pydantic import BaseModel
 
 from serve_app.api.events.hub import Snapshot
 from serve_app.api.schemas.answers import RequestStatus, Video
 from serve_app.api.schemas.events import EventName, Preview, Step
 from serve_app.errors import HeaderInvalid
-from serve_app.jobs.records import Output, RequestRecord
+from serve_app.jobs.records import Output, RenderRecord, RequestRecord
+from serve_app.jobs.records import Preview as StoredPreview
 from serve_app.jobs.states import FINAL, RenderState
 from serve_app.models import limits
 
@@ -71,42 +72,49 @@ class Narration:
         status, last = snapshot.status, self._status
         final = snapshot.record.state in FINAL
         if not final and (last is None or _news_of(status) != _news_of(last)):
-            yield self._event("status", status)
+            yield self._event("status", snapshot.json("status", lambda: status))
         self._status = status
         yield from self._told_steps(snapshot)
         for render in snapshot.record.renders:
             if render.output is not None and not self._told >> render.index & 1:
                 self._told |= 1 << render.index
-                yield self._event("output", video(snapshot.record, render.index, render.output))
+                # Its address is this listener's own.
+                yield self._event("output", video(snapshot.record, render.index, render.output).model_dump_json())
         if final:
             self.over = True
-            yield self._event("done", status)
+            yield self._event("done", snapshot.json("status", lambda: status))
 
     def _told_steps(self, snapshot: Snapshot) -> Iterator[bytes]:
         for render in snapshot.record.renders:
             now = (render.attempt, render.steps_done)
             if render.state is RenderState.PROCESSING and render.steps_done and self._steps.get(render.index) != now:
                 self._steps[render.index] = now
-                yield self._event(
-                    "step",
-                    Step(
-                        index=render.index,
-                        step=render.steps_done,
-                        steps=render.spec.sample_steps,
-                        progress=snapshot.status.progress,
-                        eta_seconds=snapshot.status.eta_seconds,
-                    ),
-                )
+                document = snapshot.json(f"step {render.index}", partial(_step, render, snapshot.status))
+                yield self._event("step", document)
         for index, preview in snapshot.previews.items():
             if self._previews.get(index) != preview.step:
                 self._previews[index] = preview.step
-                image = f"data:image/webp;base64,{base64.b64encode(preview.image).decode()}"
-                yield self._event("preview", Preview(index=index, step=preview.step, image=image))
+                yield self._event("preview", snapshot.json(f"preview {index}", partial(_preview, index, preview)))
 
-    def _event(self, name: EventName, data: BaseModel) -> bytes:
+    def _event(self, name: EventName, document: str) -> bytes:
         event_id = f"{self._told:x}{_END if self.over else ''}"
         retry, self._retry_ms = self._retry_ms, None  # once is enough
-        return format_sse_event(data_str=data.model_dump_json(), event=name, id=event_id, retry=retry)
+        return format_sse_event(data_str=document, event=name, id=event_id, retry=retry)
+
+
+def _step(render: RenderRecord, status: RequestStatus) -> Step:
+    return Step(
+        index=render.index,
+        step=render.steps_done,
+        steps=render.spec.sample_steps,
+        progress=status.progress,
+        eta_seconds=status.eta_seconds,
+    )
+
+
+def _preview(index: int, preview: StoredPreview) -> Preview:
+    image = f"data:image/webp;base64,{base64.b64encode(preview.image).decode()}"
+    return Preview(index=index, step=preview.step, image=image)
 
 
 def _news_of(status: RequestStatus) -> RequestStatus:
