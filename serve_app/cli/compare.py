@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from serve_app.cli.bundles import bundled
 from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say, show, table
-from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.cli.server import Service
 from serve_app.client import Client, InferenceRequest
-from serve_app.client.retries import PATIENCE_S
 from serve_app.clips.reading import Clip, NotAVideo, read_clip
 from serve_app.spec import OutputFormat, Recipe, Sampler
 from serve_app.videos.comparison import SAME_DB, Difference, compare
@@ -36,6 +36,7 @@ class Trial:
 
 @app.command(name="compare", epilog="Example: wan-lora compare samples/1234__000000500_0.webp dance.mp4 --try")
 @reporting
+@bundled
 def compare_files(
     preview: Annotated[Path, typer.Argument(help="What it should look like: mp4, webp, gif, or a ZIP of PNG.")],
     output: Annotated[Path, typer.Argument(help="What came out.")],
@@ -43,9 +44,7 @@ def compare_files(
     trying: Annotated[
         bool, typer.Option("--try", help="Render OUTPUT's request with each recipe and sampler; say which is nearest.")
     ] = False,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Say which settings explain the difference of two video files.
@@ -58,7 +57,7 @@ def compare_files(
     of_preview, of_output = read_settings(preview), read_settings(output)
     settings = differing(of_preview, of_output) if of_preview and of_output else {}
     findings = explain(difference, settings)
-    trials = _tried(connect(server, key, patience), clips[0], of_output, output) if trying else []
+    trials = _tried(service.connect(), clips[0], of_output, output) if trying else []
     if as_json:
         print_json(_document(difference, findings, settings, trials))
     else:

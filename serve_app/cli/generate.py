@@ -6,18 +6,16 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli import options
+from serve_app.cli.bundles import bundled
 from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say, warn
-from serve_app.cli.local_files import image as image_of
 from serve_app.cli.local_files import lora_path
 from serve_app.cli.options import Look, Lora
 from serve_app.cli.progress import Bars, duration
-from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.cli.server import Service
 from serve_app.client import Client, Done, InferenceRequest, Preview, RequestForecast, RequestResult, Side
 from serve_app.client.events import picture_of
 from serve_app.client.failures import failure_of
-from serve_app.client.retries import PATIENCE_S
-from serve_app.spec import OutputFormat, Priority, Recipe
+from serve_app.spec import OutputFormat, Priority
 
 app = typer.Typer()
 
@@ -29,9 +27,10 @@ _FORMATS = {".mp4": OutputFormat.MP4, ".webp": OutputFormat.WEBP, ".zip": Output
     "--low my_low.safetensors -o dance.mp4"
 )
 @reporting
+@bundled
 def generate(
-    prompt: options.PromptArgument,
     *,
+    look: Look,
     high: Annotated[
         str | None, typer.Option("--high", help="The LoRA for high noise: a file here, or as the API takes it.")
     ] = None,
@@ -43,21 +42,6 @@ def generate(
     high_strength: Annotated[float | None, typer.Option("--high-strength", help="Scale of --high alone.")] = None,
     low_strength: Annotated[float | None, typer.Option("--low-strength", help="Scale of --low alone.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help=".mp4, .webp, or .zip for lossless frames.")] = None,
-    trigger: options.TriggerOption = None,
-    neg: options.NegOption = None,
-    steps: options.StepsOption = None,
-    seed: options.SeedOption = None,
-    size: options.SizeOption = None,
-    frames: options.FramesOption = None,
-    fps: options.FpsOption = None,
-    guidance: options.GuidanceOption = None,
-    recipe: options.RecipeOption = Recipe.REFERENCE,
-    sampler: options.SamplerOption = None,
-    shift: options.ShiftOption = None,
-    speed: options.SpeedOption = None,
-    model: options.ModelOption = None,
-    image: options.ImageOption = None,
-    fit: options.FitOption = None,
     count: Annotated[
         int, typer.Option("--count", min=1, max=100, help="Videos, with this seed and the next ones.")
     ] = 1,
@@ -67,25 +51,19 @@ def generate(
         str | None, typer.Option("--hf-token", help="For private repositories; forgotten afterwards.")
     ] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Say how long it would take, and make nothing.")] = False,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Make a video, and download it.
 
     LoRAs and images that are files here are sent along. Ctrl-C leaves the request with the service, which goes on.
     """
-    look = Look(
-        prompt=prompt, trigger=trigger, neg=neg, steps=steps, seed=seed, size=size, frames=frames, fps=fps,
-        guidance=guidance, recipe=recipe, sampler=sampler, shift=shift, speed=speed,
-        image=None if image is None else image_of(image), fit=fit, output_format=_format(out),
-    )  # fmt: skip
-    with connect(server, key, patience) as client:
+    image, output_format = look.read_image(), _format(out)
+    with service.connect() as client:
         loras = loras_of(client, high=high, low=low, lora=lora, strengths=(strength, high_strength, low_strength))
-        request = look.request(
-            model or default_model(client), loras, _seeds(seed, count), preview=preview or None, priority=priority,
-            hf_token=hf_token,
+        request = look.on(client).request(
+            loras, _seeds(look.seed, count), image=image, output_format=output_format,
+            preview=preview or None, priority=priority, hf_token=hf_token,
         )  # fmt: skip
         if cost:
             _tell_cost(client.forecast(request), as_json)
@@ -108,11 +86,6 @@ def _tell_cost(forecast: RequestForecast, as_json: bool) -> None:
     if forecast.eta_seconds is not None:
         typer.echo(f"done in {duration(forecast.eta_seconds)}, behind what is queued now")
     warn([warning for prompt in forecast.prompts for warning in prompt.warnings])
-
-
-def default_model(client: Client) -> str:
-    """Return the id of the service's first model."""
-    return client.models().models[0].id
 
 
 def loras_of(

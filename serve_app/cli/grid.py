@@ -11,20 +11,16 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli import options
+from serve_app.cli.bundles import bundled
 from serve_app.cli.checkpoints import checkpoints_of
 from serve_app.cli.console import Exit, JsonOption, UsageError, print_json, reporting, say
-from serve_app.cli.generate import default_model
-from serve_app.cli.local_files import image as image_of
-from serve_app.cli.options import Look
+from serve_app.cli.options import Look, strength_of
 from serve_app.cli.progress import Bar, Bars
-from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.cli.server import Service
 from serve_app.cli.sheet import Cell, sheet
 from serve_app.client import AsyncClient, Done, InferenceRequest
 from serve_app.client.failures import failure_of
-from serve_app.client.retries import PATIENCE_S
 from serve_app.errors import ServiceError
-from serve_app.spec import Recipe
 
 app = typer.Typer()
 
@@ -43,56 +39,39 @@ class Planned:
     "--strengths 0,0.5,1 -o grid.html"
 )
 @reporting
+@bundled
 def grid(
-    prompt: options.PromptArgument,
     *,
+    look: Look,
     pair: Annotated[
         list[str],
         typer.Option("--pair", help="A row: NAME or NAME@STEP as in `wan-lora loras`, HIGH,LOW, or one file."),
     ],
     strengths: Annotated[str, typer.Option("--strengths", help="The columns: scales of the LoRAs.")] = "0,0.5,1",
     out: Annotated[Path, typer.Option("-o", "--out", help="The HTML file.")] = Path("grid.html"),
-    trigger: options.TriggerOption = None,
-    neg: options.NegOption = None,
-    steps: options.StepsOption = None,
-    seed: options.SeedOption = None,
-    size: options.SizeOption = None,
-    frames: options.FramesOption = None,
-    fps: options.FpsOption = None,
-    guidance: options.GuidanceOption = None,
-    recipe: options.RecipeOption = Recipe.REFERENCE,
-    sampler: options.SamplerOption = None,
-    shift: options.ShiftOption = None,
-    speed: options.SpeedOption = None,
-    model: options.ModelOption = None,
-    image: options.ImageOption = None,
-    fit: options.FitOption = None,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Render checkpoints x strengths on one seed into one HTML file, whose videos play in step.
 
     Ctrl-C cancels what is not finished.
     """
-    if seed is not None and seed < 0:
+    if look.seed is not None and look.seed < 0:
         raise UsageError("--seed: a grid needs one seed for all its cells; write one that is not negative")
-    look = Look(
-        prompt=prompt, trigger=trigger, neg=neg, steps=steps, size=size, frames=frames, fps=fps, guidance=guidance,
-        recipe=recipe, sampler=sampler, shift=shift, speed=speed, image=None if image is None else image_of(image),
-        fit=fit,
-    )  # fmt: skip
-    scales = [options.strength_of(text, "--strengths") for text in strengths.split(",")]
-    with connect(server, key, patience) as client:
-        served = model or default_model(client)
+    image, scales = look.read_image(), [strength_of(text, "--strengths") for text in strengths.split(",")]
+    with service.connect() as client:
+        look = look.on(client)
         planned = [
-            Planned(checkpoint.name, f"strength {scale:g}", look.request(served, checkpoint.at(scale), [seed]))
+            Planned(
+                checkpoint.name,
+                f"strength {scale:g}",
+                look.request(checkpoint.at(scale), [look.seed], image=image),
+            )
             for checkpoint, scale in product(checkpoints_of(client, pair), scales)
         ]
     with TemporaryDirectory() as directory:
-        cells = asyncio.run(_render(AsyncClient(server, key, patience_s=patience), planned, Path(directory)))
-        out.write_text(sheet(prompt, _used(planned[0].request), cells), encoding="utf-8")
+        cells = asyncio.run(_render(service.connect_async(), planned, Path(directory)))
+        out.write_text(sheet(look.prompt, _used(planned[0].request), cells), encoding="utf-8")
     failed = [cell for cell in cells if cell.video is None]
     if as_json:
         print_json({"file": str(out), "cells": len(cells), "failed": [f"{cell.row}, {cell.column}" for cell in failed]})

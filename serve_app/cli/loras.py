@@ -8,25 +8,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve_app.api.schemas.loras import LoraFile, LoraPair
+from serve_app.cli.bundles import bundled
 from serve_app.cli.console import JsonOption, print_json, reporting, show, table
-from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
-from serve_app.client.retries import PATIENCE_S
+from serve_app.cli.server import Service
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: wan-lora loras my_job")
 @reporting
+@bundled
 def loras(
     text: Annotated[str, typer.Argument(help="Only what has this in its path.")] = "",
     *,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """List the pairs and files that requests may name."""
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         found = client.loras()
     pairs = [pair for pair in found.pairs if any(text in path for path in _paths(pair))]
     in_pairs = {path for pair in found.pairs for path in _paths(pair)}
@@ -56,18 +55,17 @@ def _row(
 
 @app.command(epilog="Example: wan-lora upload my_high_noise.safetensors my_low_noise.safetensors --to my_job")
 @reporting
+@bundled
 def upload(
     files: Annotated[list[Path], typer.Argument(help="LoRA files here.")],
     *,
     to: Annotated[str, typer.Option("--to", help="Folder on the service.")] = "uploads",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Upload LoRA files, where the service allows it; it checks each before it keeps it."""
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         kept = [client.upload(file, f"{to.strip('/')}/{file.name}", overwrite=overwrite) for file in files]
     if as_json:
         print_json({"files": [file.model_dump(mode="json") for file in kept]})

@@ -2,44 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
+from serve_app.cli import local_files
 from serve_app.cli.console import UsageError
-from serve_app.client import InferenceRequest, Side
+from serve_app.client import Client, InferenceRequest, Side
 from serve_app.spec import Fit, OutputFormat, Recipe, Sampler, Speed
 
 _SIZE = re.compile(r"(\d{1,5})\s*[xX]\s*(\d{1,5})")
-
-PromptArgument = Annotated[str, typer.Argument(help="What to show; [trigger] stands for the trigger word.")]
-TriggerOption = Annotated[str | None, typer.Option("--trigger", help="Replaces [trigger] in the prompt.")]
-NegOption = Annotated[str | None, typer.Option("--neg", help="What not to show.")]
-StepsOption = Annotated[int | None, typer.Option("--steps", help="Denoising steps.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Of the noise; -1 draws one.")]
-SizeOption = Annotated[str | None, typer.Option("--size", help="Width x height in pixels.", metavar="832x480")]
-FramesOption = Annotated[int | None, typer.Option("--frames", help="Frames of the video.")]
-FpsOption = Annotated[int | None, typer.Option("--fps", help="Frames per second.")]
-GuidanceOption = Annotated[float | None, typer.Option("--guidance", help="Classifier-free guidance; 1 = none.")]
-RecipeOption = Annotated[
-    Recipe,
-    typer.Option(
-        "--recipe",
-        help="reference: the reference server's frames; preview: the trainer's previews'; draft: in a few steps.",
-    ),
-]
-SamplerOption = Annotated[Sampler | None, typer.Option("--sampler", help="The scheduler; the recipe's when omitted.")]
-ShiftOption = Annotated[float | None, typer.Option("--shift", help="Flow shift of the sampler.")]
-SpeedOption = Annotated[
-    Speed | None, typer.Option("--speed", help="exact; fast: rounded otherwise; turbo: approximated.")
-]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Id of the model; the service's first when omitted.")]
-ImageOption = Annotated[
-    str | None, typer.Option("--image", help="The image that the video starts from: a file here, or an address.")
-]
-FitOption = Annotated[Fit | None, typer.Option("--fit", help="How the image gets the video's size.")]
 
 
 @dataclass(frozen=True)
@@ -57,27 +31,61 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What the options say about a video; None where the model's default counts."""
+    """What a video shows and how it is made; a bundle of options (see `bundles`). None: the model's default counts."""
 
-    prompt: str
-    trigger: str | None = None
-    neg: str | None = None
-    steps: int | None = None
-    seed: int | None = None
-    size: str | None = None
-    frames: int | None = None
-    fps: int | None = None
-    guidance: float | None = None
-    recipe: Recipe = Recipe.REFERENCE
-    sampler: Sampler | None = None
-    shift: float | None = None
-    speed: Speed | None = None
-    image: str | None = None
-    fit: Fit | None = None
-    output_format: OutputFormat = OutputFormat.MP4
+    prompt: Annotated[str, typer.Argument(help="What to show; [trigger] stands for the trigger word.")]
+    trigger: Annotated[str | None, typer.Option("--trigger", help="Replaces [trigger] in the prompt.")] = None
+    neg: Annotated[str | None, typer.Option("--neg", help="What not to show.")] = None
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the noise; -1 draws one.")] = None
+    size: Annotated[str | None, typer.Option("--size", help="Width x height in pixels.", metavar="832x480")] = None
+    frames: Annotated[int | None, typer.Option("--frames", help="Frames of the video.")] = None
+    fps: Annotated[int | None, typer.Option("--fps", help="Frames per second.")] = None
+    guidance: Annotated[float | None, typer.Option("--guidance", help="Classifier-free guidance; 1 = none.")] = None
+    recipe: Annotated[
+        Recipe,
+        typer.Option(
+            "--recipe",
+            help="reference: the reference server's frames; preview: the trainer's previews'; draft: in a few steps.",
+        ),
+    ] = Recipe.REFERENCE
+    sampler: Annotated[Sampler | None, typer.Option("--sampler", help="The scheduler; the recipe's when omitted.")] = (
+        None
+    )
+    shift: Annotated[float | None, typer.Option("--shift", help="Flow shift of the sampler.")] = None
+    speed: Annotated[
+        Speed | None, typer.Option("--speed", help="exact; fast: rounded otherwise; turbo: approximated.")
+    ] = None
+    model: Annotated[str | None, typer.Option("--model", help="Id of the model; the service's first when omitted.")] = (
+        None
+    )
+    image: Annotated[
+        str | None, typer.Option("--image", help="The image that the video starts from: a file here, or an address.")
+    ] = None
+    fit: Annotated[Fit | None, typer.Option("--fit", help="How the image gets the video's size.")] = None
 
-    def request(self, model: str, loras: Sequence[Lora], seeds: Sequence[int | None], **more: Any) -> InferenceRequest:
-        """Return the request for one video a seed.
+    def read_image(self) -> str | None:
+        """Return the control image as a request has it: a file here as a data URL.
+
+        Raises:
+            UsageError: it looks like a file here, and is none.
+        """
+        return None if self.image is None else local_files.image(self.image)
+
+    def on(self, client: Client) -> "Look":
+        """Return the same for the service's first model, where none is named."""
+        return self if self.model is not None else replace(self, model=client.models().models[0].id)
+
+    def request(
+        self,
+        loras: Sequence[Lora],
+        seeds: Sequence[int | None],
+        *,
+        image: str | None,
+        output_format: OutputFormat = OutputFormat.MP4,
+        **more: Any,
+    ) -> InferenceRequest:
+        """Return the request for one video a seed. `image` is what `read_image` gave; `more` are further fields.
 
         Raises:
             UsageError: a value is out of its limits; it names the option.
@@ -94,12 +102,12 @@ class Look:
             "guidance_scale": self.guidance,
             "sampler": self.sampler,
             "shift": self.shift,
-            "ctrl_img": self.image,
+            "ctrl_img": image,
             "fit": self.fit,
-            "output_format": self.output_format,
+            "output_format": output_format,
         }
         body = {
-            "model": model,
+            "model": self.model,
             "loras": [lora.item() for lora in loras],
             "prompts": [_given({**prompt, "seed": seed}) for seed in seeds],
             "trigger_word": self.trigger,

@@ -9,13 +9,13 @@ import typer
 from rich.markup import escape
 
 from serve_app.api.schemas.answers import API_STATUS, RequestStatus
+from serve_app.cli.bundles import bundled
 from serve_app.cli.console import Exit, JsonOption, print_json, reporting, say, show, table
 from serve_app.cli.progress import Bars, note_of
-from serve_app.cli.server import DEFAULT_SERVER, KeyOption, PatienceOption, ServerOption, connect
+from serve_app.cli.server import Service
 from serve_app.client import Client, Done, Wanted
 from serve_app.client.events import as_json as event_json
 from serve_app.client.failures import failure_of
-from serve_app.client.retries import PATIENCE_S
 
 app = typer.Typer()
 
@@ -38,16 +38,15 @@ RequestsArgument = Annotated[list[str], typer.Argument(metavar="REQUEST...", hel
 
 @app.command(epilog="Example: wan-lora status b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
 @reporting
+@bundled
 def status(
     request: RequestArgument,
     *,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a request is; ends with 1 where it failed or was canceled."""
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         found = client.status(request)
     _show([found], as_json)
     _end(found, as_json)
@@ -55,47 +54,44 @@ def status(
 
 @app.command(epilog="Example: wan-lora watch b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
 @reporting
+@bundled
 def watch(
     request: RequestArgument,
     *,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Show a request live until it ends; with --json one line for each event. A lost connection is taken up again."""
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         final = _lines(client, request) if as_json else _bar(client, request)
     _end(final, as_json)
 
 
 @app.command(epilog="Example: wan-lora cancel b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
 @reporting
+@bundled
 def cancel(
     requests: RequestsArgument,
     *,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """End requests: queued renders now, running ones at their next step."""
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         _show([client.cancel(request) for request in requests], as_json)
 
 
 @app.command(epilog="Example: wan-lora delete b3e6e2e0-5d0c-4c3e-9d38-0d3f7f6a4b11")
 @reporting
+@bundled
 def delete(
     requests: RequestsArgument,
     *,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """Remove requests that have ended, with their files on the service."""
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         deleted = [client.delete(request) for request in requests]
     if as_json:
         print_json({"deleted": [one.request_id for one in deleted]})
@@ -106,6 +102,7 @@ def delete(
 
 @app.command(name="list", epilog="Example: wan-lora list --status failed --text fox")
 @reporting
+@bundled
 def list_requests(
     *,
     status: Annotated[
@@ -116,9 +113,7 @@ def list_requests(
     model: Annotated[str | None, typer.Option("--model", help="Of this model.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="At most so many.")] = 20,
     after: Annotated[str | None, typer.Option("--after", help="The `next` of the list before.")] = None,
-    server: ServerOption = DEFAULT_SERVER,
-    key: KeyOption = None,
-    patience: PatienceOption = PATIENCE_S,
+    service: Service,
     as_json: JsonOption = False,
 ) -> None:
     """List requests, the newest first."""
@@ -130,7 +125,7 @@ def list_requests(
         limit=limit,
         after=after,
     )
-    with connect(server, key, patience) as client:
+    with service.connect() as client:
         page = client.list(wanted)
     if as_json:
         print_json(page)
