@@ -159,7 +159,9 @@ def _check_folder(arg: str, folder: Path) -> None:
             with NamedTemporaryFile(dir=folder):
                 pass
     except OSError as error:
-        raise ConfigurationInvalid(f"{arg}: {folder} cannot be used: {error.strerror}") from None
+        raise ConfigurationInvalid(
+            f"{arg}: {folder} cannot be used: {error.strerror}; set {arg} to another folder"
+        ) from None
 
 
 async def _check_outputs(url: str) -> None:

@@ -22,7 +22,7 @@ from serve_app.errors import TooManyFetches
 Result = TypeVar("Result")
 
 _PATIENCE_S = 0.5  # fetches from a fast server end within this time; waiting for those of a slow server does not help
-_POLL_S = 0.02
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
