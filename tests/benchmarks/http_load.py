@@ -19,6 +19,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -86,18 +87,26 @@ async def ended(http: aiohttp.ClientSession, request_id: str, samples: Samples) 
         await asyncio.sleep(POLL_S)
 
 
-async def load(url: str, clients: int, renders: int, pause_s: float) -> dict[str, Any]:
+async def crowd(
+    url: str, clients: int, renders: int, pause_s: float, headers: Mapping[str, str] | None = None
+) -> tuple[Samples, float]:
+    """Have clients post and wait; return their latencies, and the videos per second."""
     samples = Samples()
-    renders = max(renders, LEAST_POSTS * clients)
-    async with aiohttp.ClientSession(url, raise_for_status=True) as http:
+    async with aiohttp.ClientSession(url, raise_for_status=True, headers=headers) as http:
         await open_connections(http, clients)
         started = time.time()
         shares = [range(n, renders, clients) for n in range(clients)]
         ends = await asyncio.gather(*(client(http, share, samples, pause_s) for share in shares))
+    return samples, renders / (max(ends) - started)
+
+
+async def load(url: str, clients: int, renders: int, pause_s: float) -> dict[str, Any]:
+    renders = max(renders, LEAST_POSTS * clients)
+    samples, videos_per_s = await crowd(url, clients, renders, pause_s)
     return {
         "clients": clients,
         "renders": renders,
-        "videos_per_s": round(renders / (max(ends) - started), 2),
+        "videos_per_s": round(videos_per_s, 2),
         "post_p50_ms": milliseconds(samples.post, 50),
         "post_p99_ms": milliseconds(samples.post, 99),
         "status_p99_ms": milliseconds(samples.status, 99),
