@@ -1,6 +1,7 @@
 """KubeRay manifests: strictly valid, and in agreement with the service, with Ray and with one another."""
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ray
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from serve_app.launch.connections import ENVIRONMENT as ENVIRONMENT_OF_CONNECTIONS
 from serve_app.launch.exposure import is_loopback
 from serve_app.settings import ENVIRONMENT, Settings
 from tests.configs.manifests import (
@@ -26,6 +28,7 @@ from tests.configs.manifests import (
     serve_config_of,
 )
 
+ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "rayservice-v1.schema.json"
 KUBERNETES = "1.37"
 CUSTOM = {"RayService", "PodMonitor"}  # kinds that an operator brings
@@ -114,12 +117,45 @@ def test_a_service_that_others_reach_has_a_key(cluster: str) -> None:
 @every_cluster
 def test_no_timeout_ends_the_longest_render(cluster: str) -> None:
     longest = _settings(cluster).render_timeout_s
-    service = ray_service_of(cluster)["spec"]
-    gpu = pods_of(cluster)["gpu" if cluster == "fleet" else "head"]
-    assert gpu["terminationGracePeriodSeconds"] >= longest + STORE_S
     if cluster == "fleet":
-        assert service["rayClusterDeletionDelaySeconds"] >= gpu["terminationGracePeriodSeconds"] + STORE_S
+        gpu = pods_of(cluster)["gpu"]
+        hook = " ".join(gpu["containers"][0]["lifecycle"]["preStop"]["exec"]["command"])
+        (deadline,) = re.findall(r"--deadline-remaining-seconds (\d+)", hook)
+        assert int(deadline) >= longest + STORE_S
+        assert gpu["terminationGracePeriodSeconds"] > int(deadline)
+        deletion_s = ray_service_of(cluster)["spec"]["rayClusterDeletionDelaySeconds"]
+        assert deletion_s >= gpu["terminationGracePeriodSeconds"] + STORE_S
     assert serve_config_of(cluster)["http_options"]["request_timeout_s"] >= longest
+
+
+@every_cluster
+def test_a_gpu_pod_has_as_many_gpus_as_a_generator_takes(cluster: str) -> None:
+    gpus = [
+        int(container["resources"][kind]["nvidia.com/gpu"])
+        for container in containers_of(cluster)
+        for kind in ("requests", "limits")
+        if "nvidia.com/gpu" in container["resources"][kind]
+    ]
+    assert set(gpus) == {_settings(cluster).gpus_per_generator}
+
+
+@every_cluster
+def test_connections_that_say_nothing_are_closed_as_wan_lora_serve_has_it(cluster: str) -> None:
+    for container in (each for each in containers_of(cluster) if each["name"].startswith("ray-")):
+        told = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert told.items() >= ENVIRONMENT_OF_CONNECTIONS.items()
+    keep_alive_s = yaml.safe_load((ROOT / "serve_config.yaml").read_text())["http_options"]["keep_alive_timeout_s"]
+    assert serve_config_of(cluster)["http_options"]["keep_alive_timeout_s"] == keep_alive_s
+
+
+@every_cluster
+def test_the_way_in_takes_every_body_that_the_service_takes_and_waits_as_long(cluster: str) -> None:
+    (ingress,) = [manifest for manifest in manifests_of(cluster) if manifest["kind"] == "Ingress"]
+    told = {name.rpartition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+    settings = _settings(cluster)
+    assert int(told["proxy-body-size"].removesuffix("m")) * 2**20 >= settings.max_body_bytes
+    assert int(told["proxy-read-timeout"]) >= settings.render_timeout_s
+    assert told["proxy-buffering"] == "off"
 
 
 @every_cluster
