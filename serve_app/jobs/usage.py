@@ -10,8 +10,21 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import time
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Integer,
+    bindparam,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 
 from serve_app.jobs.database import Database, Upsert
 from serve_app.jobs.load import Amount
@@ -56,27 +69,49 @@ def read_usages(connection: Connection, tenants: Collection[str], gpus: Mapping[
     """Return the usage of each of these tenants; `gpus` are those of a Generator, by model, if not 1."""
     if not tenants:
         return {}
-    totals, used = queue_totals.c, tenant_usage.c
-    queued = (
-        select(totals.tenant, totals.model, func.sum(totals.queued), func.sum(totals.cost_s))
-        .where(totals.tenant.in_(tenants), totals.bucket == WHOLE_LINE)
-        .group_by(totals.tenant, totals.model)
-    )
-    running = (
-        select(renders.c.tenant, renders.c.model, func.count(), func.sum(renders.c.cost_s))
-        .where(renders.c.state == RenderState.PROCESSING, renders.c.tenant.in_(tenants))
-        .group_by(renders.c.tenant, renders.c.model)
-    )
-    today = select(used.tenant, used.gpu_s, used.renders).where(used.tenant.in_(tenants), used.day == day_of(time()))
     found = dict.fromkeys(tenants, Usage())
-    for tenant, model, count, cost_s in connection.execute(queued).all():
-        found[tenant] = found[tenant].plus(Amount(int(count), float(cost_s) * gpus.get(model, 1)))
-    for tenant, model, count, cost_s in connection.execute(running).all():
-        more = Amount(int(count), float(cost_s) * gpus.get(model, 1))
-        found[tenant] = replace(found[tenant], running=found[tenant].running + more)
-    for tenant, gpu_s, ended in connection.execute(today).all():
-        found[tenant] = replace(found[tenant], gpu_s=gpu_s, renders=ended)
+    rows = connection.execute(_USAGES, {"tenants": list(tenants), "day": day_of(time())}).all()
+    for kind, tenant, model, count, seconds in rows:
+        usage, amount = found[tenant], Amount(int(count), float(seconds) * gpus.get(model, 1))
+        if kind == _OF_QUEUED:
+            found[tenant] = usage.plus(amount)
+        elif kind == _OF_RUNNING:
+            found[tenant] = replace(usage, running=usage.running + amount)
+        else:
+            found[tenant] = replace(usage, gpu_s=float(seconds), renders=int(count))
     return found
+
+
+_OF_QUEUED, _OF_RUNNING, _OF_TODAY = range(3)  # the kinds of rows of `_USAGES`
+
+
+def _usages() -> CompoundSelect[Any]:
+    """Return a SELECT with a row for each model that a tenant has queued or running renders of, and one for its day.
+
+    It is one statement, built once, because every submission with such a limit waits for it. The state is a literal:
+    for a parameter SQLite does not use the partial index of running renders, and would read all that were ever made.
+    """
+    tenants: BindParameter[str] = bindparam("tenants", expanding=True)
+    totals, used = queue_totals.c, tenant_usage.c
+    is_running = renders.c.state == literal_column(f"'{RenderState.PROCESSING}'")
+    return union_all(
+        select(_kind(_OF_QUEUED), totals.tenant, totals.model, func.sum(totals.queued), func.sum(totals.cost_s))
+        .where(totals.tenant.in_(tenants), totals.bucket == WHOLE_LINE)
+        .group_by(totals.tenant, totals.model),
+        select(_kind(_OF_RUNNING), renders.c.tenant, renders.c.model, func.count(), func.sum(renders.c.cost_s))
+        .where(is_running, renders.c.tenant.in_(tenants))
+        .group_by(renders.c.tenant, renders.c.model),
+        select(_kind(_OF_TODAY), used.tenant, null(), used.renders, used.gpu_s).where(
+            used.tenant.in_(tenants), used.day == bindparam("day", type_=Integer())
+        ),
+    )
+
+
+def _kind(kind: int) -> ColumnElement[int]:
+    return literal_column(str(kind), Integer())
+
+
+_USAGES = _usages()
 
 
 def add_use(connection: Connection, insert: Upsert, claim: Claim) -> None:
