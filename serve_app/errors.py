@@ -1,4 +1,4 @@
-"""Every error that a client or an operator can meet, in one exception hierarchy.
+"""Errors: one exception hierarchy, with the code and the HTTP status of each error.
 
     ServiceError
     ├── RequestError            the request is wrong; nothing was accepted (400)

@@ -1,4 +1,4 @@
-"""FastAPI dependencies: the services of the application, and the sender and other values from request headers.
+"""FastAPI dependencies: the services of the application, and the headers X-Tenant and Idempotency-Key.
 
 Example:
     @router.get("/v1/requests/{request_id}/status")

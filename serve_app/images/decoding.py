@@ -1,4 +1,4 @@
-"""Decoding of control images (Pillow) to RGB, as the reference server does it, and fitting to a video's size (LANCZOS).
+"""Decoding of control images (Pillow): RGB, alpha, EXIF orientation, animations; resizing to the video (LANCZOS).
 
 Example:
     facts = inspect(data, ImageLimits())                # decodes it once; raises ImageUnusable

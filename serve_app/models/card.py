@@ -1,4 +1,4 @@
-"""Model cards (YAML files): everything that the service knows of a model before it loads it.
+"""Model cards (YAML): VAE strides, frame rule, sizes, defaults, experts and checkpoints of a model, without loading it.
 
 Example:
     >>> card = load_card("wan22_14b_t2v")  # configs/models/wan22_14b_t2v.yaml; or the path of a card of your own

@@ -43,7 +43,7 @@ def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announcing, "ANNOUNCE_EVERY_S", 0.05)
 
 
-async def test_the_first_of_a_burst_is_told_at_once_and_the_rest_in_one_call() -> None:
+async def test_the_first_of_a_burst_is_reported_at_once_and_the_rest_in_one_call() -> None:
     handle = Handle()
     announcer = DispatcherAnnouncer(handle, of_renders=True)
     announcer.queued()
@@ -68,7 +68,7 @@ async def test_where_the_database_itself_tells_only_cancels_are_told() -> None:
     assert handle.queued.calls == []
 
 
-async def test_a_dispatcher_that_does_not_answer_is_told_of_the_next_news_all_the_same(
+async def test_a_dispatcher_that_does_not_answer_is_told_of_the_next_news(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     handle = Handle(fails=True)

@@ -164,7 +164,7 @@ async def test_damaged_gzip_is_refused_as_such(data: st.DataObject, api: Api) ->
     "content", [b"{", b"[" * 10_000, b"9" * 5000, b'{"model": ' + b"9" * 5000 + b"}", b"not json", b"'x'", b"{}x"]
 )
 @pytest.mark.parametrize("path", PATHS)
-async def test_what_is_no_json_is_told_with_its_place(path: str, content: bytes, api: Api) -> None:
+async def test_what_is_no_json_is_reported_with_its_place(path: str, content: bytes, api: Api) -> None:
     answer = await post(api, content, path, content_type=JSON)
     assert answer.status_code == 422
     (problem,) = answer.json()["detail"]
@@ -186,7 +186,7 @@ async def test_a_length_that_is_no_number_does_no_harm(length: str, api: Api) ->
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_client_that_hangs_up_in_the_middle_leaves_nothing(path: str, api: Api) -> None:
+async def test_a_client_that_disconnects_in_the_middle_leaves_nothing(path: str, api: Api) -> None:
     messages = iter([{"type": "http.request", "body": PLAIN[:20], "more_body": True}, {"type": "http.disconnect"}])
     sent: list[Any] = []
 

@@ -228,7 +228,7 @@ async def test_health_is_503_with_the_reason_while_outputs_cannot_be_stored(api:
     assert (await answer()).json()["problem"] is None
 
 
-def test_a_service_waits_for_its_place_and_goes_on_by_itself(service: ServiceProcess, client: Client) -> None:
+def test_a_service_waits_for_its_place_and_continues_by_itself(service: ServiceProcess, client: Client) -> None:
     root = service.directory / "var" / "outputs"
     with a_file_for_the_directory(root):
         waiting = client.submit(body())

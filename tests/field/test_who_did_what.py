@@ -18,7 +18,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if " from " in record.getMessage()]
 
 
-async def test_what_is_accepted_is_told_with_its_id(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_accepted_is_logged_with_its_id(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     request_id = await api.submit(body())
     assert lines(caplog) == [f"POST /v1/inference from 127.0.0.1 (default): {request_id}, 200"]
 
@@ -47,7 +47,7 @@ async def test_cancel_and_delete_are_told_with_the_id(api: Api, caplog: pytest.L
         ([], "422 model_attributes_type"),
     ],
 )
-async def test_a_refusal_is_told_with_its_code(
+async def test_a_refusal_is_reported_with_its_code(
     request_body: Any, verdict: str, api: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     await api.post(request_body)
@@ -71,7 +71,7 @@ async def test_a_body_that_is_not_read_is_told(
     assert line.endswith(f"-, {verdict}")
 
 
-async def test_a_tenant_is_told(serve_api: ServeApi, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_tenant_is_informed(serve_api: ServeApi, caplog: pytest.LogCaptureFixture) -> None:
     async with serve_api(trust_tenant_header=True) as api:
         for tenant in ("team-a", "a b"):
             headers = {"Content-Type": "application/json", "X-Tenant": tenant}
@@ -89,7 +89,7 @@ async def test_reading_is_not_told(api: Api, caplog: pytest.LogCaptureFixture) -
     assert lines(caplog) == []
 
 
-async def test_every_kind_of_post_is_told(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_kind_of_post_is_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     await api.http.post("/v1/loras/inspect", json={"loras": [pair()[0]]})
     await api.http.post("/nowhere")
     await api.http.put("/v1/inference")
@@ -100,7 +100,7 @@ async def test_every_kind_of_post_is_told(api: Api, caplog: pytest.LogCaptureFix
     ]
 
 
-async def test_nothing_of_a_body_or_a_query_is_told(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_of_a_body_or_a_query_is_logged(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     prompts = {"prompt": SECRET, "neg": SECRET, "trigger_word": SECRET}
     lora = {"path": f"https://user:{SECRET}@127.0.0.1/a.safetensors?{SECRET}", "transformer": "low"}

@@ -39,7 +39,7 @@ def test_steps_and_previews_come_while_they_are_made(service: ServiceProcess, cl
     assert heard[-1].json() == client.status(request_id)
 
 
-def test_a_listener_goes_on_after_the_death_of_the_ingress(service: ServiceProcess, client: Client) -> None:
+def test_a_listener_continues_after_the_death_of_the_ingress(service: ServiceProcess, client: Client) -> None:
     request_id = client.submit(body({}, LONG))
     heard = events(service, request_id)
     last = first_output(heard)

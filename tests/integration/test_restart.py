@@ -121,7 +121,9 @@ def test_everything_accepted_survives_the_death_of_the_whole_cluster(
             assert len(client.result(request_id)["outputs"]["videos"]) == 2
 
 
-def test_behind_haproxy_events_come_as_they_happen_and_go_on_when_they_are_cut_off(expendable: ServiceProcess) -> None:
+def test_behind_haproxy_events_come_as_they_happen_and_continue_when_they_are_cut_off(
+    expendable: ServiceProcess,
+) -> None:
     with Client(expendable.url) as client:
         request_id = client.submit(body({"sample_steps": 150, "width": 128, "height": 128, "num_frames": 17}, {}))
         heard = events(expendable, request_id)

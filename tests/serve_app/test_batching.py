@@ -67,7 +67,7 @@ async def test_a_failed_commit_fails_its_batch_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("canceled", [0, 1, 2])
-async def test_a_caller_that_leaves_takes_nobody_with_it(canceled: int) -> None:
+async def test_a_caller_that_leaves_disturbs_no_other_caller(canceled: int) -> None:
     ledger = Ledger()
     batches = Batches(ledger.commit)
     tasks = [batches.ask(number) for number in range(3)]

@@ -74,12 +74,12 @@ def test_what_changes_in_place_reaches_the_models_that_say_nothing_themselves() 
         ({"models": [{**BOTH[0], "speed": "fast"}], "speeds": ["exact"]}, r"^models\[0\]: args: .*speed: 'fast'"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_entry_and_key(args: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_reported_with_its_entry_and_key(args: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=message):
         served_models(Settings.from_args(args))
 
 
-def test_a_wrong_checkpoint_is_told_with_its_entry(tmp_path: Path) -> None:
+def test_a_wrong_checkpoint_is_reported_with_its_entry(tmp_path: Path) -> None:
     entry = {**BOTH[1], "transformer_model": str(tmp_path / "gone")}
     _, served = served_models(Settings.from_args({"models": [BOTH[0], entry]}))
     with (

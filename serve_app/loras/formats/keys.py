@@ -1,4 +1,4 @@
-"""State-dict keys: which module of the model a tensor belongs to, and which role it plays in a change.
+"""State-dict keys: prefixes (wrappers) and suffixes, the module that a tensor belongs to, and its role in a change.
 
 A key consists of wrappers, the name of a module, and a suffix: `diffusion_model.` `blocks.0.self_attn.q`
 `.lora_A.weight`. The suffix gives the `Role`, the rest the `Place`. The keys of one file may follow different

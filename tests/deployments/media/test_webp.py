@@ -45,7 +45,7 @@ def test_equal_frames_stay_frames(tmp_path: Path, count: int) -> None:
     assert sum(durations) == round(1000 * count / 16)
 
 
-def test_it_loops_for_ever_and_looks_like_the_clip(tmp_path: Path) -> None:
+def test_it_loops_forever_and_looks_like_the_clip(tmp_path: Path) -> None:
     path = tmp_path / "clip.webp"
     encode(patches(), 16, OutputFormat.WEBP, path)
     with Image.open(path) as image:

@@ -40,7 +40,7 @@ def test_idling_makes_neither_credit_nor_debt(costs: list[float]) -> None:
 
 
 @given(costs, costs)
-def test_a_wrong_prediction_is_made_good_when_the_render_ends(predicted: float, actual: float) -> None:
+def test_a_wrong_prediction_is_corrected_when_the_render_ends(predicted: float, actual: float) -> None:
     guessed, known = FairShare({"x": 2.0}), FairShare({"x": 2.0})
     for share, cost in ((guessed, predicted), (known, actual)):
         share.turns("xy")

@@ -169,7 +169,7 @@ def _exhaust(_: int) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def test_exhausted_memory_is_told_apart_and_the_next_render_is_exact(runtime: WanRuntime, render: Render) -> None:
+def test_exhausted_memory_is_distinguished_and_the_next_render_is_exact(runtime: WanRuntime, render: Render) -> None:
     expected = render()
     with pytest.raises(OutOfMemory, match=r"64x64, 5 frames with offload: none; ask for fewer .* frames$") as caught:
         frames_of(runtime, make_spec(), _exhaust)
@@ -212,7 +212,7 @@ def test_a_cpu_is_shared_with_the_api(
     assert asked == [threads]
 
 
-def test_what_it_runs_on_is_told(runtime: WanRuntime) -> None:
+def test_what_it_runs_on_is_reported(runtime: WanRuntime) -> None:
     expected = Runtime(
         device="cpu",
         dtype="float32",

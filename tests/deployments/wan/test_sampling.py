@@ -37,7 +37,7 @@ def test_the_boundary_step_is_counted(shipped: Any, steps: int, euler_5: int, un
     assert boundary_step(all_high, None) == steps
 
 
-def test_a_scheduler_is_made_anew_and_the_shipped_one_stays(shipped: Any) -> None:
+def test_a_scheduler_is_made_again_and_the_shipped_one_stays(shipped: Any) -> None:
     before = dict(shipped.config)
     plain = make_scheduler(make_spec(), shipped, CARD)
     shifted = make_scheduler(make_spec(shift=7.5), shipped, CARD)

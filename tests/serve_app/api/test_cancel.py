@@ -58,7 +58,7 @@ async def test_a_request_that_has_ended_stays_as_it_is(api: Api, end: type) -> N
     assert await cancel(api, request_id) == before
 
 
-async def test_other_requests_go_on(api: Api) -> None:
+async def test_other_requests_continue(api: Api) -> None:
     first, second = await api.submit(body()), await api.submit(body())
     await cancel(api, first)
     status = await api.status(second)

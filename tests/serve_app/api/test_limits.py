@@ -101,7 +101,7 @@ async def test_a_thousand_prompts_are_accepted_together(api: Api) -> None:
     assert [render.spec.seed for render in record.renders] == list(range(42, 1042))
 
 
-async def test_every_problem_of_a_body_is_told_at_once(api: Api) -> None:
+async def test_every_problem_of_a_body_is_reported_at_once(api: Api) -> None:
     problems = await api.invalid(body({"width": 1}, {"fps": 0, "colour": "red"}))
     assert {tuple(problem["loc"][1:]) for problem in problems} == {
         ("prompts", 0, "width"),

@@ -78,7 +78,7 @@ async def test_a_file_that_would_not_be_applied_completely_is_refused_with_its_k
     assert error["details"]["keys"][0] in error["message"]
 
 
-async def test_a_missing_file_is_told_before_a_bad_one(api: Api) -> None:
+async def test_a_missing_file_is_reported_before_a_bad_one(api: Api) -> None:
     (api.lora_root / "bad.safetensors").write_bytes(b"")
     await api.refused(body(loras=[BAD, {**HIGH, "path": "absent.safetensors"}]), "LORA_NOT_FOUND")
 

@@ -54,7 +54,7 @@ async def test_the_same_request_waits_again(api: Api) -> None:
     assert second.json() == await api.result(first.json()["request_id"])
 
 
-async def test_who_finds_no_place_to_wait_is_accepted_all_the_same(serve_api: ServeApi) -> None:
+async def test_who_finds_no_place_to_wait_is_accepted(serve_api: ServeApi) -> None:
     async with serve_api(max_listeners=1) as api:
         waiting = asyncio.create_task(post(api, "wait=20"))
         while not api.app.state.listeners._of_sender:  # noqa: ASYNC110 - nobody tells

@@ -46,7 +46,7 @@ async def test_videos_are_in_the_order_of_their_prompts(api: Api) -> None:
     assert [prompt["index"] for prompt in result["metadata"]["prompts"]] == [0, 1, 2]
 
 
-async def test_what_was_used_is_told_for_each_prompt(api: Api) -> None:
+async def test_what_was_used_is_reported_for_each_prompt(api: Api) -> None:
     request_id = await api.submit(body())
     await api.store.claims.release(await api.claim(), max_attempts=3)
     await api.finish(await api.claim())

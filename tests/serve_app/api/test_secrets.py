@@ -54,7 +54,7 @@ async def test_the_token_of_an_accepted_request_is_kept_nowhere(api: Api, caplog
     ],
     ids=range(12),
 )
-async def test_the_token_of_a_refused_request_is_told_nowhere(
+async def test_the_token_of_a_refused_request_appears_nowhere(
     api: Api, caplog: pytest.LogCaptureFixture, spoil: Spoil
 ) -> None:
     caplog.set_level(logging.DEBUG)

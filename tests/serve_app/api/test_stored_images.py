@@ -93,7 +93,7 @@ async def test_an_image_stays_until_it_is_known_whether_its_request_was_stored(
         assert len(kept(api)) == stored
 
 
-async def test_who_hangs_up_leaves_no_request_without_its_image(
+async def test_who_disconnects_leaves_no_request_without_its_image(
     serve_images: ServeImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serve_images() as api:

@@ -58,7 +58,7 @@ async def test_a_preview_lies_beside_the_video_while_it_is_made(
     assert (made.exit_code, preview.exists(), video.exists()) == (1, False, False), made.output
 
 
-async def test_the_cost_is_told_and_nothing_is_made(api: Api, wan_lora: WanLora) -> None:
+async def test_the_cost_is_reported_and_nothing_is_made(api: Api, wan_lora: WanLora) -> None:
     told = await wan_lora("generate", "a fox", *SMALL, "--cost")
     assert (told.exit_code, "64x64, 5 frames" in told.stdout, len(api.observed.requests)) == (0, True, 0), told.output
 
@@ -88,7 +88,7 @@ async def test_a_wrong_option_is_named(wan_lora: WanLora, options: tuple[str, ..
     assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
 
 
-async def test_what_the_service_refuses_is_told_in_its_words(wan_lora: WanLora) -> None:
+async def test_what_the_service_refuses_is_reported_in_its_words(wan_lora: WanLora) -> None:
     refused = await wan_lora("generate", "a fox", "--high", "gone.safetensors", "--low", LOW, "--json")
     assert refused.exit_code == 3
     assert json.loads(refused.stdout)["error"]["details"] == {"missing_files": ["gone.safetensors"]}

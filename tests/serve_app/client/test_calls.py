@@ -68,7 +68,7 @@ async def test_a_failed_render_raises_its_own_error(api: Api, remote: Client) ->
         await running
 
 
-async def test_a_wait_ends_when_its_time_is_over_and_the_request_goes_on(remote: Client) -> None:
+async def test_a_wait_ends_when_its_time_is_over_and_the_request_continues(remote: Client) -> None:
     accepted = await in_thread(remote.submit, request_for())
     with pytest.raises(WaitedTooLong, match="still in_queue"):
         await in_thread(remote.wait, accepted.request_id, timeout_s=0.1)

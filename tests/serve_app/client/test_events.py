@@ -31,7 +31,7 @@ async def test_a_request_is_heard_from_the_queue_to_its_end(api: Api, remote: Cl
     assert (await in_thread(remote.download, outputs[1], tmp_path / "a.mp4")).stat().st_size == outputs[1].size
 
 
-async def test_a_stream_that_is_cut_goes_on_and_tells_no_output_twice(api: Api) -> None:
+async def test_a_stream_that_is_cut_continues_and_tells_no_output_twice(api: Api) -> None:
     cutting = CutsStreams(api.app, pieces=1, times=3)
     async with loopback(cutting) as url, AsyncClient(url) as client, rendering(api, step_s=0.3):
         accepted = await client.submit(request_for({}, {"seed": 7}))

@@ -137,7 +137,7 @@ def video_at(url: str, content: bytes = VIDEO) -> Video:
     )  # fmt: skip
 
 
-def test_a_download_goes_on_where_it_was_cut_off(web: WebServer, tmp_path: Path) -> None:
+def test_a_download_continues_where_it_was_cut_off(web: WebServer, tmp_path: Path) -> None:
     web.pages["/video"] = File(VIDEO, breaks=[100_000, 300_000])
     with Client("http://api.test", key="secret") as client:
         path = client.download(video_at(f"{web.url}/video"), tmp_path / "a.mp4")
@@ -149,7 +149,7 @@ def test_a_download_goes_on_where_it_was_cut_off(web: WebServer, tmp_path: Path)
     assert not any("authorization" in request.headers for request in web.requests)
 
 
-async def test_a_download_of_the_asynchronous_client_goes_on_too(web: WebServer, tmp_path: Path) -> None:
+async def test_a_download_of_the_asynchronous_client_continues_too(web: WebServer, tmp_path: Path) -> None:
     web.pages["/video"] = File(VIDEO, breaks=[100_000])
     (tmp_path / "a.mp4.part").write_bytes(VIDEO[:1000])  # from a process that has ended
     async with AsyncClient("http://api.test") as client:

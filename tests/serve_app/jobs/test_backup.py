@@ -47,7 +47,7 @@ def backed_up_and_restored(kind: str, directory: Path, url: str, new_database: N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_a_restore_the_queue_goes_on(kind: str, tmp_path: Path, new_database: NewDatabase) -> None:
+async def test_after_a_restore_the_queue_continues(kind: str, tmp_path: Path, new_database: NewDatabase) -> None:
     url = new_database(kind)
     store = JobStore(url)
     ended, ran, waits, later = [new_request() for _ in range(4)]

@@ -31,7 +31,7 @@ async def test_a_lease_that_has_run_out_is_taken_over_for_good(store: JobStore) 
     assert await new.is_held()
 
 
-async def test_a_holder_whose_lease_ran_out_unnoticed_goes_on(store: JobStore) -> None:
+async def test_a_holder_whose_lease_ran_out_unnoticed_continues(store: JobStore) -> None:
     leadership = store.leadership(ROLE)
     assert await leadership.hold(-1, 1)
     assert await leadership.hold(60, 1)

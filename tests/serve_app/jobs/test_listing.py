@@ -35,7 +35,7 @@ async def test_pages_are_newest_first_and_overlap_nowhere(store: JobStore) -> No
     assert found == in_order
 
 
-async def test_a_page_goes_on_behind_a_request_that_is_gone(store: JobStore) -> None:
+async def test_a_page_continues_after_a_request_that_is_gone(store: JobStore) -> None:
     first, second, third = [await submit(store, created_at=float(time)) for time in (1, 2, 3)]
     page = await store.requests.page(Filter(), limit=2)
     assert page.next is not None

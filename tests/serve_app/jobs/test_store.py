@@ -278,7 +278,7 @@ async def test_closing_waits_for_a_transaction_whose_caller_is_gone(database_url
         assert connection.execute(select(leaders.c.role)).scalars().all() == ["a role"]
 
 
-async def test_an_error_whose_words_no_database_takes_ends_its_render_all_the_same(store: JobStore) -> None:
+async def test_an_error_whose_words_no_database_takes_ends_its_render(store: JobStore) -> None:
     request_id = await submit(store)
     assert await store.claims.fail(await claim_next(store), RenderFailed("half \ud83d and \x00"))
     failure = (await store.requests.get(request_id)).failure

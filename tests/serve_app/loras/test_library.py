@@ -106,7 +106,7 @@ def test_tensors_without_a_place_may_be_left_out_whatever_they_hold(library: Lor
     assert library.find("a", strict=False) == found
 
 
-def test_the_infinite_alpha_that_a_lokr_does_not_use_is_let_pass(library: LoraLibrary, tmp_path: Path) -> None:
+def test_the_infinite_alpha_that_a_lokr_does_not_use_is_accepted(library: LoraLibrary, tmp_path: Path) -> None:
     stem = "diffusion_model.blocks.0.ffn.0"
     lokr = {f"{stem}.lokr_w1": np.ones((2, 2)), f"{stem}.lokr_w2": np.ones((24, 12))}
     save(tmp_path / "a", lokr | {f"{stem}.alpha": np.array(np.inf, np.float16)})

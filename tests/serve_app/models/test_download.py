@@ -86,7 +86,7 @@ def test_what_is_there_is_not_fetched_again(mirror: Mirror) -> None:
     assert len(mirror.cdn.requests) == before
 
 
-def test_a_download_that_breaks_off_goes_on_where_it_stopped(mirror: Mirror) -> None:
+def test_a_download_that_breaks_off_continues_where_it_stopped(mirror: Mirror) -> None:
     weights = EXPERTS[f"transformer/{WEIGHTS}"]
     mirror.cdn.pages[blob(weights)] = File(weights, breaks=[11_000_000])
     result = mirror.download()
@@ -97,7 +97,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(mirror: Mirror) -> 
     assert ranges == [None, "bytes=10485760-"]
 
 
-def test_a_damaged_file_is_told_and_fetched_anew(mirror: Mirror) -> None:
+def test_a_damaged_file_is_reported_and_fetched_again(mirror: Mirror) -> None:
     weights = EXPERTS[f"transformer/{WEIGHTS}"]
     mirror.cdn.pages[blob(weights)] = File(bytes(len(weights)))
     result = mirror.download()
@@ -115,7 +115,7 @@ def test_a_gated_repository_says_what_to_do(mirror: Mirror) -> None:
     assert "me/experts: the Hub denies access; accept its conditions" in result.output
 
 
-def test_an_unknown_card_is_told(mirror: Mirror) -> None:
+def test_an_unknown_card_is_reported(mirror: Mirror) -> None:
     result = CliRunner().invoke(app, ["download", "wan99"], env={"COLUMNS": "300"})
     assert result.exit_code == 1
     assert "'wan99' has no card" in result.output

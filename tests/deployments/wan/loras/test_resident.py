@@ -143,7 +143,7 @@ def test_a_file_that_changed_since_it_was_checked_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"not a safetensors file"])
-def test_a_file_that_is_no_lora_is_told_apart(config: dict[str, Any], tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_lora_is_distinguished(config: dict[str, Any], tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "odd.safetensors"
     path.write_bytes(content)
     with pytest.raises(LoraNotLoaded, match=r"odd\.safetensors"):

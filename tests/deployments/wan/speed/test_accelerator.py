@@ -46,7 +46,7 @@ def test_a_preview_is_merged_at_either_speed(runtime: WanRuntime, pair: tuple[Lo
     np.testing.assert_array_equal(fast.frames, exact.frames)  # on a CPU nothing else differs
 
 
-def test_blocks_are_compiled_once_for_every_size_pair_and_scale(
+def test_blocks_are_compiled_once_forevery_size_pair_and_scale(
     traced: WanRuntime, pair: tuple[LoraFile, LoraFile], other_pair: tuple[LoraFile, LoraFile], render: Render
 ) -> None:
     counters.clear()

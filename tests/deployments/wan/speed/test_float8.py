@@ -47,7 +47,7 @@ def test_zeros_stay_zeros_and_the_largest_number_does_not_overflow() -> None:
         assert torch.isfinite(layer(torch.ones(1, 16))).all()
 
 
-def test_other_weights_are_copied_anew_and_every_switch_leaves_them_alone(
+def test_other_weights_are_copied_again_and_every_switch_leaves_them_alone(
     tiny_experts: Path, layouts: dict[str, Path]
 ) -> None:
     """A thousand switches: `turbo` renders of one expert pair after another, beside experts that never met FP8."""

@@ -97,7 +97,7 @@ async def test_who_was_cut_off_misses_nothing_and_hears_nothing_twice(served: Se
         assert answer.status_code == 204  # which tells a browser to stop
 
 
-async def test_another_process_goes_on_where_the_first_one_stopped(served: Serve) -> None:
+async def test_another_process_continues_where_the_first_one_stopped(served: Serve) -> None:
     async with served() as one:
         request_id = await one.api.submit(body({}, {}))
         await one.api.finish(await one.api.claim())

@@ -216,7 +216,7 @@ def test_ten_keys_are_named_and_all_are_counted() -> None:
         {"x.oft_a" * 100_000 + ".": (), "x" * 5_000_000: ()},
     ],
 )
-def test_headers_made_to_take_for_ever_are_refused_at_once(shapes: Shapes, strict: bool) -> None:
+def test_headers_made_to_take_forever_are_refused_at_once(shapes: Shapes, strict: bool) -> None:
     assert "too many or too long" in refusal(PAIR | shapes, strict=strict)["reason"]
 
 

@@ -67,7 +67,7 @@ def test_a_file_of_many_pieces_with_odd_boundaries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", INFINITE)
 @pytest.mark.parametrize("at", [0, 1, PIECE_BYTES // 8 - 1, PIECE_BYTES // 8, -1])
-def test_one_bad_value_anywhere_is_found_behind_an_unaligned_start(tmp_path: Path, dtype: str, at: int) -> None:
+def test_one_bad_value_anywhere_is_found_after_an_unaligned_start(tmp_path: Path, dtype: str, at: int) -> None:
     count = PIECE_BYTES // 8 + 3
     values = [LARGEST[dtype]] * count
     path = tmp_path / "x"

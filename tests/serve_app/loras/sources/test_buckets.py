@@ -71,7 +71,7 @@ def test_a_replaced_file_is_another_content(sources: LoraSources, bucket: S3Stor
 
 
 @pytest.mark.parametrize("arrived", [100_000, len(FILE)])
-def test_an_interrupted_download_goes_on_where_it_was(
+def test_an_interrupted_download_continues_where_it_was(
     sources: LoraSources, pin: Pin, cache_dir: Path, arrived: int
 ) -> None:
     lora = pin(sources.locate(REFERENCE))

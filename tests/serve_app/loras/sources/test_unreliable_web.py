@@ -15,7 +15,7 @@ PATH = "/loras/style_high.safetensors"
 
 
 @pytest.mark.parametrize("stalls", [False, True])
-def test_an_interrupted_download_goes_on_where_it_was(
+def test_an_interrupted_download_continues_where_it_was(
     sources: LoraSources, server: WebServer, pin: Pin, stalls: bool
 ) -> None:
     server.pages[PATH] = page = File(FILE)
