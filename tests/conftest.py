@@ -19,6 +19,7 @@ pytest_plugins = [
     "tests.fixtures.store",
     "tests.fixtures.api",
     "tests.fixtures.images",
+    "tests.fixtures.drafts",
     "tests.fixtures.s3",
     "tests.fixtures.demo",
     "tests.fixtures.collector",

@@ -2,7 +2,7 @@
 
 import { FINAL, call, get, here, post } from "./api.js";
 import { showText } from "./copying.js";
-import { announce, count, duration, h } from "./dom.js";
+import { announce, count, duration, h, stem } from "./dom.js";
 import { ended } from "./follow.js";
 import { fileName, shown } from "./media.js";
 import { titleOfPaths } from "./pairs.js";
@@ -171,10 +171,10 @@ function waits(seconds) {
   return seconds ? `, ${duration(seconds)} left` : "";
 }
 
-function factsOf({ recipe, sampler, shift, sample_steps: steps, boundary_step: boundary, guidance_scale: guidance, runtime, timings, warnings, acceleration }) {
+function factsOf({ draft_loras: draft, recipe, sampler, shift, sample_steps: steps, boundary_step: boundary, guidance_scale: guidance, runtime, timings, warnings, acceleration }) {
   const seconds = timings.fetch + timings.generate + timings.encode + timings.store;
   const rows = {
-    Recipe: `${recipe}: ${sampler}, shift ${shift}`,
+    Recipe: `${recipe}: ${sampler}, shift ${shift}${draft?.length ? `, with ${draft.map(({ path }) => stem(path)).join(" and ")}` : ""}`,
     Steps: `${steps}, the first ${boundary} by the high noise expert`,
     Guidance: guidance,
     Speed: `${acceleration.speed}, ${acceleration.attention} attention`,

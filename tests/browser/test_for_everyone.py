@@ -7,7 +7,7 @@ from playwright.async_api import expect
 from tests.browser.conftest import DESKTOP, PHONE, Visits
 from tests.browser.steps import drop, fill, make
 from tests.client import pair
-from tests.fixtures.api import ServeApi
+from tests.fixtures.api import Api, ServeApi
 from tests.fixtures.keys import ADMIN_KEY
 from tests.fixtures.loopback import loopback
 from tests.fixtures.specs import MODEL
@@ -97,3 +97,22 @@ async def test_of_several_models_each_has_its_own_loras_and_defaults(visits: Vis
         await expect(page.locator("render-card")).to_contain_text("144 × 96")
         (request,) = api.observed.requests
         assert request.specs[0].model == "lantern_1b"
+
+
+async def test_a_draft_has_its_own_steps_and_gives_back_those_of_before(visits: Visits, drafting: Api) -> None:
+    async with loopback(drafting.app) as url:
+        visit = await visits(url)
+        page = visit.page
+        await visit.go()
+        await fill(page, "a fox", sample_steps=7)
+        steps, guidance = (page.locator(f".make [name={name}]") for name in ("sample_steps", "guidance_scale"))
+        await page.get_by_role("radio", name="Draft").check(force=True)
+        await expect(steps).to_have_value("5")
+        await expect(guidance).to_be_disabled()
+        await make(page)
+        await expect(page.locator("render-card")).to_contain_text("5 steps")
+        await page.get_by_role("radio", name="Reference").check(force=True)
+        await expect(steps).to_have_value("7")
+        await expect(guidance).to_be_enabled()
+    (request,) = drafting.observed.requests
+    assert [(spec.recipe, spec.sample_steps, spec.guidance_scale) for spec in request.specs] == [("draft", 5, 1.0)]

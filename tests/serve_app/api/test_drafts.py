@@ -1,27 +1,11 @@
 """The recipe `draft`: the server's few-step LoRAs under the request's own, their steps, and no guidance."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest_asyncio
-
 from tests.client import body, pair
-from tests.fixtures.api import Api, ServeApi
+from tests.fixtures.api import Api
+from tests.fixtures.drafts import FEW_STEPS
 from tests.serve_app.loras.files import full, save
-
-FEW_STEPS: list[dict[str, Any]] = [
-    {"path": f"few_steps_{side}.safetensors", "transformer": side, "network_multiplier": 0.9}
-    for side in ("high", "low")
-]
-
-
-@pytest_asyncio.fixture
-async def drafting(serve_api: ServeApi) -> AsyncIterator[Api]:
-    """Yield a server with a draft of five steps."""
-    async with serve_api(draft={"loras": FEW_STEPS, "sample_steps": 5}) as api:
-        for number, lora in enumerate(FEW_STEPS):
-            save(api.lora_root / lora["path"], full(rank=number + 3))
-        yield api
 
 
 def draft(*prompts: dict[str, Any], **changes: Any) -> dict[str, Any]:
