@@ -50,7 +50,7 @@ async def released(holding: "asyncio.Task[Files]", held: ExitStack) -> None:
 
     def close(ended: "asyncio.Task[Files]") -> None:
         if not ended.cancelled():
-            ended.exception()  # nobody waits for it any more
+            ended.exception()  # the attempt no longer waits for it
         loop.run_in_executor(None, held.close)
 
     holding.add_done_callback(close)

@@ -225,7 +225,7 @@ def _generator(name: str, plan: ModelPlan) -> Deployment:
         name=name,
         max_ongoing_requests=1,
         ray_actor_options={**device, "resources": settings.generator_resources},
-        # Scale-in must outwait a running render, else Serve kills it half-way.
+        # Scale-in must wait longer than a running render takes, else Serve kills it.
         graceful_shutdown_timeout_s=settings.render_timeout_s + _DRAIN_MARGIN_S,
         graceful_shutdown_wait_loop_s=_DRAIN_POLL_S,
         health_check_period_s=_HEALTH_PERIOD_S,

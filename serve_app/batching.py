@@ -73,7 +73,7 @@ class Batches(Generic[Item, Result]):
                 raise
         else:
             for (_, result), answer in answered:
-                if not result.done():  # its caller has not gone meanwhile
+                if not result.done():  # its caller was not canceled meanwhile
                     result.set_result(answer)
 
 

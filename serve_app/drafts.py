@@ -38,7 +38,7 @@ class DraftLora(_Frozen):
 
 
 class Sampling(_Frozen):
-    """How a draft is sampled where a prompt does not say otherwise. `shift` None is the sampler's own."""
+    """How a draft is sampled if a prompt does not say otherwise. `shift` None is the sampler's own."""
 
     sample_steps: int = Field(4, ge=1)
     sampler: Sampler = Sampler.EULER

@@ -1,4 +1,4 @@
-"""Hardened opening of files: regular files only, without blocking on a FIFO and, where asked, without following links.
+"""Hardened opening of files: regular files only, without blocking on a FIFO and, if asked, without following links.
 
 Example:
     with open_regular(path, follow_links=False) as stream:

@@ -67,4 +67,4 @@ class ValueCounter:
 
 
 def _separators(text: bytes) -> int:
-    return len(text) - len(text.translate(None, _SEPARATORS))  # where there are millions, quicker than `count`
+    return len(text) - len(text.translate(None, _SEPARATORS))  # if there are millions, quicker than `count`

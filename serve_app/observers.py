@@ -60,7 +60,7 @@ class LoraSource(StrEnum):
 
     LOADED = "loaded"  # the render before had the same ones
     MEMORY = "memory"
-    DISK = "disk"  # at least one was read anew
+    DISK = "disk"  # at least one was read from its file
 
 
 class Loss(StrEnum):
@@ -76,8 +76,8 @@ class Outcome:
 
     end: End
     error: RenderError | None = None  # of a failed one
-    replica_s: float | None = None  # seconds that it took the replica, where it made frames
-    loras: LoraSource | None = None  # where its LoRAs were, where it made frames
+    replica_s: float | None = None  # seconds that it took the replica, if it made frames
+    loras: LoraSource | None = None  # where its LoRAs were, if it made frames
     embeddings: CacheUse = field(default_factory=CacheUse)  # of its prompts
 
 
@@ -119,7 +119,7 @@ class Observer:
         """Hear that the video of a claim can be downloaded."""
 
     def ended(self, claim: Claim, outcome: Outcome) -> None:
-        """Hear how an attempt ended. After `published`, where there is an output."""
+        """Hear how an attempt ended. After `published`, if there is an output."""
 
     def told(self, state: DeliveryState) -> None:
         """Hear what has become of a webhook's delivery after an attempt at it."""

@@ -102,7 +102,7 @@ class Root:
 
 
 def unreadable(error: OSError) -> PathForbidden | PathMissing:
-    """Return the fault of a file that cannot be opened; raise `error` again where it is not about the file."""
+    """Return the fault of a file that cannot be opened; raise `error` again if it is not about the file."""
     if isinstance(error, PermissionError):
         return PathForbidden("this service has no permission to read it; change the file's mode or owner")
     if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ENAMETOOLONG:

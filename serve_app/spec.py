@@ -39,7 +39,7 @@ class Recipe(StrEnum):
 class Sampler(StrEnum):
     """A scheduler that solves the flow from noise to video."""
 
-    UNIPC = "unipc"  # UniPC multistep; as the base checkpoint ships it where no shift is given
+    UNIPC = "unipc"  # UniPC multistep; as the base checkpoint ships it if no shift is given
     EULER = "euler"  # Euler flow matching
 
 

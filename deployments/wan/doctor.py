@@ -41,7 +41,7 @@ _OTHER_WEIGHTS = {TEXT_ENCODER: 11_361_000_000, "vae": 1_400_000_000}
 
 
 def diagnose(card: ModelCard) -> Diagnosis:
-    """Look at this machine. Takes seconds where there is a GPU, whose matrix product is measured."""
+    """Look at this machine. Takes seconds if there is a GPU, whose matrix product is measured."""
     gpus = tuple(_gpu(index) for index in range(torch.cuda.device_count()))
     flops = _matrix_flops() if gpus else None
     return Diagnosis(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ftfy  # noqa: F401 - WanPipeline cleans prompts with it and silently does not where it is missing
+import ftfy  # noqa: F401 - WanPipeline cleans prompts with it and silently does not if it is missing
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME

@@ -248,7 +248,7 @@ class WanRuntime:
             raise RuntimeError(f"{self._device_name} computes wrong sums")
 
     def close(self) -> None:
-        """End the other ranks, where there are any."""
+        """End the other ranks, if there are any."""
         self._team.close()
 
     def _mix(self, spec: RenderSpec) -> Parallelism:
@@ -314,7 +314,7 @@ class WanRuntime:
         self._empty_cache()
 
     def _plan_for(self, spec: RenderSpec, inputs: RenderInputs) -> None:
-        """Go over to the memory plan for a render, where that is another one."""
+        """Go over to the memory plan for a render, if that is another one."""
         before = self._plans.current
         self._plans.learn(inputs.needs)
         plan = self._plans.before(NeedKey.of(spec), adapter_bytes(spec))

@@ -57,7 +57,7 @@ def _read(file: Path) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(descriptor)
-    except OSError as error:  # whoever loads the file will meet the same, and say so
+    except OSError as error:  # loading the file will fail in the same way, with an error
         logger.info("%s is not read ahead: %s", file, error.strerror)
 
 

@@ -86,7 +86,7 @@ def _write(scope: Scope, entry: Entry) -> None:
 
 
 def _path(scope: Scope) -> str:
-    """Return the path of the route; that of the request where there is no route."""
+    """Return the path of the route; that of the request if there is no route."""
     return getattr(scope.get("route"), "path", "") or _harmless(scope["path"])
 
 

@@ -141,7 +141,7 @@ SenderDep = Annotated[Sender, Depends(_sender)]
 
 
 def fetcher_of(request: Request, sender: Sender) -> str:
-    """Return whose share of the fetching threads the request uses: its tenant and, where all are one, its address."""
+    """Return whose share of the fetching threads the request uses: its tenant and, if all are one, its address."""
     address = request.client.host if request.client else ""
     return sender.tenant if sender.owner else f"{sender.tenant} {address}"
 

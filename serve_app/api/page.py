@@ -1,4 +1,4 @@
-"""The web page (static files): `/`, and its modules and styles under `/page/{digest}/`, which browsers keep for good.
+"""The web page (static files): `/`, and its modules and styles under `/page/{digest}/`, which browsers cache forever.
 
 The page is a client of the API like any other. The digest of all its files stands in their addresses: a browser loads
 each version once, and never mixes two of them.
@@ -90,7 +90,7 @@ _HOME = Asset.of(_ASSETS[_DOCUMENT].content.replace(_PLACE_OF_DIGEST, _DIGEST.en
 
 @router.get("/")
 async def home(request: Request, services: ServicesDep) -> Response:
-    """Return the page's document, which is asked for anew each time and names the files of this version."""
+    """Return the page's document, which is never cached and names the files of this version."""
     return await _answer(_HOME, request, services, "no-cache")
 
 

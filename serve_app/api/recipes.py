@@ -16,7 +16,7 @@ from serve_app.spec import Recipe, Sampler
 
 @dataclass(frozen=True, slots=True)
 class RecipeChoice:
-    """The scheduler of a recipe for these LoRAs, with its steps and guidance where a prompt names none.
+    """The scheduler of a recipe for these LoRAs, with its steps and guidance if a prompt names none.
 
     `shift` None is the base checkpoint's own.
     """
@@ -40,7 +40,7 @@ class RecipeChoice:
 
     @property
     def warnings(self) -> list[str]:
-        """Return that the scheduler is a guess, where it is one."""
+        """Return that the scheduler is a guess, if it is one."""
         if not self.assumed:
             return []
         why = (

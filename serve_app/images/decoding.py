@@ -78,7 +78,7 @@ def fitted(image: Image.Image, fit: Fit, size: tuple[int, int]) -> Image.Image:
 
 
 def _padded(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Return the whole image in the middle of a black one; `ImageOps.pad` fails where a side would round to 0."""
+    """Return the whole image in the middle of a black one; `ImageOps.pad` fails if a side would round to 0."""
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = Image.new("RGB", size)

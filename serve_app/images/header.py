@@ -51,7 +51,7 @@ class Header:
     frames: int = 1
 
 
-Reader = Callable[[bytes, ImageLimits], Header]  # raises ImageUnusable, or struct.error where the bytes end early
+Reader = Callable[[bytes, ImageLimits], Header]  # raises ImageUnusable, or struct.error if the bytes end early
 
 _ACCEPTED = "send a PNG, JPEG, WebP, GIF or BMP"
 _FOREIGN: tuple[tuple[bytes, str], ...] = (

@@ -40,7 +40,7 @@ def with_driver(url: str) -> URL:
 
 
 def connect_arguments(url: URL) -> dict[str, int]:
-    """Return the parameters with which a connection to a server fails in seconds where it would hang."""
+    """Return the parameters with which a connection to a server fails in seconds if it would hang."""
     return {} if url.get_backend_name() == "sqlite" else dict(SERVER_TIMEOUTS)
 
 

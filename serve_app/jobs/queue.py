@@ -99,7 +99,7 @@ class Queue:
         return [_to_waiting(row) for _, row in sorted({row[0]: row for row in found}.items())]
 
     async def oldest_waits_s(self) -> dict[Priority, float]:
-        """Return the seconds that the oldest queued render of each priority has waited, where one is queued."""
+        """Return the seconds that the oldest queued render of each priority has waited, if one is queued."""
         lines = list((await self.load()).lines)
         groups = [lines[start : start + MOST_LINES] for start in range(0, len(lines), MOST_LINES)]
         heads = [head for group in groups for head in await self.candidates(group, (), window=1)]

@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-# SQLite numbers rows by itself only where the primary key is a plain INTEGER.
+# SQLite numbers rows by itself only if the primary key is a plain INTEGER.
 _ROW_NUMBER = BigInteger().with_variant(Integer(), "sqlite")
 
 requests = Table(

@@ -8,7 +8,7 @@ the proxy's process before it starts to listen:
     WAN_LORA_HEAD_TIMEOUT_S=15
 
 `wan-lora serve` sets the first. HAProxy in its place has a timeout of its own, `RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`,
-which is an hour where nobody sets it. Bodies are timed by the application itself, with the arg `body_timeout_s`.
+which is an hour by default. Bodies are timed by the application itself, with the arg `body_timeout_s`.
 """
 
 import asyncio

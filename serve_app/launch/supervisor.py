@@ -97,7 +97,7 @@ class _Supervisor:
         return 0
 
     def _watch(self) -> None:
-        """Follow the deployment until it runs, or has failed for good."""
+        """Follow the deployment until it runs, or has failed finally."""
         waited = 0.0
         while not self._over.wait(_POLL_S):
             status = _status(self._config.applications)

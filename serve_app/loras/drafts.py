@@ -58,7 +58,7 @@ def _check(key: str, value: float, allowed: limits.Limits) -> None:
 
 
 def _experts(index: int, lora: DraftLora, contents: LoraContents | None, card: ModelCard) -> tuple[Expert, ...]:
-    """Return the experts that a LoRA acts on. `contents` None: nobody has looked into the file yet."""
+    """Return the experts that a LoRA acts on. `contents` None: the file was not read yet."""
     key, name = f"draft.loras[{index}]", shown(lora.path)
     if not card.is_pair:
         if lora.expert is not None:

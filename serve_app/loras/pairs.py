@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from serve_app.loras.sides import without_side
 from serve_app.spec import Expert
 
-_STEP_DIGITS = 9  # AI Toolkit writes the step of a checkpoint into its name with so many
+_STEP_DIGITS = 9  # AI Toolkit writes the step of a checkpoint into its name with this many digits
 
 
 @dataclass(frozen=True, slots=True)

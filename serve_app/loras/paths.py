@@ -95,7 +95,7 @@ def resolve(reference: str, root: Path) -> Path:
 
 
 def unreadable(reference: str, error: OSError) -> RequestError:
-    """Return the error for a file that cannot be opened; raise `error` again where it is not about the file."""
+    """Return the error for a file that cannot be opened; raise `error` again if it is not about the file."""
     return _worded(reference, fault_of(error))
 
 

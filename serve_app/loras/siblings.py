@@ -52,7 +52,7 @@ class Siblings:
         try:
             key = FileSignature.of(content) if isinstance(content, Path) else content
             return self._takers.get(key, lambda: tuple(card for card in self._cards if _takes(card, header())))
-        except (LoraInvalid, OSError):  # nobody takes what is no LoRA at all
+        except (LoraInvalid, OSError):  # no model accepts a file that is no LoRA at all
             return ()
 
 

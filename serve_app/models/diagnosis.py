@@ -25,7 +25,7 @@ class Finding(_Value):
     name: str
     found: bool
     gives: str  # what it brings
-    missing: str  # what to do where it is not there
+    missing: str  # what to do if it is not there
 
 
 class SizePlan(_Value):

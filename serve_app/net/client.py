@@ -6,7 +6,7 @@ Example:
             for chunk in response.iter_raw():
                 ...
 
-`httpx2` drops Authorization where a redirect leads to another origin, and turns a POST into a GET where it must.
+`httpx2` drops Authorization if a redirect leads to another origin, and turns a POST into a GET if it must.
 """
 
 import logging

@@ -72,7 +72,7 @@ class NetPolicy(BaseModel):
     speed_window_s: float = Field(10, gt=0)  # of waiting, from the request on
     attempts: int = Field(4, ge=1)
     backoff_s: float = Field(0.5, ge=0)  # before the first retry; doubled before each further one
-    max_backoff_s: float = Field(20, ge=0)  # also where a server's Retry-After asks for more
+    max_backoff_s: float = Field(20, ge=0)  # also if a server's Retry-After asks for more
 
     @property
     def trusted(self) -> httpx2.URL | None:
@@ -92,7 +92,7 @@ class NetPolicy(BaseModel):
         return not {name, f"{name}:{port}"}.isdisjoint(known.lower() for known in self.private_hosts)
 
     def allows_scheme(self, url: httpx2.URL) -> bool:
-        """Return whether `url` may be fetched as it is: https, or http where the operator said so."""
+        """Return whether `url` may be fetched as it is: https, or http if the operator said so."""
         return url.scheme == "https" or (url.scheme == "http" and (self.allow_http or self.trusts(url)))
 
     def trusts(self, url: httpx2.URL) -> bool:
@@ -154,7 +154,7 @@ def checked_addresses(host: str, port: int, policy: NetPolicy) -> list[str]:
     private = policy.allows_private(host, port)
     for address in addresses:
         if is_metadata(address) or not (private or is_public(address)):
-            # Without the address: answers must not map a private network for whoever asks.
+            # Without the address: answers must not reveal the hosts of a private network.
             raise AddressForbidden(f"its host {host!r} has an address that is not on the public internet")
     return addresses
 
@@ -232,7 +232,7 @@ def is_metadata(text: str) -> bool:
 def is_public(text: str) -> bool:
     """Return whether `text` is an address of the public internet.
 
-    It is not where it is private, loopback, link-local, multicast or reserved. IPv6 addresses that carry an IPv4
+    It is not if it is private, loopback, link-local, multicast or reserved. IPv6 addresses that carry an IPv4
     address (mapped, 6to4, NAT64) are judged by that one.
     """
     address = _unwrapped(_parsed(text))

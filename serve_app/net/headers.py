@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
-_DIGITS = 18  # a size of so many fits into 64 bits, and into what file systems can hold
+_DIGITS = 18  # a size with this many digits fits into 64 bits, and into file systems
 _NATURAL = re.compile(rf"[0-9]{{1,{_DIGITS}}}")
 _RANGE = re.compile(rf"bytes ([0-9]{{1,{_DIGITS}}})-([0-9]{{1,{_DIGITS}}})/([0-9]{{1,{_DIGITS}}}|\*)")
 _LONGEST_DATE = 100  # characters

@@ -33,7 +33,7 @@ class HubPolicy(NetPolicy):
 
     @property
     def trusted(self) -> httpx2.URL:
-        """Return the Hub, the only server that gets to see tokens."""
+        """Return the address of the Hub, the only server that tokens are sent to."""
         return httpx2.URL(self.hub)
 
 

@@ -165,7 +165,7 @@ class Directory(OutputStore, schemes=("file",)):
         try:
             with os.scandir(folder) as entries:
                 found = list(entries)
-        except FileNotFoundError:  # it went meanwhile
+        except FileNotFoundError:  # it was removed meanwhile
             return
         for entry in found:
             path = Path(entry.path)

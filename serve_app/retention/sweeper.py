@@ -63,7 +63,7 @@ class Sweeper:
     async def sweep(
         self, rules: RetentionRules, *, dry_run: bool, with_orphans: bool = True, go_on: GoOn = _always
     ) -> SweepReport:
-        """Sweep once. `go_on` is asked between batches, and stops the sweep where it says no.
+        """Sweep once. `go_on` is asked between batches, and stops the sweep if it says no.
 
         Raises:
             StoreUnavailable: the database does not answer.

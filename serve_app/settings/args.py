@@ -37,7 +37,7 @@ DEFAULT_MODEL = "wan22_14b_t2v"
 # Args that mean the one model of a service; with several, each entry of `models` has its own.
 _OF_ONE_MODEL = frozenset({"model", "base_model", "transformer_model"})
 
-# Environment variables, each honoured where the args are silent: the reference server's, and one for each secret.
+# Environment variables, each honoured if the args do not set them: the reference server's, and one for each secret.
 ENVIRONMENT = {
     "lora_root": "WORKFLOWS_BASE_PATH",
     "output_url": "OUTPUT_BASE_PATH",

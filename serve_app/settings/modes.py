@@ -35,7 +35,7 @@ class PristineMode(StrEnum):
 
     AUTO = "auto"  # the fastest of the others for which there is memory
     GPU = "gpu"
-    HOST = "host"  # host memory, pinned where there is a GPU
+    HOST = "host"  # host memory, pinned if there is a GPU
     CHECKPOINT = "checkpoint"  # nowhere: read again from the checkpoint's files
 
 

@@ -61,7 +61,7 @@ def _database_url(url: str) -> str:
 
 
 def _check_port(url: str) -> None:
-    """Raise ValueError, without a part of the URL, where the port of a database URL is no number."""
+    """Raise ValueError, without a part of the URL, if the port of a database URL is no number."""
     try:
         urlsplit(url).port  # noqa: B018 - reading it checks it
     except ValueError:

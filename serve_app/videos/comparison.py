@@ -79,7 +79,7 @@ def psnr(one: Frames, other: Frames) -> float:
 
 
 def resized(frames: Frames, size: tuple[int, int]) -> Frames:
-    """Return frames at (width, height), bicubic; as they are where they have that size."""
+    """Return frames at (width, height), bicubic; as they are if they have that size."""
     if (frames.shape[2], frames.shape[1]) == size:
         return frames
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
@@ -107,7 +107,7 @@ def _fits_better(found: float, plain: float) -> bool:
 
 
 def _shift(one: Gray, other: Gray, plain: float) -> int:
-    """Return by how many frames the second clip is late, where that fits clearly better than no shift."""
+    """Return by how many frames the second clip is late, if that fits clearly better than no shift."""
     most = min(_MOST_SHIFT, min(len(one), len(other)) // 2)
     found = {shift: _closeness(*_overlap(one, other, shift)) for shift in range(-most, most + 1) if shift}
     best = max(found, key=lambda shift: found[shift], default=0)
@@ -115,7 +115,7 @@ def _shift(one: Gray, other: Gray, plain: float) -> int:
 
 
 def _overlap(one: Gray, other: Gray, shift: int) -> tuple[Gray, Gray]:
-    """Return the frames that show the same where the second clip is `shift` frames late."""
+    """Return the frames that show the same if the second clip is `shift` frames late."""
     one, other = (one, other[shift:]) if shift > 0 else (one[-shift:], other)
     length = min(len(one), len(other))
     return one[:length], other[:length]

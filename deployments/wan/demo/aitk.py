@@ -18,7 +18,7 @@ class PairName:
     base_version: str = "wan_2.2_14b"
 
     def file(self, side: str) -> str:
-        """Return the name of the file for the side `high_noise` or `low_noise`, or "" where there is one expert.
+        """Return the name of the file for the side `high_noise` or `low_noise`, or "" if there is one expert.
 
         Nothing inside a file says which side it is.
         """

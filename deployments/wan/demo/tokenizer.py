@@ -33,7 +33,7 @@ slow motion of a glass of water breaking on a black floor, studio light
 """
 
 _WORD_START = "▁"
-_LETTER_SCORE = -10.0  # natural log of a probability; less likely than any word, so words win where they fit
+_LETTER_SCORE = -10.0  # natural log of a probability; less likely than any word, so words win if they fit
 _MAX_TOKENS = 512  # to which WanPipeline pads
 
 

@@ -103,7 +103,7 @@ def _product(factor: Factor, part: Part, device: torch.device) -> torch.Tensor:
 
 
 def scale(change: LowRank | LoKr, tensors: Tensors) -> float:
-    """Return c of `change`, whose alpha, where it has one, is a tensor with one element in host memory."""
+    """Return c of `change`, whose alpha, if it has one, is a tensor with one element in host memory."""
     if change.scale is not None:
         return change.scale
     if change.alpha is None or change.rank is None:
@@ -143,7 +143,7 @@ def _low_rank_fits(change: LowRank, tensors: Tensors, shape: Shape) -> bool:
 
 
 def _factor_shape(factor: Factor, tensors: Tensors) -> Shape:
-    """Return the shape of the matrix, or of the product of two; (0, 0), which fits nothing, where there is none."""
+    """Return the shape of the matrix, or of the product of two; (0, 0), which fits nothing, if there is none."""
     first, last = tensors[factor.keys[0]].shape, tensors[factor.keys[-1]].shape
     if len(first) != _MATRIX or len(last) != _MATRIX:
         return 0, 0

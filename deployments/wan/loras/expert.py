@@ -67,7 +67,7 @@ class ExpertLoras:
         self._side = side
         self._expert = expert
         self._weights = weights
-        self._state: State | None = State()  # None: a change failed half-way
+        self._state: State | None = State()  # None: a change failed before it was complete
         self._forms: list[adapters.Form] = []  # of the adapters that exist, in the order of their uses
 
     @property

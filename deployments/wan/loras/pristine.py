@@ -85,7 +85,7 @@ class _InMemory:
 
     @property
     def gpu_bytes(self) -> int:
-        """Return the bytes of the copies where they are on a GPU."""
+        """Return the bytes of the copies if they are on a GPU."""
         return 0 if self._device.type == "cpu" else sum(tensor.nbytes for tensor in self._kept.values())
 
     def hand_over(self, to: _Keeper) -> None:

@@ -19,7 +19,7 @@ class ExpertWeights:
     """
 
     def __init__(self, expert: Any, dtype: torch.dtype, compute: torch.device, pristine: Pristine) -> None:
-        """Take over an untouched expert that computes in `dtype`; merging runs on the device `compute`."""
+        """Take an unchanged expert that computes in `dtype`; merging runs on the device `compute`."""
         self._expert = expert
         self._dtype = dtype
         self._compute = compute

@@ -35,7 +35,7 @@ def _container_bytes() -> int:
 
 
 class HostCopies:
-    """Make copies of tensors in host memory, pinned where that is asked for and granted.
+    """Make copies of tensors in host memory, pinned if that is asked for and granted.
 
     Pinned memory is taken in blocks of a power of two and then divided: torch rounds every pinned allocation up to a
     power of two, which would waste 40 % on the matrices of Wan A14B.

@@ -115,7 +115,7 @@ class Placement:
             self._stream_experts([getattr(self._pipe, name) for name in from_host], mode, pinned)
 
     def _stream_text_encoder(self) -> None:
-        """Have its layers come one after the other while it runs; nothing is copied back after use."""
+        """Stream its layers to the device one after the other while it runs; nothing is copied back after use."""
         cpu_offload(getattr(self._pipe, TEXT_ENCODER), self._device)
         # The pipeline asks the hook of its first component where it computes; without one, it asks for any weights.
         add_hook_to_module(self._pipe.vae, AlignDevicesHook(self._device))

@@ -192,7 +192,7 @@ def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPl
     A mode of the operator other than AUTO is used unchanged. A `barred` mode is used only if no other one is left.
 
     Raises:
-        ConfigurationInvalid: a mode that needs a GPU where there is none; or one that moves the experts during a render
+        ConfigurationInvalid: a mode that needs a GPU if there is none; or one that moves the experts during a render
             which several ranks share.
     """
     mode, reason = _choose(demand, need, barred.modes)

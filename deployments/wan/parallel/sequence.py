@@ -21,7 +21,7 @@ from deployments.wan.kernels import register_flash_attention_on_cpu
 from deployments.wan.parallel.world import World
 from serve_app.results import Parallelism
 
-# Parts of diffusers' plan for Wan: what splits timesteps, where every token has one; what splits the tokens, with a
+# Parts of diffusers' plan for Wan: what splits timesteps, if every token has one; what splits the tokens, with a
 # hook on a block, which torch.compile cannot trace; and what gathers the result.
 _WHOLE_EXPERT = ""
 _FIRST_BLOCK = "blocks.0"

@@ -44,7 +44,7 @@ class TeamBroken(RuntimeError):
 
 
 class Team:
-    """One rank alone: there is nothing to share, and nobody to wait for."""
+    """One rank alone: nothing is shared, and it waits for no other rank."""
 
     size = 1
     leads = True  # decodes the frames, and answers the Generator
@@ -99,7 +99,7 @@ class Rank(Team):
         self._token_timesteps = False
 
     def take(self, experts: Iterable[Any], *, token_timesteps: bool) -> None:
-        """Take over the sharing of `experts`; `token_timesteps`: every token has a timestep of its own."""
+        """Share the forward passes of `experts` from now on; `token_timesteps`: every token has its own timestep."""
         self._experts = list(experts)
         self._split = SequenceSplit(self._experts, self._world)
         self._token_timesteps = token_timesteps
@@ -179,7 +179,7 @@ class Leader(Rank):
         self._conclude(None)
 
     def _conclude(self, own: BaseException | None) -> None:
-        """Wait for the others, and raise what this rank must raise instead of `own`; return where that is right."""
+        """Wait for the others, and raise what this rank must raise instead of `own`; return if that is right."""
         answers = self._members.answers(GRACE_S)
         if len(answers) < self.size - 1:
             self._break("a rank hangs, or did not do what the others did")

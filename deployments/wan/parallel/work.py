@@ -56,7 +56,7 @@ class Answer:
 
     @classmethod
     def failed(cls, error: BaseException) -> "Answer":
-        """Return the answer with `error`, or with its words where it cannot be sent to another process."""
+        """Return the answer with `error`, or with its words if it cannot be sent to another process."""
         try:
             pickle.loads(pickle.dumps(error))  # noqa: S301 - made in this process
         except Exception:

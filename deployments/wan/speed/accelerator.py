@@ -63,7 +63,7 @@ class Accelerator:
         attention: Attention | None = None,
         backend: str = "inductor",
     ) -> None:
-        """Take over the attention processors and the compilation of `experts`, WanTransformer3DModels of `dtype`.
+        """Control the attention processors and the compilation of `experts`, WanTransformer3DModels of `dtype`.
 
         `attention` is what `fast` computes with, silent the best that there is; `backend` is torch.compile's.
         """

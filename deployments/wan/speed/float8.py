@@ -117,7 +117,7 @@ class Float8Layers:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have FP8 copies compute while the block runs; the layers themselves stay as they are.
+        """Replace the layers by their FP8 copies while the block runs; the layers themselves do not change.
 
         The copies are made now, of the weights as they are, and are gone afterwards: to quantise both experts takes a
         GPU far less than a step. The experts must have no adapters.

@@ -30,7 +30,7 @@ class _Memory:
 
 
 class StepCache:
-    """The cache of one render. Nothing of an expert reaches the other one, so the swap of experts starts anew."""
+    """The cache of one render. The experts share nothing, so it starts empty when they are swapped."""
 
     def __init__(self, experts: Iterable[Any], threshold: float) -> None:
         """`threshold` is the relative L1 distance below which a change counts as the same, above 0 and below 1."""
@@ -45,7 +45,7 @@ class StepCache:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Have the cache decide which blocks run while the block of this context runs."""
+        """Let the cache decide which transformer blocks run, while the context is open."""
         hooks = []
         for expert, cache in zip(self._experts, self._caches, strict=True):
             hooks.append(expert.register_forward_pre_hook(cache.note_branch, with_kwargs=True))

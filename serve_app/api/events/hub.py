@@ -165,7 +165,7 @@ class EventHub:
         news = await self._store.requests.look(known, _shown(snapshots.values()), places=places)
         for request_id, before in snapshots.items():
             request = self._watched.get(request_id)
-            if request is None or request.snapshot is not before:  # nobody listens any more
+            if request is None or request.snapshot is not before:  # the last listener has left
                 continue
             if request_id in news.gone:
                 request.show(None)

@@ -53,7 +53,7 @@ class Narration:
 
     @classmethod
     def resumed(cls, last_event_id: str | None) -> Self:
-        """Go on behind the event with that id; from the beginning where there is none.
+        """Go on behind the event with that id; from the beginning if there is none.
 
         Raises:
             HeaderInvalid: no event of a request has such an id.

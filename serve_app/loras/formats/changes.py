@@ -6,8 +6,8 @@ in `named_parameters()` of the untouched model. With multiplier s and pristine w
     LowRank     W0 + s * c * (up @ down), c = alpha / r, or `scale` where that is given, without either c = 1
     LowRank with magnitude (DoRA)
                 V = W0 + s * c * (up @ down); W = V * magnitude / |V|, the norm taken per output row, or per input
-                column where the magnitude has the shape [1, in]; s = 0 is W0 itself
-    LoKr        W0 + s * c * kron(w1, w2), c = alpha / r where a factor is itself low-rank of rank r, else 1
+                column if the magnitude has the shape [1, in]; s = 0 is W0 itself
+    LoKr        W0 + s * c * kron(w1, w2), c = alpha / r if a factor is itself low-rank of rank r, else 1
     Difference  W0 + s * difference
 """
 
@@ -36,7 +36,7 @@ class LowRank:
     """`parameter` [out, in] (or a convolution's [out, in, t, h, w]) changes by `up` [out, r] @ `down` [r, in].
 
     Of a convolution, `down` is [r, in, t, h, w] and `up` [out, r, 1, 1, 1]. `down`, `up`, `alpha` and `magnitude` are
-    keys of the file; `scale` is c itself, where the file's metadata tells it, and then there is no `alpha`.
+    keys of the file; `scale` is c itself, if the file's metadata tells it, and then there is no `alpha`.
     """
 
     parameter: str

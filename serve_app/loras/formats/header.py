@@ -31,7 +31,7 @@ from serve_app.loras.refusals import invalid
 _TOO_MUCH = "its header holds far more tensors or metadata than a LoRA of this model; export it again"
 LENGTH_BYTES = 8
 _TELLING_BYTES = 512  # enough to name the format of a file that is no safetensors file
-MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops where a 64-bit product overflows
+MAX_ELEMENTS = 2**48  # of a tensor, and of any dimension; the library stops if a 64-bit product overflows
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,12 @@ class Provenance:
     of all tags.
     """
 
-    trainer: str | None = None  # program, with its version where that is AI Toolkit's
+    trainer: str | None = None  # program, with its version if that is AI Toolkit's
     trained_with: str | None = None  # version of AI Toolkit, as `packaging.version` reads it
     step: int | None = None  # training steps done when the file was saved
     epoch: int | None = None  # likewise, epochs
     base_model: str | None = None  # as the file names it
-    other_base: str | None = None  # title of the base model, where that is another than the served one
+    other_base: str | None = None  # title of the base model, if that is another than the served one
     names: tuple[str, ...] = ()  # what the training was called
 
 

@@ -118,7 +118,7 @@ def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str], besid
 
 
 def _config_entries(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the entries that hold a `LoraConfig`; of names that nobody owns, those that look like one."""
+    """Return the entries that hold a `LoraConfig`; entries with other names count if they look like one."""
     found = [(name, metadata[name]) for name in _CONFIG_ENTRIES if name in metadata]
     return [(name, text) for name, text in found if name == ADAPTER_METADATA or '"lora_alpha"' in text]
 

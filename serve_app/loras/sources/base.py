@@ -75,7 +75,7 @@ class ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A file's bytes from `start` on, as they arrive. `total` is the size of the whole file, where it is known.
+    """A file's bytes from `start` on, as they arrive. `total` is the size of the whole file, if it is known.
 
     Reading `chunks` raises `net.Transient` where the connection breaks, stalls or ends early.
     """

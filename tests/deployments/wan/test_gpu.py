@@ -1,4 +1,4 @@
-"""The LoRA state on a GPU: the same weights as on a CPU, wherever they wait. Collected where there is a GPU."""
+"""The LoRA state on a GPU: the same weights as on a CPU, wherever they wait. Collected if there is a GPU."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Tests that need a GPU are collected where there is one."""
+"""Tests that need a GPU are collected if there is one."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""`wan-lora doctor` on a machine without a GPU, and what it prints where there are some."""
+"""`wan-lora doctor` on a machine without a GPU, and what it prints if there are some."""
 
 import json
 from pathlib import Path

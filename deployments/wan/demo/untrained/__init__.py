@@ -21,7 +21,7 @@ __all__ = [
 
 
 def build_demo(directory: Path, lora_root: Path) -> tuple[str, str]:
-    """Build the checkpoint in `directory` and its LoRA pair where they are missing; return its base and expert folders.
+    """Build the checkpoint in `directory` and its LoRA pair if they are missing; return its base and expert folders.
 
     It is a `serve_app.application.DemoBuilder`, for a card whose service renders as fast as a test needs.
     """

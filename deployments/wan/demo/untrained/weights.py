@@ -33,7 +33,7 @@ _FADE = (0.2, 0.3, 0.5)  # along time, the current frame last
 def shape_expert(expert: Any) -> None:
     """Place the weights of a WanTransformer3DModel whose inner width is more than 4 times its latent channels.
 
-    The channels of a control image, the last of the input where there are more than latent ones, enter as the latent's.
+    The channels of a control image, the last of the input if there are more than latent ones, enter as the latent's.
     """
     width = expert.patch_embedding.weight.shape[0]
     channels, inputs = expert.config.out_channels, expert.config.in_channels

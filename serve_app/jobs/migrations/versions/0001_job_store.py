@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 compatible_from = revision  # see serve_app/jobs/revisions.py
 
-# SQLite numbers rows by itself only where the primary key is a plain INTEGER.
+# SQLite numbers rows by itself only if the primary key is a plain INTEGER.
 _ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 # `queue_totals` has one row for each line of a model (bucket -1) and for each bucket of 512 neighbouring ids in it.
