@@ -7,15 +7,18 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Error, Page, Response, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Response, async_playwright, expect
 
 from tests.client import pair
 from tests.service_process import ServiceProcess
 
 DESKTOP = {"width": 1280, "height": 900}
+PATIENCE_MS = 60_000  # a busy machine renders slowly
 PHONE = {"width": 390, "height": 844}
 SECOND = "style_000000500"  # a further checkpoint, beside the demo's own pair
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Visit:
 
     page: Page
     url: str
+    also: str = ""  # another address that videos may come from
     responses: list[Response] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -42,8 +46,8 @@ class Visit:
 
     def elsewhere(self) -> list[str]:
         """Return the addresses it loaded that are not the service's own."""
-        own = urlsplit(self.url).netloc
-        return [answer.url for answer in self.responses if urlsplit(answer.url).netloc not in (own, "")]
+        own = (urlsplit(self.url).netloc, urlsplit(self.also).netloc, "")
+        return [answer.url for answer in self.responses if urlsplit(answer.url).netloc not in own]
 
     async def loaded_bytes(self) -> int:
         """Return the bytes of all bodies so far."""
@@ -74,11 +78,11 @@ async def visits(browser: Browser) -> AsyncIterator[Visits]:
     """Open an address in a window of that size; whatever goes wrong on the page fails the test at its end."""
     opened: list[Visit] = []
 
-    async def visit(url: str, size: dict[str, int] = DESKTOP, **options: object) -> Visit:
+    async def visit(url: str, size: dict[str, int] = DESKTOP, also: str = "", **options: object) -> Visit:
         context = await browser.new_context(viewport=size, **options)  # type: ignore[arg-type]
-        visit = Visit(await context.new_page(), url)
+        visit = Visit(await context.new_page(), url, also)
         opened.append(visit)
-        visit.page.set_default_timeout(30_000)
+        visit.page.set_default_timeout(PATIENCE_MS)
         visit.page.on("response", visit.loaded)
         visit.page.on("pageerror", visit.failed)
         visit.page.on("console", visit.said)

@@ -41,7 +41,7 @@ async def render_grid(page: Page) -> None:
         await chosen.check(force=True)
     await expect(page.locator(".axes [name=cost]")).to_contain_text("6 videos")
     await page.get_by_role("button", name="Render 6 videos").click()
-    await expect(page.locator("[data-state=succeeded] video")).to_have_count(6, timeout=60_000)
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(6)
 
 
 async def add_training_preview(page: Page, directory: Path) -> None:

@@ -70,6 +70,9 @@ async def test_a_service_with_keys_asks_once(visits: Visits, serve_api: ServeApi
         page = visit.page
         await visit.go()
         dialog = page.get_by_role("dialog", name="This service asks for a key")
+        await dialog.get_by_label("Key").fill("a wrong one")
+        await dialog.get_by_role("button", name="Use it").click()
+        await expect(dialog.locator("#key-reason")).to_contain_text("unknown, revoked or expired")
         await dialog.get_by_label("Key").fill(ADMIN_KEY)
         await dialog.get_by_role("button", name="Use it").click()
         await expect(page.locator("pair-picker .pair-row").first).to_be_visible()

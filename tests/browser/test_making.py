@@ -6,11 +6,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import Visit, Visits
 from tests.browser.steps import VIDEO_STATE, drop, fill, make, times
 from tests.client import Client, body
+from tests.fixtures.api import ServeApi
+from tests.fixtures.loopback import loopback
+from tests.fixtures.renderer import rendering
+from tests.fixtures.s3 import S3Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -40,6 +44,46 @@ async def test_a_video_is_made_from_a_picked_pair_and_plays(visit: Visit) -> Non
     assert (state["paused"], state["width"]) == (False, 64)
     await expect(card).to_contain_text("fox in the snow")
     assert await card.get_by_role("link", name="Download").get_attribute("download")
+
+
+async def test_a_connection_that_is_lost_is_taken_up_again(visit: Visit) -> None:
+    page, lost = visit.page, 0
+
+    async def cut_off(route: Route) -> None:
+        nonlocal lost
+        lost += 1
+        if lost > 2:
+            await route.continue_()
+        else:
+            await route.abort("connectionreset")
+
+    await page.route("**/events", cut_off)
+    await visit.go()
+    await fill(page, "in spite of all", sample_steps=150, width=128, height=128)
+    await make(page)
+    await expect(page.locator("render-card .state")).to_contain_text("Step")
+    await expect(page.locator("render-card video")).to_be_visible()
+    assert lost == 3
+
+
+async def test_videos_in_a_bucket_play_from_there(visits: Visits, serve_api: ServeApi, s3: S3Server) -> None:
+    s3.create("videos")
+    async with serve_api(output_url="s3://videos/made") as api, loopback(api.app) as url, rendering(api):
+        visit = await visits(url, also=s3.url)
+        page = visit.page
+        await visit.go()
+        await fill(page, "far away")
+        await make(page)
+        video = page.locator("render-card video")
+        await expect(video).to_be_visible()
+        while not (await times(page, "render-card video"))[0]:
+            await page.wait_for_timeout(100)
+        assert any(answer.url.startswith(s3.url) for answer in visit.responses)
+        await video.evaluate("(video, other) => { video.src = other }", "http://127.0.0.1:1/elsewhere.mp4")
+        await page.wait_for_timeout(300)
+        (stopped,) = visit.wrong
+        assert "media-src" in stopped  # nowhere else
+        visit.wrong.clear()
 
 
 async def test_a_video_is_canceled_while_it_is_made(visit: Visit) -> None:
