@@ -51,15 +51,20 @@ VariantQuery = Annotated[
 ]
 Index = Annotated[int, BeforeValidator(_index), Path(description="Index of the prompt in the request, from 0.")]
 
+FILE_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"video/mp4": {}, "image/webp": {}, "application/zip": {}}, "description": "The file."},
+    206: {"description": "The range that was asked for."},
+    304: {"description": "The file is the one whose ETag If-None-Match names."},
+    307: {"description": "Where the file lies, when outputs are kept in an object store."},
+}
+"""What a route that serves an output may answer, beside refusals."""
+
 
 @router.get(
     "/v1/requests/{request_id}/outputs/{index}",
     response_class=FileResponse,
     responses={
-        200: {"content": {"video/mp4": {}, "image/webp": {}, "application/zip": {}}, "description": "The file."},
-        206: {"description": "The range that was asked for."},
-        304: {"description": "The file is the one whose ETag If-None-Match names."},
-        307: {"description": "Where the file lies, when outputs are kept in an object store."},
+        **FILE_ANSWERS,
         **refusal(416, "The range lies beyond the end of the file."),
         **refusal(404, "No such request, or no finished output at that index."),
         **refusal(410, "What lies where the video was stored is not that video; render it again."),

@@ -106,10 +106,7 @@ async def delete(request_id: RequestId, services: ServicesDep, sender: SenderDep
     "/v1/videos/{request_id}/content",
     response_class=FileResponse,
     responses={
-        200: {"content": {"video/mp4": {}, "image/webp": {}, "application/zip": {}}, "description": "The file."},
-        206: {"description": "The range that was asked for."},
-        304: {"description": "The file is the one whose ETag If-None-Match names."},
-        307: {"description": "Where the file lies, when outputs are kept in an object store."},
+        **outputs.FILE_ANSWERS,
         **refusals(404, 410, 416),
     },
 )
