@@ -10,7 +10,9 @@ import torch
 from deployments.wan.demo.untrained import DemoCheckpoint
 from deployments.wan.loading import load_pipeline
 from deployments.wan.prompts import PromptEmbeddings
+from serve_app.results import CacheUse
 from tests.deployments.wan.conftest import options_for
+from tests.fixtures.specs import make_spec
 
 _CPU = torch.device("cpu")
 _ODD = "  a  woman &amp; a&nbsp;horse   “quoted” café—夜\n🦊 "
@@ -74,6 +76,16 @@ def test_a_text_is_encoded_once(pipe: Any, encoded: list[torch.Tensor]) -> None:
     embeddings.get("")
     assert len(encoded) == 2
     assert all(len(tokens) == 1 for tokens in encoded)  # never in a batch
+
+
+def test_a_render_says_how_many_of_its_texts_were_remembered(pipe: Any) -> None:
+    embeddings = PromptEmbeddings(pipe, _CPU)
+    spec = make_spec(prompt="a fox", negative_prompt="blurry", guidance_scale=4.0)
+    assert embeddings.use(spec) == CacheUse(misses=2)
+    embeddings.arguments(spec)
+    assert embeddings.use(spec) == CacheUse(hits=2)
+    assert embeddings.use(make_spec(prompt="a hen", negative_prompt="blurry")) == CacheUse(hits=1, misses=1)
+    assert embeddings.use(make_spec(prompt="a fox", guidance_scale=1.0)) == CacheUse(hits=1)
 
 
 def test_the_least_recently_used_is_forgotten_above_the_capacity(pipe: Any, encoded: list[torch.Tensor]) -> None:
