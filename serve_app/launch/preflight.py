@@ -116,10 +116,20 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def _check_checkpoints(model: Served) -> None:
     settings = model.settings
-    if settings.base_model:
-        check_checkpoint("base_model", Path(settings.base_model))
-    if settings.transformer_model:
-        check_checkpoint("transformer_model", Path(settings.transformer_model), experts=len(model.card.experts))
+    for arg, name, experts in (
+        ("base_model", settings.base_model, 0),
+        ("transformer_model", settings.transformer_model, len(model.card.experts)),
+    ):
+        if name:
+            check_checkpoint(arg, Path(name), experts=experts)
+            if not Path(name).is_dir():
+                _check_repository(arg, name)
+
+
+def _check_repository(arg: str, name: str) -> None:
+    from serve_app.models.download import Hub, check_repository  # noqa: PLC0415  the Hub's library takes half a second
+
+    check_repository(arg, name, Hub())
 
 
 def _check_port(host: str, port: int) -> None:

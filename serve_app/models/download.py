@@ -75,6 +75,18 @@ def missing(wanted: RepositoryFiles, hub: Hub) -> list[DryRunFileInfo]:
     return [file for file in found if file.will_download]
 
 
+def check_repository(arg: str, repository: str, hub: Hub) -> None:
+    """Check that a repository is on the Hub, or in its cache where the Hub cannot be reached; within ten seconds.
+
+    Raises:
+        ConfigurationInvalid: it is in neither; the message names `arg`.
+    """
+    try:
+        _snapshot(RepositoryFiles(repository, ("model_index.json",)), hub, dry_run=True)
+    except ConfigurationInvalid as error:
+        raise ConfigurationInvalid(f"{arg}: {error.message}; or name a directory") from error
+
+
 def download(wanted: RepositoryFiles, hub: Hub) -> Path:
     """Download what is missing, check every file, and return the directory that holds them.
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import pytest
 
 from serve_app.errors import ConfigurationInvalid
@@ -79,6 +80,15 @@ def test_a_wrong_arg_is_named(tmp_path: Path, args: dict[str, Any], parts: tuple
         checked(tmp_path, **args)
     assert all(part in refused.value.message for part in parts), refused.value.message
     assert "hush-hush" not in refused.value.message
+
+
+@pytest.mark.parametrize("arg", ["base_model", "transformer_model"])
+def test_a_repository_that_cannot_be_reached_and_is_not_in_the_cache_is_named(
+    arg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    with pytest.raises(ConfigurationInvalid, match=rf"{arg}: no-such-org/no-such-model: .*name a directory"):
+        checked(tmp_path, **{arg: "no-such-org/no-such-model"})
 
 
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
