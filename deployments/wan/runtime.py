@@ -221,7 +221,7 @@ class WanRuntime:
             except torch.OutOfMemoryError as error:
                 if self._spare_memory(spec):
                     continue
-                leaner = self._plans.ran_out(NeedKey.of(spec), adapter_bytes(spec))
+                leaner = self._plans.ran_out(NeedKey.of(spec), self._beside(spec))
                 if len(tried) == _PLANS_TRIED or leaner is None:
                     raise self._refusal(spec, tried, error) from None
                 logger.warning("%s ran out of memory for %s", self._device_name, size_of(spec))
@@ -288,7 +288,7 @@ class WanRuntime:
             made_with=self._made_with(spec, sampled, running.used.model_copy(update={"parallelism": mix}), use),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
-            need_bytes=self._measured_need(),
+            need_bytes=self._measured_need(running.used),
         )
 
     def _made_with(self, spec: RenderSpec, sampled: Sampled, acceleration: Acceleration, use: CacheUse) -> MadeWith:
@@ -317,10 +317,14 @@ class WanRuntime:
         """Go over to the memory plan for a render, if that is another one."""
         before = self._plans.current
         self._plans.learn(inputs.needs)
-        plan = self._plans.before(NeedKey.of(spec), adapter_bytes(spec))
-        if plan is not before:
+        plan = self._plans.before(NeedKey.of(spec), self._beside(spec))
+        if not plan.lies_as(before):
             self._plans.take(before)  # until it is carried out
             self._go_over_to(plan)
+
+    def _beside(self, spec: RenderSpec) -> int:
+        """Return the bytes of what acts beside the weights: adapters, and copies in FP8."""
+        return adapter_bytes(spec) + self._accelerator.copies_bytes(spec.speed)
 
     def _go_over_to(self, plan: MemoryPlan) -> None:
         with self._team.doing(ChangePlan(plan)):
@@ -343,10 +347,12 @@ class WanRuntime:
                 plan.predicted_bytes / _GIB,
             )
 
-    def _measured_need(self) -> int | None:
+    def _measured_need(self, used: Acceleration) -> int | None:
         """Return what the render needed beside weights; None if weights came and went meanwhile, or on a CPU."""
-        moved = self._plans.current.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL)
-        return None if moved else self._meter.read().activations
+        activations = self._meter.read().activations
+        if activations is None or self._plans.current.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
+            return None
+        return activations - (self._accelerator.copies_bytes(used.speed) if used.float8 else 0)
 
     def _spare_memory(self, spec: RenderSpec) -> bool:
         """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False if none is."""

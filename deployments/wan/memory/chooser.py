@@ -2,15 +2,15 @@
 
 Example:
     chooser = PlanChooser(demand, needs, first=key)
-    plan = chooser.before(key, adapters=0)       # the plan to render under
-    leaner = chooser.ran_out(key, adapters=0)    # after it ran out of memory; None: there is no other
+    plan = chooser.before(key, beside=0)       # the plan to render under
+    leaner = chooser.ran_out(key, beside=0)    # after it ran out of memory; None: there is no other
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
 from deployments.wan.memory.needs import Needs
-from deployments.wan.memory.planner import FROM_FASTEST, Barred, Demand, MemoryPlan, Need, holds, make_plan
+from deployments.wan.memory.planner import FROM_FASTEST, Barred, Demand, MemoryPlan, Need, holds, make_plan, predicted
 from serve_app.needs import NeedKey
 from serve_app.settings import OffloadMode, PristineMode
 
@@ -37,14 +37,14 @@ class PlanChooser:
         for key, peak in measured.items():
             self._measured[key] = max(peak, self._measured.get(key, 0))
 
-    def before(self, key: NeedKey, adapters: int = 0) -> MemoryPlan:
+    def before(self, key: NeedKey, beside: int = 0) -> MemoryPlan:
         """Return the plan for a render, which is in effect from now on.
 
         Args:
             key: of the render.
-            adapters: bytes of the LoRAs that act beside the weights.
+            beside: bytes of what acts beside the weights: adapters, and copies of weights in FP8.
         """
-        need, barred = self._need(key, adapters), self._barred(key)
+        need, barred = self._need(key, beside), self._barred(key)
         best = make_plan(self._demand, need, barred)
         if not holds(self._demand, self.current, need, barred):
             self._could_be_faster = 0
@@ -56,6 +56,7 @@ class PlanChooser:
                 self.current = best
         else:
             self._could_be_faster = 0
+        self.current = predicted(self._demand, self.current, need)
         return self.current
 
     def take(self, plan: MemoryPlan) -> None:
@@ -68,7 +69,7 @@ class PlanChooser:
         self._could_be_faster = 0
         self.current = self.current.without_copies(originals)
 
-    def ran_out(self, key: NeedKey, adapters: int = 0) -> MemoryPlan | None:
+    def ran_out(self, key: NeedKey, beside: int = 0) -> MemoryPlan | None:
         """Return the plan to go to when the current one ran out of memory for a render; None if none is leaner.
 
         From now on the mode counts as too small for this size and for larger ones.
@@ -76,7 +77,7 @@ class PlanChooser:
         before = self.current
         self._ran_out.append((before.offload, key))
         self._could_be_faster = 0
-        leaner = make_plan(self._demand, self._need(key, adapters), self._barred(key))
+        leaner = make_plan(self._demand, self._need(key, beside), self._barred(key))
         slower = FROM_FASTEST.index(leaner.offload) > FROM_FASTEST.index(before.offload)
         if self._demand.free.gpu is None or not slower:
             return None
@@ -89,8 +90,8 @@ class PlanChooser:
         left = [mode for mode in self._demand.candidates if mode not in barred]
         return gpu is not None and any(self._demand.weights.on_gpu(mode) + need <= gpu for mode in left)
 
-    def _need(self, key: NeedKey, adapters: int) -> Need:
-        return Need(self._needs.bytes(key, self._measured), adapters)
+    def _need(self, key: NeedKey, beside: int) -> Need:
+        return Need(self._needs.bytes(key, self._measured), beside)
 
     def _barred(self, key: NeedKey) -> Barred:
         """Return what ran out of memory for a render of the same or a smaller need, by the formula alone."""

@@ -9,7 +9,7 @@ Every decision about memory is made here, from sizes and amounts of free memory 
         weights=WeightBytes({"text_encoder": 11_361_000_000, "transformer": 28_579_000_000, ...}, experts=(...), ...),
         free=FreeMemory(gpu=148_000_000_000, host=500_000_000_000),
     )
-    plan = make_plan(demand, Need(activations=17_000_000_000, adapters=0))
+    plan = make_plan(demand, Need(activations=17_000_000_000, beside=0))
     plan.offload, plan.originals  # (OffloadMode.NONE, PristineMode.GPU)
 
 `needs` says what a render needs, and `chooser` which plan follows another.
@@ -142,12 +142,12 @@ class Need:
     """Bytes of GPU memory that a render needs besides weights."""
 
     activations: int  # with what the allocator keeps
-    adapters: int = 0  # LoRAs that act beside the weights
+    beside: int = 0  # what acts beside the weights: adapters, and copies of weights in FP8
 
     @property
     def total(self) -> int:
         """Return both."""
-        return self.activations + self.adapters
+        return self.activations + self.beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,11 @@ class MemoryPlan:
         """Return the place of this plan among others, the fastest first."""
         places = (PristineMode.GPU, PristineMode.HOST, PristineMode.CHECKPOINT)
         return FROM_FASTEST.index(self.offload), places.index(self.originals)
+
+    def lies_as(self, other: "MemoryPlan") -> bool:
+        """Return whether everything lies where it lies under another plan."""
+        mine, others = ((plan.offload, plan.originals, plan.lora_gpu_bytes, plan.pinned) for plan in (self, other))
+        return mine == others
 
     def without_copies(self, originals: PristineMode) -> "MemoryPlan":
         """Return this plan with nothing on the GPU that only makes a switch between LoRAs faster."""
@@ -211,18 +216,25 @@ def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPl
     spare = 0 if gpu is None or no_copies else max(0, gpu - placed)
     originals = _place_originals(demand.pristine, weights.of_experts, gpu=spare, host=host, has_gpu=gpu is not None)
     if originals is PristineMode.GPU:
-        placed += weights.of_experts
         spare -= weights.of_experts
-    lora_gpu_bytes = max(0, min(spare, _GPU_LORA_BYTES))
-    return MemoryPlan(
+    plan = MemoryPlan(
         offload=mode,
         reason=reason,
         originals=originals,
         lora_host_bytes=demand.lora_host_bytes,
-        lora_gpu_bytes=lora_gpu_bytes,
+        lora_gpu_bytes=max(0, min(spare, _GPU_LORA_BYTES)),
         pinned=mode in FROM_HOST and host >= 0,
-        predicted_bytes=None if gpu is None else placed + lora_gpu_bytes,
     )
+    return predicted(demand, plan, need)
+
+
+def predicted(demand: Demand, plan: MemoryPlan, need: Need) -> MemoryPlan:
+    """Return the plan with what a render of that need will hold at most."""
+    if demand.free.gpu is None:
+        return plan
+    copies = demand.weights.of_experts if plan.originals is PristineMode.GPU else 0
+    held = demand.weights.on_gpu(plan.offload) + copies + plan.lora_gpu_bytes + need.total
+    return replace(plan, predicted_bytes=held)
 
 
 def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred()) -> bool:

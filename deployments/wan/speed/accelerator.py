@@ -132,6 +132,10 @@ class Accelerator:
                 held.enter_context(cache.in_place())
             yield Running(chosen, cache)
 
+    def copies_bytes(self, speed: Speed) -> int:
+        """Return the memory that copies of weights take while a render runs under `speed`, if they are in place."""
+        return self._float8.bytes if speed is Speed.TURBO else 0
+
     @property
     def _can_compile(self) -> bool:
         """Return whether compiling pays: on a CPU it needs a C++ compiler and gains nothing on a tiny model."""

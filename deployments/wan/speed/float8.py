@@ -115,6 +115,11 @@ class Float8Layers:
         self._groups = groups
         self._multiple = 1 if device.type == "cpu" else _MULTIPLE
 
+    @property
+    def bytes(self) -> int:
+        """Return the memory that the copies take: a byte for each weight."""
+        return sum(place.linear.weight.numel() for expert in self._experts for place in self._places(expert))
+
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Replace the layers by their FP8 copies while the block runs; the layers themselves do not change.

@@ -22,7 +22,7 @@ from deployments.wan.runtime import WanRuntime
 from serve_app.errors import LoraChanged, OutOfMemory
 from serve_app.needs import NeedKey
 from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import Expert, LoraFile, Recipe, Sampler
+from serve_app.spec import Expert, LoraFile, Recipe, Sampler, Speed
 from tests.deployments.wan.conftest import frames_of, lora_file, make_spec, options_for, render_with
 from tests.deployments.wan.held import held
 
@@ -190,6 +190,14 @@ def test_measured_peaks_change_the_plan(beside: Beside) -> None:
     rendered = planned.render(spec, RenderInputs({}, needs=needs), lambda _: None)
     assert rendered.made_with.runtime.offload == "sequential"
     np.testing.assert_array_equal(rendered.frames, frames)
+
+
+def test_what_is_predicted_follows_the_size_and_the_copies_of_turbo(beside: Beside) -> None:
+    planned = beside(speeds=tuple(Speed))
+    specs = [make_spec(speed=Speed.FAST), make_spec(speed=Speed.FAST, width=128), make_spec(speed=Speed.TURBO)]
+    small, large, turbo = (render_with(planned, spec).made_with.runtime.predicted_bytes or 0 for spec in specs)
+    assert 0 < small < large
+    assert turbo - small == planned._accelerator.copies_bytes(Speed.TURBO) > 0
 
 
 def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(

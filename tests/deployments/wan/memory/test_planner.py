@@ -196,7 +196,7 @@ def test_copies_that_ran_out_of_memory_are_not_made_again() -> None:
 def test_adapters_are_part_of_the_need() -> None:
     exactly = _WAN.total + _USUAL.total
     assert _plan(exactly).offload is OffloadMode.NONE
-    assert _plan(exactly, need=Need(16 * _GIB, adapters=1)).offload is OffloadMode.TEXT
+    assert _plan(exactly, need=Need(16 * _GIB, beside=1)).offload is OffloadMode.TEXT
 
 
 def _originals(mode: PristineMode, gpu_gib: int, host_gib: int) -> PristineMode:
