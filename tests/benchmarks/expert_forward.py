@@ -99,7 +99,7 @@ class Bench:
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.expert = random_expert(card, layers, device, self.dtype)
         self.architecture = WanArchitecture.from_config(self.expert.config)
-        self.loras = [self._lora(folder / f"{name}.safetensors", rank) for name in "ab"]
+        self.loras = [random_lora(self.architecture, folder / f"{name}.safetensors", rank) for name in "ab"]
         self.ceiling = self._ceiling()
         self.reference: dict[str, torch.Tensor] = {}
 
@@ -210,15 +210,17 @@ class Bench:
     def _peak(self) -> float:
         return torch.cuda.max_memory_allocated() / 2**30 if self.device.type == "cuda" else 0.0
 
-    def _lora(self, path: Path, rank: int) -> Path:
-        tensors = {}
-        for module in self.architecture.modules:
-            if module.is_linear and module.name.startswith("blocks."):
-                out, wide = module.shape
-                tensors[f"diffusion_model.{module.original}.lora_A.weight"] = torch.randn(rank, wide).bfloat16()
-                tensors[f"diffusion_model.{module.original}.lora_B.weight"] = (torch.randn(out, rank) * 1e-3).bfloat16()
-        save_file(tensors, path)
-        return path
+
+def random_lora(architecture: WanArchitecture, path: Path, rank: int) -> Path:
+    """Write a LoRA of that rank for every linear layer of the blocks."""
+    tensors = {}
+    for module in architecture.modules:
+        if module.is_linear and module.name.startswith("blocks."):
+            out, wide = module.shape
+            tensors[f"diffusion_model.{module.original}.lora_A.weight"] = torch.randn(rank, wide).bfloat16()
+            tensors[f"diffusion_model.{module.original}.lora_B.weight"] = (torch.randn(out, rank) * 1e-3).bfloat16()
+    save_file(tensors, path)
+    return path
 
 
 def random_expert(card: ModelCard, layers: int | None, device: torch.device, dtype: torch.dtype) -> Any:

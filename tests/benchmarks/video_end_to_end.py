@@ -1,0 +1,173 @@
+"""Videos through the whole service at full size: seconds of each part, and the share of the time that the GPU works.
+
+    python -m tests.benchmarks.video_end_to_end DIRECTORY [--size 1024x1024x41] [--steps 25] [--speed exact]
+
+Writes a checkpoint of the real sizes with random weights and two LoRA pairs of rank 32 to DIRECTORY, which takes 70 GB
+and is used again if it is there; then starts `wan-lora serve` on it. Measured are the start, by its parts; one video;
+and three videos in one queue whose pairs alternate. "Busy" is the share of the time from the start of the first of
+these three to the end of the last one in which a pipeline worked. Prints tables, and last one line of JSON. A tiny
+model on a CPU with `--device cpu`.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from sqlalchemy import select
+
+from deployments.wan.demo.tokenizer import demo_tokenizer
+from deployments.wan.loading import COMPONENTS
+from serve_app.jobs.tables import renders
+from serve_app.models.card import load_card
+from serve_app.settings import DEFAULT_MODEL
+from serve_app.spec import PAIR
+from tests.benchmarks.expert_forward import random_lora
+from tests.benchmarks.memory_plans import random_pipeline
+from tests.client import Client, pair
+from tests.fixtures.store import connect
+from tests.service_process import ServiceProcess
+
+PAIRS = ("one", "other")
+_ALTERNATING = 3  # videos
+_STARTUP_S = 3600.0
+_COMPLETE = "complete"  # a file that is written last
+
+
+def checkpoint(directory: Path, device: torch.device, layers: int) -> tuple[Path, Path]:
+    """Return base and experts with random weights in `directory`; make them if they are missing."""
+    base, experts = directory / "base", directory / "experts"
+    if (directory / _COMPLETE).is_file():
+        return base, experts
+    pipe = random_pipeline(device, layers)
+    for name in (COMPONENTS[side] for side in PAIR):
+        getattr(pipe, name).save_pretrained(experts / name)
+        pipe.register_modules(**{name: None})
+    pipe.register_modules(tokenizer=demo_tokenizer())
+    pipe.save_pretrained(base)
+    architecture = load_card(DEFAULT_MODEL).of_checkpoint(str(experts)).architecture
+    loras = directory / "loras"
+    loras.mkdir(exist_ok=True)
+    for name in PAIRS:
+        for side in PAIR:
+            random_lora(architecture, loras / f"{name}_{side.value}_noise.safetensors", rank=32)
+    (directory / _COMPLETE).touch()
+    return base, experts
+
+
+def request(size: str, steps: int, speed: str, name: str, seed: int) -> dict[str, Any]:
+    """Return a request of one video with a pair."""
+    width, height, frames = map(int, size.split("x"))
+    prompt = {
+        "prompt": f"a fox {seed}",
+        "width": width,
+        "height": height,
+        "num_frames": frames,
+        "sample_steps": steps,
+        "seed": seed,
+    }
+    return {"model": DEFAULT_MODEL, "loras": pair(name), "prompts": [prompt], "speed": speed}
+
+
+def parts(client: Client, request_id: str) -> dict[str, float]:
+    """Wait for a request of one video, and return the seconds of its parts."""
+    status = client.wait(request_id, timeout_s=_STARTUP_S)
+    assert status["status"] == "succeeded", status
+    timings: dict[str, float] = client.result(request_id)["metadata"]["prompts"][0]["timings"]
+    return timings
+
+
+def busy_share(database: str, requests: Sequence[str], timings: Sequence[Mapping[str, float]]) -> float:
+    """Return in what share of the time of these videos a pipeline worked, on one replica."""
+    query = select(renders.c.request_id, renders.c.started_at).where(renders.c.request_id.in_(requests))
+    with connect(database) as connection:
+        started: dict[str, float] = {found.request_id: found.started_at for found in connection.execute(query)}
+    work = {request_id: used["generate"] for request_id, used in zip(requests, timings, strict=True)}
+    fetched = {request_id: used["fetch"] for request_id, used in zip(requests, timings, strict=True)}
+    ends = [started[request_id] + fetched[request_id] + work[request_id] for request_id in requests]
+    return sum(work.values()) / (max(ends) - min(started.values()))
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Make the checkpoint, run the service, and return all figures."""
+    device = torch.device(args.device)
+    base, experts = checkpoint(args.directory.absolute(), device, args.layers)
+    with tempfile.TemporaryDirectory() as directory:
+        service = ServiceProcess(
+            Path(directory),
+            profile="gpu" if device.type == "cuda" else "cpu",
+            model=DEFAULT_MODEL,
+            base_model=str(base),
+            transformer_model=str(experts),
+            lora_root=str(args.directory.absolute() / "loras"),
+            max_generators=1,
+        )
+        ready_s = service.start(within_s=_STARTUP_S)
+        try:
+            with Client(service.url) as client:
+                return figures(args, client, f"sqlite:///{directory}/var/jobs.db") | {"ready_s": round(ready_s, 1)}
+        finally:
+            service.stop()
+
+
+def figures(args: argparse.Namespace, client: Client, database: str) -> dict[str, Any]:
+    """Render one video, and then three with alternating pairs; return what they took."""
+    asked = [
+        request(args.size, args.steps, args.speed, PAIRS[number % 2], number) for number in range(_ALTERNATING + 1)
+    ]
+    first = parts(client, client.submit(asked[0]))
+    queued = [client.submit(body) for body in asked[1:]]
+    timings = [parts(client, request_id) for request_id in queued]
+    (model,) = client.http.get("/v1/cluster").raise_for_status().json()["models"]
+    (generator,) = model["generators"]
+    runtime = client.result(queued[-1])["metadata"]["prompts"][0]["runtime"]
+    return {
+        "start": generator["start"],
+        "offload": runtime["offload"],
+        "predicted_bytes": runtime["predicted_bytes"],
+        "peak_bytes": runtime["peak_bytes"],
+        "videos": [first, *timings],
+        "busy_share": round(busy_share(database, queued, timings), 4),
+    }
+
+
+def show(rows: Sequence[Mapping[str, float]]) -> None:
+    """Print rows of seconds as a table."""
+    print("".join(f"{column:>10}" for column in rows[0]))
+    for row in rows:
+        print("".join(f"{value:10.3f}" for value in row.values()))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--size", default="1024x1024x41")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--speed", default="exact")
+    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    found = measure(args)
+    print(f"ready {found['ready_s']:.1f} s after the process started; the Generator's start:")
+    show([found["start"]])
+    print(f"offload: {found['offload']}; videos, the first one alone:")
+    show(found["videos"])
+    print(f"busy: {100 * found['busy_share']:.1f} %")
+    setting = {
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
+        "torch": version("torch"),
+        "size": args.size,
+        "steps": args.steps,
+        "speed": args.speed,
+    }
+    print(json.dumps({"benchmark": "video_end_to_end", "setting": setting, **found}))
+
+
+if __name__ == "__main__":
+    main()
