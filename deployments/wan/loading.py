@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from diffusers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
@@ -124,7 +125,10 @@ def settle_cpu() -> None:
 
 def local_folder(checkpoint: str, folder: str) -> Path | None:
     """Find the folder of a component in a directory, or in a hub repository as the cache has it; None: not here."""
-    config = _local_file(checkpoint, folder, "config.json")
+    try:
+        config = _local_file(checkpoint, folder, "config.json")
+    except HFValidationError:  # no name of a repository; loading it says so
+        return None
     return None if config is None else config.parent
 
 

@@ -32,6 +32,7 @@ def test_the_files_of_experts_text_encoder_and_vae_are_read_ahead(demo_checkpoin
 
 def test_what_cannot_be_read_ahead_is_left_to_the_loading(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert list(weight_files(options_of(load_card("wan22_14b_t2v"), str(tmp_path), "nobody/has-this"))) == []
+    assert list(weight_files(options_of(load_card("wan22_14b_t2v"), "/nowhere", "/nowhere"))) == []
     with caplog.at_level(logging.INFO, "ray.serve.wan"):
         read_ahead([tmp_path / "absent.safetensors"])
         _wait_for_readers()
