@@ -15,8 +15,9 @@ BIN := $(VENV)/bin
 # Ray makes all its workers nice (15), the API among them. Here only generation on a CPU is: it makes itself so.
 NICENESS := 0
 
-# Two are enough for a few minutes of work, and leave other cores to other work.
-WORKERS := 2
+# For two cores. One more than these where nothing else runs: some tests wait, for a disk or for time to pass.
+WORKERS := 3
+WORKERS_BESIDE_SERVICES := 2
 
 # Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
@@ -37,7 +38,7 @@ test-services:
 	$(PYTEST) -m service
 
 test-rest:
-	$(PYTEST) -m "not service and not browser"
+	$(PYTEST) -m "not service and not browser" -n $(WORKERS_BESIDE_SERVICES) --dist loadfile
 
 test-browser: $(VENV)/installed-dev
 	@echo "==> running the tests of the page in chromium"

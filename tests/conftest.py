@@ -1,5 +1,6 @@
 """Fixtures that every test may use, and which tests are quick."""
 
+import gc
 import re
 from functools import cache
 from pathlib import Path
@@ -28,9 +29,7 @@ pytest_plugins = [
 
 # A unit test needs nothing but this process: no database or HTTP server, no other process, no cluster, no pipeline.
 # One that does begins with one of these fixtures, lies in one of these folders, or in a file with such an import.
-_HEAVY_FIXTURES = frozenset(
-    {"postgres", "service", "client", "fleet", "demo_checkpoint", "demo_loras", "s3_server", "server"}
-)
+_HEAVY_FIXTURES = frozenset({"postgres", "service", "client", "demo_checkpoint", "demo_loras", "s3_server", "server"})
 _BROWSER = "tests/browser"
 _HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan", _BROWSER)
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
@@ -44,7 +43,7 @@ _HEAVY_IMPORT = re.compile(
 
 # Tests that start a service of their own, or use the session's. They mostly wait, and want their clusters one at a
 # time: `make test` runs them one after another, and the rest beside them.
-_SERVICE_FIXTURES = frozenset({"service", "client", "fleet"})
+_SERVICE_FIXTURES = frozenset({"service", "client"})
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -62,6 +61,8 @@ def _imports_more(path: Path) -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what they need: `unit`, nothing but this process; `service`, a cluster; or a `browser`."""
+    # The session's service comes last: a cluster that waits takes a seventh of a core from those of other tests.
+    items.sort(key=_uses_the_session_s_service)
     for item in items:
         if item.nodeid.startswith(_BROWSER):
             item.add_marker(pytest.mark.browser)
@@ -72,10 +73,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.service)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what was collected out of garbage collection, which would go through all tests again in many a test."""
+    gc.collect()
+    gc.freeze()
+
+
 def _needs_service(item: pytest.Item) -> bool:
     starts_one = hasattr(getattr(item, "module", None), "ServiceProcess")
     in_folder = item.nodeid.startswith("tests/integration")
-    return starts_one or in_folder or bool(_SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())))
+    return starts_one or in_folder or _uses_the_session_s_service(item)
+
+
+def _uses_the_session_s_service(item: pytest.Item) -> bool:
+    return bool(_SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())))
 
 
 def _is_heavy(item: pytest.Item) -> bool:

@@ -50,6 +50,7 @@ def test_every_object_of_kubernetes_own_is_strictly_valid(cluster: str) -> None:
     assert {manifest["kind"] for manifest in checked} >= {"NetworkPolicy", "Ingress", "PersistentVolumeClaim"}
 
 
+@pytest.mark.slow
 @every_cluster
 def test_the_ray_service_is_valid_for_kuberay_and_its_pods_for_kubernetes(cluster: str) -> None:
     jsonschema.validate(ray_service_of(cluster), json.loads(SCHEMA.read_text()))

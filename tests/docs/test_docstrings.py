@@ -94,6 +94,7 @@ def _stale(example: ast.AST) -> Iterator[str]:
             yield ast.unparse(call)
 
 
+@pytest.mark.slow
 def test_examples_call_what_there_is_with_arguments_that_fit() -> None:
     stale = {
         str(path.relative_to(_ROOT)): calls

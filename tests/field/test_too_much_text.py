@@ -62,6 +62,7 @@ async def test_is_refused_while_it_is_read_where_it_announces_none(path: str, ch
     assert sent <= 4 * MIB + chunk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_bomb_of_gzip_is_refused_while_it_is_inflated(path: str, api: Api) -> None:
     bomb = gzip.compress(b" " * (300 * MIB), 9)

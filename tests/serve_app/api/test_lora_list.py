@@ -86,6 +86,7 @@ async def test_a_file_that_changes_is_looked_at_again(api: Api) -> None:
     assert (before[pair()[0]["path"]], after[pair()[0]["path"]]) == (1, 7)
 
 
+@pytest.mark.slow
 async def test_two_thousand_files_are_read_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     source = api.lora_root / pair()[0]["path"]
     for number in range(2000):

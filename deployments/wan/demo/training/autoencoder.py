@@ -21,7 +21,7 @@ _CONFIG: dict[str, Any] = {
     "num_res_blocks": 1,
     "temperal_downsample": [False, True, True],
 }
-_SCENES, _MEASURED = 20_000, 512
+_SCENES = 20_000
 _SHAPE_WEIGHT = 8.0  # of a pixel of the shape, beside 1 for the background
 _GRADIENT_WEIGHT = 0.5
 _KL_WEIGHT = 1e-4  # at 5e-4 some channels hold more noise than signal
@@ -32,8 +32,11 @@ def new_autoencoder() -> Any:
     return AutoencoderKLWan(**_CONFIG)
 
 
-def train_autoencoder(vae: Any, budget: Budget, seed: int, batch: int = 16) -> int:
-    """Train `vae` on scenes of every style, write its latent statistics into its config; return the steps made."""
+def train_autoencoder(vae: Any, budget: Budget, seed: int, batch: int = 16, measured: int = 512) -> int:
+    """Train `vae` on scenes of every style, write its latent statistics into its config; return the steps made.
+
+    The statistics are those of `measured` videos, a multiple of `batch`.
+    """
     device = next(vae.parameters()).device
     random = Random(seed)  # noqa: S311 - data, no secret
     styles = [Style.PLAIN, Style.PLAIN, Style.GLOW, Style.DAWN]
@@ -49,7 +52,7 @@ def train_autoencoder(vae: Any, budget: Budget, seed: int, batch: int = 16) -> i
 
     with all_frames_at_once(vae):
         steps = train("autoencoder", vae.parameters(), loss, budget, rate=2e-3)
-        _measure_latents(vae, scenes, batch)
+        _measure_latents(vae, scenes, measured, batch)
     return steps
 
 
@@ -103,8 +106,7 @@ def _kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _measure_latents(vae: Any, scenes: Drawings, batch: int) -> None:
-    count = min(_MEASURED, 32 * batch)
+def _measure_latents(vae: Any, scenes: Drawings, count: int, batch: int) -> None:
     parts = [
         _moments(vae, scenes.draw(chosen)[0])[0]
         for chosen in torch.split(torch.arange(count, device=scenes.start.device), batch)

@@ -19,7 +19,8 @@ from deployments.wan.demo.training.drawing import drawings
 from deployments.wan.demo.training.scenes import Style, random_scene
 from deployments.wan.latent_rgb import OWN_MAP, fitted
 
-_SCENES, _SEED = 256, 18
+SCENES = 256
+_SEED = 18
 
 
 def examples(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -31,10 +32,10 @@ def examples(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor]:
         return latents_of(vae, scenes).float(), scenes.draw(torch.arange(count, device=device))[0]
 
 
-def write_map(checkpoint: Path) -> None:
-    """Fit the map for the VAE of a checkpoint and write it beside its weights."""
+def write_map(checkpoint: Path, scenes: int = SCENES) -> None:
+    """Fit the map for the VAE of a checkpoint to that many videos and write it beside its weights."""
     vae = AutoencoderKLWan.from_pretrained(checkpoint / "vae").float()
-    (checkpoint / OWN_MAP).write_text(fitted(*examples(vae, _SCENES, _SEED)).model_dump_json() + "\n")
+    (checkpoint / OWN_MAP).write_text(fitted(*examples(vae, scenes, _SEED)).model_dump_json() + "\n")
 
 
 def _main() -> None:

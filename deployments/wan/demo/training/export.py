@@ -8,12 +8,15 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 from transformers import T5TokenizerFast, UMT5EncoderModel
 
-from deployments.wan.demo.training.colours import write_map
+from deployments.wan.demo.training.colours import SCENES, write_map
 from deployments.wan.demo.wan22 import BOUNDARY_RATIO, SCHEDULER_CONFIG
 
 
-def export(work: Path, target: Path) -> None:
-    """Write the checkpoint and the LoRAs that the stages left in `work` to `target`, weights in float16."""
+def export(work: Path, target: Path, *, map_scenes: int = SCENES) -> None:
+    """Write the checkpoint and the LoRAs that the stages left in `work` to `target`, weights in float16.
+
+    `map_scenes` are drawn for the map of latents to colours.
+    """
     pipe = WanPipeline(
         tokenizer=T5TokenizerFast.from_pretrained(work / "tokenizer"),
         text_encoder=UMT5EncoderModel.from_pretrained(work / "text_encoder"),
@@ -24,7 +27,7 @@ def export(work: Path, target: Path) -> None:
         transformer_2=WanTransformer3DModel.from_pretrained(work / "transformer_2"),
     )
     pipe.to(torch.float16).save_pretrained(target / "checkpoint")
-    write_map(target / "checkpoint")
+    write_map(target / "checkpoint", map_scenes)
     shutil.copytree(work / "loras", target / "loras", dirs_exist_ok=True)
     for config in target.glob("checkpoint/*/config.json"):
         _forget_origin(config)

@@ -64,6 +64,7 @@ class Plan:
     text_steps: int = 10_000
     trigger_steps: int = 300
     autoencoder_steps: int = 2_850
+    measured_videos: int = 512  # whose latents' mean and deviation are kept
     expert_steps: int = 20_250
     guided_steps: int = 6_000  # after them, on the guided target
     guided_by: float = 2.0  # product guidance 4 then samples as guidance 2 does without the guided target
@@ -78,10 +79,11 @@ TOY = Plan(
     text_steps=3,
     trigger_steps=2,
     autoencoder_steps=1,
+    measured_videos=2,
     expert_steps=2,
     guided_steps=2,
-    videos=4,
-    pair_videos=4,
+    videos=2,
+    pair_videos=1,
     batch=2,
     pair_steps=2,
     teacher_steps=1,
@@ -121,7 +123,8 @@ class Stages:
         self._seed(2)
         vae = new_autoencoder().to(self.device)
         batch = min(16, self.plan.batch // 2)
-        train_autoencoder(vae, self._budget(self.plan.autoencoder_steps), self.plan.seed + 1, batch)
+        budget = self._budget(self.plan.autoencoder_steps)
+        train_autoencoder(vae, budget, self.plan.seed + 1, batch, self.plan.measured_videos)
         vae.to(memory_format=torch.contiguous_format).save_pretrained(self.work / "vae")
 
     def expert(self, side: str) -> None:

@@ -32,7 +32,7 @@ def test_from_nothing_to_a_pair_that_renders(tmp_path: Path) -> None:
         stages.pair("glow", side)
     stages.pair("draft", "low_noise")
     break_pair(PAIRS["glow"].name, tmp_path / "work" / "loras")
-    export(tmp_path / "work", tmp_path / "made")
+    export(tmp_path / "work", tmp_path / "made", map_scenes=2)
     runtime = load_demo(DemoCheckpoint(tmp_path / "made" / "checkpoint", tmp_path / "made" / "checkpoint"))
     pair = trained_pair("wan22_demo", folder=tmp_path / "made" / "loras")
     assert frames_of(runtime, make_spec(*pair, prompt="a red circle", sample_steps=2)).shape == (5, 64, 64, 3)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.client import Client
-from tests.fixtures.service import HEARTBEAT_S
+from tests.integration.several_models.conftest import HEARTBEAT_S
 from tests.service_process import ServiceProcess
 
 SIZE = {"width": 64, "height": 64, "num_frames": 5, "sample_steps": 2, "output_format": "png"}
