@@ -7,7 +7,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +36,7 @@ class Tally:
     """What became of everything that was asked for."""
 
     accepted: int = 0
-    ends: Counter[str] = field(default_factory=Counter)
+    ends: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     deleted: int = 0
     lost: list[str] = field(default_factory=list)  # accepted, and without an end; or succeeded, and without a video
@@ -46,7 +45,7 @@ class Tally:
     @property
     def is_whole(self) -> bool:
         """Whether everything ended once, and something did."""
-        return self.ends["succeeded"] > 0 and not self.lost and not self.doubled
+        return self.ends.get("succeeded", 0) > 0 and not self.lost and not self.doubled
 
     def __str__(self) -> str:
         ends = ", ".join(f"{count} {end}" for end, count in sorted(self.ends.items()))
@@ -166,7 +165,7 @@ class Load:
         except ServiceError as error:
             self._lost(f"{request_id}: {error}")
             return
-        self.tally.ends[status.status] += 1
+        self.tally.ends[status.status] = self.tally.ends.get(status.status, 0) + 1
         if status.status != "succeeded":
             return
         result = await client.result(request_id)

@@ -1,11 +1,12 @@
 """Sampling of a running service: memory and file descriptors of processes, and what lies in its store and folders."""
 
+import os
 import sqlite3
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,12 +93,12 @@ class Sampler:
 
     def _values(self) -> Iterator[tuple[str, float]]:
         state = self._service.directory / "var"
-        outputs = [path.stat().st_size for path in _files(state / "outputs")]
+        outputs = _sizes(state / "outputs")
         yield "outputs, bytes", sum(outputs)
         yield "outputs, files", len(outputs)
         for name in ("jobs.db", "jobs.db-wal"):
             yield f"{name}, bytes", (state / name).stat().st_size
-        yield "LoRA cache, bytes", sum(path.stat().st_size for path in _files(state / "lora-cache"))
+        yield "LoRA cache, bytes", sum(_sizes(state / "lora-cache"))
         with sqlite3.connect(f"file:{state / 'jobs.db'}?mode=ro", uri=True) as connection:
             for table in _TABLES:
                 (count,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 - names above
@@ -105,9 +106,14 @@ class Sampler:
         connection.close()
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the files below a folder; one that goes meanwhile is left out."""
-    return [path for path in folder.rglob("*") if path.is_file()]
+def _sizes(folder: Path) -> list[int]:
+    """Return the sizes of the files below a folder; one that is removed meanwhile is left out."""
+    sizes = []
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                sizes.append(Path(directory, name).stat().st_size)
+    return sizes
 
 
 def _name(process: psutil.Process) -> str:
