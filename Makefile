@@ -2,6 +2,7 @@
 # make test  run every test
 # make quick run the unit tests: no server, no other process, no cluster, no pipeline
 # make test-browser run the tests of the page in a real browser: chromium must be installed
+# make test-cluster run the tests on a Ray cluster of several nodes: redis-server must be installed
 # make docs  build the documentation as a site
 # make check format, lint, types, import rules
 # make contract try what /openapi.json says on every endpoint, and every property with many examples
@@ -22,7 +23,7 @@ WORKERS_BESIDE_SERVICES := 2
 # Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
-.PHONY: install run test test-services test-rest test-browser quick check format contract bench chaos soak docs
+.PHONY: install run test test-services test-rest test-browser test-cluster quick check format contract bench chaos soak docs
 
 install: $(VENV)/installed
 
@@ -38,11 +39,15 @@ test-services:
 	$(PYTEST) -m service
 
 test-rest:
-	$(PYTEST) -m "not service and not browser" -n $(WORKERS_BESIDE_SERVICES) --dist loadfile
+	$(PYTEST) -m "not service and not browser and not cluster" -n $(WORKERS_BESIDE_SERVICES) --dist loadfile
 
 test-browser: $(VENV)/installed-dev
 	@echo "==> running the tests of the page in chromium"
 	$(PYTEST) -m browser
+
+test-cluster: $(VENV)/installed-dev
+	@echo "==> running the tests on a cluster of several nodes"
+	$(PYTEST) -m cluster
 
 quick: $(VENV)/installed-dev
 	@echo "==> running the unit tests"

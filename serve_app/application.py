@@ -204,7 +204,7 @@ def bind(plan: ServicePlan) -> Application:
     Fractions of CPUs let all of them share one core. With several models, a name of theirs ends with the model's id.
     """
     dispatchers = [
-        _dispatcher(f"Dispatcher{suffix}", model.settings).bind(
+        _dispatcher(f"Dispatcher{suffix}", plan.settings).bind(
             model, _generator(f"Generator{suffix}", model).bind(model)
         )
         for model in plan.models
@@ -254,7 +254,7 @@ def _dispatcher(name: str, settings: Settings) -> Deployment:
         logging_config=_logging(settings),
         num_replicas=1,
         max_ongoing_requests=_MANY,
-        ray_actor_options={"num_cpus": 0.1},
+        ray_actor_options={"num_cpus": 0.1, "resources": settings.service_resources},
         health_check_period_s=_HEALTH_PERIOD_S,
     )
 
@@ -265,7 +265,11 @@ def _ingress(plan: ServicePlan) -> Deployment:
         name="Ingress",
         num_replicas=plan.settings.ingress_replicas,
         max_ongoing_requests=_MANY + plan.settings.max_listeners,  # who listens takes no place from other calls
-        ray_actor_options={"num_cpus": 0.2, "runtime_env": {"env_vars": _ONE_LOOP}},
+        ray_actor_options={
+            "num_cpus": 0.2,
+            "resources": plan.settings.service_resources,
+            "runtime_env": {"env_vars": _ONE_LOOP},
+        },
         # Clients poll, so a line per request would hide every other one, and costs as much as the answer. The level
         # is set too: Serve formats the access line, and drops it later, wherever the level lets it through.
         logging_config=_logging(plan.settings, enable_access_log=False, log_level="WARNING"),

@@ -31,7 +31,8 @@ pytest_plugins = [
 # One that does begins with one of these fixtures, lies in one of these folders, or in a file with such an import.
 _HEAVY_FIXTURES = frozenset({"postgres", "service", "client", "demo_checkpoint", "demo_loras", "s3_server", "server"})
 _BROWSER = "tests/browser"
-_HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan", _BROWSER)
+_CLUSTER = "tests/cluster"
+_HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan", _BROWSER, _CLUSTER)
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
 _HEAVY_IMPORT = re.compile(
     r"^(import (subprocess|torch|uvicorn)\b"
@@ -60,12 +61,15 @@ def _imports_more(path: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they need: `unit`, nothing but this process; `service`, a cluster; or a `browser`."""
+    """Mark tests by what they need: `unit`, nothing but this process; `service`, Ray; a `browser`; or a `cluster`."""
     # The session's service comes last: a cluster that waits takes a seventh of a core from those of other tests.
     items.sort(key=_uses_the_session_s_service)
     for item in items:
         if item.nodeid.startswith(_BROWSER):
             item.add_marker(pytest.mark.browser)
+            continue
+        if item.nodeid.startswith(_CLUSTER):
+            item.add_marker(pytest.mark.cluster)
             continue
         if not _is_heavy(item):
             item.add_marker(pytest.mark.unit)

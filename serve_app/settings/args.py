@@ -158,6 +158,9 @@ class Settings(ModelArgs):
     affinity_patience_s: float = Field(120, ge=0)  # how long a render may be passed for one whose pair is loaded
     age_bound_s: float = Field(900, gt=0)  # then a render goes before higher priorities of its tenant
     ingress_replicas: int = Field(1, ge=1)
+    # Custom Ray resources that each Ingress and Dispatcher takes, so that they go to the nodes that have them, and keep
+    # no node with a GPU from being given back.
+    service_resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     dispatcher_lease_s: float = Field(5, gt=0)  # after a Dispatcher died without a word, another waits that long
 
     @classmethod

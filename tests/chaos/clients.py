@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-import zipfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from serve_app.client import AsyncClient, InferenceRequest
+from tests.client import pixels
 
 _NEVER_S = 3600.0  # the run has a time limit of its own
 
@@ -63,7 +64,27 @@ async def _run(client: AsyncClient, job: Job, path: Path) -> Result:
 
 def _frames(archive: Path) -> str:
     digest = hashlib.sha256()
-    with zipfile.ZipFile(archive) as frames:
-        for name in sorted(frames.namelist()):
-            digest.update(frames.read(name))
+    for frame in pixels(archive.read_bytes()):
+        digest.update(frame)
     return digest.hexdigest()
+
+
+class Load:
+    """Clients at work in a thread of their own."""
+
+    def __init__(self, url: str, jobs: Sequence[Job], clients: int) -> None:
+        self._results: list[Result] = []
+        self._thread = threading.Thread(
+            target=lambda: self._results.extend(asyncio.run(run_clients(url, jobs, clients))), daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def goes_on(self) -> bool:
+        return self._thread.is_alive()
+
+    def results(self, within_s: float = _NEVER_S) -> list[Result]:
+        """Return what every client saw, once all have their frames."""
+        self._thread.join(within_s)
+        assert not self._thread.is_alive(), f"some clients still wait after {within_s:.0f} s"
+        return self._results

@@ -3,11 +3,8 @@
 import asyncio
 import json
 import logging
-import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,9 @@ from typing import Any
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from tests.chaos.clients import Job, Result, run_clients
+from tests.chaos.clients import Job, Load, run_clients
 from tests.chaos.faults import Faults
+from tests.chaos.outcome import Outcome, outcome_of
 from tests.client import body, pair
 from tests.lantern import CARD, ENVIRONMENT
 from tests.lantern.loras import save_lora
@@ -37,23 +35,6 @@ _ENVIRONMENT = {**ENVIRONMENT, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 4})}
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What the database, the output store and the clients agree on."""
-
-    accepted: int  # requests that a client holds an answer for
-    succeeded_once: int
-    lost: int  # accepted, and without a video at the end
-    doubled: int  # rows or files beyond one for each
-    repeated: int  # renders that took more than one attempt
-    different: int  # videos whose frames are not those of the undisturbed run
-
-    def __str__(self) -> str:
-        return (
-            f"accepted {self.accepted}, succeeded once {self.succeeded_once}, lost {self.lost}, doubled {self.doubled}"
-        )
-
-
 def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outcome:
     """Run everything in `directory`; a service on a real cluster and a PostgreSQL server of its own."""
     database = PostgresServer(directory / "postgres")
@@ -67,10 +48,11 @@ def run(directory: Path, *, renders: int, clients: int, every_s: float) -> Outco
         _write_pairs(directory / "loras")
         service.start()
         expected = _undisturbed(service.url, clients)
-        load = _Load(service.url, _jobs(renders, "chaos"), clients)
+        load = Load(service.url, _jobs(renders, "chaos"), clients)
         _strike(service, database, url, load, every_s)
         results = load.results()
-        return _outcome(url, directory / "var" / "outputs", results, expected)
+        files = Counter(path.parent.name for path in (directory / "var" / "outputs").rglob("*.zip"))
+        return outcome_of(results, expected, url=url, prefix="chaos", files=files)
     finally:
         service.kill()
         database.stop()
@@ -111,27 +93,7 @@ def _undisturbed(url: str, clients: int) -> dict[str, str | None]:
     return {result.job.spec: result.frames for result in asyncio.run(run_clients(url, jobs, clients))}
 
 
-class _Load:
-    """Clients at work in a thread of their own."""
-
-    def __init__(self, url: str, jobs: Sequence[Job], clients: int) -> None:
-        self._results: list[Result] = []
-        self._thread = threading.Thread(
-            target=lambda: self._results.extend(asyncio.run(run_clients(url, jobs, clients)))
-        )
-        self._thread.start()
-
-    @property
-    def goes_on(self) -> bool:
-        return self._thread.is_alive()
-
-    def results(self) -> list[Result]:
-        """Return what every client saw, once all have their frames."""
-        self._thread.join()
-        return self._results
-
-
-def _strike(service: ServiceProcess, database: PostgresServer, url: str, load: _Load, every_s: float) -> None:
+def _strike(service: ServiceProcess, database: PostgresServer, url: str, load: Load, every_s: float) -> None:
     """Cause one fault after another."""
     engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_pre_ping=True)
 
@@ -144,27 +106,3 @@ def _strike(service: ServiceProcess, database: PostgresServer, url: str, load: _
         logger.info("fault: %s (load %s)", name, "goes on" if load.goes_on else "is over")
         strike()
     engine.dispose()
-
-
-def _outcome(url: str, outputs: Path, results: Sequence[Result], expected: dict[str, str | None]) -> Outcome:
-    ids = {result.request_id for result in results}
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
-    with engine.connect() as connection:
-        rows = connection.execute(
-            text(
-                "SELECT r.id, r.idempotency_key, v.state FROM requests r JOIN renders v ON v.request_id = r.id "
-                "WHERE r.idempotency_key LIKE 'chaos-%'"
-            )
-        ).all()
-    engine.dispose()
-    per_key = Counter(row.idempotency_key for row in rows)
-    files = Counter(path.parent.name for path in outputs.rglob("*.zip"))
-    once = {row.id for row in rows if row.state == "succeeded" and files[row.id] == 1}
-    return Outcome(
-        accepted=len(ids),
-        succeeded_once=len(once & ids),
-        lost=sum(result.frames is None for result in results) + len({row.id for row in rows} - ids),
-        doubled=sum(count - 1 for count in per_key.values()) + sum(max(0, files[i] - 1) for i in ids),
-        repeated=sum((result.attempt or 0) > 1 for result in results),
-        different=sum(result.frames != expected[result.job.spec] for result in results),
-    )

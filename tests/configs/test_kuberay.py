@@ -115,6 +115,17 @@ def test_a_service_that_others_reach_has_a_key(cluster: str) -> None:
         assert is_loopback(host) or _settings(cluster).open or ENVIRONMENT["admin_key"] in variables
 
 
+def test_what_serves_the_api_goes_to_pods_without_a_gpu() -> None:
+    groups = ray_service_of("fleet")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    # KubeRay puts the value into a command line, so the JSON stands in quotes of its own.
+    have = {
+        group["groupName"]: json.loads(json.loads(group["rayStartParams"].get("resources", '"{}"'))) for group in groups
+    }
+    asked = _settings("fleet").service_resources
+    assert asked
+    assert [name for name, resources in have.items() if asked.keys() <= resources.keys()] == ["cpu"]
+
+
 @every_cluster
 def test_no_timeout_ends_the_longest_render(cluster: str) -> None:
     longest = _settings(cluster).render_timeout_s

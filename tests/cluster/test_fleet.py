@@ -1,0 +1,68 @@
+"""What befalls a fleet, one thing after another on the same one: nothing accepted is lost, nothing is made twice."""
+
+import httpx
+
+from tests.chaos.clients import Load
+from tests.client import Client
+from tests.cluster.fleet import FRONT, GPUS, Fleet, wait
+
+RENDERS = 16
+LONG = 100  # steps: ten seconds
+
+
+def all_right(fleet: Fleet, name: str, load: Load, count: int) -> int:
+    """Check that each was made once for its client, with the right frames; return how many took several attempts."""
+    outcome, _ = fleet.outcome(name, load)
+    told = (outcome.accepted, outcome.succeeded_once, outcome.lost, outcome.doubled, outcome.different)
+    assert told == (count, count, 0, 0, 0)
+    return outcome.repeated
+
+
+def test_renders_are_spread_over_the_gpu_nodes_and_the_api_over_the_others(fleet: Fleet) -> None:
+    assert all_right(fleet, "spread", fleet.load("spread", RENDERS), RENDERS) == 0
+    made = fleet.rendered()
+    assert all(made[fleet.replica_on(node)] >= RENDERS // 4 for node in GPUS)
+    assert fleet.nodes_of("Generator") == sorted(GPUS)
+    assert fleet.nodes_of("Ingress") == sorted(FRONT)
+    assert set(fleet.nodes_of("Dispatcher")) < set(FRONT)
+
+
+def test_a_render_on_a_node_that_dies_is_made_on_another_one(fleet: Fleet) -> None:
+    doomed = fleet.replica_on("gpu-2")
+    load = fleet.load("node-dies", RENDERS // 2, steps=LONG // 2)
+    wait(lambda: doomed in fleet.rendering(), fleet.rendering)
+    fleet.cluster.nodes["gpu-2"].kill()
+    assert all_right(fleet, "node-dies", load, RENDERS // 2) >= 1
+    assert doomed not in fleet.rendering()
+
+
+def test_a_node_that_joins_gets_work(fleet: Fleet) -> None:
+    fleet.join("gpu-3")
+    wait(lambda: "gpu-3" in fleet.nodes_of("Generator"), fleet.cluster.application)
+    assert all_right(fleet, "joins", fleet.load("joins", RENDERS), RENDERS) == 0
+    assert fleet.rendered()[fleet.replica_on("gpu-3")] > 0
+
+
+def test_the_head_dies_and_comes_back_and_running_renders_end(fleet: Fleet) -> None:
+    before = fleet.replica_ids()
+    load = fleet.load("head-dies", RENDERS // 4, steps=LONG)
+    wait(lambda: len(fleet.rendering()) == len(GPUS), fleet.rendering)
+    fleet.cluster.nodes["head"].kill()
+    with Client(fleet.url) as client:  # the API answers, and new renders are made, while there is no head
+        assert client.http.get("/health").status_code == httpx.codes.OK
+        meanwhile = fleet.load("no-head", 2, steps=1)
+        assert all_right(fleet, "no-head", meanwhile, 2) == 0
+    fleet.cluster.nodes["head"].start()
+    assert all_right(fleet, "head-dies", load, RENDERS // 4) == 0
+    wait(lambda: fleet.cluster.application().get("status") == "RUNNING", fleet.cluster.application)
+    assert fleet.replica_ids() == before
+    assert all_right(fleet, "after", fleet.load("after", RENDERS // 2), RENDERS // 2) == 0
+
+
+def test_a_rolling_update_under_load_disturbs_no_render(fleet: Fleet) -> None:
+    before = fleet.replica_ids()
+    load = fleet.load("update", 2 * RENDERS, steps=LONG // 4)
+    wait(lambda: bool(fleet.rendering()), fleet.rendering)
+    fleet.deploy(max_queued=500)
+    assert not before & fleet.replica_ids()
+    assert all_right(fleet, "update", load, 2 * RENDERS) == 0
