@@ -43,15 +43,6 @@ def test_a_node_that_joins_gets_work(fleet: Fleet) -> None:
     assert fleet.rendered()[fleet.replica_on("gpu-3")] > 0
 
 
-def test_a_rolling_update_under_load_disturbs_no_render(fleet: Fleet) -> None:
-    before = fleet.replica_ids()
-    load = fleet.load("update", 2 * RENDERS, steps=LONG // 4)
-    wait(lambda: bool(fleet.rendering()), fleet.rendering)
-    fleet.deploy(max_queued=500)
-    assert not before & fleet.replica_ids()
-    assert all_right(fleet, "update", load, 2 * RENDERS) == 0
-
-
 def test_while_there_is_no_head_running_renders_end_and_new_ones_are_made(fleet: Fleet) -> None:
     """Must come last: the head stays away."""
     load = fleet.load("head-dies", RENDERS // 4, steps=LONG)
