@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 from serve_app.jobs.schema import migrate
 from serve_app.launch.exposure import check_exposure
@@ -88,6 +89,8 @@ def check(config: ServeConfig) -> None:
         if settings.image_root is not None:
             _check_folder("image_root", settings.image_root)
         asyncio.run(_check_outputs(settings.output_url))
+        drafted = {model.card.id for model in models if model.settings.draft or model.card.demo_draft}
+        check_aliases(settings, [model.card for model in models], drafted=drafted, files=False)
         for model in models:
             with model.named():
                 _check_checkpoints(model)

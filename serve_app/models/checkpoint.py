@@ -38,8 +38,26 @@ def check_checkpoint(arg: str, checkpoint: Path, *, experts: int = 0) -> None:
         folder = checkpoint / part
         if not folder.is_dir():
             raise ConfigurationInvalid(f"{arg}: {checkpoint} has no folder {part}; download the checkpoint again")
+        _check_config(arg, folder)
         for file in _weights(arg, folder):
             _check_weights(arg, file)
+
+
+def _check_config(arg: str, folder: Path) -> None:
+    """Check that the component says what it is. Tokenizers and processors have files of other names."""
+    names = {
+        "scheduler": "scheduler_config.json",
+        **dict.fromkeys((*EXPERT_FOLDERS, "text_encoder", "vae"), "config.json"),
+    }
+    if folder.name not in names:
+        return
+    config = folder / names[folder.name]
+    try:
+        is_object = isinstance(json.loads(read_regular(config, limit=_INDEX_BYTES)), dict)
+    except (OSError, ValueError):
+        is_object = False
+    if not is_object:
+        raise ConfigurationInvalid(f"{arg}: {config} is missing or damaged; download the checkpoint again")
 
 
 def _components(arg: str, checkpoint: Path) -> list[str]:

@@ -26,7 +26,8 @@ def test_a_fault_that_only_a_replica_meets_ends_the_start(tmp_path: Path) -> Non
     for folder in ("base", "experts/transformer", "experts/transformer_2"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
-    (tmp_path / "experts" / "transformer" / "config.json").write_text(json.dumps(CONFIG))
+    for expert in ("transformer", "transformer_2"):
+        (tmp_path / "experts" / expert / "config.json").write_text(json.dumps(CONFIG))
     service = ServiceProcess(tmp_path, _ONCE, base_model=f"{tmp_path}/base", transformer_model=f"{tmp_path}/experts")
     service.launch()
     try:

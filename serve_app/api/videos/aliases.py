@@ -18,10 +18,13 @@ from serve_app.settings import Settings, wrong_values
 from serve_app.spec import Recipe
 
 
-def check_aliases(settings: Settings, cards: Sequence[ModelCard], *, drafted: Collection[str]) -> None:
+def check_aliases(
+    settings: Settings, cards: Sequence[ModelCard], *, drafted: Collection[str], files: bool = True
+) -> None:
     """Check every alias. A LoRA on a server is looked up when a request asks for it.
 
-    `drafted` has the ids of the models for which the recipe `draft` is served.
+    `drafted` has the ids of the models for which the recipe `draft` is served. `files` is false where the demo's LoRAs
+    may not be in `lora_root` yet.
 
     Raises:
         ConfigurationInvalid: an alias has a model's name, a model that is not served, a recipe that is not, a value
@@ -38,7 +41,8 @@ def check_aliases(settings: Settings, cards: Sequence[ModelCard], *, drafted: Co
         if alias.recipe is Recipe.DRAFT and alias.model not in drafted:
             raise ConfigurationInvalid(f"{key}.recipe: draft needs the arg `draft`, with LoRAs for {alias.model}")
         _check_values(key, alias)
-        _check_loras(key, alias, served[alias.model], settings)
+        if files:
+            _check_loras(key, alias, served[alias.model], settings)
 
 
 def _check_values(key: str, alias: Alias) -> None:

@@ -69,7 +69,8 @@ def test_a_config_that_is_right_passes_and_leaves_no_output_behind(tmp_path: Pat
         ({"output_url": "ftp://host/place"}, ("output_url", "s3://")),
         ({"base_model": "no/such/place"}, ("base_model", "no/such/place")),
         ({"base_model": "/etc/hostname"}, ("base_model", "directory")),
-        ({"lora_root": "/proc/no/such/place"}, ("lora_root",)),
+        ({"lora_root": "/proc/no/such/place"}, ("lora_root", "another folder")),
+        ({"aliases": {"mine": {"model": "wan99", "loras": []}}}, ("aliases.mine.model", "wan99")),
         ({"lora_cache_dir": "/proc/no/such/place"}, ("lora_cache_dir",)),
         ({"base_model": "/no/such/place"}, ("base_model", "/no/such/place")),
     ],
@@ -152,6 +153,18 @@ def refused_checkpoint(directory: Path, checkpoint: "DemoCheckpoint") -> str:
     with pytest.raises(ConfigurationInvalid) as refused:
         checked(directory, base_model=str(checkpoint.base), transformer_model=str(checkpoint.transformers))
     return refused.value.message
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b"\xff"])
+@pytest.mark.parametrize(
+    "config", ["base/vae/config.json", "base/scheduler/scheduler_config.json", "transformers/transformer_2/config.json"]
+)
+def test_a_component_that_does_not_say_what_it_is_is_named(
+    checkpoint: "DemoCheckpoint", tmp_path: Path, config: str, content: bytes | None
+) -> None:
+    path = tmp_path / config
+    path.unlink() if content is None else path.write_bytes(content)
+    assert str(path) in refused_checkpoint(tmp_path, checkpoint)
 
 
 def test_a_whole_checkpoint_passes(checkpoint: "DemoCheckpoint", tmp_path: Path) -> None:
