@@ -143,7 +143,13 @@ def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | No
     trigger_word = prompt.trigger_word or shared.body.trigger_word
     width = card.snap(_or(prompt.width, defaults.width), recipe.recipe)
     height = card.snap(_or(prompt.height, defaults.height), recipe.recipe)
-    warnings = (*shared.warnings, *recipe.warnings, *unplaced(prompt.prompt, trigger_word, recipe.recipe))
+    num_frames = card.round_frames(_or(prompt.num_frames, defaults.num_frames))
+    warnings = (
+        *shared.warnings,
+        *recipe.warnings,
+        *unplaced(prompt.prompt, trigger_word, recipe.recipe),
+        *card.size_warnings(width=width, height=height, num_frames=num_frames),
+    )
     if recipe.recipe is Recipe.DRAFT:
         warnings += tuple(without_effect(prompt))
     return RenderSpec(
@@ -165,7 +171,7 @@ def _spec(item: PromptItem, index: int, shared: _Shared, image: PromptImage | No
         image=None if image is None else image.image,
         width=width,
         height=height,
-        num_frames=card.round_frames(_or(prompt.num_frames, defaults.num_frames)),
+        num_frames=num_frames,
         fps=_or(prompt.fps, defaults.fps),
         sample_steps=_or(prompt.sample_steps, recipe.sample_steps),
         guidance_scale=recipe.guidance_scale if prompt.guidance_scale is None else prompt.guidance_scale,

@@ -125,6 +125,14 @@ class Defaults(_Frozen):
     seed: int = Field(ge=0, le=limits.SEED.most)  # of the first prompt; each further one has the next
 
 
+class Largest(_Frozen):
+    """The largest video that the makers of a model offer. Sizes are pixels."""
+
+    width: int
+    height: int
+    num_frames: int
+
+
 class ModelCard(_Frozen):
     """One model. Names of checkpoints are directories or Hugging Face repositories."""
 
@@ -144,6 +152,7 @@ class ModelCard(_Frozen):
     frame_rule: FrameRule
     size_divisors: dict[Recipe, int]  # width and height are floored to a multiple
     defaults: Defaults
+    largest: Largest | None = None  # beyond it, a request is warned of
     train_timesteps: int = Field(ge=1)  # of the noise schedule
     boundary: dict[Recipe, float] | None = None  # of a pair: from this share of the noise on, the high noise expert
     token_timesteps: bool = False  # each token has its own timestep (`expand_timesteps` of diffusers)
@@ -194,6 +203,20 @@ class ModelCard(_Frozen):
     def round_frames(self, frames: int) -> int:
         """Return the frame count that the pipeline generates when asked for `frames`; see `FrameRule`."""
         return self.frame_rule.apply(frames, self.latents.stride.frames)
+
+    def size_warnings(self, *, width: int, height: int, num_frames: int) -> tuple[str, ...]:
+        """Return a warning where a video is larger than any that the model's makers offer."""
+        most = self.largest
+        if most is None:
+            return ()
+        tokens = self.token_count(width=width, height=height, num_frames=num_frames)
+        offered = self.token_count(width=most.width, height=most.height, num_frames=most.num_frames)
+        if tokens <= offered and num_frames <= most.num_frames:
+            return ()
+        return (
+            f"{width}x{height} with {num_frames} frames is more than the model's makers offer "
+            f"({most.width}x{most.height} with {most.num_frames} frames): it may repeat or fall apart, and may not fit into memory",
+        )
 
     def default_shift(self, sampler: Sampler) -> float:
         """Return the flow shift of a render that gives none."""

@@ -78,6 +78,14 @@ async def test_a_forecast_says_what_a_request_would_cost_and_accepts_nothing(api
     assert behind["eta_seconds"] == pytest.approx(2 * told["eta_seconds"], abs=0.05)
 
 
+async def test_a_forecast_warns_of_a_size_that_the_model_is_not_made_for(api: Api) -> None:
+    large = body({"width": 2048, "height": 1152, "num_frames": 81}, {})
+    prompts = (await api.http.post("/v1/forecast", json=large)).json()["prompts"]
+    (warning,) = prompts[0]["warnings"]
+    assert "1280x720 with 81 frames" in warning
+    assert prompts[1]["warnings"] == []
+
+
 async def test_a_forecast_refuses_what_a_post_refuses(api: Api) -> None:
     for wrong in (body(model="other"), body(loras=[]), body({"width": 1})):
         asked, posted = [await api.http.post(path, json=wrong) for path in ("/v1/forecast", "/v1/inference")]

@@ -32,6 +32,25 @@ def test_an_unknown_model_names_those_that_there_are() -> None:
         load_card("wan99")
 
 
+@pytest.mark.parametrize(
+    ("model", "width", "height", "num_frames", "warned"),
+    [
+        ("wan22_14b_t2v", 1280, 720, 81, False),
+        ("wan22_14b_t2v", 720, 1280, 81, False),
+        ("wan22_14b_t2v", 832, 480, 85, True),
+        ("wan22_14b_t2v", 1920, 1088, 41, True),
+        ("wan22_14b_i2v", 1280, 720, 121, True),
+        ("wan22_5b", 1280, 704, 121, False),
+        ("wan22_5b", 1280, 704, 125, True),
+    ],
+)
+def test_who_asks_for_more_than_the_makers_offer_is_warned(
+    model: str, width: int, height: int, num_frames: int, warned: bool
+) -> None:
+    warnings = load_card(model).size_warnings(width=width, height=height, num_frames=num_frames)
+    assert [f"{width}x{height} with {num_frames} frames" in warning for warning in warnings] == [True] * warned
+
+
 @pytest.mark.parametrize(("recipe", "divisor"), [(Recipe.REFERENCE, 32), (Recipe.PREVIEW, 16)])
 @given(pixels=st.integers(64, 4096))
 def test_sizes_floor_to_the_recipes_divisor(recipe: Recipe, divisor: int, pixels: int) -> None:
