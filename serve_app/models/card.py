@@ -215,7 +215,8 @@ class ModelCard(_Frozen):
             return ()
         return (
             f"{width}x{height} with {num_frames} frames is more than the model's makers offer "
-            f"({most.width}x{most.height} with {most.num_frames} frames): it may repeat or fall apart, and may not fit into memory",
+            f"({most.width}x{most.height} with {most.num_frames} frames): "
+            "it may repeat or fall apart, and may not fit into memory",
         )
 
     def default_shift(self, sampler: Sampler) -> float:
