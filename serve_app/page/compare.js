@@ -71,8 +71,9 @@ class CompareView extends HTMLElement {
     }
     this.form.elements.prompt.value = values.prompt;
     const pair = titleOfPaths(values.high, values.low, service.choices(model));
+    const guidance = values.recipe === "draft" ? "no guidance" : `guidance ${values.guidance_scale}`;
     this.querySelector("#grid-base").replaceChildren(
-      `${model.title} · ${pair} · ${values.width} × ${values.height}, ${count(values.num_frames, "frame")} · ${values.sample_steps} steps · guidance ${values.guidance_scale} · seed ${values.seed} · ${values.recipe} `,
+      `${model.title} · ${pair} · ${values.width} × ${values.height}, ${count(values.num_frames, "frame")} · ${values.sample_steps} steps · ${guidance} · seed ${values.seed} · ${values.recipe} `,
       h("a", { href: "#/make", onclick: (event) => (event.preventDefault(), this.#change()) }, "Change"),
     );
   }
