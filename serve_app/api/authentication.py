@@ -111,4 +111,4 @@ class Authentication:
 
 
 def _invalid() -> KeyInvalid:
-    return KeyInvalid("the API key is unknown, revoked or expired; ask whoever runs the service for another one")
+    return KeyInvalid("the API key is unknown, revoked or expired; ask the operator of the service for another one")

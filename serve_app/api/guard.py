@@ -117,7 +117,7 @@ class Guard:
             sender = await self._opened(scope)
         else:
             raise KeyRequired(
-                "an API key is needed: send the header `Authorization: Bearer <key>`; whoever runs the service makes "
+                "an API key is needed: send the header `Authorization: Bearer <key>`; the service's operator makes "
                 "keys with `wan-lora keys make`"
             )
         scope[_SENDER] = sender
@@ -175,6 +175,6 @@ def _token(header: str) -> str:
 def _check_scope(sender: Sender, needed: KeyScope) -> None:
     if not allows(sender.scopes, needed):
         raise ScopeRequired(
-            f"the API key lacks the scope `{needed.value}`; whoever runs the service makes keys with it",
+            f"the API key lacks the scope `{needed.value}`; the operator of the service makes keys with it",
             {"scope": needed.value, "has": sorted(sender.scopes)},
         )

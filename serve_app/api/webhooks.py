@@ -42,7 +42,7 @@ async def checked_webhook(body: RequestOptions, services: Services, fetcher: str
     settings, url = services.plan.settings, body.webhook_url
     if settings.webhook_secret is None:
         raise _refused(
-            "this server sends no webhooks: whoever runs it must set WEBHOOK_SECRET, with which they are signed"
+            "this server sends no webhooks: its operator must set WEBHOOK_SECRET, with which they are signed"
         )
     host = host_of(url)
     check = partial(check_address, url, policy_of(settings))

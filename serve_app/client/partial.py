@@ -46,7 +46,7 @@ class PartialFile:
             file.write(piece)
 
     def keep(self) -> Path:
-        """Check the file and give it its name; whoever sees the name sees the whole file.
+        """Verify the file and rename it, so that a file with the final name is always complete.
 
         Raises:
             DownloadDamaged: it is not what the service has; what arrived is thrown away.

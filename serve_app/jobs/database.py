@@ -153,7 +153,7 @@ def _translated() -> Iterator[None]:
     except FileReplaced as error:
         raise StoreUnavailable(
             "the file of the job store was deleted, replaced or overwritten while the service runs; nothing was "
-            "written. Whoever runs the service must put it back or start the service again"
+            "written. The operator must put it back, or start the service again; then try again"
         ) from error
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
         raise StoreUnavailable(f"the job store did not answer ({type(error).__name__}); try again shortly") from error

@@ -15,7 +15,12 @@ MISSHAPEN: list[tuple[str, Shapes, str, str]] = [
         "at least 1",
     ),
     ("other rank", PAIR | {f"{STEM}.lora_B.weight": (24, 5)}, f"{STEM}.lora_B.weight", "expected [24, 4], found"),
-    ("alpha of two", PAIR | {f"{STEM}.alpha": (2,)}, f"{STEM}.alpha", "expected [] or [1], found [2]"),
+    (
+        "alpha of two",
+        PAIR | {f"{STEM}.alpha": (2,)},
+        f"{STEM}.alpha",
+        "expected one number, as in [] or [1], found [2]",
+    ),
     ("magnitude", PAIR | {f"{STEM}.magnitude": (25,)}, f"{STEM}.magnitude", "[24], [24, 1] or [1, 24], found [25]"),
     ("patch kernel", PATCH_PAIR | {f"{PATCH}.lora_A.weight": (4, 16, 1, 2, 3)}, f"{PATCH}.lora_A.weight", "16, 1, 2"),
     ("patch up", PATCH_PAIR | {f"{PATCH}.lora_B.weight": (24, 4)}, f"{PATCH}.lora_B.weight", "[24, 4, 1, 1, 1]"),
