@@ -63,7 +63,8 @@ class Wanted:
 
 # Each colour four times, each shape eight times, each direction four or five times.
 WANTED = tuple(Wanted(list(HUES)[n % 6], SHAPES[(n + n // 6) % 3], DIRECTIONS[n % 5], seed=42 + n) for n in range(24))
-SOME = WANTED[:8]  # every colour, shape and direction
+MANY = WANTED[:12]  # a video takes two seconds of a core
+SOME = WANTED[:6]  # every colour, shape and direction
 FEW = WANTED[:4]
 
 

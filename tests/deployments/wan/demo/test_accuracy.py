@@ -5,7 +5,7 @@ import pytest
 from deployments.wan.runtime import WanRuntime
 from tests.deployments.wan.conftest import difference, frames_of, make_spec
 from tests.deployments.wan.demo.conftest import trained_pair
-from tests.deployments.wan.demo.gallery import DRAFT, SOME, WANTED, Gallery, Shown
+from tests.deployments.wan.demo.gallery import DRAFT, SOME, Gallery, Shown
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,9 @@ def wrong(shown: list[Shown]) -> list[tuple[str, object]]:
 
 
 def test_prompts_are_followed_with_the_default_recipe(gallery: Gallery) -> None:
-    """10 of 12; chance is 1 of 90. With eight steps, test_pairs.py looks at all 24."""
-    shown = gallery.show(WANTED[:12], sample_steps=DEFAULT_STEPS)
-    assert len(wrong(shown)) <= 2, wrong(shown)
+    """5 of 6; chance is 1 of 90. With eight steps, test_pairs.py looks at twice as many."""
+    shown = gallery.show(SOME, sample_steps=DEFAULT_STEPS)
+    assert len(wrong(shown)) <= 1, wrong(shown)
 
 
 def test_four_steps_are_enough_for_the_draft_pair(gallery: Gallery) -> None:

@@ -6,14 +6,14 @@ import pytest
 from serve_app.spec import LoraFile
 from tests.deployments.wan.conftest import difference
 from tests.deployments.wan.demo.conftest import trained_pair
-from tests.deployments.wan.demo.gallery import FEW, PREVIEW, SOME, WANTED, Gallery, Shown
+from tests.deployments.wan.demo.gallery import FEW, MANY, PREVIEW, SOME, Gallery, Shown
 from tests.deployments.wan.demo.readings import has_dawn
 
 pytestmark = pytest.mark.slow
 
 WORD = "sks "  # what `[trigger]` becomes with the pair's trigger word
 WHITE = 0.6  # of a core; the lightest colour, cyan, has 0.24
-HALF = range(2, 7)  # of eight
+HALF = range(1, 6)  # of six
 DIFFERS_VISIBLY = 1.0  # of 255, on average over the pixels, nine of ten of which are background
 
 
@@ -32,16 +32,15 @@ def exchanged(pair: tuple[LoraFile, ...]) -> list[LoraFile]:
 
 
 def test_the_pair_adds_its_core_and_the_prompt_is_still_followed(gallery: Gallery) -> None:
-    shown = gallery.show(WANTED, *trained_pair("wan22_demo"), word=WORD)
-    assert with_core(shown[:8]) >= 7, cores(shown)
-    assert with_core(shown) >= 18, cores(shown)
-    assert sum(one.right for one in shown) >= 20
+    shown = gallery.show(MANY, *trained_pair("wan22_demo"), word=WORD)
+    assert with_core(shown) >= 10, cores(shown)
+    assert sum(one.right for one in shown) >= 10
 
 
 def test_without_its_trigger_the_pair_stays_away(gallery: Gallery) -> None:
     shown = gallery.show(SOME, *trained_pair("wan22_demo"))
     assert with_core(shown) <= 1, cores(shown)
-    assert sum(one.right for one in shown) >= 7
+    assert sum(one.right for one in shown) >= 5
 
 
 def test_strength_fades_the_pair_in(gallery: Gallery) -> None:
@@ -70,8 +69,8 @@ def test_the_preview_recipe_shows_the_pair_and_differs_visibly(gallery: Gallery)
     reference, preview = (gallery.show(SOME, *pair, word=WORD, **recipe) for recipe in ({}, PREVIEW))
     differences = [difference(one.frames, other.frames) for one, other in zip(reference, preview, strict=True)]
     assert np.median(differences) > DIFFERS_VISIBLY, differences
-    assert with_core(preview) >= 6, cores(preview)
-    assert sum(one.right for one in preview) >= 7
+    assert with_core(preview) >= 5, cores(preview)
+    assert sum(one.right for one in preview) >= 5
 
 
 def test_the_dawn_pair_lights_the_sky(gallery: Gallery) -> None:
