@@ -68,6 +68,8 @@ WAYS: Mapping[str, Way] = {
     "fast, not compiled": Way(Recipe.REFERENCE, Speed.FAST, compiled=False),
     "fast, cuDNN": Way(Recipe.REFERENCE, Speed.FAST, attention=Attention.CUDNN),
     "fast, native": Way(Recipe.REFERENCE, Speed.FAST, attention=Attention.NATIVE),
+    "turbo": Way(Recipe.REFERENCE, Speed.TURBO),
+    "turbo, not compiled": Way(Recipe.REFERENCE, Speed.TURBO, compiled=False),
 }
 
 

@@ -83,6 +83,7 @@ class Float8Linear(torch.nn.Module):
             self.scale,
             ScalingType.RowWise,
             output_dtype=inputs.dtype,
+            use_fast_accum=inputs.is_cuda,  # as torchao does for inference; a CPU has no other way
         )
         outputs: torch.Tensor = product if self.bias is None else product + self.bias
         return outputs.reshape(*inputs.shape[:-1], -1)
