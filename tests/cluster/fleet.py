@@ -85,6 +85,17 @@ class Fleet:
         """Start one more node with a GPU."""
         self._start_node(name, cpus=2, gpus=1)
 
+    def revive_head(self) -> None:
+        """Start the head again, as often as it takes (as a kubelet does), and wait until Serve is there."""
+        head = self.cluster.nodes["head"]
+
+        def runs() -> bool:
+            if not head.processes():  # Ray gives a start up after 30 s, which are short on a busy machine
+                head.start()
+            return self.cluster.application().get("status") == "RUNNING"
+
+        wait(runs, head.log)
+
     def deploy(self, **args: Any) -> None:
         """Deploy the service, with other args if given, and wait until it runs."""
         self._args |= args

@@ -43,12 +43,24 @@ def test_a_node_that_joins_gets_work(fleet: Fleet) -> None:
     assert fleet.rendered()[fleet.replica_on("gpu-3")] > 0
 
 
-def test_while_there_is_no_head_running_renders_end_and_new_ones_are_made(fleet: Fleet) -> None:
-    """Must come last: the head stays away."""
+def test_the_head_dies_and_comes_back_and_renders_go_on(fleet: Fleet) -> None:
+    before = fleet.replica_ids()
     load = fleet.load("head-dies", RENDERS // 4, steps=LONG)
     wait(lambda: len(fleet.rendering()) == len(GPUS), fleet.rendering)
     fleet.cluster.nodes["head"].kill()
-    with Client(fleet.url) as client:
+    with Client(fleet.url) as client:  # the API answers, and new renders are made, while there is no head
         assert client.http.get("/health").status_code == httpx.codes.OK
     assert all_right(fleet, "no-head", fleet.load("no-head", 2, steps=1), 2) == 0
+    fleet.revive_head()
     assert all_right(fleet, "head-dies", load, RENDERS // 4) == 0
+    assert fleet.replica_ids() == before
+    assert all_right(fleet, "after", fleet.load("after", RENDERS // 2), RENDERS // 2) == 0
+
+
+def test_a_rolling_update_of_every_part_under_load_loses_nothing(fleet: Fleet) -> None:
+    before = fleet.replica_ids()
+    load = fleet.load("update", 2 * RENDERS, steps=LONG // 4)
+    wait(lambda: bool(fleet.rendering()), fleet.rendering)
+    fleet.deploy(max_queued=500)
+    assert not before & fleet.replica_ids()
+    all_right(fleet, "update", load, 2 * RENDERS)
