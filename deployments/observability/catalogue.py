@@ -70,7 +70,8 @@ _ALL = (
         "wan_attempts",
         Kind.COUNTER,
         ("model", "end", "code"),
-        "Attempts that ended: succeeded, failed (with the error code), canceled, released (its device broke), fenced.",
+        "Attempts that ended: succeeded, failed (with the error code), canceled, released (its device broke), fenced. "
+        "A render that is canceled while it waits has none.",
     ),
     Metric(
         "wan_lost_attempts",
