@@ -147,6 +147,20 @@ class RayCluster:
             assert time.monotonic() < deadline, "\n".join(node.log() for node in self.nodes.values())
             time.sleep(0.2)
 
+    def drain(self, name: str, deadline_s: int) -> None:
+        """Have Ray give a node no more work, as the `preStop` hook of a pod does; it is to go by the deadline."""
+        (node_id,) = [node["node_id"] for node in self._alive() if node["node_ip"] == self.nodes[name].address]
+        command = [
+            str(_PROGRAMS / "ray"),
+            "drain-node",
+            f"--address={self._head_address}:{self._gcs_port}",
+            f"--node-id={node_id}",
+            "--reason=DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message=the pod is deleted",
+            f"--deadline-remaining-seconds={deadline_s}",
+        ]
+        subprocess.run(command, env=self._environment, check=True)
+
     def deploy(self, config: Mapping[str, Any]) -> None:
         """Deploy, as `serve deploy` does; return at once."""
         answer = httpx.put(f"{self.dashboard}/api/serve/applications/", json=config, timeout=60)

@@ -64,3 +64,13 @@ def test_a_rolling_update_of_every_part_under_load_loses_nothing(fleet: Fleet) -
     fleet.deploy(max_queued=500)
     assert not before & fleet.replica_ids()
     all_right(fleet, "update", load, 2 * RENDERS)
+
+
+def test_a_drained_node_ends_its_render_and_gets_no_other(fleet: Fleet) -> None:
+    node = next(name for name in fleet.nodes_of("Generator") if name not in FRONT)
+    leaving = fleet.replica_on(node)
+    load = fleet.load("drained", RENDERS // 2, steps=LONG // 2)
+    wait(lambda: leaving in fleet.rendering(), fleet.rendering)
+    fleet.cluster.drain(node, deadline_s=600)
+    wait(lambda: node not in fleet.nodes_of("Generator"), fleet.cluster.application)
+    assert all_right(fleet, "drained", load, RENDERS // 2) == 0
