@@ -121,6 +121,6 @@ def _name(process: psutil.Process) -> str:
     command = process.cmdline()
     title = command[0] if command else process.name()
     if title.startswith("ray::"):
-        return title
+        return title.partition(".")[0]  # behind it is what the actor is doing now
     scripts = [Path(part).name for part in command if part.endswith(".py")]
     return scripts[0] if scripts else Path(title).name
