@@ -121,8 +121,11 @@ class ServiceProcess:
     @property
     def dashboard(self) -> str:
         """Address of Ray's dashboard, of a service with the environment OPEN_DASHBOARD."""
-        self.wait_for("ready")
-        address: str = re.findall(r"^ +Ray +(http://[\d.:]+)$", self.log.read_text(), re.MULTILINE)[-1]
+        deadline = time.monotonic() + STARTUP_S
+        while not (found := re.findall(r"^ +Ray +(http://[\d.:]+)$", self.log.read_text(), re.MULTILINE)):
+            assert time.monotonic() < deadline, self.log.read_text()[-4000:]
+            time.sleep(0.1)
+        address: str = found[-1]
         return address
 
     def processes(self) -> list[psutil.Process]:

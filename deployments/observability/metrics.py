@@ -168,15 +168,28 @@ class RenderMetrics(Observer):
 
 
 class StartMetrics(Observer):
-    """Gauges of the seconds that the start of a Generator took."""
+    """Gauges of the seconds that the start of a Generator took.
+
+    They are set again after each render: Ray shows a value until it was read, and not for as long as it is true.
+    """
 
     def __init__(self) -> None:
         self._start = _gauge("wan_start_seconds")
+        self._known: dict[str, StartSeconds] = {}  # by model
 
     def ready(self, model: str, start: StartSeconds) -> None:
         """Set the seconds of each part."""
-        for phase, seconds in start.model_dump().items():
-            self._start.set(seconds, {"model": model, "phase": phase})
+        self._known[model] = start
+        self._show(model)
+
+    def ended(self, claim: Claim, outcome: Outcome) -> None:
+        """Set them again."""
+        self._show(claim.spec.model)
+
+    def _show(self, model: str) -> None:
+        if start := self._known.get(model):
+            for phase, seconds in start.model_dump().items():
+                self._start.set(seconds, {"model": model, "phase": phase})
 
 
 class MemoryMetrics(Observer):

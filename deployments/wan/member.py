@@ -67,9 +67,9 @@ def _do(runtime: WanRuntime, work: Work) -> None:
         case Render(spec, inputs, mix):
             runtime.take_part(spec, inputs, mix)
         case LeaveGpu():
-            runtime.leave_gpu()
+            runtime.memory.leave_gpu()
         case ChangePlan(plan):
-            runtime.change_plan(plan)
+            runtime.memory.change_plan(plan)
         case Probe():
             runtime.probe()
 

@@ -8,9 +8,8 @@ It puts loading, memory, LoRAs, prompts and sampling together, and implements `d
     rendered.frames.shape  # (41, 1024, 1024, 3)
 """
 
-import logging
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,34 +21,29 @@ from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
 from deployments.wan.conditioning import check_conditioning
 from deployments.wan.latent_rgb import RgbMap, latent_rgb
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
-from deployments.wan.loras.state import LoraState, adapter_bytes
+from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.chooser import PlanChooser
-from deployments.wan.memory.measuring import PeakMeter, free_memory, weight_bytes
-from deployments.wan.memory.needs import Needs, largest_size
+from deployments.wan.memory.control import MemoryControl
+from deployments.wan.memory.measuring import free_memory, weight_bytes
+from deployments.wan.memory.needs import Needs
 from deployments.wan.memory.offload import Placement
-from deployments.wan.memory.planner import Demand, MemoryPlan
-from deployments.wan.memory.refusal import out_of_memory, size_of
+from deployments.wan.memory.planner import Demand
 from deployments.wan.parallel.team import Leader, Rank, Team
-from deployments.wan.parallel.work import ChangePlan, LeaveGpu, Probe, Render
+from deployments.wan.parallel.work import Probe, Render
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.sampling import Sampled, Stopwatch, VideoSampler
 from deployments.wan.speed.accelerator import Accelerator, keep_compiled_in, warnings_of
 from deployments.wan.speed.float8 import check_float8
 from deployments.wan.warm_start import read_ahead, warm_up_inputs, warm_up_spec, weight_files
-from serve_app.errors import OutOfMemory
 from serve_app.models.card import ModelCard
 from serve_app.needs import NeedKey
 from serve_app.results import Acceleration, CacheUse, MadeWith, Parallelism, PipelineSeconds, Runtime, StartSeconds
 from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec, Speed
 
-logger = logging.getLogger("ray.serve.wan")
-
 _PROBE_SIZE = 8
-_GIB = 2**30
 # Where the weights of an expert stay in one place while it runs: copies of its layers could stand for them.
 _IN_PLACE = frozenset({OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL})
-_PLANS_TRIED = 2  # at most, for one render
 
 
 class WanRuntime:
@@ -78,11 +72,10 @@ class WanRuntime:
         self._dtype = dtype
         usual = card.defaults
         first = NeedKey.of_size(usual.width, usual.height, usual.num_frames, Speed.EXACT)
-        self._plans = PlanChooser(demand, Needs(card), first)
-        plan = self._plans.current
+        plans = PlanChooser(demand, Needs(card), first)
+        plan = plans.current
         self._placement = Placement(pipe, device, [COMPONENTS[side] for side in card.experts])
         self._placement.apply(plan.offload, pinned=plan.pinned)
-        self._meter = PeakMeter(device)
         self._start = StartSeconds()
         self._loras = LoraState(
             {side: getattr(pipe, COMPONENTS[side]) for side in card.experts},
@@ -96,6 +89,15 @@ class WanRuntime:
         experts = [getattr(pipe, COMPONENTS[side]) for side in card.experts]
         self._heads: int = experts[0].config.num_attention_heads
         self._accelerator = Accelerator(experts, device, dtype)
+        self.memory = MemoryControl(
+            card,
+            plans,
+            self._placement,
+            loras=self._loras,
+            accelerator=self._accelerator,
+            team=team,
+            device=device,
+        )
         if isinstance(team, Rank):
             team.take(experts, token_timesteps=card.token_timesteps)
         self._sampler = VideoSampler(pipe, device, card, team, rgb)
@@ -173,9 +175,9 @@ class WanRuntime:
     @property
     def runtime(self) -> Runtime:
         """Return what this pipeline runs on now."""
-        plan = self._plans.current
+        plan = self.memory.plan
         return Runtime(
-            device=self._device_name,
+            device=self.memory.device_name,
             dtype=str(self._dtype).removeprefix("torch."),
             offload=plan.offload.value,
             offload_reason=plan.reason,
@@ -184,7 +186,7 @@ class WanRuntime:
             pinned=plan.pinned,
             predicted_bytes=plan.predicted_bytes,
             kernels=self._accelerator.kernels,
-            peak_bytes=self._meter.read().whole,
+            peak_bytes=self.memory.meter.read().whole,
         )
 
     def lacking(self, spec: RenderSpec) -> tuple[LoraFile, ...]:
@@ -210,23 +212,17 @@ class WanRuntime:
             TeamBroken: another rank is gone or hangs; every further call raises it, too.
         """
         mix = self._mix(spec)
-        self._plan_for(spec, inputs)
-        tried = [self._plans.current.offload]
+        self.memory.plan_for(spec, inputs.needs)
+        tried = [self.memory.plan.offload]
         while True:
             try:
                 with self._team.doing(Render(spec, replace(inputs, previews=None), mix)):
                     rendered = self._attempt(spec, inputs, on_step, mix)
-                self._log_memory(spec)
+                self.memory.log_peak(spec)
                 return rendered
             except torch.OutOfMemoryError as error:
-                if self._spare_memory(spec):
-                    continue
-                leaner = self._plans.ran_out(NeedKey.of(spec), self._beside(spec))
-                if len(tried) == _PLANS_TRIED or leaner is None:
-                    raise self._refusal(spec, tried, error) from None
-                logger.warning("%s ran out of memory for %s", self._device_name, size_of(spec))
-                self._go_over_to(leaner)
-                tried.append(leaner.offload)
+                if not self.memory.spare(spec):
+                    tried.append(self.memory.go_leaner(spec, tried, error))
 
     def take_part(self, spec: RenderSpec, inputs: RenderInputs, mix: Parallelism) -> None:
         """Do this rank's share of one attempt at a render that another rank leads."""
@@ -245,7 +241,7 @@ class WanRuntime:
     def _compute(self) -> None:
         ones = torch.ones(_PROBE_SIZE, device=self._device)
         if ones.sum().item() != _PROBE_SIZE:  # item() waits for the device
-            raise RuntimeError(f"{self._device_name} computes wrong sums")
+            raise RuntimeError(f"{self.memory.device_name} computes wrong sums")
 
     def close(self) -> None:
         """End the other ranks, if there are any."""
@@ -261,7 +257,7 @@ class WanRuntime:
         self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None], mix: Parallelism
     ) -> Rendered:
         watch = Stopwatch()
-        self._meter.start()
+        self.memory.meter.start()
         try:
             with self._team.agreed():
                 self._loras.apply(spec, inputs.loras)
@@ -270,11 +266,11 @@ class WanRuntime:
                 embeddings = self._prompts.arguments(spec)
                 watch.lap("text")
             self._placement.begin(self._sampler.passes(spec))
-            self._meter.rest()
+            self.memory.meter.rest()
             with self._accelerator.running(
                 spec.speed,
                 compilable=not self._layers_are_hooked and mix.is_even(self._tokens(spec)),
-                in_place=self._plans.current.offload in _IN_PLACE,
+                in_place=self.memory.plan.offload in _IN_PLACE,
                 step_cache=spec.step_cache,
             ) as running:
                 sampled = self._sampler.sample(
@@ -288,7 +284,7 @@ class WanRuntime:
             made_with=self._made_with(spec, sampled, running.used.model_copy(update={"parallelism": mix}), use),
             seconds=PipelineSeconds(**watch.seconds),
             resident=self._loras.resident.content_ids,
-            need_bytes=self._measured_need(running.used),
+            need_bytes=self.memory.measured_need(running.used),
         )
 
     def _made_with(self, spec: RenderSpec, sampled: Sampled, acceleration: Acceleration, use: CacheUse) -> MadeWith:
@@ -311,94 +307,8 @@ class WanRuntime:
         self._pipe.vae.clear_cache()
         # Else the expert that ran, or the layer of it, stays on the GPU, and the next render would need room for two.
         self._placement.restore()
-        self._empty_cache()
-
-    def _plan_for(self, spec: RenderSpec, inputs: RenderInputs) -> None:
-        """Go over to the memory plan for a render, if that is another one."""
-        before = self._plans.current
-        self._plans.learn(inputs.needs)
-        plan = self._plans.before(NeedKey.of(spec), self._beside(spec))
-        if not plan.lies_as(before):
-            self._plans.take(before)  # until it is carried out
-            self._go_over_to(plan)
-
-    def _beside(self, spec: RenderSpec) -> int:
-        """Return the bytes of what acts beside the weights: adapters, and copies in FP8."""
-        return adapter_bytes(spec) + self._accelerator.copies_bytes(spec.speed)
-
-    def _go_over_to(self, plan: MemoryPlan) -> None:
-        with self._team.doing(ChangePlan(plan)):
-            self.change_plan(plan)
-
-    def _refusal(self, spec: RenderSpec, tried: Sequence[OffloadMode], error: Exception) -> OutOfMemory:
-        """Return the error for a render that did not fit."""
-        divisor = self._card.size_divisors[spec.recipe]
-        return out_of_memory(self._device_name, spec, tried, largest_size(spec, divisor, self._plans.fits), str(error))
-
-    def _log_memory(self, spec: RenderSpec) -> None:
-        plan, peak = self._plans.current, self._meter.read().whole
-        if plan.predicted_bytes is not None and peak is not None:
-            logger.info(
-                "%s held %.1f GiB for %s with offload: %s, %.1f predicted",
-                self._device_name,
-                peak / _GIB,
-                size_of(spec),
-                plan.offload.value,
-                plan.predicted_bytes / _GIB,
-            )
-
-    def _measured_need(self, used: Acceleration) -> int | None:
-        """Return what the render needed beside weights; None if weights came and went meanwhile, or on a CPU."""
-        activations = self._meter.read().activations
-        if activations is None or self._plans.current.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
-            return None
-        return activations - (self._accelerator.copies_bytes(used.speed) if used.float8 else 0)
-
-    def _spare_memory(self, spec: RenderSpec) -> bool:
-        """Free the GPU memory that only makes switching LoRAs faster, on every rank; return False if none is."""
-        with self._team.doing(LeaveGpu()):
-            left = self.leave_gpu()
-        if left:
-            self._plans.copies_ran_out(NeedKey.of(spec), self._loras.originals)
-        return left
-
-    def leave_gpu(self) -> bool:
-        """Free the GPU memory that only makes switching LoRAs faster; return False if there is none."""
-        if not self._loras.leave_gpu():
-            return False
-        logger.warning("%s ran out of memory; it keeps no copies for switching LoRAs at this size", self._device_name)
-        self._empty_cache()
-        return True
-
-    def change_plan(self, plan: MemoryPlan) -> None:
-        """Go over to `plan`. What leaves the GPU goes first, and then what comes has room."""
-        before = self._plans.current
-        logger.warning(
-            "%s goes from offload: %s to offload: %s (%s)",
-            self._device_name,
-            before.offload.value,
-            plan.offload.value,
-            plan.reason,
-        )
-        self._plans.take(plan)
-        faster = plan.slowness < before.slowness
-        if not faster:
-            self._loras.follow(plan)
-        if (plan.offload, plan.pinned) != (before.offload, before.pinned):
-            self._placement.apply(plan.offload, pinned=plan.pinned)
-        self._empty_cache()
-        if faster:
-            self._loras.follow(plan)
-
-    def _empty_cache(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.memory.empty_cache()
 
     @property
     def _layers_are_hooked(self) -> bool:
-        return self._plans.current.offload is OffloadMode.SEQUENTIAL
-
-    @property
-    def _device_name(self) -> str:
-        """Return the GPU's product name, or "cpu"."""
-        return "cpu" if self._device.type == "cpu" else torch.cuda.get_device_name(self._device)
+        return self.memory.plan.offload is OffloadMode.SEQUENTIAL

@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Self
 
@@ -46,7 +47,11 @@ class Client:
         timeout = httpx2.Timeout(policy.read_timeout_s, connect=policy.connect_timeout_s, pool=policy.connect_timeout_s)
         # trust_env=False: a proxy from the environment would resolve names itself and bypass the guard.
         transport = _GuardedTransport(policy, deadline, context)
-        self._client = httpx2.Client(transport=transport, timeout=timeout, headers=_HEADERS, trust_env=False)
+        # No cookies: nobody here has a session, and a hostile one breaks the headers of the request that follows.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._client = httpx2.Client(
+            transport=transport, timeout=timeout, headers=_HEADERS, cookies=no_cookies, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self

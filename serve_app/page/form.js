@@ -151,7 +151,7 @@ export class SettingsForm {
     this.fields.speed.replaceChildren(h("option", { value: "" }, `as served (${model.default_speed})`), ...speeds);
     form.querySelector("#lora-files").replaceChildren(...service.loras.files.map(({ path }) => h("option", { value: path })));
     this.#showSizes();
-    this.picker.show(service.choices(model), this.#whereFrom());
+    this.picker.show(service.choices(model), this.#whereFrom(), service.unusable);
     this.#pickByPaths();
   }
 

@@ -46,10 +46,11 @@ class PairPicker extends HTMLElement {
   #chosen = [];
   #search = "";
 
-  /** Show these choices; `empty` says where they come from if there are none. */
-  show(choices, empty = "") {
+  /** Show these choices; `empty` says where they come from if there are none. `unusable` are files: {path, problem}. */
+  show(choices, empty = "", unusable = []) {
     this.#choices = choices;
     this.empty = empty;
+    this.unusable = unusable;
     this.#render();
   }
 
@@ -83,8 +84,17 @@ class PairPicker extends HTMLElement {
       "aria-label": "LoRA",
     });
     list.append(...[...names].map(([name, choices]) => this.#row(name, choices)));
-    this.replaceChildren(...(names.size > MANY ? [search] : []), names.size ? list : h("p", { className: "hint" }, this.empty));
+    const shown = names.size ? list : h("p", { className: "hint" }, this.empty);
+    this.replaceChildren(...(names.size > MANY ? [search] : []), shown, ...this.#refused());
     this.#filter(this.#search);
+  }
+
+  #refused() {
+    const files = this.unusable;
+    if (!files.length) return [];
+    const title = files.length === 1 ? "One file cannot be used" : `${files.length} files cannot be used`;
+    const reasons = files.map(({ path, problem }) => h("li", {}, h("code", {}, path), `: ${problem}`));
+    return [h("details", { className: "hint" }, h("summary", {}, title), h("ul", {}, ...reasons))];
   }
 
   #row(name, choices) {

@@ -26,6 +26,11 @@ class Service extends EventTarget {
     return this.models.find((model) => model.id === id) ?? this.models[0];
   }
 
+  /** Return the files that no model can use: {path, problem}. */
+  get unusable() {
+    return this.loras.files.filter(({ problem }) => problem);
+  }
+
   /** Return what can be picked for a model; see `choicesFor`. */
   choices(model) {
     return choicesFor(this.loras, model);

@@ -52,10 +52,13 @@ async def test_it_works_without_a_mouse(visits: Visits, two_checkpoints: Service
 
 async def test_lora_files_that_are_dropped_are_checked_and_listed(visits: Visits, serve_api: ServeApi) -> None:
     async with serve_api(uploads=True) as api, loopback(api.app) as url:
+        (api.lora_root / "wallet.safetensors").write_bytes(b"no LoRA at all")
         visit = await visits(url)
         page = visit.page
         await visit.go()
         await page.locator("pair-picker .pair-row").first.wait_for()
+        await page.get_by_text("One file cannot be used").click()
+        await expect(page.locator(".make pair-picker li")).to_contain_text("wallet.safetensors: ")
         for lora in pair():
             content = (api.lora_root / lora["path"]).read_bytes()
             await drop(page, f"mine_{lora['transformer']}_noise.safetensors", content)

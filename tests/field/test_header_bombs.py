@@ -176,7 +176,7 @@ async def test_a_local_path_that_is_named_often_is_read_once(api: Api, monkeypat
         reads.append(name)
         return read_header_of(stream, name, most_bytes)
 
-    monkeypatch.setattr("serve_app.loras.report.read_header_of", counted)
+    monkeypatch.setattr("serve_app.loras.inspection.read_header_of", counted)
     items = [{"path": body()["loras"][0]["path"], "transformer": "high"}] * 16
     found = await api.http.post("/v1/loras/inspect", json={"loras": items})
     assert len(found.json()["files"]) == 16

@@ -189,6 +189,7 @@ def in_one_answer(**headers: str) -> bytes:
 @example(in_one_answer(Content_Length=LONG))
 @example(b"HTTP/1.1 429 No\r\nRetry-After: " + b"9" * 400 + b"\r\n\r\n")
 @example(b"HTTP/1.1 503 No\r\nRetry-After: Fri, 31 Dec 99999999 23:59:59 GMT\r\n\r\n")
+@example(b"HTTP/1.1 302 Found\r\nLocation: /b.safetensors\r\nSet-Cookie: name=\xe9\r\n\r\n")
 @given(ANSWERS)
 def test_of_a_web_server(make: MakeSources, raw: RawServer, answer: bytes) -> None:
     raw.answer = answer

@@ -217,7 +217,7 @@ def test_a_failed_load_on_a_leaner_plan_puts_that_plan_back(
 
 def test_ranks_follow_the_plan_that_another_has_chosen(beside: Beside, expected: Frames, pair: Any) -> None:
     planned = beside()
-    plan = replace(planned._plans.current, offload=OffloadMode.TEXT, reason="rank 0 says so")
-    planned.change_plan(plan)
+    plan = replace(planned.memory.plan, offload=OffloadMode.TEXT, reason="rank 0 says so")
+    planned.memory.change_plan(plan)
     assert planned.runtime.offload_reason == "rank 0 says so"
     np.testing.assert_array_equal(frames_of(planned, make_spec(*pair)), expected)

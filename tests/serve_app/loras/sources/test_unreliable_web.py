@@ -203,7 +203,11 @@ def test_another_part_than_was_asked_for_is_not_taken(sources: LoraSources, serv
         sources.locate(f"{server.url}{PATH}")
 
 
-def test_what_is_no_http_is_unavailable(sources: LoraSources, server: WebServer) -> None:
+def test_what_is_no_http_is_unavailable(make: MakeSources, server: WebServer) -> None:
+    # No timeout: on a busy machine the answer may be late, and is then called so.
+    sources = make(
+        private_hosts=(server.host,), allow_http=True, read_timeout_s=30, locate_timeout_s=60, total_timeout_s=60
+    )
     server.pages[PATH] = lambda exchange, _count: exchange.body(b"SSH-2.0-OpenSSH_9.2\r\n")
     with pytest.raises(LoraSourceUnavailable, match="does not speak HTTP"):
         sources.locate(f"{server.url}{PATH}")
