@@ -128,6 +128,7 @@ class Generator:
 
     async def check_health(self) -> None:
         """End this process if renders wait, but none reaches this replica; see `Starvation`."""
+        self._observers.alive()
         if await self._starvation.check():
             self._leave(f"renders wait, but none has reached this replica for {STARVED_S:g} s")
 

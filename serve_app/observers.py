@@ -106,6 +106,9 @@ class Observer:
     def ready(self, model: str, start: StartSeconds) -> None:
         """Hear that a Generator takes renders now, and how long its start took."""
 
+    def alive(self) -> None:
+        """Hear, every few seconds, that a Generator lives."""
+
     def started(self, claim: Claim) -> None:
         """Hear that an attempt begins."""
 
@@ -154,6 +157,10 @@ class Observers(Observer):
     def ready(self, model: str, start: StartSeconds) -> None:
         """Send that a Generator takes renders now."""
         self._send("ready", lambda observer: observer.ready(model, start))
+
+    def alive(self) -> None:
+        """Send that a Generator lives."""
+        self._send("alive", lambda observer: observer.alive())
 
     def started(self, claim: Claim) -> None:
         """Send that an attempt begins."""

@@ -167,40 +167,53 @@ class RenderMetrics(Observer):
             self._switches.inc(1, {"model": spec.model, "source": outcome.loras.value})
 
 
-class StartMetrics(Observer):
-    """Gauges of the seconds that the start of a Generator took.
+class _KeptGauge(metrics.Gauge):
+    """A gauge that is shown for as long as its values are true: Ray shows a value until it was read once."""
 
-    They are set again after each render: Ray shows a value until it was read, and not for as long as it is true.
-    """
+    def __init__(self, name: str) -> None:
+        metric = METRICS[name]
+        super().__init__(name, metric.meaning, tag_keys=metric.labels)
+        self._values: dict[tuple[tuple[str, str], ...], float] = {}  # by labels
+
+    def set(self, value: float, tags: dict[str, str] | None = None) -> None:
+        self._values[tuple((tags or {}).items())] = value
+        super().set(value, tags)
+
+    def show_again(self) -> None:
+        for labels, value in self._values.items():
+            super().set(value, dict(labels))
+
+
+class StartMetrics(Observer):
+    """Gauges of the seconds that the start of a Generator took."""
 
     def __init__(self) -> None:
-        self._start = _gauge("wan_start_seconds")
-        self._known: dict[str, StartSeconds] = {}  # by model
+        self._start = _KeptGauge("wan_start_seconds")
 
     def ready(self, model: str, start: StartSeconds) -> None:
         """Set the seconds of each part."""
-        self._known[model] = start
-        self._show(model)
+        for phase, seconds in start.model_dump().items():
+            self._start.set(seconds, {"model": model, "phase": phase})
 
-    def ended(self, claim: Claim, outcome: Outcome) -> None:
-        """Set them again."""
-        self._show(claim.spec.model)
-
-    def _show(self, model: str) -> None:
-        if start := self._known.get(model):
-            for phase, seconds in start.model_dump().items():
-                self._start.set(seconds, {"model": model, "phase": phase})
+    def alive(self) -> None:
+        """Show them again."""
+        self._start.show_again()
 
 
 class MemoryMetrics(Observer):
     """Gauges of a Generator's memory, from its last render."""
 
     def __init__(self) -> None:
-        self._plan = _gauge("wan_memory_plan")
-        self._resident = _gauge("wan_resident_lora_bytes")
-        self._predicted = _gauge("wan_device_predicted_bytes")
-        self._peak = _gauge("wan_device_peak_bytes")
+        self._plan = _KeptGauge("wan_memory_plan")
+        self._resident = _KeptGauge("wan_resident_lora_bytes")
+        self._predicted = _KeptGauge("wan_device_predicted_bytes")
+        self._peak = _KeptGauge("wan_device_peak_bytes")
         self._planned: dict[str, str] = {}  # labels of the plan that is shown as 1
+
+    def alive(self) -> None:
+        """Show them again."""
+        for gauge in (self._plan, self._resident, self._predicted, self._peak):
+            gauge.show_again()
 
     def published(self, claim: Claim, output: Output) -> None:
         """Set the gauges."""

@@ -24,6 +24,7 @@ SIGNALS: dict[str, tuple[Any, ...]] = {
     "oldest": ("wan22_14b_t2v", {Priority.HIGH: 12.5}),
     "lost": ("wan22_14b_t2v", Loss.LEASE, 2),
     "ready": ("wan22_14b_t2v", StartSeconds(load=41.0)),
+    "alive": (),
     "started": (CLAIM,),
     "read": ("wan22_14b_t2v", ()),
     "step": (CLAIM, 3),
