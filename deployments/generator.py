@@ -127,7 +127,7 @@ class Generator:
         return {BUSY: float(bool(self._unfinished))}
 
     async def check_health(self) -> None:
-        """End this process if renders wait, but none reaches this replica; see `Starvation`."""
+        """Tell the observers that this replica lives; end it if renders wait, but none reaches it; see `Starvation`."""
         self._observers.alive()
         if await self._starvation.check():
             self._leave(f"renders wait, but none has reached this replica for {STARVED_S:g} s")

@@ -23,12 +23,13 @@ from tests.benchmarks.http_load import BODY, PROMPT
 from tests.service_process import ServiceProcess
 
 _PAUSE_S = 0.1  # between two posts
+_STEPS = 100  # so many that renders still wait when the last post is measured
 _WAITING = 20  # renders in the queue, at least, that listeners hear of
 
 
-async def post(http: aiohttp.ClientSession, seed: int, steps: int = 2) -> tuple[str, float]:
+async def post(http: aiohttp.ClientSession, seed: int) -> tuple[str, float]:
     """Return the id of a new request, and the seconds that the answer took."""
-    body = {**BODY, "preview": True, "prompts": [{**PROMPT, "seed": seed, "sample_steps": steps}]}
+    body = {**BODY, "preview": True, "prompts": [{**PROMPT, "seed": seed, "sample_steps": _STEPS}]}
     started = time.perf_counter()
     async with http.post("/v1/inference", json=body) as answer:
         accepted = await answer.json()
@@ -63,15 +64,22 @@ async def run(url: str, listeners: int, posts: int, rounds: int) -> dict[str, ob
     """Return latencies in milliseconds without and with listeners."""
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as http:
-        ids = [(await post(http, seed, steps=20))[0] for seed in range(2 * _WAITING)]
+    async with (
+        # Not the connections of streams, and none that the proxy closes meanwhile, as it does after 5 s.
+        aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(keepalive_timeout=2)) as http,
+        aiohttp.ClientSession(url, connector=connector, timeout=timeout) as streams,
+    ):
+        ids = [(await post(http, seed))[0] for seed in range(2 * _WAITING)]
         heard: Counter[str] = Counter()
         taken: dict[bool, list[float]] = {False: [], True: []}
         await measure(http, posts // 2, ids)  # unmeasured
         for _ in range(rounds):
             taken[False] += await measure(http, posts, ids)
-            tasks = [asyncio.create_task(listen(http, ids, number, heard)) for number in range(listeners)]
-            await asyncio.sleep(5)  # all have connected
+            before = heard["status"]
+            tasks = [asyncio.create_task(listen(streams, ids, number, heard)) for number in range(listeners)]
+            while heard["status"] < before + listeners:  # noqa: ASYNC110 - each begins with one; nobody else tells
+                await asyncio.sleep(0.1)
+            await measure(http, 5, ids)  # unmeasured
             taken[True] += await measure(http, posts, ids)
             for task in tasks:
                 task.cancel()
