@@ -23,11 +23,11 @@ from deployments.wan.latent_rgb import RgbMap, latent_rgb
 from deployments.wan.loading import COMPONENTS, compute_dtype, expert_files, load_pipeline, settle_cpu
 from deployments.wan.loras.state import LoraState
 from deployments.wan.memory.chooser import PlanChooser
-from deployments.wan.memory.control import MemoryControl
 from deployments.wan.memory.measuring import free_memory, weight_bytes
 from deployments.wan.memory.needs import Needs
 from deployments.wan.memory.offload import Placement
 from deployments.wan.memory.planner import Demand
+from deployments.wan.memory_control import MemoryControl
 from deployments.wan.parallel.team import Leader, Rank, Team
 from deployments.wan.parallel.work import Probe, Render
 from deployments.wan.prompts import PromptEmbeddings
