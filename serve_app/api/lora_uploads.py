@@ -52,9 +52,12 @@ _BODY = {"requestBody": {"required": True, "content": _FILE}}
 
 
 class LoraPathConvertor(PathConvertor):
-    """Any path except `inspect`, which is an endpoint: without this, its OPTIONS would list PUT."""
+    """Any path except `inspect`, which is an endpoint: without this, its OPTIONS would list PUT.
 
-    regex = "(?!inspect$).*"
+    A path with a line break is one too (`s`), so that it is refused as a name and not as an unknown endpoint.
+    """
+
+    regex = r"(?!inspect\Z)(?s:.*)"
 
 
 register_url_convertor("lora", LoraPathConvertor())

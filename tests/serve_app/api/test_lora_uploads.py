@@ -80,15 +80,13 @@ async def test_what_is_no_lora_of_a_served_model_is_not_kept(uploads: Api, conte
 @pytest.mark.parametrize(
     "path",
     [
-        "../out.safetensors", "%2e%2e/out.safetensors", "%2Fetc/a.safetensors", "a/../../b.safetensors",
+        "", "%2E", "%2e%2e/out.safetensors", "%2Fetc/a.safetensors", "a/%2e%2e/%2e%2e/b.safetensors", "inspect%0A",
         ".hidden/a.safetensors", ".uploads/a.safetensors", "a.txt", "a.safetensors/b", "demo", "a%5Cb.safetensors",
         "a%00b.safetensors", "a%0Ab.safetensors", f"{'a' * 256}.safetensors", "/".join("abcdefghi") + ".safetensors",
     ],
 )  # fmt: skip
 async def test_a_path_that_requests_could_not_name_is_refused(uploads: Api, content: bytes, path: str) -> None:
-    answer = await put(uploads, path, content)
-    assert answer.status_code in (400, 404, 405), answer.text
-    assert left_over(uploads) == []
+    await refused(uploads, path, content, 400, "LORA_PATH_REFUSED")
 
 
 async def test_a_link_does_not_lead_out(uploads: Api, content: bytes, tmp_path: Path) -> None:
