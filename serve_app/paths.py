@@ -55,10 +55,13 @@ class Root:
         except RuntimeError as error:  # how Python 3.11 reports a loop of symlinks
             raise PathForbidden("its symlinks form a loop; link it to the file itself") from error
         except OSError as error:
-            fault = unreadable(error)
-            raise (PathMissing(_near(inside, reference)) if isinstance(fault, PathMissing) else fault) from error
+            raise unreadable(error) from error
         self._check_kind(mode)
         return file
+
+    def near(self, reference: str) -> str | None:
+        """Return the path that a person would take for `reference`, which is missing; None if none, or several."""
+        return _near(self.directory.resolve(), reference)
 
     def new(self, reference: str) -> Path:
         """Return where a file of that name would be, absolute; it and its folders may be missing.

@@ -5,6 +5,7 @@ Example:
     beside = parsed(text, "adapter_model.safetensors", "hf://org/repository/adapter_model.safetensors")
 """
 
+import os
 from pathlib import Path, PurePosixPath
 
 from serve_app.errors import LoraNotFound, LoraPathRefused
@@ -28,6 +29,8 @@ def local(reference: str, root: Path) -> AdapterFile | None:
         OSError: the storage failed.
     """
     path = PurePosixPath(reference)
+    if not os.path.lexists(root / path.with_name(ADAPTER_FILE)):  # as a rule: no path has to be resolved
+        return None
     try:
         config = paths.resolve(str(path.with_name(ADAPTER_FILE)), root)
     except (LoraNotFound, LoraPathRefused):

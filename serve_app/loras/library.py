@@ -117,21 +117,21 @@ class LoraLibrary:
         """Find, check and identify the file in `lora_root` that `reference` names for that owner.
 
         Raises:
-            LoraPathRefused, LoraNotFound: see `paths.Folders.resolve`.
+            LoraPathRefused, LoraNotFound: see `paths.Folders.find`.
             LoraInvalid: the file would not be applied completely (see `formats.parse` for what `strict` changes), or it
                 changed while it was read.
             OSError: the storage failed; the request may be right.
         """
-        path = paths.Folders(self._root, owner).resolve(reference)
+        found = paths.Folders(self._root, owner).find(reference)
         try:
-            beside = self.beside(reference, owner)
-            with siblings.asked_about(path, reference):
-                checked = self.check(path, reference, strict=strict, beside=beside)
+            beside = adapter_files.local(reference, found.folder)
+            with siblings.asked_about(found.path, reference):
+                checked = self.check(found.path, reference, strict=strict, beside=beside)
         except OSError as error:
             raise paths.unreadable(reference, error) from error
         return ResolvedLora(
             reference=reference,
-            location=str(path),
+            location=str(found.path),
             content=identified(checked.sha256, checked.contents),
             sha256=checked.sha256,
             size=checked.header.file_size,
@@ -148,10 +148,11 @@ class LoraLibrary:
         """Return the `adapter_config.json` beside the file that `reference` names for that owner; None without one.
 
         Raises:
+            LoraPathRefused, LoraNotFound: see `paths.Folders.find`.
             LoraInvalid: it cannot be read as one.
             OSError: the storage failed.
         """
-        return adapter_files.local(reference, paths.Folders(self._root, owner).holding(reference))
+        return adapter_files.local(reference, paths.Folders(self._root, owner).find(reference).folder)
 
     def check(self, path: Path, name: str, *, strict: bool = True, beside: AdapterFile | None = None) -> CheckedLora:
         """Check the file at `path`, which may change; calls for one file share the work. `name` is for errors.

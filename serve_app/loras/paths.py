@@ -12,7 +12,7 @@ from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_
 from serve_app.loras.tree import DEEPEST
 from serve_app.paths import PathForbidden, PathMissing, Root
 from serve_app.paths import unreadable as fault_of
-from serve_app.tenant_folders import TenantFolders
+from serve_app.tenant_folders import Found, TenantFolders
 
 ENDING = ".safetensors"
 _LONGEST_NAME = 255  # bytes, of file systems
@@ -35,26 +35,15 @@ class Folders:
         """Return where the sender's paths are looked for first, and where its new files go."""
         return self._folders.first.directory
 
-    def holding(self, reference: str) -> Path:
-        """Return the folder in which `reference` is: the owner's if it is there, else the root.
-
-        Raises:
-            LoraPathRefused: it cannot be a path in any of them.
-        """
-        try:
-            return self._folders.holding(reference).directory
-        except PathForbidden as fault:
-            raise _worded(reference, fault) from fault
-
-    def resolve(self, reference: str) -> Path:
-        """Return the regular file that `reference` names; see `serve_app.tenant_folders`.
+    def find(self, reference: str) -> Found:
+        """Find the regular file that `reference` names; see `serve_app.tenant_folders`.
 
         Raises:
             LoraPathRefused: it leads out, or is not a relative path to a regular file.
             LoraNotFound: nothing is there, or it is another tenant's. No error tells where the root lies.
         """
         try:
-            return self._folders.resolve(reference)
+            return self._folders.find(reference)
         except (PathForbidden, PathMissing) as fault:
             raise _worded(reference, fault) from fault
 
@@ -90,8 +79,8 @@ class Folders:
 
 
 def resolve(reference: str, root: Path) -> Path:
-    """Return the regular file under `root` that `reference` names, whosever it is; see `Folders.resolve`."""
-    return Folders(root).resolve(reference)
+    """Return the regular file under `root` that `reference` names, whosever it is; see `Folders.find`."""
+    return Folders(root).find(reference).path
 
 
 def unreadable(reference: str, error: OSError) -> RequestError:

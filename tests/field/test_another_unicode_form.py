@@ -92,7 +92,7 @@ def test_nothing_of_another_tenant_is_hinted_at(tmp_path: Path) -> None:
     (tmp_path / "tenants" / "other" / "hero").touch()
     for asked in ("ｔenants/other/hero", "tenants\u200b/other/hero", "Tenants/other/hero", "tenants/other/Hero"):
         with pytest.raises(LoraNotFound) as caught:
-            paths.Folders(tmp_path, "me").resolve(asked)
+            paths.Folders(tmp_path, "me").find(asked)
         assert caught.value.details == {"missing_files": [asked]}
 
 

@@ -18,7 +18,7 @@ from serve_app.loras.sources import LoraSources, SourcePolicy
 from serve_app.net.headers import content_range, natural, retry_after_s
 from tests.client import body
 from tests.fixtures.api import ServeApi
-from tests.serve_app.loras.sources.conftest import QUICK, MakeSources
+from tests.serve_app.loras.sources.conftest import POLICY, MakeSources
 from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes(floats=10)
@@ -165,7 +165,7 @@ def make(tmp_path: Path) -> MakeSources:
 
     def made(**policy: Any) -> LoraSources:
         allowed = {"private_hosts": ("127.0.0.1",), "allow_http": True, "attempts": 1, "max_redirects": 2}
-        policy = {**QUICK, "read_timeout_s": 0.3, **allowed, **policy}
+        policy = {**POLICY, "read_timeout_s": 0.3, **allowed, **policy}
         return LoraSources(tmp_path, SourcePolicy(**policy), LoraCache(tmp_path / "cache", 1 << 30))
 
     return made

@@ -17,13 +17,13 @@ def read(reference: str, root: Path | None, owner: str | None, limits: ImageLimi
 
     Raises:
         Forbidden: there is no root, or the file was swapped for something else.
-        PathForbidden, PathMissing: see `TenantFolders.resolve`.
+        PathForbidden, PathMissing: see `TenantFolders.find`.
         ImageUnusable: it has more bytes than `limits` allows.
     """
     if root is None:
         raise Forbidden(_OFF)
     images = Root(root, arg="image_root", wanted="an image file", example="folder/first_frame.png")
-    path = TenantFolders(images, owner).resolve(reference)
+    path = TenantFolders(images, owner).find(reference).path
     try:
         with open_regular(path, follow_links=False) as file:  # the path is resolved, so a link in it is an attack
             check_size(os.fstat(file.fileno()).st_size, limits)

@@ -161,7 +161,7 @@ class LoraSources:
             yield file
 
     def _local(self, reference: str, owner: str | None) -> Located:
-        file = paths.Folders(self._root, owner).resolve(reference)
+        file = paths.Folders(self._root, owner).find(reference).path
         try:
             found = file.stat()
         except OSError as error:

@@ -12,11 +12,12 @@ from serve_app.spec import Expert, LoraFile
 from tests.fixtures.web_server import WebServer, sha256, web_server
 from tests.serve_app.loras.sources.servers import HubStandIn, lora_bytes
 
-QUICK: dict[str, Any] = {
-    "connect_timeout_s": 1,
-    "read_timeout_s": 0.3,
-    "locate_timeout_s": 3,
-    "total_timeout_s": 3,
+# Long enough for a busy machine: a test about slowness sets its own.
+POLICY: dict[str, Any] = {
+    "connect_timeout_s": 10,
+    "read_timeout_s": 20,
+    "locate_timeout_s": 60,
+    "total_timeout_s": 60,
     "backoff_s": 0.01,
     "max_backoff_s": 0.05,
 }
@@ -49,7 +50,7 @@ def make(tmp_path: Path, cache_dir: Path) -> MakeSources:
     def made(**policy: Any) -> LoraSources:
         root = tmp_path / "root"
         root.mkdir(exist_ok=True)
-        return LoraSources(root, SourcePolicy(**{**QUICK, **policy}), LoraCache(cache_dir, 1 << 30))
+        return LoraSources(root, SourcePolicy(**{**POLICY, **policy}), LoraCache(cache_dir, 1 << 30))
 
     return made
 

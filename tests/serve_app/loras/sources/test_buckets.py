@@ -142,7 +142,7 @@ def test_a_refusal_names_its_reason_and_no_secret(
 def test_a_stalling_store_is_given_up_within_the_time_allowed(make: MakeSources, odd: WebServer) -> None:
     odd.pages["/loras/a"] = lambda exchange, _count: exchange.wait()
     with pytest.raises(LoraSourceUnavailable):
-        make(attempts=2).locate("s3://loras/a")
+        make(attempts=2, read_timeout_s=1).locate("s3://loras/a")
     assert odd.count("/loras/a") == 2
 
 

@@ -197,19 +197,19 @@ def test_a_busy_hub_is_asked_again(hub_sources: LoraSources, hub: HubStandIn) ->
 
 
 @pytest.mark.parametrize(
-    ("page", "error", "why"),
+    ("page", "error", "why", "patience"),
     [
-        (lambda exchange, _count: exchange.answer(500), LoraSourceUnavailable, "answers 500"),
-        (lambda exchange, _count: exchange.wait(), LoraSourceUnavailable, "takes too long"),
-        (lambda exchange, _count: exchange.answer(418), LoraPathRefused, "answers 418"),
-        (File(FILE), LoraSourceUnavailable, "does not tell its commit"),
+        (lambda exchange, _count: exchange.answer(500), LoraSourceUnavailable, "answers 500", {}),
+        (lambda exchange, _count: exchange.wait(), LoraSourceUnavailable, "takes too long", {"read_timeout_s": 0.3}),
+        (lambda exchange, _count: exchange.answer(418), LoraPathRefused, "answers 418", {}),
+        (File(FILE), LoraSourceUnavailable, "does not tell its commit", {}),
     ],
 )
 def test_a_hub_that_does_not_answer_as_one_is_said_so(
-    make: MakeSources, hub: HubStandIn, page: File, error: type[Exception], why: str
+    make: MakeSources, hub: HubStandIn, page: File, error: type[Exception], *, why: str, patience: dict[str, float]
 ) -> None:
     hub.server.pages[RESOLVE] = page
-    sources = make(hub_endpoint=hub.server.url, private_hosts=(hub.cdn.host,), allow_http=True, attempts=2)
+    sources = make(hub_endpoint=hub.server.url, private_hosts=(hub.cdn.host,), allow_http=True, attempts=2, **patience)
     with pytest.raises(error, match=why):
         sources.locate(f"hf://me/pair/{NAME}")
 

@@ -12,12 +12,14 @@ from tests.serve_app.loras.sources.servers import lora_bytes
 
 FILE = lora_bytes()
 PATH = "/loras/style_high.safetensors"
+_STALLED = {"read_timeout_s": 1}  # after which a server that sends nothing has stalled
 
 
 @pytest.mark.parametrize("stalls", [False, True])
 def test_an_interrupted_download_continues_where_it_was(
-    sources: LoraSources, server: WebServer, pin: Pin, stalls: bool
+    make: MakeSources, server: WebServer, pin: Pin, stalls: bool
 ) -> None:
+    sources = make(private_hosts=(server.host,), allow_http=True, **_STALLED if stalls else {})
     server.pages[PATH] = page = File(FILE)
     lora = pin(sources.locate(f"{server.url}{PATH}"))
     page.breaks, page.stalls = [100_000, 250_001], stalls
