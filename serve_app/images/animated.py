@@ -31,6 +31,8 @@ def png(data: bytes, limits: ImageLimits) -> Header:
         if kind == b"acTL" and not has_picture:
             (frames,) = struct.unpack_from(">I", data, at + 8)
         has_picture = has_picture or kind == b"IDAT"
+        if kind == b"IEND":
+            break  # what lies behind it is no part of the picture
         at += length + 12
     else:
         raise ImageUnusable(f"it is a PNG of more than {_MOST_CHUNKS} chunks; save it again")
@@ -100,8 +102,10 @@ def webp(data: bytes, limits: ImageLimits) -> Header:
 
 def _webp_frames(data: bytes, limits: ImageLimits) -> int:
     at, frames = 12, 0
+    (size,) = struct.unpack_from("<I", data, 4)
+    end = min(len(data), 8 + size)  # decoders read no further
     for _ in range(_MOST_CHUNKS):
-        if at + 8 > len(data):
+        if at + 8 > end:
             return max(frames, 1)
         kind, length = struct.unpack_from("<4sI", data, at)
         frames += kind == b"ANMF"

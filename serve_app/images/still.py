@@ -1,5 +1,6 @@
 """Headers of formats with one picture: JPEG (ITU-T T.81) and BMP (the BITMAPINFOHEADER family)."""
 
+import re
 import struct
 
 from serve_app.images.header import Header, ImageFormat, ImageLimits, ImageUnusable
@@ -13,6 +14,8 @@ _MOST_SCANS = 100
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the three others are tables and reserved
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 _MARK, _SOS, _EOI = 0xFF, 0xDA, 0xD9
+# What ends the data of a scan, in which FF is followed by 00 or by a restart marker.
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 _CORE_HEADER, _INFO_HEADER = 12, 40  # sizes of a BMP's two kinds of header, in bytes
 _UNCOMPRESSED = frozenset({0, 3})  # BI_RGB, BI_BITFIELDS
@@ -31,16 +34,38 @@ def jpeg(data: bytes, _limits: ImageLimits) -> Header:
             if size is not None:
                 raise ImageUnusable("it is a damaged JPEG: it announces its size twice; save it again")
             size = struct.unpack_from(">HH", data, at + 3)
-        (length,) = struct.unpack_from(">H", data, at)
-        at += max(length, 2)
+        at = _behind(data, at)
     else:
         raise ImageUnusable(f"it is a JPEG with {_MOST_SEGMENTS} segments before its picture; save it again")
     if size is None:
         raise ImageUnusable("it is a damaged JPEG: it announces no size; save it again")
-    if data.count(b"\xff\xda") > _MOST_SCANS:  # within a scan these two bytes never occur together
-        raise ImageUnusable(f"it is a JPEG with more than {_MOST_SCANS} scans; save it again as a baseline JPEG")
+    _check_scans(data, at)
     height, width = size
     return Header(ImageFormat.JPEG, width, height)
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """Raise ImageUnusable if the picture has too many scans or segments; `at` is behind the marker of its first scan.
+
+    It ends with its EOI marker: what lies behind, such as the film of a phone's "motion photo", is no part of it.
+    """
+    scans, segments = 1, 0
+    at = _behind(data, at)
+    while found := _NEXT_MARKER.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        if marker == _EOI:
+            return
+        scans += marker == _SOS
+        segments += 1
+        if scans > _MOST_SCANS or segments > _MOST_SEGMENTS:
+            raise ImageUnusable(f"it is a JPEG with more than {_MOST_SCANS} scans; save it again as a baseline JPEG")
+        at = at if marker in _ALONE else _behind(data, at)
+
+
+def _behind(data: bytes, at: int) -> int:
+    """Return where the segment ends whose length stands at `at`."""
+    (length,) = struct.unpack_from(">H", data, at)
+    return at + max(int(length), 2)
 
 
 def _marker(data: bytes, at: int) -> tuple[int, int]:

@@ -100,6 +100,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "JPEG of 16,000 x 16,000": (lambda: jpeg(16000, 16000), "40000000"),
     "JPEG of no pixels": (lambda: jpeg(0, 0), "no picture"),
     "JPEG of a thousand scans": (many_scans, "100 scans"),
+    "JPEG of fill bytes in its scan": (lambda: jpeg(90, 60)[:-2] + b"\xff" * (10 << 20), "damaged"),
+    "JPEG of a million segments behind its scan": (
+        lambda: jpeg(90, 60)[:-2] + b"\xff\xfe\0\2" * 1_000_000,
+        "100 scans",
+    ),
     "JPEG of a million segments": (lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 1_000_000, "1000 segments"),
     "JPEG of fill bytes": (lambda: b"\xff\xd8" + b"\xff" * (10 << 20), "segments do not follow"),
     "JPEG of two sizes": (two_sizes, "twice"),
@@ -206,6 +211,24 @@ def _decoded_or_refused(data: bytes) -> None:
             assert str(error)
             return
     assert facts.width * facts.height <= LIMITS.max_pixels
+
+
+def scans_in_a_film() -> bytes:
+    """Return what a phone puts behind its picture, with the bytes of a JPEG's scans in it by chance."""
+    return b"\0\0\0\x18ftypmp42" + random.Random(1).randbytes(1 << 20) + b"\xff\xda" * 200
+
+
+@pytest.mark.parametrize("behind", [scans_in_a_film(), bytes(2 << 20)])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_a_photo_with_a_film_behind_it_is_a_photo(form: str, behind: bytes) -> None:
+    data = animation(form, 3) if form in ("PNG", "GIF", "WEBP") else file(form)
+    assert inspect(data + behind, LIMITS) == inspect(data, LIMITS)
+
+
+def test_the_end_of_a_picture_hides_no_scans_behind_it_in_a_comment() -> None:
+    data = many_scans()
+    first = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    assert "100 scans" in refusal(data[:first] + b"\xff\xfe\0\4\xff\xd9" + data[first:])
 
 
 @pytest.mark.parametrize("behind", [b"PK\3\4 a ZIP behind it", b"<script>alert(1)</script>", b"%PDF-1.7", bytes(5000)])

@@ -4,6 +4,7 @@ import base64
 import binascii
 import re
 import string
+from urllib.parse import unquote
 
 from serve_app.images.header import ImageLimits, ImageUnusable, check_size
 
@@ -40,7 +41,9 @@ def _payload(text: str) -> str:
     found = _DATA_URL.match(text)
     if found is None or not found[1].strip().lower().endswith(";base64"):
         raise ImageUnusable("it is a data URL without base64; write data:image/png;base64,...")
-    return text[found.end() :]
+    content = text[found.end() :]
+    # A data URL may spell what stands for something else in other URLs, as in %2B for +.
+    return unquote(content, errors="replace") if "%" in content else content
 
 
 def _decoded(text: str, limits: ImageLimits) -> bytes:

@@ -2,7 +2,9 @@
 
 import io
 from pathlib import Path
+from urllib.parse import quote
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -27,6 +29,8 @@ async def test_an_image_is_pinned_by_its_bytes_and_kept_with_the_request(serve_i
         f"data:image/png;base64,{text(PNG)}",
         f"DATA:;base64,{text(PNG)}",
         f"data:image/jpeg;charset=utf-8;base64,{text(PNG)}",
+        f" data:image/png;base64, {text(PNG)} ",
+        f"data:image/png;base64,{quote(text(PNG), safe='')}",
         "\n".join(text(PNG)[at : at + 76] for at in range(0, len(text(PNG)), 76)),
         "folder/fox.png",
         "./folder//fox.png",
@@ -93,6 +97,16 @@ async def test_fit_without_an_image_is_refused(serve_images: ServeImages, api: A
         (text(PNG[: len(PNG) // 2]), "CONTROL_IMAGE_INVALID"),
         (f"data:image/png,{text(PNG)}", "CONTROL_IMAGE_INVALID"),
         ("data:image/png;base64,", "CONTROL_IMAGE_INVALID"),
+        (f"data:image/png;base64{text(PNG)}", "CONTROL_IMAGE_INVALID"),
+        (f"data:image/png;base64;charset=utf-8,{text(PNG)}", "CONTROL_IMAGE_INVALID"),
+        (f"data:image/png;base64,data:image/png;base64,{text(PNG)}", "CONTROL_IMAGE_INVALID"),
+        (f"data:image/png;base64,%ff{text(PNG)}", "CONTROL_IMAGE_INVALID"),
+        (f"data:{'x' * 300};base64,{text(PNG)}", "CONTROL_IMAGE_INVALID"),
+        ("   ", "CONTROL_IMAGE_INVALID"),
+        (f'"{text(PNG)}"', "CONTROL_IMAGE_INVALID"),
+        ("\0", "CONTROL_IMAGE_INVALID"),
+        ("javascript:alert(1)", "CONTROL_IMAGE_INVALID"),
+        ("folder/fox.png\0.jpg", "CONTROL_IMAGE_REFUSED"),
         ("notes.txt", "CONTROL_IMAGE_INVALID"),
         ("folder/none.png", "CONTROL_IMAGE_NOT_FOUND"),
         ("../secret.png", "CONTROL_IMAGE_REFUSED"),
@@ -121,6 +135,14 @@ async def test_a_bad_image_is_refused_at_once_by_prompt_and_field(
         assert "secret" not in error["message"]
         assert str(image_root) not in error["message"]
         assert kept(api) == []
+
+
+@pytest.mark.parametrize("wrong", [5, True, 1.5, [text(PNG)], {"url": text(PNG)}])
+async def test_an_image_that_is_no_text_is_a_422_of_its_field(serve_images: ServeImages, wrong: object) -> None:
+    async with serve_images("required") as api:
+        answer = await api.post(request({"ctrl_img": wrong}))
+        assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+        assert [problem["loc"] for problem in answer.json()["detail"]] == [["body", "prompts", 0, "ctrl_img"]]
 
 
 async def test_paths_are_off_without_an_image_root(serve_images: ServeImages) -> None:

@@ -108,9 +108,14 @@ async def test_rules_of_ti2v_in_the_reference_s_order(siblings: Api, changes: Js
 async def test_a_lora_of_the_other_size_is_refused_and_its_model_named(siblings: Api) -> None:
     error = await siblings.refused(ti2v({}, loras=[{"path": PAIR[0]["path"]}]), "LORA_INVALID")
     assert "Wan 2.1 or 2.2 14B (width 5120)" in error["message"]
+    assert error["message"].endswith(
+        "it fits Wan 2.2 I2V A14B, which this service serves too: send model: wan22_14b_i2v"
+    )
+    assert error["details"]["models"] == ["wan22_14b_i2v"]
     request = i2v({"ctrl_img": _image()}, loras=[{**ONE, "transformer": "high"}])
     error = await siblings.refused(request, "LORA_INVALID")
     assert "Wan 2.2 TI2V 5B (width 3072)" in error["message"]
+    assert error["message"].endswith("send model: wan22_5b, without `transformer`")
 
 
 async def test_a_pair_whose_name_says_text_to_video_is_warned_of(siblings: Api) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from serve_app.images.decoding import ImageFacts, inspect, pixels
 from serve_app.images.header import ImageFormat, ImageLimits
 from serve_app.spec import Fit
+from tests.serve_app.images.by_hand import BMP_KINDS, PNG_KINDS, bmp, png
 from tests.serve_app.images.files import KINDS, animation, file, picture, saved
 
 LIMITS = ImageLimits()
@@ -42,6 +43,48 @@ def test_every_kind_of_file_gives_the_frames_of_the_reference(
     assert found.dtype == np.uint8
     assert np.array_equal(found, by_the_reference(data, *to))
     assert (facts.format, facts.width, facts.height, facts.frames) == (kind[0].lower(), width, height, 1)
+
+
+@pytest.mark.parametrize("kind", PNG_KINDS)
+def test_every_colour_type_depth_and_interlacing_of_png(kind: tuple[int, int, bool, bool]) -> None:
+    for width, height, to in ((1, 1, (16, 16)), (3, 9, (3, 9)), (33, 20, (16, 48))):
+        data = png(kind, width, height)
+        assert np.array_equal(stretched(data, *to), by_the_reference(data, *to))
+        facts = inspect(data, LIMITS)
+        assert (facts.width, facts.height, facts.frames) == (width, height, 1)
+        assert facts.has_alpha is (kind[0] in (4, 6) or kind[3])
+
+
+@pytest.mark.parametrize("kind", BMP_KINDS)
+def test_every_depth_and_header_of_bmp(kind: tuple[int, int, bool]) -> None:
+    for width, height, to in ((1, 1, (16, 16)), (33, 20, (16, 48))):
+        data = bmp(kind, width, height)
+        assert np.array_equal(stretched(data, *to), by_the_reference(data, *to))
+        assert (inspect(data, LIMITS).width, inspect(data, LIMITS).height) == (width, height)
+
+
+# What encoders may be told, and cameras and programs do tell them.
+VARIANTS: list[tuple[str, str, dict[str, object]]] = [
+    ("JPEG", "RGB", {"progressive": True}),
+    ("JPEG", "CMYK", {"progressive": True}),
+    ("JPEG", "RGB", {"subsampling": 0, "optimize": True, "restart_marker_rows": 1}),
+    ("JPEG", "L", {"icc_profile": bytes(70_000), "comment": b"x" * 300, "dpi": (300, 300)}),
+    ("WEBP", "RGB", {"quality": 1}),
+    ("WEBP", "RGBA", {"lossless": True, "exact": True}),
+    ("WEBP", "RGBA", {"quality": 50, "icc_profile": bytes(200), "xmp": b"<x/>"}),
+    ("PNG", "RGBA", {"icc_profile": bytes(200), "dpi": (72, 72), "compress_level": 0}),
+    ("GIF", "RGB", {"interlace": 0, "comment": b"noise"}),
+    ("GIF", "P", {"interlace": 1}),
+]
+
+
+@given(variant=st.sampled_from(VARIANTS), width=SIDES, height=SIDES, to=st.tuples(SIDES, SIDES))
+def test_what_an_encoder_was_told_changes_nothing(
+    variant: tuple[str, str, dict[str, object]], width: int, height: int, to: tuple[int, int]
+) -> None:
+    form, mode, options = variant
+    data = file(form, mode, width, height, **options)
+    assert np.array_equal(stretched(data, *to), by_the_reference(data, *to))
 
 
 @given(form=st.sampled_from(["JPEG", "PNG", "WEBP"]), orientation=st.sampled_from(ORIENTATIONS), width=SIDES)
