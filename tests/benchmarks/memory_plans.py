@@ -1,11 +1,12 @@
-"""Memory plans at full size: what a card of so many GiB does with Wan A14B, and what a render then takes.
+"""Memory plans at full size: what a card of so many GiB does with a model of Wan 2.2, and what a render then takes.
 
     python -m tests.benchmarks.memory_plans [--caps 0 78 48 24] [--sizes 832x480x41] [--steps 2] [--speed exact fast]
+                                            [--model wan22_14b_t2v]
 
-A pipeline with random weights in bfloat16 of the real sizes (experts 2 x 14.3 B, text encoder 5.7 B, VAE) is made in
-host memory: 70 GB. For each cap (0: the card as it is) the planner decides from so many free GiB, PyTorch may take no
-more than that, and each size is rendered with guidance and no LoRA. Prints the plan, and seconds and peak GiB of each
-render; last, one line of JSON. Tiny sizes on a CPU with `--device cpu`.
+A pipeline with random weights in bfloat16 of the real sizes (T2V: experts 2 x 14.3 B, text encoder 5.7 B, VAE) is made
+in host memory: 70 GB. A model that takes images gets one. For each cap (0: the card as it is) the planner decides from
+so many free GiB, PyTorch may take no more than that, and each size is rendered with guidance and no LoRA. Prints the
+plan, and seconds and peak GiB of each render; last, one line of JSON. Tiny sizes on a CPU with `--device cpu`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+from diffusers import UniPCMultistepScheduler, WanPipeline
 from transformers import UMT5Config, UMT5EncoderModel
 
 from deployments.pipeline import RenderInputs
@@ -26,10 +27,12 @@ from deployments.wan.memory.planner import Demand, FreeMemory
 from deployments.wan.parallel.team import Team
 from deployments.wan.prompts import PromptEmbeddings
 from deployments.wan.runtime import WanRuntime
-from serve_app.models.card import load_card
-from serve_app.settings import OffloadMode, PristineMode
-from serve_app.spec import PAIR, Speed
+from serve_app.models.card import ModelCard, load_card
+from serve_app.settings import DEFAULT_MODEL, OffloadMode, PristineMode
+from serve_app.spec import Recipe, Speed
 from tests.benchmarks.expert_forward import random_expert
+from tests.benchmarks.images import noise_image
+from tests.benchmarks.vae import random_vae
 from tests.deployments.wan.conftest import make_spec
 
 _GIB = 2**30
@@ -72,28 +75,27 @@ class TokenlessEmbeddings(PromptEmbeddings):
         return embedding
 
 
-def random_pipeline(device: torch.device, layers: int) -> Any:
-    """Make a pipeline in host memory whose weights are drawn on `device`, which is faster."""
+def random_pipeline(card: ModelCard, device: torch.device, layers: int | None) -> Any:
+    """Make a pipeline of `card` in host memory whose weights are drawn on `device`, which is faster."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     sizes = UMT5_XXL if device.type == "cuda" else UMT5_SMALL
     with device:
         encoder = UMT5EncoderModel(UMT5Config(**sizes)).to(dtype).eval().cpu()
-        vae = AutoencoderKLWan().to(dtype).eval().cpu()
-    experts = {
-        COMPONENTS[side]: random_expert(load_card("wan22_14b_t2v"), layers, device, dtype).cpu() for side in PAIR
-    }
+    vae = random_vae(card, device, dtype).cpu()
+    experts = {COMPONENTS[side]: random_expert(card, layers, device, dtype).cpu() for side in card.experts}
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
-    pipe = WanPipeline(None, encoder, vae, scheduler, **experts, boundary_ratio=0.875)
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=card.checkpoint_shift
+    )
+    pipe = WanPipeline(None, encoder, vae, scheduler, **experts, boundary_ratio=card.boundary_ratio(Recipe.REFERENCE))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
-def rows_of(pipe: Any, cap_gib: int, args: argparse.Namespace, device: torch.device) -> list[Row]:
+def rows_of(pipe: Any, card: ModelCard, cap_gib: int, args: argparse.Namespace, device: torch.device) -> list[Row]:
     """Plan for that many GiB, and render each size at each speed."""
-    card = load_card("wan22_14b_t2v")
-    weights = weight_bytes(pipe, [COMPONENTS[side] for side in PAIR])
+    weights = weight_bytes(pipe, [COMPONENTS[side] for side in card.experts])
     measured = free_memory(device)
     free = FreeMemory(measured.gpu, measured.host + weights.total)  # as before the weights were made
     if cap_gib:
@@ -116,6 +118,7 @@ def rows_of(pipe: Any, cap_gib: int, args: argparse.Namespace, device: torch.dev
 def _render(runtime: WanRuntime, size: str, speed: Speed, steps: int, cap_gib: int) -> Row:
     width, height, frames = map(int, size.split("x"))
     spec = make_spec(
+        model=runtime._card.id,
         width=width,
         height=height,
         num_frames=frames,
@@ -133,7 +136,7 @@ def _render(runtime: WanRuntime, size: str, speed: Speed, steps: int, cap_gib: i
             torch.cuda.synchronize()
         marks.append(time.perf_counter())
 
-    rendered = runtime.render(spec, RenderInputs({}), on_step)
+    rendered = runtime.render(spec, RenderInputs({}, noise_image(runtime._card, width, height)), on_step)
     # The last step: the first ones load experts, and compile.
     return Row(
         cap_gib,
@@ -155,18 +158,21 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["832x480x41"])
     parser.add_argument("--speed", nargs="+", choices=list(Speed), default=["exact"])
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--layers", type=int, help="silent: the model's")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     device = torch.device(args.device)
     started = time.perf_counter()
-    pipe = random_pipeline(device, args.layers)
+    card = load_card(args.model)
+    pipe = random_pipeline(card, device, args.layers)
     print(f"made in {time.perf_counter() - started:.0f} s", flush=True)
-    rows = [row for cap in args.caps for row in rows_of(pipe, cap, args, device)]
+    rows = [row for cap in args.caps for row in rows_of(pipe, card, cap, args, device)]
     setting = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": version("torch"),
         "diffusers": version("diffusers"),
+        "model": args.model,
     }
     print(json.dumps({"benchmark": "memory_plans", "setting": setting, "rows": [asdict(row) for row in rows]}))
 

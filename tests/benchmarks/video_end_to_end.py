@@ -1,77 +1,92 @@
 """Videos through the whole service at full size: seconds of each part, and the share of the time that the GPU works.
 
     python -m tests.benchmarks.video_end_to_end DIRECTORY [--size 1024x1024x41] [--steps 25] [--speed exact]
+                                                [--model wan22_14b_t2v]
 
-Writes a checkpoint of the real sizes with random weights and two LoRA pairs of rank 32 to DIRECTORY, which takes 70 GB
-and is used again if it is there; then starts `wan-lora serve` on it. Measured are the start, by its parts; one video;
-and three videos in one queue whose pairs alternate. "Busy" is the share of the time from the start of the first of
-these three to the end of the last one in which a pipeline worked. Prints tables, and last one line of JSON. A tiny
-model on a CPU with `--device cpu`.
+Writes a checkpoint of the real sizes with random weights and two LoRAs of rank 32 (pairs, where the model has two
+experts) to DIRECTORY, a folder for each model, which takes 70 GB and is used again if it is there; then starts
+`wan-lora serve` on it. Measured are the start, by its parts; one video; and three videos in one queue whose LoRAs
+alternate. "Busy" is the share of the time from the start of the first of these three to the end of the last one in
+which a pipeline worked. A model that takes images gets one. Prints tables, and last one line of JSON. A tiny model on a
+CPU with `--device cpu`.
 """
 
 import argparse
+import base64
 import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from sqlalchemy import select
 
 from deployments.wan.demo.tokenizer import demo_tokenizer
 from deployments.wan.loading import COMPONENTS
 from serve_app.jobs.tables import renders
-from serve_app.models.card import load_card
+from serve_app.models.card import ModelCard, load_card
 from serve_app.settings import DEFAULT_MODEL
-from serve_app.spec import PAIR
 from tests.benchmarks.expert_forward import random_lora
+from tests.benchmarks.images import noise_image
 from tests.benchmarks.memory_plans import random_pipeline
 from tests.client import Client, pair
 from tests.fixtures.store import connect
 from tests.service_process import ServiceProcess
 
-PAIRS = ("one", "other")
+NAMES = ("one", "other")  # of LoRAs
 _ALTERNATING = 3  # videos
 _STARTUP_S = 3600.0
 _COMPLETE = "complete"  # a file that is written last
 
 
-def checkpoint(directory: Path, device: torch.device, layers: int) -> tuple[Path, Path]:
+def checkpoint(card: ModelCard, directory: Path, device: torch.device, layers: int | None) -> tuple[Path, Path]:
     """Return base and experts with random weights in `directory`; make them if they are missing."""
     base, experts = directory / "base", directory / "experts"
     if (directory / _COMPLETE).is_file():
         return base, experts
-    pipe = random_pipeline(device, layers)
-    for name in (COMPONENTS[side] for side in PAIR):
+    pipe = random_pipeline(card, device, layers)
+    for name in (COMPONENTS[side] for side in card.experts):
         getattr(pipe, name).save_pretrained(experts / name)
         pipe.register_modules(**{name: None})
     pipe.register_modules(tokenizer=demo_tokenizer())
     pipe.save_pretrained(base)
-    architecture = load_card(DEFAULT_MODEL).of_checkpoint(str(experts)).architecture
+    architecture = card.of_checkpoint(str(experts)).architecture
     loras = directory / "loras"
     loras.mkdir(exist_ok=True)
-    for name in PAIRS:
-        for side in PAIR:
-            random_lora(architecture, loras / f"{name}_{side.value}_noise.safetensors", rank=32)
+    for name in NAMES:
+        for item in lora_items(card, name):
+            random_lora(architecture, loras / item["path"], rank=32)
     (directory / _COMPLETE).touch()
     return base, experts
 
 
-def request(size: str, steps: int, speed: str, name: str, seed: int) -> dict[str, Any]:
-    """Return a request of one video with a pair."""
-    width, height, frames = map(int, size.split("x"))
+def lora_items(card: ModelCard, name: str) -> list[dict[str, Any]]:
+    """Return the LoRAs of a request under that name: a pair, or one file."""
+    return pair(name) if card.is_pair else [{"path": f"{name}.safetensors"}]
+
+
+def request(card: ModelCard, args: argparse.Namespace, number: int) -> dict[str, Any]:
+    """Return a request of one video; LoRAs alternate with `number`, which is its seed."""
+    width, height, frames = map(int, args.size.split("x"))
     prompt = {
-        "prompt": f"a fox {seed}",
+        "prompt": f"a fox {number}",
         "width": width,
         "height": height,
         "num_frames": frames,
-        "sample_steps": steps,
-        "seed": seed,
+        "sample_steps": args.steps,
+        "seed": number,
     }
-    return {"model": DEFAULT_MODEL, "loras": pair(name), "prompts": [prompt], "speed": speed}
+    if (image := noise_image(card, width, height)) is not None:
+        file = BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        prompt["ctrl_img"] = base64.b64encode(file.getvalue()).decode()
+    loras = lora_items(card, NAMES[number % len(NAMES)])
+    return {"model": card.id, "loras": loras, "prompts": [prompt], "speed": args.speed}
 
 
 def parts(client: Client, request_id: str) -> dict[str, float]:
@@ -95,31 +110,33 @@ def busy_share(database: str, requests: Sequence[str], timings: Sequence[Mapping
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Make the checkpoint, run the service, and return all figures."""
-    device = torch.device(args.device)
-    base, experts = checkpoint(args.directory.absolute(), device, args.layers)
+    device, card = torch.device(args.device), load_card(args.model)
+    model = args.directory.absolute() / card.id
+    model.mkdir(parents=True, exist_ok=True)
+    base, experts = checkpoint(card, model, device, args.layers)
     with tempfile.TemporaryDirectory() as directory:
         service = ServiceProcess(
             Path(directory),
             profile="gpu" if device.type == "cuda" else "cpu",
-            model=DEFAULT_MODEL,
+            model=card.id,
             base_model=str(base),
             transformer_model=str(experts),
-            lora_root=str(args.directory.absolute() / "loras"),
+            lora_root=str(model / "loras"),
             max_generators=1,
         )
         ready_s = service.start(within_s=_STARTUP_S)
         try:
             with Client(service.url) as client:
-                return figures(args, client, f"sqlite:///{directory}/var/jobs.db") | {"ready_s": round(ready_s, 1)}
+                return figures(card, args, client, f"sqlite:///{directory}/var/jobs.db") | {
+                    "ready_s": round(ready_s, 1)
+                }
         finally:
             service.stop()
 
 
-def figures(args: argparse.Namespace, client: Client, database: str) -> dict[str, Any]:
-    """Render one video, and then three with alternating pairs; return what they took."""
-    asked = [
-        request(args.size, args.steps, args.speed, PAIRS[number % 2], number) for number in range(_ALTERNATING + 1)
-    ]
+def figures(card: ModelCard, args: argparse.Namespace, client: Client, database: str) -> dict[str, Any]:
+    """Render one video, and then three with alternating LoRAs; return what they took."""
+    asked = [request(card, args, number) for number in range(_ALTERNATING + 1)]
     first = parts(client, client.submit(asked[0]))
     queued = [client.submit(body) for body in asked[1:]]
     timings = [parts(client, request_id) for request_id in queued]
@@ -150,7 +167,8 @@ def main() -> None:
     parser.add_argument("--size", default="1024x1024x41")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--speed", default="exact")
-    parser.add_argument("--layers", type=int, default=40)
+    parser.add_argument("--layers", type=int, help="silent: the model's")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     found = measure(args)
@@ -162,6 +180,7 @@ def main() -> None:
     setting = {
         "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.processor(),
         "torch": version("torch"),
+        "model": args.model,
         "size": args.size,
         "steps": args.steps,
         "speed": args.speed,

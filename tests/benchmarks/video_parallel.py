@@ -5,11 +5,12 @@
 
 One process a card, without Ray; what shares the steps is what a Generator's ranks run (`deployments.wan.parallel`). The
 expert has the sizes that the model's card says (with `--device cpu`, tiny ones) and random weights, and so has the VAE:
-times are real, pictures are not. Every video has guidance, so a step is two forward passes. `step` is the median of all
-steps but the first, `first` the first one, which compiles. `speedup` is against one card in the same run, `efficiency`
-that by card. `exchange` is the share of a step in which rank 0 runs NCCL's kernels, waiting for others included. `peak`
-is a card's. `drift` is the relative L2 distance of the final latents from one card's, and `psnr` compares the frames.
-`link` is what a rank sends in a second of a plain all-to-all. Prints a table and, last, one line of JSON.
+times are real, pictures are not. A model that takes images gets one. Every video has guidance, so a step is two forward
+passes. `step` is the median of all steps but the first, `first` the first one, which compiles. `speedup` is against one
+card in the same run, `efficiency` that by card. `exchange` is the share of a step in which rank 0 runs NCCL's kernels,
+waiting for others included. `peak` is a card's. `drift` is the relative L2 distance of the final latents from one
+card's, and `psnr` compares the frames. `link` is what a rank sends in a second of a plain all-to-all. Prints a table
+and, last, one line of JSON.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
+from diffusers import UniPCMultistepScheduler, WanPipeline
 from torch.profiler import ProfilerActivity, profile
 
 from deployments.pipeline import Frames
@@ -44,9 +45,10 @@ from serve_app.results import Parallelism
 from serve_app.settings import DEFAULT_MODEL
 from serve_app.spec import Expert, RenderSpec, Speed
 from tests.benchmarks.expert_forward import TEXT_TOKENS, random_expert
+from tests.benchmarks.images import noise_image
+from tests.benchmarks.vae import random_vae
 from tests.deployments.wan.conftest import make_spec
 
-TINY_VAE = {"base_dim": 4, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1}
 ALONE = "one card"
 LINK_BYTES = {"cuda": 2**30, "cpu": 2**20}
 
@@ -90,13 +92,15 @@ class Bench:
         self.steps: int = args.steps
         dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         expert = random_expert(self.card, args.layers, self.device, dtype)
-        with self.device:
-            vae = AutoencoderKLWan(**({} if self.device.type == "cuda" else TINY_VAE)).to(dtype)
         scheduler = UniPCMultistepScheduler(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.card.checkpoint_shift
         )
         self.pipe: Any = WanPipeline(
-            tokenizer=None, text_encoder=None, vae=vae.eval(), scheduler=scheduler, transformer=expert
+            tokenizer=None,
+            text_encoder=None,
+            vae=random_vae(self.card, self.device, dtype),
+            scheduler=scheduler,
+            transformer=expert,
         )
         self.pipe.set_progress_bar_config(disable=True)
         self.heads: int = expert.config.num_attention_heads
@@ -153,13 +157,14 @@ class Bench:
 
         self._reset_peak()
         watch = Stopwatch()
+        image = noise_image(self.card, spec.width, spec.height)
         sampler = VideoSampler(self.pipe, self.device, self.card, team)
         self.pipe.vae.decode = noted
         try:
             with self.accelerator.running(spec.speed):
                 self._wait()
                 taken.append(time.perf_counter())
-                made = sampler.sample(spec, self.texts, None, on_step, watch, mix=mix)
+                made = sampler.sample(spec, self.texts, image, on_step, watch, mix=mix)
         finally:
             self.pipe.vae.decode = decode
         steps = [after - before for before, after in pairwise(taken)]

@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from PIL import Image
 
 import deployments.wan.runtime as runtime_module
 from deployments.pipeline import PipelineOptions, Rendered, RenderInputs
@@ -17,7 +21,7 @@ from deployments.wan.memory.planner import FreeMemory
 from deployments.wan.runtime import WanRuntime
 from serve_app.models.card import load_card
 from serve_app.settings import OffloadMode
-from serve_app.spec import LoraFile, Recipe, RenderSpec, Sampler, Speed
+from serve_app.spec import Expert, LoraFile, Recipe, RenderSpec, Sampler, Speed
 from tests.deployments.wan.conftest import difference, lora_file, make_spec, options_of
 from tests.deployments.wan.held import held
 
@@ -39,6 +43,26 @@ class Sibling:
         self.loras = tuple(lora_file(side, file) for side, file in zip(card.experts, files, strict=True))
         self.options: PipelineOptions = replace(options_of(card, base, experts), speeds=tuple(Speed))
         self.in_place = WanRuntime.load(self.options)
+
+    def pipe_of_diffusers(self) -> Any:
+        """Return diffusers' image-to-video pipeline of the checkpoint, as the recipe `reference` samples."""
+        card = self.options.card
+        whole = WanPipeline.from_pretrained(self.options.base_model, transformer=None, transformer_2=None)
+        experts = {
+            name: WanTransformer3DModel.from_pretrained(self.options.transformer_model, subfolder=name)
+            for name in _DEMOS[card.id].experts
+        }
+        pipe = WanImageToVideoPipeline(
+            tokenizer=whole.tokenizer,
+            text_encoder=whole.text_encoder,
+            vae=whole.vae,
+            scheduler=whole.scheduler,
+            **experts,
+            boundary_ratio=card.boundary_ratio(Recipe.REFERENCE),
+            expand_timesteps=card.token_timesteps,
+        )
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
 
     def spec(self, *loras: LoraFile, **changes: Any) -> RenderSpec:
         return make_spec(*loras, model=self.options.card.id, **{**_SIZE, **changes})
@@ -86,6 +110,35 @@ def test_a_faster_profile_shows_the_same_image_and_leaves_nothing_behind(
     assert faster.made_with.acceleration.speed is speed
     assert difference(faster.frames, exact.frames) < drift < difference(other.frames, exact.frames)
     np.testing.assert_array_equal(rendered(sibling.in_place, spec).frames, exact.frames)
+
+
+def test_loras_act_as_adapters_of_diffusers_own_pipeline_do(sibling: Sibling, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales = {Expert.HIGH: 0.7, Expert.LOW: -1.2, Expert.ONLY: -0.8}
+    loras = tuple(lora.model_copy(update={"multiplier": scales[lora.expert]}) for lora in sibling.loras)
+    spec = sibling.spec(*loras, width=64, height=128, seed=7, negative_prompt="blurry")
+    pipe = sibling.pipe_of_diffusers()
+    for lora in loras:
+        is_low = lora.expert is Expert.LOW
+        pipe.load_lora_weights(lora.location, adapter_name=lora.expert, load_into_transformer_2=is_low)
+        (pipe.transformer_2 if is_low else pipe.transformer).set_adapters([lora.expert], [lora.multiplier])
+    source = torch.Generator().manual_seed(spec.seed)
+    monkeypatch.setattr(DiagonalGaussianDistribution, "mode", lambda self: self.sample(source))
+    images = pipe(
+        image=Image.fromarray(picture(spec)),
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        width=spec.width,
+        height=spec.height,
+        num_frames=spec.num_frames,
+        num_inference_steps=spec.sample_steps,
+        guidance_scale=spec.guidance_scale,
+        generator=torch.Generator().manual_seed(spec.seed),
+        output_type="pil",
+    ).frames[0]
+    monkeypatch.undo()
+    made = rendered(sibling.in_place, spec).frames
+    np.testing.assert_array_equal(made, np.stack([np.asarray(image) for image in images]))
+    assert difference(made, rendered(sibling.in_place, spec.model_copy(update={"loras": ()})).frames) > 1
 
 
 def test_a_draft_starts_from_the_image_too(sibling: Sibling) -> None:
