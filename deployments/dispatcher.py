@@ -103,7 +103,7 @@ class Dispatcher:
         self._built = plan  # by the args alone
         self._plan = plan
         self._observers = service_observers(plan.settings) if observers is None else observers
-        self._store = JobStore(plan.settings.database_url)
+        self._store = JobStore(plan.settings.database_url, self._observers.finished)
         self._queue = self._store.queue(plan.card.id)
         outputs = OutputStore.from_url(plan.settings.output_url, make=False)
         self._place = StorageHealth(outputs)

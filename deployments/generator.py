@@ -75,7 +75,7 @@ class Generator:
         yielding = plan.profile is Profile.CPU
         # The pipeline comes last, because it takes minutes: problems of the other parts show before.
         self._loras = lora_files(plan)
-        self._store = JobStore(plan.settings.database_url)
+        self._store = JobStore(plan.settings.database_url, self._observers.finished)
         self._outputs = OutputStore.from_url(plan.settings.output_url)
         self._encoding = worker_thread("encoding", yielding=yielding)
         self._publisher = Publisher(self._store, self._outputs, self._encoding, plan.settings.lease_s)

@@ -44,7 +44,8 @@ class Ingress:
         """Take the plan, and the handles of the Dispatchers in the order of the plan's models."""
         configure_logging()
         self._built = plan  # by the args alone
-        store = JobStore(plan.settings.database_url)
+        observers = service_observers(plan.settings)
+        store = JobStore(plan.settings.database_url, observers.finished)
         fetches = bulkhead(plan.settings)
         self._services = Services(
             plan=plan,
@@ -53,12 +54,12 @@ class Ingress:
             images=image_resolver(plan, fetches),
             fetches=fetches,
             outputs=OutputStore.from_url(plan.settings.output_url, make=False),
-            observers=service_observers(plan.settings),
+            observers=observers,
             node_metrics=NodeMetrics(),
             tracer_provider=tracer_provider(plan.settings),
         )
         self._app = create_app(self._services)
-        self._telling = detached(WebhookWorker(store, plan.settings, self._services.observers).run())
+        self._telling = detached(WebhookWorker(store, plan.settings, observers).run())
         gc.set_threshold(_GC_THRESHOLD)
         gc.collect()
         gc.freeze()  # else each full collection looks again at the hundreds of thousands of objects that never go

@@ -23,10 +23,12 @@ instances, in its own process, and sends the signals of what happens there:
     step         Generator    a denoising step is done
     published    Generator    the output is stored, and the request says so
     ended        Generator    the attempt is over, whatever its end
+    finished     all three    renders have ended in the store, by a transaction of this actor
     told         Ingress      an attempt at a webhook's delivery was made
 
 A render may be started several times, since an attempt whose replica dies sends no `ended`; `published` comes once.
-A request that is canceled before it was claimed sends nothing after `accepted`.
+Every render is in `finished` once: sent by its Generator; by the Ingress if it was canceled while it waited; by the
+Dispatcher if its replicas died too often.
 """
 
 import logging
@@ -35,6 +37,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serve_app.errors import RenderError
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.load import Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
@@ -124,6 +127,9 @@ class Observer:
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         """Hear how an attempt ended. After `published`, if there is an output."""
 
+    def finished(self, ends: Sequence[RenderEnd]) -> None:
+        """Hear which renders have ended, once the store has committed it."""
+
     def told(self, state: DeliveryState) -> None:
         """Hear what has become of a webhook's delivery after an attempt at it."""
 
@@ -181,6 +187,10 @@ class Observers(Observer):
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         """Send how an attempt ended."""
         self._send("ended", lambda observer: observer.ended(claim, outcome))
+
+    def finished(self, ends: Sequence[RenderEnd]) -> None:
+        """Send which renders have ended."""
+        self._send("finished", lambda observer: observer.finished(ends))
 
     def told(self, state: DeliveryState) -> None:
         """Send what has become of a webhook's delivery."""

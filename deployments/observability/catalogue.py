@@ -41,6 +41,13 @@ _SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 _ALL = (
     Metric("wan_accepted_renders", Kind.COUNTER, ("model", "priority"), "Renders that became durable."),
+    Metric(
+        "wan_ended_renders",
+        Kind.COUNTER,
+        ("model", "end", "code"),
+        "Renders that ended, each once: succeeded, failed (with the error code, also when their replicas died too "
+        "often), canceled (also while they waited).",
+    ),
     Metric("wan_refusals", Kind.COUNTER, ("code",), "Requests that the API refused, by error code."),
     Metric(
         "wan_webhook_attempts",
@@ -70,8 +77,7 @@ _ALL = (
         "wan_attempts",
         Kind.COUNTER,
         ("model", "end", "code"),
-        "Attempts that ended: succeeded, failed (with the error code), canceled, released (its device broke), fenced. "
-        "A render that is canceled while it waits has none.",
+        "Attempts that ended: succeeded, failed (with the error code), canceled, released (its device broke), fenced.",
     ),
     Metric(
         "wan_lost_attempts",

@@ -12,6 +12,7 @@ from ray.serve import metrics
 from deployments.observability.catalogue import METRICS
 from deployments.observability.journal import RenderLog
 from deployments.observability.tracing import RenderTraces, tracer_provider
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, NewRequest, Output
@@ -30,7 +31,14 @@ def service_observers(settings: Settings) -> Observers:
     provider = tracer_provider(settings)
     traces = [] if provider is None else [RenderTraces(provider)]
     return Observers(
-        RenderLog(), ApiMetrics(), QueueMetrics(), RenderMetrics(), StartMetrics(), MemoryMetrics(), *traces
+        RenderLog(),
+        ApiMetrics(),
+        EndMetrics(),
+        QueueMetrics(),
+        RenderMetrics(),
+        StartMetrics(),
+        MemoryMetrics(),
+        *traces,
     )
 
 
@@ -68,6 +76,18 @@ class ApiMetrics(Observer):
     def told(self, state: DeliveryState) -> None:
         """Count the attempt at a webhook's delivery."""
         self._told.inc(1, {"state": state.value})
+
+
+class EndMetrics(Observer):
+    """Counts the ends of renders, whoever ended them."""
+
+    def __init__(self) -> None:
+        self._ended = _counter("wan_ended_renders")
+
+    def finished(self, ends: Sequence[RenderEnd]) -> None:
+        """Count them."""
+        for end in ends:
+            self._ended.inc(1, {"model": end.model, "end": end.state.value, "code": end.code or _NO_CODE})
 
 
 class QueueMetrics(Observer):

@@ -10,6 +10,7 @@ the claim. So of two concurrent writers one succeeds, and a worker that has lost
 """
 
 import secrets
+from collections.abc import Callable
 from time import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from serve_app.errors import RenderError
 from serve_app.jobs import outbox, transitions
 from serve_app.jobs.costs import Measurement, add_cost
 from serve_app.jobs.database import Database
+from serve_app.jobs.endings import Ending, Tell, write_end
 from serve_app.jobs.needs import add_need
 from serve_app.jobs.records import Claim, Output, Preview
 from serve_app.jobs.states import RenderEvent, RenderState
@@ -31,8 +33,9 @@ from serve_app.spec import Priority, RenderSpec
 class Claims:
     """Leases on the renders of one database. Each method is one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tell: Tell) -> None:
         self._database = database
+        self._tell = tell
 
     async def claim(self, render_id: int, replica: str, lease_s: float) -> Claim | None:
         """Take a queued render for `replica` under a new lease; return None if it is no longer queued."""
@@ -100,41 +103,41 @@ class Claims:
             steps_done=claim.spec.sample_steps,
         )
 
-        def publish(connection: Connection) -> bool:
-            published = connection.execute(statement).rowcount == 1
+        def publish(ending: Ending) -> bool:
+            published = ending.apply(statement) == 1
             if published:
-                self._add_use(connection, claim)
+                self._add_use(ending, claim)
             if published and measured is not None:
-                add_cost(connection, self._database.insert(render_costs), measured)
+                add_cost(ending.connection, self._database.insert(render_costs), measured)
                 if measured.need is not None:
-                    add_need(connection, self._database.insert(render_needs), measured.deployment, measured.need)
+                    add_need(ending.connection, self._database.insert(render_needs), measured.deployment, measured.need)
             return published
 
-        return await transitions.write_end(self._database, publish, of=lambda _: [claim.request_id])
+        return await self._end(publish, claim)
 
     async def fail(self, claim: Claim, error: RenderError) -> bool:
         """End a claim with an error and cancel its siblings; return False if the claim is no longer valid."""
 
-        def end(connection: Connection) -> bool:
-            failed = connection.execute(transitions.failure(transitions.held(claim), error)).rowcount == 1
+        def end(ending: Ending) -> bool:
+            failed = ending.apply(transitions.failure(transitions.held(claim), error)) == 1
             if failed:
-                self._add_use(connection, claim)
-                transitions.cancel(connection, claim.request_id)  # its siblings
+                self._add_use(ending, claim)
+                transitions.cancel(ending, claim.request_id)  # its siblings
             return failed
 
-        return await transitions.write_end(self._database, end, of=lambda _: [claim.request_id])
+        return await self._end(end, claim)
 
     async def cancel(self, claim: Claim) -> bool:
         """End a claim whose cancellation was requested; return False if the claim is no longer valid."""
         statement = transitions.change(RenderEvent.CANCEL, transitions.held(claim)).values(finished_at=time())
 
-        def end(connection: Connection) -> bool:
-            canceled = connection.execute(statement).rowcount == 1
+        def end(ending: Ending) -> bool:
+            canceled = ending.apply(statement) == 1
             if canceled:
-                self._add_use(connection, claim)
+                self._add_use(ending, claim)
             return canceled
 
-        return await transitions.write_end(self._database, end, of=lambda _: [claim.request_id])
+        return await self._end(end, claim)
 
     async def release(self, claim: Claim, max_attempts: int) -> bool:
         """Give back a claim whose holder died: the render is queued again, or failed if no attempt is left.
@@ -155,17 +158,20 @@ class Claims:
         running = select(func.count()).select_from(renders).where(renders.c.state == RenderState.PROCESSING)
         return await self._database.read(lambda connection: connection.execute(running).scalar_one())
 
-    def _add_use(self, connection: Connection, claim: Claim) -> None:
-        add_use(connection, self._database.insert(tenant_usage), claim)
+    async def _end(self, work: Callable[[Ending], bool], claim: Claim) -> bool:
+        return await write_end(self._database, work, of=lambda _: [claim.request_id], tell=self._tell)
+
+    def _add_use(self, ending: Ending, claim: Claim) -> None:
+        add_use(ending.connection, self._database.insert(tenant_usage), claim)
 
     async def _lose(self, condition: ColumnElement[bool], model: str, max_attempts: int) -> int:
-        def give_back(connection: Connection) -> list[str]:
-            found = transitions.give_back(connection, condition, max_attempts)
+        def give_back(ending: Ending) -> list[str]:
+            found = transitions.give_back(ending, condition, max_attempts)
             if found:
-                self._database.notify(connection, [model])
+                self._database.notify(ending.connection, [model])
             return found
 
-        lost: list[str] = await transitions.write_end(self._database, give_back, of=lambda found: found)
+        lost: list[str] = await write_end(self._database, give_back, of=lambda found: found, tell=self._tell)
         return len(lost)
 
 

@@ -66,12 +66,17 @@ class Database:
         return await self._uninterrupted(read())
 
     async def write(
-        self, work: Callable[[Connection], Result], *, scrub_if: Callable[[Result], bool] | None = None
+        self,
+        work: Callable[[Connection], Result],
+        *,
+        scrub_if: Callable[[Result], bool] | None = None,
+        committed: Callable[[Result], None] | None = None,
     ) -> Result:
         """Run `work` in one transaction, commit, and return its result; roll back if it raises.
 
-        A transaction that the server rolled back because of a deadlock runs again. If `scrub_if(result)` is true,
-        deleted rows are removed from SQLite's WAL file, too.
+        A transaction that the server rolled back because of a deadlock runs again. `committed(result)` is called once
+        the result is durable, on the event loop, also if the caller was canceled meanwhile. If `scrub_if(result)` is
+        true, deleted rows are removed from SQLite's WAL file, too.
 
         Raises:
             StoreUnavailable: the database did not answer; nothing was written.
@@ -79,6 +84,8 @@ class Database:
 
         async def write() -> Result:
             result = await self._committed(work)
+            if committed is not None:
+                committed(result)
             if scrub_if is not None and scrub_if(result):
                 await self._scrub()
             return result

@@ -18,6 +18,7 @@ from serve_app.errors import IdempotencyConflict, RequestNotEnded, ServiceError
 from serve_app.jobs import outbox, rows, transitions
 from serve_app.jobs.admission import Limits, admit, admit_tenant
 from serve_app.jobs.database import Database, Upsert
+from serve_app.jobs.endings import Ending, Tell, write_end
 from serve_app.jobs.listing import Cursor, Filter, Page, read_page
 from serve_app.jobs.ownership import Wanted
 from serve_app.jobs.queue import read_loads
@@ -37,8 +38,9 @@ Outcome = Accepted | ServiceError
 class Requests:
     """Requests of clients in one database. Each method is at most one transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tell: Tell) -> None:
         self._database = database
+        self._tell = tell
         self._submissions = Batches(self._insert)
         self._standings = Batches(self._read_standings)
 
@@ -122,12 +124,12 @@ class Requests:
             RequestNotFound: there is none with that id, or another tenant owns it.
         """
 
-        def end(connection: Connection) -> RequestRecord:
-            read_request(connection, request_id, owner)
-            transitions.cancel(connection, request_id)
-            return read_request(connection, request_id)
+        def end(ending: Ending) -> RequestRecord:
+            read_request(ending.connection, request_id, owner)
+            transitions.cancel(ending, request_id)
+            return read_request(ending.connection, request_id)
 
-        return await transitions.write_end(self._database, end, of=lambda record: [record.id])
+        return await write_end(self._database, end, of=lambda record: [record.id], tell=self._tell)
 
     async def remove(self, request_id: str, *, owner: str | None = None) -> None:
         """Delete a request whose renders have all ended.

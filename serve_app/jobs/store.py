@@ -15,6 +15,7 @@ from serve_app.jobs.claims import Claims
 from serve_app.jobs.coordination import Leadership
 from serve_app.jobs.costs import read_costs
 from serve_app.jobs.database import Database
+from serve_app.jobs.endings import Tell, nobody
 from serve_app.jobs.keys import Keys
 from serve_app.jobs.needs import read_needs
 from serve_app.jobs.outbox import Outbox
@@ -28,10 +29,11 @@ from serve_app.needs import NeedKey
 class JobStore:
     """The three sides of one database, for one process. Create it on the event loop that uses it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tell: Tell = nobody) -> None:
+        """Take the database's address, and who is told of each render that this process ends."""
         self._database = Database(url)
-        self.requests = Requests(self._database)
-        self.claims = Claims(self._database)
+        self.requests = Requests(self._database, tell)
+        self.claims = Claims(self._database, tell)
         self.outbox = Outbox(self._database)
         self.keys = Keys(self._database)
         self.usage = Usages(self._database)

@@ -6,48 +6,16 @@ Example:
 `serve_app.jobs.states` decides which transitions exist.
 """
 
-from collections.abc import Callable, Collection
 from time import time
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Update, and_, delete, exists, select, update
+from sqlalchemy import ColumnElement, Row, Select, Update, and_, select, update
 
 from serve_app.errors import AttemptsExhausted, RenderError
-from serve_app.jobs import outbox
-from serve_app.jobs.database import Database
+from serve_app.jobs.endings import Ending
 from serve_app.jobs.records import Claim
 from serve_app.jobs.states import FINAL, RenderEvent, RenderState, after
-from serve_app.jobs.tables import previews, renders, request_tokens
-
-Result = TypeVar("Result")
-
-# Deletes the tokens of all ended requests. The table holds only tokens of unfinished requests, so this is cheap. If two
-# renders of a request end in concurrent transactions, both may miss the token; the next call deletes it.
-_FORGET_TOKENS = delete(request_tokens).where(
-    ~exists().where(renders.c.request_id == request_tokens.c.request_id, renders.c.state.not_in(FINAL))
-)
-# Deletes the previews of renders that no longer run. Each running render has at most one, so this is cheap, too.
-_FORGET_PREVIEWS = delete(previews).where(
-    ~exists().where(renders.c.id == previews.c.render_id, renders.c.state == RenderState.PROCESSING)
-)
-
-
-async def write_end(
-    database: Database, work: Callable[[Connection], Result], *, of: Callable[[Result], Collection[str]]
-) -> Result:
-    """Run `work`, which may end the requests that `of` names afterwards.
-
-    Their webhooks' events are recorded, and the tokens of ended requests and previews deleted, in the same transaction.
-    """
-
-    def end(connection: Connection) -> tuple[Result, bool]:
-        result = work(connection)
-        outbox.record(connection, database, of(result))
-        connection.execute(_FORGET_PREVIEWS)
-        return result, connection.execute(_FORGET_TOKENS).rowcount > 0
-
-    result, _ = await database.write(end, scrub_if=lambda ended: ended[1])
-    return result
+from serve_app.jobs.tables import renders
 
 
 def change(event: RenderEvent, condition: ColumnElement[bool]) -> Update:
@@ -78,15 +46,15 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
-def give_back(connection: Connection, condition: ColumnElement[bool], max_attempts: int) -> list[str]:
+def give_back(ending: Ending, condition: ColumnElement[bool], max_attempts: int) -> list[str]:
     """Take back the claims under `condition`, whose holders are gone; return the request of each."""
     # SKIP LOCKED (PostgreSQL): a row that its holder is renewing or ending right now is not lost.
-    found = connection.execute(_columns_of_lost(condition).with_for_update(skip_locked=True)).all()
+    found = ending.connection.execute(_columns_of_lost(condition).with_for_update(skip_locked=True)).all()
     # A failure cancels its siblings, so renders to be queued again come first.
     for row in sorted(found, key=lambda row: row.attempt >= max_attempts):
-        ended = connection.execute(_end_of_lost(row, max_attempts))
-        if ended.rowcount and not row.cancel_requested and row.attempt >= max_attempts:
-            cancel(connection, row.request_id)
+        changed = ending.apply(_end_of_lost(row, max_attempts))
+        if changed and not row.cancel_requested and row.attempt >= max_attempts:
+            cancel(ending, row.request_id)
     return [row.request_id for row in found]
 
 
@@ -110,10 +78,10 @@ def _end_of_lost(row: Row[Any], max_attempts: int) -> Update:
     return change(RenderEvent.LOSE, this).values(lease_token=None, lease_expires_at=None, steps_done=0)
 
 
-def cancel(connection: Connection, request_id: str) -> None:
+def cancel(ending: Ending, request_id: str) -> None:
     """Cancel the queued renders of a request, and mark its running ones for cancellation."""
     unfinished = and_(renders.c.request_id == request_id, renders.c.state.not_in(FINAL))
     # The first UPDATE locks the rows, so none can go from running back to queued before the second one.
-    connection.execute(update(renders).where(unfinished).values(cancel_requested=True))
+    ending.connection.execute(update(renders).where(unfinished).values(cancel_requested=True))
     queued = and_(renders.c.request_id == request_id, renders.c.state == RenderState.QUEUED)
-    connection.execute(change(RenderEvent.CANCEL, queued).values(finished_at=time()))
+    ending.apply(change(RenderEvent.CANCEL, queued).values(finished_at=time()))

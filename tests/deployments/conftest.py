@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from deployments.generator import Generator
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord
 from serve_app.jobs.store import JobStore
 from serve_app.observers import Observer, Observers, Outcome
@@ -36,6 +37,7 @@ class Heard(Observer):
     signals: list[str] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
+    ends: list[RenderEnd] = field(default_factory=list)
 
     def started(self, claim: Claim) -> None:
         self.signals.append("started")
@@ -50,6 +52,9 @@ class Heard(Observer):
     def ended(self, claim: Claim, outcome: Outcome) -> None:
         self.signals.append(f"ended {outcome.end}")
         self.outcomes.append(outcome)
+
+    def finished(self, ends: Sequence[RenderEnd]) -> None:
+        self.ends += ends
 
 
 @dataclass

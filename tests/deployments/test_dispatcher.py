@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
 import pytest_asyncio
@@ -11,6 +11,7 @@ from sqlalchemy import update
 from deployments import dispatcher as dispatching
 from deployments.dispatcher import Dispatcher
 from serve_app.jobs.coordination import dispatcher_of
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.load import Load
 from serve_app.jobs.records import NewRequest
 from serve_app.jobs.states import RenderState
@@ -26,13 +27,17 @@ Dispatch = Callable[[LocalHandle], Dispatcher]
 
 
 class Gauges(Observer):
-    """The queue as it was seen last."""
+    """The queue as it was seen last, and the renders that the Dispatcher ended."""
 
     def __init__(self) -> None:
         self.seen: list[Load] = []
+        self.ends: list[RenderEnd] = []
 
     def load(self, _model: str, load: Load) -> None:
         self.seen.append(load)
+
+    def finished(self, ends: Sequence[RenderEnd]) -> None:
+        self.ends += ends
 
 
 @pytest.fixture
@@ -233,7 +238,9 @@ async def test_a_store_that_was_away_is_used_again(bench: Bench, dispatch: Dispa
     await reaches(bench, request, RenderState.SUCCEEDED)
 
 
-async def test_new_settings_count_at_once(bench: Bench, dispatch: Dispatch) -> None:
+async def test_new_settings_count_at_once_and_a_render_without_attempts_left_is_counted_as_ended(
+    bench: Bench, dispatch: Dispatch, gauges: Gauges
+) -> None:
     dispatcher = dispatch(replicas(bench, 1))
     dispatcher.reconfigure({"max_attempts": 1})
     claim = await bench.claim(bench.spec(), lease_s=0.01)
@@ -242,6 +249,8 @@ async def test_new_settings_count_at_once(bench: Bench, dispatch: Dispatch) -> N
         return (await bench.render(claim)).error_code == "ATTEMPTS_EXHAUSTED"
 
     await until(failed)
+    await until(lambda: gauges.ends)
+    assert gauges.ends == [RenderEnd(MODEL, RenderState.FAILED, "ATTEMPTS_EXHAUSTED")]
 
 
 async def test_a_loop_that_ended_is_no_good_health(bench: Bench, dispatch: Dispatch) -> None:

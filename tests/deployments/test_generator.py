@@ -14,6 +14,7 @@ from deployments.autoscaling import BUSY
 from deployments.generator import Generator
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.coordination import dispatcher_of
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.records import output_name
 from serve_app.jobs.states import RenderState
 from serve_app.observers import End
@@ -50,6 +51,7 @@ async def test_a_claim_becomes_an_output(bench: Bench) -> None:
     render = await bench.render(claim)
     assert render.state is RenderState.SUCCEEDED
     assert render.output == replica.heard.outputs[0]
+    assert replica.heard.ends == [RenderEnd(MODEL, RenderState.SUCCEEDED, None)]
     with zipfile.ZipFile(bench.directory / "outputs" / render.output.name) as archive:
         frames = [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in sorted(archive.namelist())]
     np.testing.assert_array_equal(frames, draw(claim.spec))

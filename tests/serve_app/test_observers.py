@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.load import Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim
+from serve_app.jobs.states import RenderState
 from serve_app.observers import End, Loss, Observer, Observers, Outcome
 from serve_app.results import StartSeconds
 from serve_app.spec import Priority
@@ -30,6 +32,7 @@ SIGNALS: dict[str, tuple[Any, ...]] = {
     "step": (CLAIM, 3),
     "published": (CLAIM, make_output(CLAIM)),
     "ended": (CLAIM, Outcome(End.SUCCEEDED, replica_s=1.5)),
+    "finished": ([RenderEnd("wan22_14b_t2v", RenderState.CANCELED, None)],),
     "told": (DeliveryState.DELIVERED,),
 }
 

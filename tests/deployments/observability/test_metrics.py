@@ -5,9 +5,11 @@ import logging
 import pytest
 
 from deployments.observability.metrics import service_observers
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.load import Amount, Load
 from serve_app.jobs.outbox import DeliveryState
 from serve_app.jobs.records import Claim, Line, Output
+from serve_app.jobs.states import RenderState
 from serve_app.observers import End, Outcome
 from serve_app.results import CacheUse
 from serve_app.settings import Settings
@@ -34,5 +36,6 @@ def test_they_take_what_the_actors_send(caplog: pytest.LogCaptureFixture) -> Non
         observers.oldest("wan22_14b_t2v", {Priority.HIGH: 12.5})
         for output in (make_output(CLAIM), on_the_next_leaner_plan(make_output(CLAIM))):
             observers.published(CLAIM, output)
+        observers.finished([RenderEnd("wan22_14b_t2v", RenderState.FAILED, "ATTEMPTS_EXHAUSTED")])
         observers.told(DeliveryState.DELIVERED)
     assert caplog.text == ""

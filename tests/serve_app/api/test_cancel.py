@@ -2,8 +2,11 @@
 
 import pytest
 
+from serve_app.jobs.endings import RenderEnd
+from serve_app.jobs.states import RenderState
 from tests.client import body
 from tests.fixtures.api import LEASE_S, UNKNOWN, Api, Json, on_both_databases
+from tests.fixtures.specs import MODEL
 from tests.fixtures.store import queued
 
 pytestmark = on_both_databases
@@ -23,6 +26,7 @@ async def test_a_queued_request_is_canceled_at_once(api: Api) -> None:
     assert status["finished_at"] is not None
     assert await queued(api.store) == []
     assert (await api.result(request_id))["outputs"] == {"images": [], "videos": []}
+    assert api.observed.ends == [RenderEnd(MODEL, RenderState.CANCELED, None)] * 2
 
 
 async def test_canceling_again_changes_nothing(api: Api) -> None:

@@ -4,6 +4,7 @@ The renders are of two generative models, which share the store and nothing of t
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
 from time import time
@@ -26,8 +27,9 @@ from pydantic import SecretStr
 from sqlalchemy import delete, select, update
 
 from serve_app.errors import RenderFailed, RequestNotEnded, RequestNotFound
+from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.records import Claim, Idempotency, NewRequest, Output
-from serve_app.jobs.states import RenderState
+from serve_app.jobs.states import FINAL, RenderState
 from serve_app.jobs.store import JobStore
 from serve_app.jobs.tables import queue_totals, renders, request_tokens, requests
 from serve_app.spec import Priority
@@ -74,10 +76,12 @@ class Store(RuleBasedStateMachine):
         self._exit = ExitStack()
         self._connection = self._exit.enter_context(connect(self.url))
         self._runner = self._exit.enter_context(asyncio.Runner())
+        self._told: list[RenderEnd] = []
+        self._removed: list[RenderState] = []  # states of renders whose rows are gone
         self._stores = [self._run(self._open()) for _ in range(2)]
 
     async def _open(self) -> JobStore:
-        store = JobStore(self.url)
+        store = JobStore(self.url, self._told.extend)
         self._exit.callback(lambda: self._run(store.close()))
         return store
 
@@ -218,7 +222,9 @@ class Store(RuleBasedStateMachine):
             assert request is not None
             assert not request.ended
         else:
-            assert self._model.requests.pop(request_id).ended
+            removed = self._model.requests.pop(request_id)
+            assert removed.ended
+            self._removed += [render.state for render in removed.renders]
 
     @invariant()
     def every_render_is_what_it_should_be(self) -> None:
@@ -229,6 +235,14 @@ class Store(RuleBasedStateMachine):
             for *of_render, output, finished in self._connection.execute(query)
         ]
         assert found == self._model.rows()
+
+    @invariant()
+    def every_end_was_told_once_whoever_decided_it(self) -> None:
+        ended = [render.state for request in self._model.requests.values() for render in request.renders]
+        assert Counter(end.state for end in self._told) == Counter(
+            state for state in (*ended, *self._removed) if state in FINAL
+        )
+        assert all((end.code is not None) == (end.state is RenderState.FAILED) for end in self._told)
 
     @invariant()
     def each_queue_holds_what_is_queued_for_its_model(self) -> None:
