@@ -109,9 +109,9 @@ def _most_generators(settings: Settings, profile: Profile, gpus: int) -> int:
 def _check_group(settings: Settings, profile: Profile, gpus: int) -> None:
     """Refuse a Generator that would wait forever for GPUs: all GPUs of one Generator must be on one node."""
     wanted = settings.gpus_per_generator
-    if wanted > 1 and settings.offload in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL):
+    if wanted > 1 and settings.offload not in (OffloadMode.AUTO, OffloadMode.NONE, OffloadMode.TEXT):
         raise ConfigurationInvalid(
-            f"gpus_per_generator: {wanted} needs both experts on every GPU; use offload: auto, none or text with it"
+            f"gpus_per_generator: {wanted} needs the experts on every GPU; use offload: auto, none or text with it"
         )
     if profile is Profile.GPU and settings.max_generators is None and wanted > gpus:
         raise ConfigurationInvalid(

@@ -58,8 +58,9 @@ def test_generators_are_counted_and_not_gpus() -> None:
 
 
 def test_gpus_that_cannot_share_a_render_are_refused() -> None:
-    with pytest.raises(ConfigurationInvalid, match="use offload: auto, none or text"):
-        application._check_group(Settings(gpus_per_generator=2, offload=OffloadMode.MODEL), Profile.GPU, gpus=8)
+    for moving in (OffloadMode.MODEL, OffloadMode.SEQUENTIAL, OffloadMode.SWAP, OffloadMode.GROUPS):
+        with pytest.raises(ConfigurationInvalid, match="use offload: auto, none or text"):
+            application._check_group(Settings(gpus_per_generator=2, offload=moving), Profile.GPU, gpus=8)
     card = load_card("wan22_14b_t2v")
     odd = card.model_copy(update={"architecture": replace(card.architecture, num_attention_heads=12)})
     with pytest.raises(ConfigurationInvalid, match="8 does not divide the 12 attention heads"):

@@ -203,7 +203,7 @@ def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPl
     mode, reason = _choose(demand, need, barred.modes)
     if demand.ranks > 1 and mode not in _OF_RANKS:
         raise ConfigurationInvalid(
-            f"gpus_per_generator: {demand.ranks} needs both experts on every GPU, and not offload: {mode.value} "
+            f"gpus_per_generator: {demand.ranks} needs the experts on every GPU, and not offload: {mode.value} "
             f"({reason}); use larger GPUs or gpus_per_generator: 1"
         )
     weights, gpu = demand.weights, demand.free.gpu

@@ -88,7 +88,7 @@ def test_ranks_that_share_a_render_keep_the_experts_on_their_gpus_and_share_the_
         PristineMode.CHECKPOINT,
     ]
     assert _demand(139 * _GIB, ranks=2).candidates == (OffloadMode.NONE, OffloadMode.TEXT)
-    with pytest.raises(ConfigurationInvalid, match="gpus_per_generator: 2 needs both experts on every GPU"):
+    with pytest.raises(ConfigurationInvalid, match="gpus_per_generator: 2 needs the experts on every GPU"):
         _plan(47 * _GIB, ranks=2, offload=OffloadMode.SWAP)
 
 
