@@ -23,6 +23,8 @@ from serve_app.spec import Expert
 
 _INDEX_BYTES = 64 << 20  # of the index of a checkpoint's weights; real ones have a tenth of a megabyte
 
+_REASON = 500  # characters of a library's own words
+
 # The pipeline component that each expert is; also the name of its folder in a checkpoint.
 COMPONENTS: Mapping[Expert, str] = {
     Expert.HIGH: "transformer",
@@ -71,6 +73,7 @@ def load_pipeline(options: PipelineOptions, dtype: torch.dtype) -> Any:
             WanTransformer3DModel, "transformer_model", options.transformer_model, subfolder=name, **arguments
         )
         pipe.register_modules(**{name: expert})
+    _check_whole(pipe)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -144,5 +147,19 @@ def _local_file(checkpoint: str, folder: str, name: str) -> Path | None:
 def _from_pretrained(cls: Any, arg: str, checkpoint: str, **options: Any) -> Any:
     try:
         return cls.from_pretrained(checkpoint, **options)
-    except (OSError, ValueError) as error:  # what diffusers and the hub raise for anything absent or malformed
-        raise ConfigurationInvalid(f"{arg}: cannot load '{checkpoint}': {error}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # no fault of the checkpoint
+    except Exception as error:  # each library, and each file, has errors of its own for what is absent or malformed
+        reason = " ".join(str(error).split())[:_REASON] or type(error).__name__
+        raise ConfigurationInvalid(f"{arg}: cannot load '{checkpoint}': {reason}") from error
+
+
+def _check_whole(pipe: Any) -> None:
+    """Raise ConfigurationInvalid if a parameter got no values: the libraries only warn of weights that are missing."""
+    for part in ("text_encoder", "vae", *COMPONENTS.values()):
+        module = getattr(pipe, part, None)
+        absent = [name for name, value in module.named_parameters() if value.is_meta] if module is not None else []
+        if absent:
+            raise ConfigurationInvalid(
+                f"{part} of the checkpoint lacks {absent[0]} and {len(absent) - 1} more weights; download it again"
+            )

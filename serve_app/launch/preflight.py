@@ -22,7 +22,7 @@ from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid, OutputNotWritten
 from serve_app.jobs.schema import migrate
 from serve_app.launch.exposure import check_exposure
-from serve_app.models.checkpoint import check_checkpoint
+from serve_app.models.checkpoints.folder import check_base, check_experts, check_text_width
 from serve_app.models.served import Served, served_models
 from serve_app.outputs import OutputStore
 from serve_app.settings import Settings, wrong_values
@@ -118,15 +118,23 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def _check_checkpoints(model: Served) -> None:
-    settings = model.settings
-    for arg, name, experts in (
-        ("base_model", settings.base_model, 0),
-        ("transformer_model", settings.transformer_model, len(model.card.experts)),
-    ):
-        if name:
-            check_checkpoint(arg, Path(name), experts=experts)
-            if not Path(name).is_dir():
-                _check_repository(arg, name)
+    """Check what the Generators will load, where it lies on this machine's disks or is named by an arg.
+
+    What only the card names may be left out: without a GPU, and with no `base_model`, the demo is served.
+    """
+    settings, card = model.settings, model.card
+    base = settings.base_model or card.base_model
+    experts = settings.transformer_model or card.transformer_model or base
+    in_parts = card.parts is not None and base == card.base_model
+    if settings.base_model or (Path(base).is_dir() and not in_parts):
+        check_base("base_model", Path(base), card)
+    if settings.transformer_model or Path(experts).is_dir():
+        check_experts("base_model" if experts == base else "transformer_model", Path(experts), card)
+    if not in_parts:
+        check_text_width("transformer_model", Path(base), Path(experts), card)
+    for arg, name in (("base_model", settings.base_model), ("transformer_model", settings.transformer_model)):
+        if name and not Path(name).is_dir():
+            _check_repository(arg, name)
 
 
 def _check_repository(arg: str, name: str) -> None:

@@ -6,6 +6,7 @@ Example:
 
 import asyncio
 import os
+import re
 import signal
 import threading
 from contextlib import suppress
@@ -28,7 +29,24 @@ from serve_app.launch.secrets import MaskedConfig, without_secrets
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _SERVE_NAMESPACE = "serve"  # in which every client of Serve looks for its controller
-_POLL_S = 1.0
+_POLL_S = 0.5
+_KIND = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception))\b(?=:|$)", re.MULTILINE)  # the last line of a traceback
+_NO_TRY_MENDS = frozenset(
+    {
+        "AssertionError",
+        "AttributeError",
+        "ImportError",
+        "IndexError",
+        "KeyError",
+        "ModuleNotFoundError",
+        "NameError",
+        "NotImplementedError",
+        "SyntaxError",
+        "TypeError",
+        "ValidationError",
+        "ValueError",
+    }
+)
 _REMIND_S = 60.0  # a model of 70 GB loads for minutes; silence would look like a fault
 
 
@@ -107,9 +125,9 @@ class _Supervisor:
             if state == "RUNNING":
                 say_ready(self._config, serve_logs(), self._dashboard_url)
                 return
-            # Serve retries a constructor. A retry helps if a network or a GPU failed, but not if the config is wrong.
-            if state == "DEPLOY_FAILED" or _own_error(message):
-                self._failure = told(message)
+            # Serve tries a constructor three times, and each time PyTorch is imported anew.
+            if state == "DEPLOY_FAILED" or is_final(message):
+                self._failure = _with_advice(message)
                 # Send it to the main thread: it sleeps, and a signal to another thread would not wake it.
                 signal.pthread_kill(self._main, signal.SIGINT)
                 return
@@ -135,6 +153,20 @@ def told(message: str) -> str:
     """Return the useful part of a message of Serve: our own error if it has one, else its last line."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return _own_error(message) or (lines[-1] if lines else "")
+
+
+def is_final(message: str) -> bool:
+    """Return whether a message of Serve has an error that another try would meet again: a wrong config, or a mistake.
+
+    A GPU, a network or a database that fails may be there at the next try.
+    """
+    kinds = _KIND.findall(message)
+    return _own_error(message) is not None or (bool(kinds) and kinds[-1] in _NO_TRY_MENDS)
+
+
+def _with_advice(message: str) -> str:
+    own = _own_error(message)  # says itself what to do
+    return own or f"{told(message)}; the whole error is in the newest replica_*.log of {serve_logs()}"
 
 
 def _own_error(message: str) -> str | None:

@@ -20,7 +20,7 @@ from huggingface_hub.file_download import DryRunFileInfo
 
 from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import ModelCard
-from serve_app.models.checkpoint import EXPERT_FOLDERS
+from serve_app.models.checkpoints.folder import EXPERT_FOLDERS
 
 # What diffusers and transformers load: configurations, safetensors weights and their indexes, tokenizers.
 _KINDS = ("*.json", "*.safetensors", "*.model", "*.txt")

@@ -3,7 +3,7 @@
 Example:
     for model in served_models(Settings.from_args(args)):
         with model.named():  # a ConfigurationInvalid of the block begins with "models[1]."
-            check_checkpoint("transformer_model", Path(model.card.base_model))
+            check_experts("transformer_model", Path(model.card.base_model), model.card)
 """
 
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ from serve_app.loras.cache import locks
 from serve_app.loras.cache.disk import CacheDirectory
 from serve_app.loras.files import LoraFiles
 from serve_app.models.card import load_card
-from serve_app.models.checkpoint import check_checkpoint
+from serve_app.models.checkpoints.folder import check_base
 from serve_app.observers import End
 from tests.client import body
 from tests.deployments.conftest import Bench, until
@@ -148,7 +148,7 @@ def test_a_start_does_not_wait_at_what_is_no_file(tmp_path: Path, swap: Swap) ->
     checkpoint.mkdir()
     swap(checkpoint / "model_index.json")
     with pytest.raises(ConfigurationInvalid, match=r"model_index\.json"):
-        check_checkpoint("base_model", checkpoint)
+        check_base("base_model", checkpoint, load_card("wan22_14b_t2v"))
     swap(database)
     with pytest.raises(OSError, match="no regular file"):
         migrate(f"sqlite:///{database}")

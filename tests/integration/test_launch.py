@@ -1,6 +1,5 @@
 """Starts that must not succeed: a fault that only a replica meets, and a service for others that has no key."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -10,31 +9,25 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.serve_app.loras.files import CONFIG
+from tests.lantern import CARD, ENVIRONMENT
 from tests.service_process import STARTUP_S, ServiceProcess
 
 # Another way to write 127.0.0.1, which this service takes for the name of any interface: so `serve run`, which listens
 # before it builds the application, can be tried without listening for other machines.
 ANY_INTERFACE = "127.1"
 
-# Serve tries three times; one replica that cannot be made shows as much.
-_ONCE = {"RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT": "1"}
 
-
-def test_a_fault_that_only_a_replica_meets_ends_the_start(tmp_path: Path) -> None:
-    # Whole for whoever looks at its files, and yet no pipeline can be made of it.
-    for folder in ("base", "experts/transformer", "experts/transformer_2"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "base" / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
-    for expert in ("transformer", "transformer_2"):
-        (tmp_path / "experts" / expert / "config.json").write_text(json.dumps(CONFIG))
-    service = ServiceProcess(tmp_path, _ONCE, base_model=f"{tmp_path}/base", transformer_model=f"{tmp_path}/experts")
+def test_a_fault_that_only_a_replica_meets_ends_the_start_at_the_first_try(tmp_path: Path) -> None:
+    # Whole for whoever looks at its files, and yet nobody can make a pipeline of it.
+    card = tmp_path / "card.yaml"
+    card.write_text(CARD.read_text().replace("tests.lantern.pipeline:LanternPipeline", "tests.lantern.pipeline:Gone"))
+    service = ServiceProcess(tmp_path, ENVIRONMENT, model=str(card))
     service.launch()
     try:
         assert service.ended(STARTUP_S) == 1
     finally:
         service.kill()
-    assert "could not start" in service.said()[-1], service.said()
+    assert "could not start: pipeline: cannot import 'tests.lantern.pipeline:Gone'" in service.said()[-1]
     log = service.log.read_text()
     assert log.strip().splitlines()[-1] == service.said()[-1]
     assert "AttributeError" not in log

@@ -14,7 +14,7 @@ import pytest
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs import engines
 from serve_app.launch.preflight import ServeConfig, check, read_config
-from serve_app.launch.supervisor import told
+from serve_app.launch.supervisor import is_final, told
 from tests.service_process import free_port
 
 if TYPE_CHECKING:
@@ -199,3 +199,25 @@ def test_of_a_traceback_a_person_sees_our_own_words() -> None:
     assert told(traceback) == "offload: no"
     assert told("Traceback:\nValueError: some other thing\n") == "ValueError: some other thing"
     assert told("") == ""
+
+
+@pytest.mark.parametrize(
+    ("last", "final"),
+    [
+        ("serve_app.errors.ConfigurationInvalid: offload: no", True),
+        ("KeyError: 'z_dim'", True),
+        ("AssertionError", True),
+        ("pydantic_core._pydantic_core.ValidationError: 1 validation error\n  a\n  b", True),
+        ("torch.OutOfMemoryError: CUDA out of memory", False),
+        ("ConnectionError: no route to the database", False),
+        ("RuntimeError: the driver is being reset", False),
+        ("OSError: [Errno 5] KeyError: quoted", False),
+        ("The deployment waits for a GPU", False),
+        ("", False),
+    ],
+)
+def test_what_no_other_try_would_mend_ends_the_start_at_the_first(last: str, *, final: bool) -> None:
+    assert (
+        is_final(f"A replica failed to start with exception. Retrying 2 more time(s). Error:\n  File x\n{last}")
+        is final
+    )
