@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.failing_starts [--only empty_vae replica_type_error] [--state /folder]
 
-Each fault is a `wan-lora serve` of its own, one after another. The first faults are found before Ray starts; those whose
-names begin with `replica` only by a replica. A start that has not ended after five minutes is killed, and has no status.
+Each fault is a `wan-lora serve` of its own, one after another. The first faults are found before Ray starts; those
+whose names begin with `replica` only by a replica. A start that has not ended after five minutes is killed, and has no
+status.
 
 Prints a table and, last, one line of JSON. The load average stands beside each, as other work on the machine counts.
 """
@@ -64,92 +65,92 @@ Fault = Callable[[Place], dict[str, Any]]
 
 
 def unknown_arg(_place: Place) -> dict[str, Any]:
-    """An arg that does not exist."""
+    """Name an arg that does not exist."""
     return {"nonsense": 1}
 
 
 def database_url_is_none(_place: Place) -> dict[str, Any]:
-    """A database of a kind that is not served."""
+    """Name a database of a kind that is not served."""
     return {"database_url": "mysql://user@host/name"}
 
 
 def database_down(_place: Place) -> dict[str, Any]:
-    """A PostgreSQL server that is not there."""
+    """Name a PostgreSQL server that is not there."""
     return {"database_url": f"postgresql://user@127.0.0.1:{free_port()}/name"}
 
 
 def database_silent(place: Place) -> dict[str, Any]:
-    """A PostgreSQL server that takes connections and says nothing."""
+    """Name a PostgreSQL server that takes connections and says nothing."""
     silent = place.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     return {"database_url": f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/name"}
 
 
 def port_in_use(place: Place) -> dict[str, Any]:
-    """Another program on the port."""
+    """Take the port."""
     place.stack.enter_context(socket.create_server(("127.0.0.1", place.port)))
     return {}
 
 
 def outputs_not_writable(_place: Place) -> dict[str, Any]:
-    """A place where not even root writes."""
+    """Name a place where not even root writes."""
     return {"output_url": "/proc/no/such/place"}
 
 
 def no_such_folder(place: Place) -> dict[str, Any]:
-    """A checkpoint that is not there."""
+    """Name a checkpoint that is not there."""
     return {"base_model": str(place.directory / "nothing")}
 
 
 def cut_off_expert(place: Place) -> dict[str, Any]:
-    """Weights that lack their last bytes."""
+    """Cut the last bytes off an expert."""
     weights = place.checkpoint() / "transformer_2" / WEIGHTS
     os.truncate(weights, weights.stat().st_size - 100)
     return place.served()
 
 
 def empty_vae(place: Place) -> dict[str, Any]:
-    """A VAE whose config says nothing."""
+    """Empty the VAE's config."""
     (place.checkpoint() / "vae" / "config.json").write_text("{}")
     return place.served()
 
 
 def wrong_class(place: Place) -> dict[str, Any]:
-    """A VAE of another class."""
+    """Give the VAE another class."""
     config = place.checkpoint() / "vae" / "config.json"
     config.write_text(config.read_text().replace("AutoencoderKLWan", "AutoencoderKL"))
     return place.served()
 
 
 def another_model(place: Place) -> dict[str, Any]:
-    """A checkpoint that is not the card's."""
+    """Serve the checkpoint of one model as another."""
     place.checkpoint()
     return {**place.served(), "model": "wan22_5b"}
 
 
 def replica_finds_no_class(place: Place) -> dict[str, Any]:
-    """A model_index.json that names a class which diffusers does not have."""
+    """Name a class that diffusers does not have."""
     index = place.checkpoint() / "model_index.json"
     index.write_text(index.read_text().replace('"AutoencoderKLWan"', '"AutoencoderKLVan"'))
     return place.served()
 
 
 def replica_finds_no_pipeline(place: Place) -> dict[str, Any]:
-    """A card whose pipeline cannot be imported."""
+    """Name a pipeline that cannot be imported."""
     return _pipeline(place, "")
 
 
 def replica_type_error(place: Place) -> dict[str, Any]:
-    """A pipeline with a mistake in it."""
+    """Make a mistake in a pipeline."""
     return _pipeline(place, "def load(options): return 1 + 'one'")
 
 
 def replica_out_of_memory(place: Place) -> dict[str, Any]:
-    """A pipeline that asks for memory that is not there: Serve tries again."""
+    """Ask for memory that is not there: Serve tries again."""
     return _pipeline(place, "def load(options): raise MemoryError('no room')")
 
 
 def replica_dies(place: Place) -> dict[str, Any]:
-    """A process that ends without a word: Serve tries again."""
+    """End the process without a word: Serve tries again."""
     return _pipeline(place, "def load(options): __import__('os')._exit(1)")
 
 

@@ -253,7 +253,8 @@ def test_an_index_is_followed_and_a_wrong_one_named(checkpoint: Path, part: str)
             check(checkpoint)
         else:
             assert str(checkpoint / part / content["more.weight"]) in refusal(checkpoint)
-    for wrong in ({}, [], {"a": 1}, {"a": "../part-1.safetensors"}, {"a": ""}):
+    wrongs: tuple[object, ...] = ({}, [], {"a": 1}, {"a": "../part-1.safetensors"}, {"a": ""})
+    for wrong in wrongs:
         replace(index, json.dumps({"weight_map": wrong}).encode())
         assert f"{index} is no index of weights" in refusal(checkpoint)
     replace(index, b"not JSON")
