@@ -10,6 +10,7 @@ apply to an image.
 """
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,18 @@ _READERS = {
 UPRIGHT = 1  # the EXIF orientation of an image that need not be turned
 _ORIENTATIONS = range(1, 9)
 _DEEP = ("I", "F")  # how the names of modes with more than 8 bits begin
+
+
+def silence_pillow() -> None:
+    """Ignore the warnings of Pillow's decoders, for the whole process.
+
+    Python remembers every text that it has warned of, and an EXIF block may cause 65,535 different ones: so each such
+    file would fill the log, and some megabytes of memory for good.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+silence_pillow()
 
 
 @dataclass(frozen=True, slots=True)

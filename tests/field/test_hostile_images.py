@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from serve_app.images.decoding import inspect
+from serve_app.images.decoding import inspect, silence_pillow
 from serve_app.images.header import ImageLimits, ImageUnusable
 from tests.fixtures.images import ServeImages, kept, request
 from tests.serve_app.images.files import KINDS, animation, file, picture, saved
@@ -165,6 +165,31 @@ def test_it_is_refused_quickly_and_in_little_memory(name: str) -> None:
     finally:
         tracemalloc.stop()
     assert time.perf_counter() - started < MOST_S
+
+
+def exif(tags: int, claimed: int, size: int) -> bytes:
+    """Return an EXIF block of that size, each of whose tags claims to have so many bytes, all in the same place."""
+    entries = b"".join(struct.pack("<HHII", tag, 7, claimed + tag, 8) for tag in range(tags))
+    return (b"II*\0" + struct.pack("<IH", 8, tags) + entries).ljust(size, b"x")
+
+
+@pytest.mark.parametrize(("form", "claimed"), [("PNG", 1 << 19), ("JPEG", 1 << 19), ("JPEG", 1 << 30)])
+def test_a_huge_exif_block_takes_little_memory_and_is_not_warned_of(form: str, claimed: int) -> None:
+    data, block = file(form), exif(5_000, claimed, 1 << 20)
+    if form == "PNG":
+        data = data[:33] + chunk(b"eXIf", block) + data[33:]
+    else:
+        parts = [b"Exif\0\0" + block[at : at + 65_000] for at in range(0, len(block), 65_000)]
+        segments = b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts)
+        data = data[:2] + segments + data[20:]  # without JFIF's, so that Pillow looks for a resolution
+    tracemalloc.start()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        silence_pillow()
+        assert inspect(data, LIMITS).orientation == 1
+    assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    tracemalloc.stop()
+    assert caught == []
 
 
 @pytest.mark.parametrize("name", ["PNG of 65,535 x 65,535", "GIF of 10,000 frames", "SVG", "PDF", "text"])
