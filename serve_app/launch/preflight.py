@@ -135,6 +135,9 @@ def _check_checkpoints(model: Served) -> None:
     for arg, name in (("base_model", settings.base_model), ("transformer_model", settings.transformer_model)):
         if name and not Path(name).is_dir():
             _check_repository(arg, name)
+    # A card's experts go with a base model of the args; without one, the demo may be served.
+    if settings.base_model and not settings.transformer_model and experts != base and not Path(experts).is_dir():
+        _check_repository("transformer_model", experts)
 
 
 def _check_repository(arg: str, name: str) -> None:

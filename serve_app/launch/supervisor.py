@@ -28,6 +28,7 @@ from serve_app.launch.secrets import MaskedConfig, without_secrets
 
 FAILED = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_RAY_ADDRESS = "RAY_ADDRESS"  # of a cluster that runs already, as Ray has it
 _SERVE_NAMESPACE = "serve"  # in which every client of Serve looks for its controller
 _POLL_S = 0.5
 _KIND = re.compile(r"^(?:\w+\.)*(\w+(?:Error|Exception))\b(?=:|$)", re.MULTILINE)  # the last line of a traceback
@@ -93,6 +94,8 @@ class _Supervisor:
         try:
             with suppress(SystemExit), without_chatter():
                 cli.main(["run", str(self._masked.path)], standalone_mode=False)
+        except _StartFailed:
+            at_once = False
         except (KeyboardInterrupt, click.Abort):
             at_once = True
         else:
@@ -137,10 +140,20 @@ class _Supervisor:
                 say(f"still starting: {told(message) or state}")
 
     def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._failure is not None and _RAY_ADDRESS not in os.environ:
+            raise _StartFailed
         self._interrupts += 1
         if self._failure is None and self._interrupts == 1:
             say(_what_ctrl_c_does(self._config))
         raise KeyboardInterrupt
+
+
+class _StartFailed(BaseException):
+    """The start has failed, in a cluster of this process' own, which simply ends.
+
+    `serve run` would catch a KeyboardInterrupt or an Exception, and wait half a minute for a replica that Serve has
+    begun to start again. On a cluster of others, Serve has to take the application away.
+    """
 
 
 def serve_logs() -> Path:

@@ -58,7 +58,8 @@ class Place:
 
     def served(self) -> dict[str, Any]:
         """Return the args of a service of that copy."""
-        return {"base_model": str(self.directory / "checkpoint")}
+        folder = str(self.directory / "checkpoint")
+        return {"base_model": folder, "transformer_model": folder}
 
 
 Fault = Callable[[Place], dict[str, Any]]
@@ -127,6 +128,13 @@ def another_model(place: Place) -> dict[str, Any]:
     return {**place.served(), "model": "wan22_5b"}
 
 
+def no_such_repository(place: Place) -> dict[str, Any]:
+    """Leave out the experts, which the card then wants from the Hub, and let no Hub answer."""
+    place.checkpoint()
+    place.environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": str(place.directory / "hub")}
+    return {"base_model": str(place.directory / "checkpoint")}
+
+
 def replica_finds_no_class(place: Place) -> dict[str, Any]:
     """Name a class that diffusers does not have."""
     index = place.checkpoint() / "model_index.json"
@@ -175,6 +183,7 @@ FAULTS: tuple[Fault, ...] = (
     empty_vae,
     wrong_class,
     another_model,
+    no_such_repository,
     replica_finds_no_class,
     replica_finds_no_pipeline,
     replica_type_error,

@@ -283,3 +283,42 @@ async def test_a_symlink_out_of_lora_root_is_not_read_as_the_file_of_peft(api: A
     (spec,) = await api.specs(body(loras=[{"path": "mine/adapter_model.safetensors", "transformer": "high"}]))
     assert spec.loras[0].adapter_config is None
     assert np.all(["adapter_config.json" in warning for warning in spec.warnings])
+
+
+# What else may say how strongly a file acts
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"lora_scale": "0.5"}, "'lora_scale' (0.5) is not applied: it may be a scale"),
+        ({"Scaling": " 2 "}, "'Scaling' (2) is not applied: it may be a scale"),
+        ({"lora_config": "{"}, "'lora_config' is not applied: it holds no lora_alpha"),
+        ({"adapter_config": '{"peft_type": "LOHA"}'}, "'adapter_config' is not applied: it holds no lora_alpha"),
+        ({"use_dora": "True"}, "it has no magnitudes: it is applied as a LoRA"),
+    ],
+)
+def test_metadata_that_is_not_followed_is_said(metadata: dict[str, str], said: str) -> None:
+    contents = accept(PAIR, metadata)
+    assert scales(contents) == [None]
+    assert [remark for remark in contents.remarks if said in remark]
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"scale": "1.0"}, {"strength": "strong"}, {"use_dora": "false"}, {"lora_config": ""}]
+)
+def test_metadata_that_changes_nothing_is_not_mentioned(metadata: dict[str, str]) -> None:
+    assert accept(PAIR, metadata).remarks == ()
+
+
+@pytest.mark.parametrize("name", ["alpha.weight", "lora_alpha.default", "Alpha", "lora.alpha", "network_alpha.weight"])
+def test_an_alpha_tensor_under_another_spelling_counts(name: str) -> None:
+    (change,) = accept({**PAIR, f"{STEM}.{name}": ()}).changes()
+    assert isinstance(change, LowRank)
+    assert change.alpha == f"{STEM}.{name}"
+
+
+@pytest.mark.parametrize("name", ["scale", "scaling.default", "lora_scale", "lora_scaling.weight"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_scales_of_layers_are_never_left_out(name: str, *, strict: bool) -> None:
+    assert "scale for each layer" in refusal({**PAIR, f"{STEM}.{name}": ()}, strict=strict)["reason"]

@@ -48,7 +48,7 @@ _ADAPTER = r"(?:\.[^.]+)?"  # PEFT's state dicts carry the adapter's name before
 _SUFFIXES = {
     Role.DOWN: rf"lora_A(?:{_ADAPTER}\.weight)?|lora(?:_|\.|_linear_layer\.)down\.weight",
     Role.UP: rf"lora_B(?:{_ADAPTER}\.weight)?|lora(?:_|\.|_linear_layer\.)up\.weight",
-    Role.ALPHA: r"(?:lora[_.]|network_)?alpha",
+    Role.ALPHA: r"(?:lora[_.]|network_)?(?:alpha|Alpha)(?:\.default|\.weight)?",
     Role.MAGNITUDE: rf"dora_scale|magnitude|lora_magnitude_vector{_ADAPTER}(?:\.weight)?",
     Role.W1: r"lokr_w1",
     Role.W1_A: r"lokr_w1_a",
@@ -81,6 +81,9 @@ _UNSUPPORTED = {
     rf"lora_embedding_[AB]{_ADAPTER}": f"a LoRA of an embedding; {_REEXPORT}",
     r"(?:scale_weight|scale_input|weight_scale(?:_\d)?|qweight|qzeros|scales|absmax|quant_map|quant_state.*)": (
         "weights of a quantised checkpoint; use the LoRA itself"
+    ),
+    r"(?:lora_)?(?:scale|scaling)(?:\.default|\.weight)?": (
+        "a scale for each layer, of a kind that is not read; export it with alpha tensors"
     ),
     r"set_weight|reshape_weight": f"weights that replace or resize the model's own; {_REEXPORT}",
     rf"(?:lora_[AB]{_ADAPTER}|lora_down|lora_up|lora\.down|lora\.up)\.bias": (

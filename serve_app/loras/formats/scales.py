@@ -75,6 +75,9 @@ def wrong_alphas(alphas: Mapping[str, float]) -> Fault | None:
 _CONFIG_ENTRIES = (ADAPTER_METADATA, "adapter_config", "peft_config", "lora_config")
 _FLAT_ALPHAS = frozenset({"loraalpha", "networkalpha", "alpha"})  # without case and separators
 _NESTED_ALPHAS = _FLAT_ALPHAS | {"linearalpha", "networklinearalpha"}
+_FLAT_SCALES = frozenset(
+    {"scale", "scaling", "lorascale", "lorascaling", "multiplier", "loramultiplier", "loraweight", "strength"}
+)
 _FLAT_RANKS = frozenset({"lorarank", "networkrank", "rank", "loradim", "networkdim", "dim", "r"})
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf)", re.ASCII | re.IGNORECASE)
 _LONGEST_JSON = 100_000  # characters of an entry that is searched
@@ -114,13 +117,32 @@ def apply_metadata(changes: Iterable[Placed], metadata: Mapping[str, str], besid
         remarks.extend(_other_ranks(placed, metadata))
     elif not has_alphas and not sources:
         remarks.extend(_idle_alphas(placed, metadata))
+    remarks.extend(_idle_entries(placed, metadata))
     return Scaled(scaled, tuple(remarks))
 
 
 def _config_entries(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return the entries that hold a `LoraConfig`; entries with other names count if they look like one."""
     found = [(name, metadata[name]) for name in _CONFIG_ENTRIES if name in metadata]
-    return [(name, text) for name, text in found if name == ADAPTER_METADATA or '"lora_alpha"' in text]
+    return [(name, text) for name, text in found if _is_config(name, text)]
+
+
+def _is_config(name: str, text: str) -> bool:
+    return name == ADAPTER_METADATA or '"lora_alpha"' in text
+
+
+def _idle_entries(placed: Iterable[Placed], metadata: Mapping[str, str]) -> Iterable[str]:
+    """Yield a remark on each entry that says how the file acts, other than by an alpha, and is not followed."""
+    for name in _CONFIG_ENTRIES:
+        if metadata.get(name, "").strip() and not _is_config(name, metadata[name]):
+            yield f"its metadata entry {name!r} is not applied: it holds no lora_alpha"
+    decomposed = metadata.get("use_dora", "").strip().lower() in ("true", "1")
+    if decomposed and not any(isinstance(change, LowRank) and change.magnitude for _, _, change in placed):
+        yield "its metadata says use_dora, and it has no magnitudes: it is applied as a LoRA"
+    scales = ((name, text.strip()) for name, text in metadata.items() if _plain(name) in _FLAT_SCALES)
+    said = [f"{name[:_LONGEST_NAME]!r} ({text})" for name, text in scales if _is_number(text) and float(text) != 1]
+    if said:
+        yield f"its metadata entry {said[0]} is not applied: it may be a scale, which the request's multiplier can give"
 
 
 @dataclass(frozen=True, slots=True)
