@@ -126,12 +126,13 @@ class _GuardedTransport(httpx2.BaseTransport):
     """Connects httpx2 to a connection pool whose sockets the guard opens. Its errors contain nothing of the request."""
 
     def __init__(self, policy: NetPolicy, deadline: Deadline, context: ssl.SSLContext) -> None:
-        self._pool = httpcore2.ConnectionPool(context, network_backend=GuardedBackend(policy, deadline))
+        self._backend = GuardedBackend(policy, deadline)
+        self._pool = httpcore2.ConnectionPool(context, network_backend=self._backend)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-        with _translated():
+        with _translated(), self._backend.reading_head():
             found = self._pool.handle_request(
                 httpcore2.Request(
                     request.method,

@@ -9,7 +9,9 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
@@ -35,6 +37,7 @@ _SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the IPv4 address is in the low 32 bits
 _LOW_32_BITS = 0xFFFFFFFF
+_HEAD_BYTES = 100 << 10  # h11 takes no longer head (`max_incomplete_event_size` of httpcore2's connections)
 
 
 class Forbidden(Exception):
@@ -110,6 +113,24 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int]:
     return url.scheme, url.host, port_of(url)
 
 
+@dataclass(slots=True)
+class _Heads:
+    """How many more bytes may be read before the head of a response is complete; None while none is awaited.
+
+    Interim answers (1xx) come before it, in any number, and are parsed one by one.
+    """
+
+    left: int | None = None
+
+    def counted(self, data: bytes) -> bytes:
+        """Return `data`. Raise RemoteProtocolError if more was read before, and the head is still not complete."""
+        if self.left is not None:
+            if self.left <= 0:
+                raise httpcore2.RemoteProtocolError("no end of the head")
+            self.left -= len(data)
+        return data
+
+
 class GuardedBackend(httpcore2.NetworkBackend):
     """Opens the sockets of one operation, for an httpcore2 connection pool."""
 
@@ -117,6 +138,16 @@ class GuardedBackend(httpcore2.NetworkBackend):
         self._policy = policy
         self._deadline = deadline
         self._tcp = httpcore2.SyncBackend()
+        self._heads = _Heads()
+
+    @contextmanager
+    def reading_head(self) -> Iterator[None]:
+        """Bound what is read while the block waits for the head of a response."""
+        self._heads.left = _HEAD_BYTES
+        try:
+            yield
+        finally:
+            self._heads.left = None
 
     def connect_tcp(
         self,
@@ -137,7 +168,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
             try:
                 left = bounded(timeout, self._deadline)
                 stream = self._tcp.connect_tcp(address, port, left, local_address, socket_options)
-                return _BoundedStream(stream, self._deadline, SpeedFloor(self._policy))
+                return _BoundedStream(stream, self._deadline, SpeedFloor(self._policy), self._heads)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
@@ -162,10 +193,11 @@ def checked_addresses(host: str, port: int, policy: NetPolicy) -> list[str]:
 class _BoundedStream(httpcore2.NetworkStream):
     """A stream whose every wait ends at the deadline and keeps a pace, so that a trickle of bytes cannot prolong it."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline, floor: SpeedFloor) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline, floor: SpeedFloor, heads: _Heads) -> None:
         self._stream = stream
         self._deadline = deadline
         self._floor = floor
+        self._heads = heads
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         end = None if timeout is None else time.monotonic() + timeout
@@ -173,7 +205,7 @@ class _BoundedStream(httpcore2.NetworkStream):
             left = bounded(None if end is None else max(end - time.monotonic(), 0.001), self._deadline)
             with self._floor.waiting() as received:
                 try:
-                    return received(self._stream.read(max_bytes, min(left, self._floor.left_s)))
+                    return self._heads.counted(received(self._stream.read(max_bytes, min(left, self._floor.left_s))))
                 except httpcore2.ReadTimeout:
                     if left <= self._floor.left_s:
                         raise
@@ -190,7 +222,7 @@ class _BoundedStream(httpcore2.NetworkStream):
         left = bounded(timeout, self._deadline)
         try:
             secure = self._stream.start_tls(ssl_context, server_hostname, left)
-            return _BoundedStream(secure, self._deadline, self._floor)
+            return _BoundedStream(secure, self._deadline, self._floor, self._heads)
         except httpcore2.ConnectError as error:
             if isinstance(error.__cause__, ssl.SSLCertVerificationError):  # trying again would not help
                 raise Forbidden("its server's certificate is not valid for its name, or not trusted here") from None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from serve_app.errors import ServiceError
+from serve_app.errors import LoraSourceUnavailable, ServiceError
 from serve_app.loras.cache import LoraCache
 from serve_app.loras.sources import LoraSources, SourcePolicy
 from serve_app.net.headers import content_range, natural, retry_after_s
@@ -177,6 +177,21 @@ def must_be_documented(sources: LoraSources, reference: str) -> None:
     except ServiceError as error:
         assert error.status in (400, 503)
         assert error.code in {"LORA_NOT_FOUND", "LORA_PATH_REFUSED", "LORA_INVALID", "LORA_SOURCE_UNAVAILABLE"}
+
+
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n"
+
+
+@pytest.mark.parametrize(("interim", "taken"), [(3, True), (20_000, False)])
+def test_interim_answers_without_end(make: MakeSources, raw: RawServer, interim: int, *, taken: bool) -> None:
+    # Each is parsed, and none is the answer: 20,000 cost four seconds of CPU.
+    raw.answer = INTERIM * interim + b"HTTP/1.1 200 OK\r\n\r\n" + FILE
+    sources = make(read_timeout_s=20)
+    if taken:
+        sources.header(sources.locate(f"{raw.url}/a.safetensors"))
+    else:
+        with pytest.raises(LoraSourceUnavailable):
+            sources.locate(f"{raw.url}/a.safetensors")
 
 
 def in_one_answer(**headers: str) -> bytes:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.client import body, pair
-from tests.fixtures.api import Api, Json
+from tests.fixtures.api import Api, Json, on_both_databases
 
 WHOLE = ["width", "height", "seed", "sample_steps", "num_frames", "fps"]
 NUMBERS = ["guidance_scale", "shift"]
@@ -130,3 +131,15 @@ async def test_an_id_in_another_spelling_is_none(spell: Any, api: Api) -> None:
     answer = await api.http.get(f"/v1/requests/{spell(request_id)}/status")
     assert answer.status_code == 404
     assert answer.json()["detail"]["error"]["code"] == "REQUEST_NOT_FOUND"
+
+
+@on_both_databases
+@pytest.mark.parametrize("text", ["a \x00 fox", "\x00", "\ufffe\uffff", "\u202efox", "a\x1bfox\x7f"])
+async def test_a_text_of_odd_characters_is_kept_as_it_is(text: str, api: Api) -> None:
+    # PostgreSQL's text has no NUL.
+    (spec,) = await api.specs(body({"prompt": text, "neg": text}, trigger_word=text))
+    assert (spec.prompt, spec.negative_prompt, spec.trigger_word) == (text, text, text)
+    answer = await api.http.get("/v1/requests", params={"tenant": text, "status": text})
+    assert answer.status_code < httpx.codes.INTERNAL_SERVER_ERROR
+    for path in ("/v1/requests/%00", "/v1/requests/%00/status", "/v1/outputs/%00", "/v1/loras/%00"):
+        assert (await api.http.get(path)).status_code in (httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST, 405)
