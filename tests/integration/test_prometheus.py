@@ -5,47 +5,25 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from deployments.observability.catalogue import METRICS
 from tests.client import Client, body
-from tests.service_process import ServiceProcess, free_port
+from tests.fixtures.prometheus import CONFIGS, running_prometheus
+from tests.service_process import ServiceProcess
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "observability"
-PROMETHEUS, PROMTOOL = (str(shutil.which(name)) for name in ("prometheus", "promtool"))
+PROMTOOL = str(shutil.which("promtool"))
 WITHIN_S = 60
 
 
 @pytest.fixture(scope="module")
 def prometheus(service: ServiceProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Yield a client of a Prometheus that scrapes the service as docs/observability.md says."""
-    directory = tmp_path_factory.mktemp("prometheus")
-    config = {
-        "global": {"scrape_interval": "2s", "evaluation_interval": "2s"},
-        "rule_files": [str(CONFIGS / "alerts.yaml")],
-        "scrape_configs": [
-            {"job_name": "wan-lora", "static_configs": [{"targets": [service.url.removeprefix("http://")]}]}
-        ],
-    }
-    (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
-    command = [
-        PROMETHEUS,
-        f"--config.file={directory / 'prometheus.yml'}",
-        f"--storage.tsdb.path={directory / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (directory / "log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
-        try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1") as http:
-                yield http
-        finally:
-            process.terminate()
+    with running_prometheus(tmp_path_factory.mktemp("prometheus"), service.url) as http:
+        yield http
 
 
 def test_the_rules_are_valid() -> None:

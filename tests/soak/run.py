@@ -48,6 +48,7 @@ def soak(directory: Path, *, seconds: float, clients: int) -> Report:
         retention_every_s=20,
     )
     service.start()
+    print(f"the service under load: {service.url}", flush=True)
     try:
         load, sampler = Load(service.url, _keys(directory), directory), Sampler(service)
         with sampler.running():
