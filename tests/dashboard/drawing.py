@@ -11,7 +11,7 @@ _COLOURS = ("#3f51b5", "#ef6c00", "#2e7d32", "#ad1457", "#00838f", "#6d4c41", "#
 _LEGENDS = 4  # in a row
 _LETTERS = 24  # of a legend
 _UNITS: Mapping[str, tuple[float, str]] = {"percentunit": (100, " %"), "s": (1, " s")}
-_BINARY = ("", " KiB", " MiB", " GiB", " TiB")
+_BINARY = (" B", " KiB", " MiB", " GiB", " TiB")
 
 Box = tuple[float, float, float, float]  # left, top, width, height
 
