@@ -1,4 +1,4 @@
-"""Connection timeouts of Serve's Python proxy (slow-loris protection): a request's head must be complete in time.
+"""Connection timeouts of Serve's Python proxy (slow-loris protection): heads must arrive, and answers be read, in time.
 
 uvicorn closes a connection that is idle after an answer (`keep_alive_timeout_s` of Serve's `http_options`), and waits
 forever for a first request, or for the rest of a head. Serve hands uvicorn no option for that, but calls a function in
@@ -6,9 +6,11 @@ the proxy's process before it starts to listen:
 
     RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=serve_app.launch.connections.limit_heads
     WAN_LORA_HEAD_TIMEOUT_S=15
+    WAN_LORA_READ_TIMEOUT_S=60
 
-`wan-lora serve` sets the first. HAProxy in its place has a timeout of its own, `RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`,
-which is an hour by default. Bodies are timed by the application itself, with the arg `body_timeout_s`.
+The last is for a client that takes nothing of an answer: without it, the connection and its place last as long as the
+client likes. `wan-lora serve` sets the first. HAProxy in its place has a timeout of its own,
+`RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`, which is an hour by default. Bodies are timed by the application itself, with the arg `body_timeout_s`.
 """
 
 import asyncio
@@ -26,6 +28,8 @@ ENVIRONMENT = {
 }
 _VARIABLE = "WAN_LORA_HEAD_TIMEOUT_S"
 _DEFAULT_S = 15.0
+_UNREAD_VARIABLE = "WAN_LORA_READ_TIMEOUT_S"
+_UNREAD_DEFAULT_S = 60.0  # as HAProxy's above
 
 
 def limit_heads() -> list[Middleware]:
@@ -37,10 +41,12 @@ def limit_heads() -> list[Middleware]:
 class TimedHeads(HttpToolsProtocol):
     """uvicorn's protocol, which closes the connection if a head is not complete in time, counted from its first byte.
 
-    The first head of a connection is counted from its start.
+    The first head of a connection is counted from its start. It also ends a connection whose client reads nothing while
+    an answer waits to be sent.
     """
 
     _late: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
         """Begin to wait for the first head."""
@@ -57,9 +63,20 @@ class TimedHeads(HttpToolsProtocol):
         self._stop()
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to read: asyncio holds all that it may hold of the answer."""
+        super().pause_writing()
+        self._wait_for_reader()
+
+    def resume_writing(self) -> None:
+        """End that wait."""
+        self._read()
+        super().resume_writing()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the wait."""
+        """End all waits."""
         self._stop()
+        self._read()
         super().connection_lost(exc)
 
     def _wait(self) -> None:
@@ -70,6 +87,20 @@ class TimedHeads(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _wait_for_reader(self, before: int | None = None) -> None:
+        """End the connection if, since the last look, the client has read none of the `before` bytes that waited."""
+        left: int = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            self.transport.abort()
+            return
+        late_s = float(os.environ.get(_UNREAD_VARIABLE, _UNREAD_DEFAULT_S))
+        self._unread = self.loop.call_later(late_s, self._wait_for_reader, left)
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _close(self) -> None:
         transport: Any = self.transport

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from ray.serve._private.haproxy import HAProxyApi, HAProxyConfig
 from ray.serve.config import HTTPOptions
 from uvicorn.protocols.http import auto
@@ -64,10 +65,10 @@ async def port(timed: None) -> AsyncIterator[int]:
 
 
 def until_closed(connection: socket.socket) -> bytes:
-    received = b""
+    received = bytearray()
     while data := connection.recv(65536):
         received += data
-    return received
+    return bytes(received)
 
 
 def send_and_wait(port: int, sent: bytes) -> tuple[bytes, float]:
@@ -125,6 +126,30 @@ async def test_several_requests_on_one_connection_are_answered(port: int) -> Non
             return answered
 
     assert await asyncio.to_thread(ask) == 4
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_an_answer_that_nobody_reads_is_not_kept(
+    timed: None, monkeypatch: pytest.MonkeyPatch, *, reads: bool
+) -> None:
+    # Far more than the kernel's buffers hold.
+    monkeypatch.setenv("WAN_LORA_READ_TIMEOUT_S", "2")
+    app, sent, ended = FastAPI(), 64 << 20, asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            for _ in range(sent >> 16):
+                yield bytes(1 << 16)
+        finally:
+            ended.set()
+
+    app.get("/")(lambda: StreamingResponse(pieces()))
+    async for port in serving(app):
+        with connected(port) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            if reads:
+                assert len(await asyncio.to_thread(until_closed, connection)) > sent
+            await asyncio.wait_for(ended.wait(), 60)
 
 
 @pytest.mark.parametrize("path", ["/v1/inference", "/v1/loras/inspect"])
