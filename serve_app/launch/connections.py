@@ -10,7 +10,8 @@ the proxy's process before it starts to listen:
 
 The last is for a client that takes nothing of an answer: without it, the connection and its place last as long as the
 client likes. `wan-lora serve` sets the first. HAProxy in its place has a timeout of its own,
-`RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`, which is an hour by default. Bodies are timed by the application itself, with the arg `body_timeout_s`.
+`RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`, which is an hour by default. Bodies are timed by the application itself, with the
+arg `body_timeout_s`.
 """
 
 import asyncio
