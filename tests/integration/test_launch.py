@@ -20,14 +20,14 @@ ANY_INTERFACE = "127.1"
 def test_a_fault_that_only_a_replica_meets_ends_the_start_at_the_first_try(tmp_path: Path) -> None:
     # Whole for whoever looks at its files, and yet nobody can make a pipeline of it.
     card = tmp_path / "card.yaml"
-    card.write_text(CARD.read_text().replace("tests.lantern.pipeline:LanternPipeline", "tests.lantern.pipeline:Gone"))
+    card.write_text(CARD.read_text().replace("tests.lantern.pipeline:LanternPipeline", "tests.lantern.gone:Gone"))
     service = ServiceProcess(tmp_path, ENVIRONMENT, model=str(card))
     service.launch()
     try:
         assert service.ended(STARTUP_S) == 1
     finally:
         service.kill()
-    assert "could not start: pipeline: cannot import 'tests.lantern.pipeline:Gone'" in service.said()[-1]
+    assert "could not start: pipeline: cannot import 'tests.lantern.gone:Gone'" in service.said()[-1]
     log = service.log.read_text()
     assert log.strip().splitlines()[-1] == service.said()[-1]
     assert "AttributeError" not in log
