@@ -8,7 +8,7 @@ import typer
 
 from serve_app.cli.bundles import bundled
 from serve_app.cli.console import JsonOption, UsageError, print_json, reporting, say, warn
-from serve_app.cli.local_files import lora_path
+from serve_app.cli.local_files import lora_path, prepare
 from serve_app.cli.options import Look, Lora
 from serve_app.cli.progress import Bars, duration
 from serve_app.cli.server import Service
@@ -59,6 +59,8 @@ def generate(
     LoRAs and images that are files here are sent along. Ctrl-C leaves the request with the service, which goes on.
     """
     image, output_format = look.read_image(), _format(out)
+    if out is not None:
+        prepare(out)
     with service.connect() as client:
         loras = loras_of(client, high=high, low=low, lora=lora, strengths=(strength, high_strength, low_strength))
         request = look.on(client).request(
@@ -68,7 +70,7 @@ def generate(
         if cost:
             _tell_cost(client.forecast(request), as_json)
             return
-        result = _render(client, request, out if preview else None)
+        result = _render(client, request, out, preview=preview)
         files = _download(client, result, out)
     if as_json:
         print_json({"files": [str(file) for file in files], "result": result.model_dump(mode="json")})
@@ -110,15 +112,15 @@ def loras_of(
     return [Lora(lora_path(client, path), side, strength) for path, side, strength in named if path is not None]
 
 
-def _render(client: Client, request: InferenceRequest, preview_of: Path | None) -> RequestResult:
-    """Return the result of a request, whose progress is shown on the way.
+def _render(client: Client, request: InferenceRequest, out: Path | None, *, preview: bool) -> RequestResult:
+    """Return the result of a request, whose progress is shown on the way; with `preview` also what it becomes.
 
     Raises:
         ServiceError: it was refused, or failed.
     """
     accepted = client.submit(request)
     try:
-        _follow(client, accepted.request_id, preview_of)
+        _follow(client, accepted.request_id, _base(out, accepted.request_id) if preview else None)
     except KeyboardInterrupt:
         say(f"\nthe request goes on; `wan-lora watch {accepted.request_id}` shows it, `wan-lora cancel` ends it")
         raise
@@ -165,9 +167,14 @@ def _format(out: Path | None) -> OutputFormat:
     return _FORMATS[out.suffix.lower()]
 
 
+def _base(out: Path | None, request_id: str) -> Path:
+    """Return the file that `--out` names; else one that is named by the request."""
+    return out or Path(f"{request_id[:8]}.mp4")
+
+
 def _download(client: Client, result: RequestResult, out: Path | None) -> list[Path]:
     videos = result.outputs.videos if result.outputs else []
-    base = out or Path(f"{result.request_id[:8]}.mp4")
+    base = _base(out, result.request_id)
     names = (
         [base] if len(videos) == 1 else [base.with_name(f"{base.stem}-{video.seed}{base.suffix}") for video in videos]
     )

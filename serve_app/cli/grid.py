@@ -14,6 +14,7 @@ import typer
 from serve_app.cli.bundles import bundled
 from serve_app.cli.checkpoints import checkpoints_of
 from serve_app.cli.console import Exit, JsonOption, UsageError, print_json, reporting, say
+from serve_app.cli.local_files import prepare
 from serve_app.cli.options import Look, strength_of
 from serve_app.cli.progress import Bar, Bars
 from serve_app.cli.server import Service
@@ -58,6 +59,7 @@ def grid(
     """
     if look.seed is not None and look.seed < 0:
         raise UsageError("--seed: a grid needs one seed for all its cells; write one that is not negative")
+    prepare(out)
     image, scales = look.read_image(), [strength_of(text, "--strengths") for text in strengths.split(",")]
     with service.connect() as client:
         look = look.on(client)

@@ -1,8 +1,9 @@
-"""Files on this machine that a request needs: LoRAs are uploaded (content-addressed), images travel in the request."""
+"""Files on this machine: LoRAs are uploaded (content-addressed), images travel in the request, videos get a place."""
 
 import base64
 import hashlib
 import mimetypes
+import os
 from pathlib import Path
 
 from serve_app.cli.console import UsageError, say
@@ -40,6 +41,20 @@ def image(text: str) -> str:
     if text.startswith(("~", "./", "../")):
         raise UsageError(f"--image {text}: there is no such file")
     return text
+
+
+def prepare(out: Path) -> None:
+    """Make the folder of a file that is to be written, before anything is rendered for it.
+
+    Raises:
+        UsageError: no such file can be written.
+        OSError: its folder cannot be made.
+    """
+    if out.is_dir():
+        raise UsageError(f"-o {out}: that is a folder; name a file in it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise UsageError(f"-o {out}: you may not write into that folder")
 
 
 def _digest(path: Path) -> str:

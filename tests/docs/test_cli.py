@@ -1,4 +1,4 @@
-"""Every command of docs/cli.md, in order, against the API."""
+"""Every command of the README and of docs/cli.md, in order, against the API."""
 
 import asyncio
 import shlex
@@ -35,7 +35,7 @@ async def test_the_examples_run(serve_api: ServeApi, tmp_path: Path, monkeypatch
     here.mkdir()
     prepare(here)
     monkeypatch.chdir(here)
-    commands = [command for block in blocks("cli.md", "console") for command in block.commands()]
+    commands = [*readme_s(), *(command for block in blocks("cli.md", "console") for command in block.commands())]
     async with serve_api(uploads=True) as api, loopback(api.app) as url, rendering(api):
         for command in commands:
             name, *arguments = shlex.split(command)
@@ -44,6 +44,14 @@ async def test_the_examples_run(serve_api: ServeApi, tmp_path: Path, monkeypatch
             done = await run([argument.replace("REQUEST", request) for argument in arguments], url)
             assert done.exit_code == 0, (command, done.output)
     assert {"circle.mp4", "fox-7.webp", "fox-8.webp", "grid.html"} <= {path.name for path in here.iterdir()}
+
+
+def readme_s() -> list[str]:
+    """Return the commands that the README shows in blocks of their own."""
+    lines = (DOCS.parent / "README.md").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    shown = [line.strip() for line in lines if line.startswith("    .venv/bin/wan-lora ")]
+    assert len(shown) == 2
+    return [command.removeprefix(".venv/bin/") for command in shown]
 
 
 async def run(arguments: list[str], url: str) -> Result:

@@ -40,22 +40,29 @@ async def test_several_videos_are_named_by_their_seeds(api: Api, wan_lora: WanLo
     assert document["result"]["status"] == "succeeded"
 
 
+def made_in(directory: Path, *endings: str) -> list[Path]:
+    return [path for path in directory.iterdir() if path.name.endswith(endings)]
+
+
+@pytest.mark.parametrize("named", [True, False])
 async def test_a_preview_lies_beside_the_video_while_it_is_made(
-    api: Api, wan_lora: WanLora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: Api, wan_lora: WanLora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     monkeypatch.setattr("serve_app.api.events.hub.LOOK_S", 0.01)
+    monkeypatch.chdir(tmp_path)
     options = ("--high", HIGH, "--low", LOW, "--size", "64x64", "--frames", "5", "--steps", "150", "--preview")
-    preview, video = tmp_path / "fox.preview.webp", tmp_path / "fox.mp4"
+    out = ("-o", "fox.mp4") if named else ()
     async with rendering(api, step_s=0.05):
-        making = asyncio.ensure_future(wan_lora("generate", "a fox", *options, "-o", video))
-        while not preview.exists():
+        making = asyncio.ensure_future(wan_lora("generate", "a fox", *options, *out))
+        while not (previews := made_in(tmp_path, ".preview.webp")):
             assert not making.done(), making.result().output
             await asyncio.sleep(0.01)
+        (request,), (preview,) = api.observed.requests, previews
+        assert preview.name == f"{'fox' if named else request.id[:8]}.preview.webp"
         assert preview.read_bytes().startswith(b"RIFF")
-        (request,) = api.observed.requests
         await api.store.requests.cancel(request.id)
         made = await making
-    assert (made.exit_code, preview.exists(), video.exists()) == (1, False, False), made.output
+    assert (made.exit_code, made_in(tmp_path, ".mp4", ".webp")) == (1, []), made.output
 
 
 async def test_the_cost_is_reported_and_nothing_is_made(api: Api, wan_lora: WanLora) -> None:
@@ -86,6 +93,19 @@ async def test_an_image_of_this_machine_travels_in_the_request(api: Api, wan_lor
 async def test_a_wrong_option_is_named(wan_lora: WanLora, options: tuple[str, ...], said: str) -> None:
     refused = await wan_lora("generate", "a fox", *options)
     assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
+
+
+@pytest.mark.parametrize("command", ["generate", "grid"])
+async def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_rendered(
+    api: Api, wan_lora: WanLora, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "a.mp4").mkdir()
+    (tmp_path / "file").touch()
+    loras = ("--high", HIGH) if command == "generate" else ("--pair", "wan22_demo")
+    for out, said in (("a.mp4", "that is a folder"), ("file/a.mp4", "exists")):
+        refused = await wan_lora(command, "a fox", *loras, "-o", tmp_path / out)
+        assert (refused.exit_code, said in refused.stderr) == (2, True), refused.output
+    assert api.observed.requests == []
 
 
 async def test_what_the_service_refuses_is_reported_in_its_words(wan_lora: WanLora) -> None:

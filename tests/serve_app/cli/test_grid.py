@@ -38,11 +38,11 @@ async def test_a_grid_is_one_file_with_every_video_in_it(api: Api, wan_lora: Wan
     async with rendering(api):
         made = await wan_lora(
             "grid", "a <fox> & more", "--pair", "wan22_demo@500", "--pair", f"{HIGH},{LOW}", *SMALL,
-            "--strengths", "0,0.5,1", "--seed", "7", "-o", tmp_path / "grid.html",
+            "--strengths", "0,0.5,1", "--seed", "7", "-o", tmp_path / "new" / "grid.html",
         )  # fmt: skip
     assert made.exit_code == 0, made.output
-    assert made.stdout.strip() == str(tmp_path / "grid.html")
-    text = (tmp_path / "grid.html").read_text()
+    assert made.stdout.strip() == str(tmp_path / "new" / "grid.html")
+    text = (tmp_path / "new" / "grid.html").read_text()
     page = Page(text)
     assert page.heads == ["strength 0", "strength 0.5", "strength 1", "demo/wan22_demo@500", Path(HIGH).stem]
     assert len(page.sources) == 6
