@@ -23,7 +23,7 @@ _FORMATS = {".mp4": OutputFormat.MP4, ".webp": OutputFormat.WEBP, ".zip": Output
 
 
 @app.command(
-    epilog='Example: wan-lora generate "[trigger] dancing" --trigger sks --high my_high.safetensors '
+    epilog=r'Example: wan-lora generate "\[trigger] dancing" --trigger sks --high my_high.safetensors '
     "--low my_low.safetensors -o dance.mp4"
 )
 @reporting

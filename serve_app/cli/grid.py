@@ -36,7 +36,7 @@ class Planned:
 
 
 @app.command(
-    epilog='Example: wan-lora grid "[trigger] dancing" --trigger sks --pair my_job@500 --pair my_job@1000 '
+    epilog=r'Example: wan-lora grid "\[trigger] dancing" --trigger sks --pair my_job@500 --pair my_job@1000 '
     "--strengths 0,0.5,1 -o grid.html"
 )
 @reporting

@@ -33,8 +33,8 @@ class Lora:
 class Look:
     """What a video shows and how it is made; a bundle of options (see `bundles`). None: the model's default counts."""
 
-    prompt: Annotated[str, typer.Argument(help="What to show; [trigger] stands for the trigger word.")]
-    trigger: Annotated[str | None, typer.Option("--trigger", help="Replaces [trigger] in the prompt.")] = None
+    prompt: Annotated[str, typer.Argument(help=r"What to show; \[trigger] stands for the trigger word.")]
+    trigger: Annotated[str | None, typer.Option("--trigger", help=r"Replaces \[trigger] in the prompt.")] = None
     neg: Annotated[str | None, typer.Option("--neg", help="What not to show.")] = None
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.")] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Of the noise; -1 draws one.")] = None

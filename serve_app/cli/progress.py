@@ -86,7 +86,9 @@ def _rest(seconds: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: 45 s, 3 min, 2 h 05 min."""
+    """Return seconds as people say them: under a second, 45 s, 3 min, 2 h 05 min."""
+    if round(seconds) < 1:
+        return "under a second"
     if seconds < 2 * _MINUTE:
         return f"{seconds:.0f} s"
     minutes = round(seconds / _MINUTE)

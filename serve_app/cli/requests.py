@@ -130,7 +130,7 @@ def list_requests(
     if as_json:
         print_json(page)
         return
-    rows = table("request", "status", "created", "prompt")
+    rows = table("request", "status", "created (UTC)", "prompt")
     for one in page.requests:
         prompts = [prompt.prompt for prompt in one.prompts]
         more = f" (and {len(prompts) - 1} more)" if len(prompts) > 1 else ""
@@ -149,7 +149,7 @@ def _show(found: Iterable[RequestStatus], as_json: bool) -> None:
     if as_json:
         print_json({"requests": [one.model_dump(mode="json") for one in found]})
         return
-    rows = table("request", "model", "status", "progress", "created")
+    rows = table("request", "model", "status", "progress", "created (UTC)")
     for one in found:
         rows.add_row(one.request_id, escape(one.model), note_of(one), f"{one.progress:.0%}", _minute(one.created_at))
     show(rows)

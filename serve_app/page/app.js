@@ -6,7 +6,7 @@ import { announce, h } from "./dom.js";
 import "./gallery.js";
 import "./make.js";
 import { service } from "./service.js";
-import { defaults, valuesOf } from "./settings.js";
+import { defaults, leftOut, valuesOf } from "./settings.js";
 import { isLora, uploadAll } from "./uploads.js";
 
 const main = document.getElementById("main");
@@ -71,7 +71,7 @@ function compareFrom(body) {
   const values = valuesOf(body, defaults(service.model(body.model)));
   views.compare.link = null; // of the grid before
   location.hash = "#/compare";
-  views.compare.begin(values, true);
+  views.compare.begin(values, { anew: true, without: leftOut(body, service.serves(body.model)) });
 }
 
 function reuse(body) {

@@ -110,11 +110,11 @@ export const KINDS = [
 
 export const kindOf = (name) => KINDS.find((kind) => kind.name === name);
 
-// A first choice: the checkpoints of the LoRA that is picked in "Make"; where it has one, another LoRA beside it.
+// A first choice: the last checkpoints of the LoRA that is picked in "Make"; where it has one only, another LoRA beside it.
 function firstOf(choices, { high, low }) {
   const own = choices.find((choice) => choice.high === high && choice.low === low) ?? choices[0];
   const same = choices.filter(({ name }) => name === own?.name);
-  return same.length > 1 ? same.slice(-FEW) : choices.filter((choice) => choice === own || choice !== choices[0]).slice(0, 2);
+  return same.length > 1 ? same.slice(-FEW) : choices.filter((choice) => choice === own || choice === choices.find((other) => other !== own));
 }
 
 /** Fills a <fieldset data-axis> with a choice of kinds and their fields; its `axis` is {kind, values}. */
@@ -131,7 +131,8 @@ export class AxisField {
     this.fields = h("div", { className: "axis-fields" });
     this.fields.addEventListener("input", onChange);
     this.fields.addEventListener("pick", onChange);
-    place.append(this.kind, this.fields);
+    this.problem = h("p", { className: "axis-problem", role: "alert" });
+    place.append(this.kind, this.fields, this.problem);
     this.axis = { kind };
   }
 
@@ -141,6 +142,21 @@ export class AxisField {
     if (!values.length) throw new Error(`${kind.title}: give at least one`);
     if (values.length > MOST_VALUES) throw new Error(`${kind.title}: ${values.length} are too many for a grid; give ${MOST_VALUES} at most`);
     return { kind: kind.name, values };
+  }
+
+  /** Return what is chosen; null where it cannot be read, and what is wrong stands beside the fields then. */
+  get checked() {
+    const field = this.fields.querySelector("[name=values]");
+    try {
+      const { axis } = this;
+      this.problem.textContent = "";
+      field?.removeAttribute("aria-invalid");
+      return axis;
+    } catch (error) {
+      this.problem.textContent = error.message;
+      field?.setAttribute("aria-invalid", "true");
+      return null;
+    }
   }
 
   /** What is chosen, as far as it can be read. */
@@ -158,6 +174,7 @@ export class AxisField {
   }
 
   #show(values) {
+    this.problem.textContent = "";
     this.fields.replaceChildren(kindOf(this.kind.value).fields(values, this.model, this.base));
   }
 }

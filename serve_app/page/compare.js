@@ -27,14 +27,15 @@ class CompareView extends HTMLElement {
     this.addEventListener("link", ({ detail }) => this.#showLink(detail));
   }
 
-  /** Go on from these values of "Make", if they have changed; a grid keeps its axes. With `anew`, start from them. */
-  begin(values, anew = false) {
+  /** Go on from these values of "Make", if they have changed; a grid keeps its axes. With `anew`, start from them, and say what they are `without`. */
+  begin(values, { anew = false, without = [] } = {}) {
     const from = JSON.stringify(values);
     const opened = this.base && this.from === undefined; // a link says what the grid begins with
     if (!anew && (from === this.from || opened)) return;
     const axes = this.base && !anew ? [this.columns.kept, this.rows.kept] : firstAxes(values);
     if (anew) this.grid.remove();
     this.#use(values);
+    this.querySelector("#grid-base").append(...without.map((text) => h("span", { className: "warning" }, text)));
     this.from = from;
     [this.columns.axis, this.rows.axis] = axes;
     this.#changed();
@@ -45,6 +46,7 @@ class CompareView extends HTMLElement {
     if (text === this.link) return;
     try {
       const grid = await read(text);
+      if (!service.serves(grid.base.model)) throw new Error(`This grid is of the model ${grid.base.model}, which this service does not serve.`);
       this.link = text;
       await this.#show(grid);
     } catch (error) {
@@ -85,12 +87,18 @@ class CompareView extends HTMLElement {
     this.dispatchEvent(new CustomEvent("reuse", { bubbles: true, detail: { body } }));
   }
 
-  get #wanted() {
-    return {
-      base: { ...this.base, prompt: this.form.elements.prompt.value.trim() },
-      columns: this.columns.axis,
-      rows: this.rows.axis,
-    };
+  /** Return the grid that is asked for, with its `cells`; null where there is none, and the page says why. */
+  #wanted() {
+    clearProblems(this.form, this.problem);
+    const [columns, rows] = [this.columns, this.rows].map(({ checked }) => checked);
+    if (!columns || !rows) return null;
+    const wanted = { base: { ...this.base, prompt: this.form.elements.prompt.value.trim() }, columns, rows };
+    try {
+      return { ...wanted, cells: cellsOf(wanted, service.model(wanted.base.model)) };
+    } catch (error) {
+      this.problem.append(h("p", {}, error.message));
+      return null;
+    }
   }
 
   #changed() {
@@ -101,30 +109,26 @@ class CompareView extends HTMLElement {
 
   async #forecast() {
     const { cost } = this.form.elements;
-    const button = this.form.querySelector("[type=submit]");
+    const wanted = this.#wanted();
+    if (!wanted) return (cost.value = "");
+    const { base, cells } = wanted;
+    const model = service.model(base.model);
+    this.form.querySelector("[type=submit]").textContent = `Render ${count(cells.length, "video")}`;
+    const body = bodyOf(cells[0].values, model);
     try {
-      const wanted = this.#wanted;
-      const model = service.model(wanted.base.model);
-      const cells = cellsOf(wanted, model);
-      button.textContent = `Render ${count(cells.length, "video")}`;
-      const body = bodyOf(cells[0].values, model);
       const prompts = cells.map(({ values }) => bodyOf(values, model).prompts[0]);
       const { seconds } = await call("POST", "v1/forecast", { ...body, prompts });
       cost.value = `${count(cells.length, "video")}, ${duration(seconds)} of rendering`;
     } catch (error) {
-      cost.value = error.message;
+      cost.value = "";
+      showProblems(this.form, problemsOf(error, body), this.problem, { focus: false });
     }
   }
 
   async #render() {
-    clearProblems(this.form, this.problem);
     const button = this.form.querySelector("[type=submit]");
-    let wanted;
-    try {
-      wanted = this.#wanted;
-    } catch (error) {
-      return this.problem.append(h("p", {}, error.message));
-    }
+    const wanted = this.#wanted();
+    if (!wanted) return;
     button.disabled = true;
     this.area.replaceChildren(this.grid);
     try {

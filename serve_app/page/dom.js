@@ -55,6 +55,11 @@ export function stem(path) {
   return path.split("/").pop().replace(/\.safetensors$/i, "");
 }
 
+/** Return a name as nodes, so that a narrow column breaks it behind its underscores. */
+export function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part) => [part, h("wbr")]);
+}
+
 /** Return "3 videos", "1 video". */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;

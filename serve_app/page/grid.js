@@ -4,7 +4,7 @@ import { FINAL, get, post, submit } from "./api.js";
 import { cellsOf, kindOf } from "./axes.js";
 import { Cell } from "./cell.js";
 import { Conductor } from "./conductor.js";
-import { announce, copy, count, h } from "./dom.js";
+import { announce, breakable, copy, count, h } from "./dom.js";
 import { follow } from "./follow.js";
 import { written } from "./link.js";
 import { referenceIn } from "./reference.js";
@@ -74,7 +74,7 @@ class VideoGrid extends HTMLElement {
       h(
         "tr",
         {},
-        rows.kind !== "none" && h("th", { scope: "row" }, h("span", {}, kindOf(rows.kind).label(value, this.model))),
+        rows.kind !== "none" && h("th", { scope: "row" }, h("span", {}, ...breakable(kindOf(rows.kind).label(value, this.model)))),
         ...cells.filter(({ row }) => row === y).map(({ holder }) => h("td", {}, holder)),
       ),
     );

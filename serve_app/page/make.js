@@ -1,11 +1,11 @@
 // The view "Make": the settings at one side, and at the other the videos that they become.
 
 import { submit } from "./api.js";
-import { template } from "./dom.js";
+import { h, template } from "./dom.js";
 import { SettingsForm } from "./form.js";
 import { clearProblems, problemsOf, showProblems } from "./problems.js";
 import { service } from "./service.js";
-import { defaults, demoDefaults, kept } from "./settings.js";
+import { defaults, demoDefaults, kept, leftOut } from "./settings.js";
 import "./watch.js";
 
 const MOST_CARDS = 8;
@@ -19,6 +19,7 @@ class MakeView extends HTMLElement {
     this.form = this.querySelector("form");
     this.stage = this.querySelector(".stage");
     this.problem = this.form.querySelector(".problem");
+    this.leftOut = this.form.querySelector(".left-out");
     this.settings = new SettingsForm(this.form, () => {});
     this.settings.values = this.#first();
     this.form.addEventListener("submit", (event) => (event.preventDefault(), this.#make()));
@@ -29,6 +30,7 @@ class MakeView extends HTMLElement {
   /** Fill in a body of the API. */
   restore(body) {
     this.settings.restore(body);
+    this.leftOut.replaceChildren(...leftOut(body, service.serves(body.model)).map((text) => h("p", { className: "warning" }, text)));
     this.form.elements.prompt.focus({ preventScroll: true });
     this.form.scrollIntoView({ block: "start" });
   }
@@ -46,6 +48,7 @@ class MakeView extends HTMLElement {
     const button = this.form.querySelector("button[type=submit]");
     const { body } = this.settings;
     clearProblems(this.form, this.problem);
+    this.leftOut.replaceChildren();
     button.disabled = true;
     try {
       const { request_id: id } = await submit({ ...body, preview: true });

@@ -12,9 +12,13 @@ const OF_CODE = {
 const LORA = /^(LORA_|MOE_|SINGLE_(MOE|LORA))/;
 const IMAGE = /^(SINGLE_)?CONTROL_IMAGE/;
 
-/** Return [{field, message}] of a refusal of `body`; `field` is null where it is about none. */
+const ROWS = ".row, .strengths, .pair"; // of fields beside each other: too narrow for a sentence between them
+
+/** Return [{field, message}] of a refusal of `body`; `field` is null where it is about none. A `nameless` message names no field. */
 export function problemsOf(refusal, body) {
-  if (refusal.problems.length) return refusal.problems.map(({ loc, msg }) => ({ field: fieldAt(loc, body), message: msg }));
+  if (refusal.problems.length) {
+    return refusal.problems.map(({ loc, msg }) => ({ field: fieldAt(loc, body), message: msg.replace(/^Input should/, "should"), nameless: true }));
+  }
   return [{ field: fieldOfCode(refusal, body), message: refusal.message }];
 }
 
@@ -39,14 +43,13 @@ function fieldOfCode({ code, details }, body) {
 /** Show problems in a form: beside their fields, and those of no field in `elsewhere`. With `focus`, go to the first. */
 export function showProblems(form, problems, elsewhere, { focus = true } = {}) {
   clearProblems(form, elsewhere);
-  const shown = problems.map(({ field, message }) => {
+  const shown = problems.map(({ field, message, nameless }) => {
     const input = field && form.elements[field];
-    if (!input || input instanceof RadioNodeList) {
-      elsewhere.append(h("p", {}, message));
-      return null;
-    }
-    mark(input, message);
-    return input;
+    const single = input && !(input instanceof RadioNodeList);
+    const text = nameless && field ? `${single ? labelOf(input) : field.replaceAll("_", " ")}: ${message}` : message;
+    if (single) mark(input, text);
+    else elsewhere.append(h("p", {}, text));
+    return single ? input : null;
   });
   const first = shown.find(Boolean);
   if (!focus || !first) return;
@@ -61,11 +64,16 @@ export function clearProblems(form, elsewhere) {
   form.querySelectorAll("[aria-invalid]").forEach(unmark);
 }
 
+function labelOf(input) {
+  return input.closest("label")?.firstChild.textContent.trim() ?? input.name;
+}
+
 function mark(input, message) {
   const id = `problem-${input.name}`;
   input.setAttribute("aria-invalid", "true");
   input.setAttribute("aria-errormessage", id);
-  const place = input.closest("label") ?? input;
+  let place = input.closest(ROWS) ?? input.closest("label") ?? input;
+  while (place.nextElementSibling?.matches(".field-problem")) place = place.nextElementSibling;
   place.after(h("p", { className: "field-problem", id, role: "alert" }, message));
   input.addEventListener("input", () => unmark(input), { once: true });
 }

@@ -21,6 +21,11 @@ class Service extends EventTarget {
     this.dispatchEvent(new Event("loras"));
   }
 
+  /** Return whether there is a model of that id. */
+  serves(id) {
+    return this.models.some((model) => model.id === id);
+  }
+
   /** Return the model of that id; the first one where there is none. */
   model(id) {
     return this.models.find((model) => model.id === id) ?? this.models[0];

@@ -91,6 +91,17 @@ export function valuesOf(body, base, index = 0) {
   return { ...values, seed: String(values.seed), prompt: withTrigger(values.prompt, values.trigger_word) };
 }
 
+/** Return what a form of these values cannot say of a body, in sentences; `served` says whether its model is there. */
+export function leftOut({ model, loras, prompts, strict }, served) {
+  const crowded = SIDES.some((side) => loras.filter(({ transformer }) => !transformer || transformer === side).length > 1);
+  return [
+    !served && `The video was made by ${model}, which this service does not serve: choose a LoRA for the model that is shown.`,
+    crowded && `The request has ${loras.length} LoRAs, several of them for one side: the last of each side is filled in.`,
+    strict === false && "The video was made with strict off, which lets tensors without a place be left out: here they are refused.",
+    prompts.length > 1 && `The request has ${prompts.length} prompts: the first is filled in.`,
+  ].filter(Boolean);
+}
+
 function lorasFrom(loras) {
   const values = { high: "", low: "" };
   for (const { path, transformer, network_multiplier: multiplier } of loras) {

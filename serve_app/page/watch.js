@@ -145,6 +145,7 @@ class RenderCard extends HTMLElement {
   }
 
   async #remove() {
+    if (!confirm("Delete this video and its file?")) return;
     try {
       await call("DELETE", `v1/requests/${this.request}`);
       this.dispatchEvent(new CustomEvent("removed", { bubbles: true }));

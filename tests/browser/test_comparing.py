@@ -1,5 +1,8 @@
 """A grid fills, plays in step, survives a reload, and two of its videos are compared."""
 
+import base64
+import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +114,40 @@ async def test_a_grid_fills_plays_in_step_and_survives_a_reload(visit: Visit, tm
     await expect(page.locator("#grid-base")).to_contain_text("5 steps")
     await expect(page.locator("[data-axis=columns] [name=values]")).to_have_value("0, 0.5, 1")
     await expect(page.locator("[data-state=succeeded] video")).to_have_count(6)
+
+
+async def test_what_is_wrong_with_an_axis_stands_beside_it(visit: Visit) -> None:
+    page = visit.page
+    await visit.go()
+    await fill(page, "a grid")
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    across, down = page.locator("[data-axis=columns]"), page.locator("[data-axis=rows]")
+    strengths, button = across.locator("[name=values]"), page.locator(".axes [type=submit]")
+    await strengths.fill("0, much")
+    await expect(across.locator(".axis-problem")).to_have_text('Strength: "much" is no number from -2 to 2')
+    await expect(strengths).to_have_attribute("aria-invalid", "true")
+    await strengths.fill("0, 1")
+    await expect(across.locator(".axis-problem")).to_be_hidden()
+    await down.get_by_role("combobox").select_option("strength")
+    await button.click()
+    await expect(page.locator(".axes .problem")).to_contain_text("Strength stands across and down")
+    await expect(page.locator(".cell")).to_have_count(0)
+
+
+def link_to_another_model() -> str:
+    """Return a link to a grid, as another service's page would make it."""
+    axis = {"kind": "none", "values": [None]}
+    base = {"prompt": "a fox", "model": "another_model"}
+    packer = zlib.compressobj(wbits=-15)
+    text = json.dumps({"v": 1, "base": base, "columns": axis, "rows": axis, "ids": [None]})
+    return base64.urlsafe_b64encode(packer.compress(text.encode()) + packer.flush()).decode().rstrip("=")
+
+
+async def test_a_link_to_a_grid_of_a_model_that_is_not_served_says_so(visit: Visit) -> None:
+    await visit.go(f"#/compare/{link_to_another_model()}")
+    await expect(visit.page.get_by_role("alert")).to_contain_text(
+        ["the model another_model, which this service does not"]
+    )
 
 
 @pytest.mark.parametrize("place", ["#/compare/AAAA", "#/compare/%F0%9F", "#/nowhere", "#/watch/no-such-request"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import re
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ from playwright.async_api import Route, expect
 
 from tests.browser.conftest import Visit, Visits
 from tests.browser.steps import VIDEO_STATE, drop, fill, make, times
-from tests.client import Client, body
+from tests.client import Client, body, pair
 from tests.fixtures.api import ServeApi
 from tests.fixtures.loopback import loopback
 from tests.fixtures.renderer import rendering
@@ -143,8 +144,33 @@ async def test_what_is_wrong_stands_beside_its_field(visit: Visit) -> None:
     await page.get_by_role("button", name="Make video").click()
     width = page.locator(".make [name=width]")
     await expect(width).to_have_attribute("aria-invalid", "true")
-    await expect(page.locator("#problem-width")).to_contain_text("less than or equal to 4096")
+    problem = page.locator("#problem-width")
+    await expect(problem).to_have_text("Width: should be less than or equal to 4096")
+    row, text = (
+        await page.locator(".row", has=page.locator("[name=width]")).bounding_box(),
+        await problem.bounding_box(),
+    )
+    assert row is not None
+    assert text is not None
+    assert text["y"] >= row["y"] + row["height"]  # below its fields, which keep their places
     await expect(width).to_be_focused()
+
+
+async def test_what_the_form_cannot_show_of_a_request_is_told(visit: Visit, client: Client) -> None:
+    request = body({"prompt": "the first"}, {"prompt": "the second"})
+    request["loras"] += [{**pair()[0], "network_multiplier": 0.5}]
+    request_id = client.submit(request)
+    client.wait(request_id)
+    page = visit.page
+    await visit.go(f"#/watch/{request_id}")
+    await page.get_by_role("button", name="Use these settings").click()
+    await expect(page.get_by_role("textbox", name="Prompt", exact=True)).to_have_value("the first")
+    told = page.locator(".left-out p")
+    await expect(told).to_have_text(
+        [re.compile("has 3 LoRAs, several of them for one side"), re.compile("has 2 prompts")]
+    )
+    await expect(page.locator(".make [name=cost]")).to_contain_text("to render")
+    await expect(told).to_have_count(2)
 
 
 async def test_the_gallery_finds_and_deletes(visit: Visit, client: Client) -> None:

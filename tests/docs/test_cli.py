@@ -76,7 +76,9 @@ def commands() -> dict[str, CommandInfo]:
 
 @pytest.mark.parametrize("name", commands())
 def test_every_command_shows_an_example_in_its_help_and_in_the_docs(name: str) -> None:
-    epilog = commands()[name].epilog or ""
+    epilog = (commands()[name].epilog or "").replace("\\[", "[")
     assert epilog.startswith("Example: ")
     assert f"wan-lora {name}" in epilog
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "".join(epilog.split()) in "".join(shown.split())  # whole: square brackets are not markup
     assert f"wan-lora {name}" in (DOCS / "cli.md").read_text()
