@@ -1,12 +1,16 @@
 """The web page as it is served; what it does in a browser is in tests/browser."""
 
+import gzip
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures.api import Api, ServeApi
 
 A_FILE = r'(?:href|src)="(page/[^"]+)"'
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "serve_app" / "page"
 LARGEST = 200_000  # bytes of everything that the page loads at first
 
 
@@ -63,6 +67,15 @@ async def test_nothing_else_is_served(name: str, api: Api) -> None:
     for place in (folder, "page/0123456789abcdef"):
         answer = await api.http.get(f"/{place}/{name}")
         assert (answer.status_code, answer.json()["detail"]["error"]["code"]) == (404, "PATH_NOT_FOUND")
+
+
+def test_the_docs_say_how_large_it_is() -> None:
+    contents = [path.read_bytes() for path in PAGE.iterdir()]
+    text = (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
+    said = re.search(r"has (\d+) files of (\d+) kB, (\d+) kB compressed", text)
+    assert said is not None
+    whole, compressed = sum(map(len, contents)), sum(len(gzip.compress(content)) for content in contents)
+    assert [*map(int, said.groups())] == pytest.approx([len(contents), whole / 1000, compressed / 1000], rel=0.05)
 
 
 async def test_nothing_may_be_loaded_from_elsewhere_or_run_inline(api: Api) -> None:
