@@ -1,4 +1,4 @@
-"""The service on a cluster of several nodes, and what its database, its bucket and Serve say of it."""
+"""The service of two models on a cluster of several nodes, and what its database, its bucket and Serve say of it."""
 
 import re
 import time
@@ -25,6 +25,7 @@ from tests.lantern.loras import save_lora
 WITHIN_S = 240  # for what takes seconds on an idle machine
 BUCKET = "outputs"
 CLIENTS = 8
+MODELS = ("lantern_1b", "lantern_2b")
 GPUS = ("gpu-1", "gpu-2")
 FRONT = ("cpu", "gpu-1")  # nodes with the resource that Ingress and Dispatcher take
 _KINDS = 4
@@ -32,7 +33,7 @@ _LORA = "lantern.safetensors"
 
 
 class Fleet:
-    """A head without work, a CPU node, and two with a GPU each; the API is served on one of these, too."""
+    """A head without work, a CPU node, and two with a GPU for each model; the API is served on one of these, too."""
 
     def __init__(self, directory: Path, shared: Path, database_url: str, redis: str, s3: S3Server) -> None:
         """`shared` is a folder that every node sees."""
@@ -44,7 +45,10 @@ class Fleet:
         self._expected: dict[str, str | None] = {}
         self._args: dict[str, Any] = {
             "profile": "gpu",
-            "model": str(write_slow_card(shared / "card.yaml")),
+            "models": [
+                {"model": str(write_slow_card(shared / f"{model}.yaml", model)), "generator_resources": {model: 1}}
+                for model in MODELS
+            ],
             "lora_root": str(shared / "loras"),
             "lora_cache_dir": str(shared / "cache"),
             "output_url": f"s3://{BUCKET}",
@@ -73,17 +77,20 @@ class Fleet:
         self._start_node("head", cpus=0)
         self.cluster.wait_for_nodes(1)
         self._start_node("cpu", cpus=2, front=10)
-        self._start_node("gpu-1", cpus=2, gpus=1, front=10)
-        self._start_node("gpu-2", cpus=2, gpus=1)
+        self._start_gpu_node("gpu-1", front=10)
+        self._start_gpu_node("gpu-2")
         self.cluster.wait_for_nodes(4)
         self.deploy()
 
     def _start_node(self, name: str, *, cpus: int, gpus: int = 0, **resources: float) -> None:
         self._ports[name] = self.cluster.start(name, cpus=cpus, gpus=gpus, **resources)
 
+    def _start_gpu_node(self, name: str, **resources: float) -> None:
+        self._start_node(name, cpus=2 + len(MODELS), gpus=len(MODELS), **dict.fromkeys(MODELS, 1.0), **resources)
+
     def join(self, name: str) -> None:
-        """Start one more node with a GPU."""
-        self._start_node(name, cpus=2, gpus=1)
+        """Start one more node with GPUs."""
+        self._start_gpu_node(name)
 
     def revive_head(self) -> None:
         """Start the head again, as often as it takes (as a kubelet does), and wait until Serve is there."""
@@ -118,20 +125,25 @@ class Fleet:
         return False
 
     def nodes_of(self, deployment: str) -> list[str]:
-        """Return the names of the nodes where its replicas run, sorted."""
+        """Return the names of the nodes where its replicas run, sorted; of Generators and Dispatchers, each model's."""
         names = {node.address: name for name, node in self.cluster.nodes.items()}
-        return sorted(names[replica["node_ip"]] for replica in self.cluster.replicas(deployment))
+        return sorted(names[replica["node_ip"]] for replica in self._replicas(deployment))
 
-    def replica_on(self, node: str) -> str:
-        """Return the id of the Generator on that node."""
+    def generators_on(self, node: str) -> set[str]:
+        """Return the ids of the Generators on that node, one of each model."""
         address = self.cluster.nodes[node].address
-        (found,) = [r["replica_id"] for r in self.cluster.replicas("Generator") if r["node_ip"] == address]
-        return str(found)
+        found = {str(r["replica_id"]) for r in self._replicas("Generator") if r["node_ip"] == address}
+        assert len(found) == len(MODELS)
+        return found
 
     def replica_ids(self) -> set[str]:
         """Return the ids of all replicas that run."""
         names = ("Ingress", "Dispatcher", "Generator")
-        return {replica["replica_id"] for name in names for replica in self.cluster.replicas(name)}
+        return {replica["replica_id"] for name in names for replica in self._replicas(name)}
+
+    def _replicas(self, deployment: str) -> list[dict[str, Any]]:
+        names = [deployment] if deployment == "Ingress" else [f"{deployment}-{model}" for model in MODELS]
+        return [replica for name in names for replica in self.cluster.replicas(name)]
 
     def rendering(self) -> set[str]:
         """Return the ids of the Generators with a render under way."""
@@ -146,7 +158,10 @@ class Fleet:
             return Counter(connection.execute(query).scalars())
 
     def load(self, name: str, count: int, *, steps: int = 10, clients: int = CLIENTS) -> Load:
-        """Send so many requests of one render each; each client waits for its own before it sends the next."""
+        """Send so many requests of one render each, for each model in turn.
+
+        A client waits for its own before it sends the next.
+        """
         jobs = [Job(f"{name}-{number}", *_kind(number % _KINDS, steps)) for number in range(count)]
         return Load(self.url, jobs, clients)
 
@@ -166,8 +181,9 @@ class Fleet:
 
 def _kind(number: int, steps: int) -> tuple[str, dict[str, Any]]:
     """Return the name of a kind of render, whose frames do not depend on the steps; and the request."""
-    prompt = {"prompt": "a lantern", "num_frames": 9, "seed": number, "sample_steps": steps, "output_format": "png"}
-    return f"seed {number}", {"model": "lantern_1b", "loras": [{"path": _LORA}], "prompts": [prompt]}
+    model, seed = MODELS[number % len(MODELS)], number // len(MODELS)
+    prompt = {"prompt": "a lantern", "num_frames": 9, "seed": seed, "sample_steps": steps, "output_format": "png"}
+    return f"{model}, seed {seed}", {"model": model, "loras": [{"path": _LORA}], "prompts": [prompt]}
 
 
 def wait(true: Callable[[], bool], otherwise: Callable[[], object]) -> None:

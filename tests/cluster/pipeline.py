@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployments.pipeline import Rendered, RenderInputs
 from serve_app.spec import RenderSpec
-from tests.lantern import CARD
+from tests.lantern import write_card
 from tests.lantern.pipeline import LanternPipeline
 
 STEP_S = 0.1
@@ -23,7 +23,8 @@ class SlowLantern(LanternPipeline):
         return super().render(spec, inputs, slowly)
 
 
-def write_slow_card(path: Path) -> Path:
-    """Write a card of the model that names this class."""
-    path.write_text(CARD.read_text().replace("tests.lantern.pipeline:LanternPipeline", f"{__name__}:SlowLantern"))
+def write_slow_card(path: Path, model: str) -> Path:
+    """Write a card of the model, under another id, that names this class."""
+    card = write_card(path, model).read_text()
+    path.write_text(card.replace("tests.lantern.pipeline:LanternPipeline", f"{__name__}:SlowLantern"))
     return path
