@@ -29,7 +29,7 @@ from deployments.scheduling.chooser import Chooser
 from deployments.scheduling.residency import FleetMemory
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs.coordination import OUTPUTS_FAIL, dispatcher_of, listen
-from serve_app.jobs.records import Claim
+from serve_app.jobs.records import Claim, Foreseen
 from serve_app.jobs.store import JobStore
 from serve_app.logs import about, configure_logging
 from serve_app.observers import Loss, Observers
@@ -140,6 +140,13 @@ class Dispatcher:
     async def fleet(self) -> dict[str, GeneratorRuntime]:
         """Return the last known state of each Generator, by the id of its replica."""
         return self._fleet.snapshot()
+
+    async def foresee(self, replica_id: str, ready: tuple[str, ...]) -> Foreseen | None:
+        """Return the render that a busy replica will probably get next, or None; see `Chooser.foresee`.
+
+        A Generator asks, because a busy one accepts no call.
+        """
+        return await self._chooser.foresee(replica_id, ready) if self._leads else None
 
     async def check_health(self) -> None:
         """Raise if one of the loops has ended, so that Serve replaces this replica."""

@@ -16,17 +16,16 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from pydantic import SecretStr
-
 from deployments.attempt import Attempt, AttemptAborted, Lease
 from deployments.autoscaling import BUSY
 from deployments.device import Device, worker_thread
 from deployments.health import STARVED_S, Starvation, leave_process
 from deployments.known_needs import KnownNeeds
 from deployments.lora_access import lora_files
-from deployments.lora_reading import finished, released
+from deployments.lora_reading import finished, hold_all, released
 from deployments.observability.metrics import service_observers
 from deployments.pipeline import PipelineOptions, RenderInputs, pipeline_class
+from deployments.preparation import Foresee, Preparation, nothing_foreseen
 from deployments.previews import Previews
 from deployments.publishing import Generated, Publisher
 from deployments.scheduling.residency import ResidentPairs
@@ -45,7 +44,7 @@ from serve_app.outputs import OutputStore
 from serve_app.plan import ModelPlan
 from serve_app.results import GeneratorRuntime
 from serve_app.settings import Profile
-from serve_app.spec import LoraFile, RenderSpec
+from serve_app.spec import RenderSpec
 from serve_app.tasks import detached
 
 logger = logging.getLogger("ray.serve.wan")
@@ -65,8 +64,12 @@ class Generator:
         *,
         observers: Observers | None = None,
         leave: Callable[[str], None] = leave_process,
+        foresee: Foresee = nothing_foreseen,
     ) -> None:
-        """Load the pipeline that the plan's card names. `leave` ends this process, with a reason."""
+        """Load the pipeline that the plan's card names.
+
+        `leave` ends this process, with a reason. `foresee` tells which render comes next here, so that it is prepared.
+        """
         configure_logging()
         self._built = plan  # by the args alone
         self._plan = plan
@@ -86,6 +89,12 @@ class Generator:
         self._start = self._device.start.model_copy(update={"imports": round(imports_s, 3)})
         self._starvation = Starvation(self._store, plan.card.id)
         self._pairs = ResidentPairs()
+        self._preparation = Preparation(
+            foresee,
+            self._loras,
+            worker_thread("preparing", yielding=yielding),
+            self._observers.prepared,
+        )
         self._needs = KnownNeeds(self._store, plan.cost_name)
         self._unfinished: set[asyncio.Task[None]] = set()  # attempts that are not wholly stored yet
         self._opened = True
@@ -206,7 +215,8 @@ class Generator:
                 previews = Previews(attempt, self._encoding).offer if claim.spec.previews else None
                 needs = await self._needs.known()
                 inputs = RenderInputs(files, None if image is None else image.pixels, previews, needs)
-                rendered = await self._device.render(claim.spec, inputs, on_step)
+                with self._preparation.beside(claim, self._pairs, self._plan.settings.prepare_ahead_s):
+                    rendered = await self._device.render(claim.spec, inputs, on_step)
             self._pairs.rendered(claim.spec, rendered.resident)
             use = None if image is None else image.use
             if files:
@@ -227,15 +237,9 @@ class Generator:
             yield {}
             return
         held = ExitStack()
-
-        def hold() -> dict[str, LoraOnDisk]:
-            strict = claim.spec.strict
-            return {
-                lora.content: held.enter_context(self._loras.hold(lora, strict=strict, token=_token(lora, claim)))
-                for lora in lacking
-            }
-
-        holding = asyncio.create_task(asyncio.to_thread(hold))
+        holding = asyncio.create_task(
+            asyncio.to_thread(hold_all, self._loras, lacking, claim.spec, claim.hf_token, held)
+        )
         try:
             yield await finished(holding, attempt, self._plan.settings.lora_download_timeout_s * len(lacking))
         finally:
@@ -268,11 +272,6 @@ class Generator:
             # With a timeout, because another render that failed on this device would wait for this one.
             await asyncio.wait(others, timeout=_LAST_OUTPUTS_S)
         self._leave("the device failed its probe")
-
-
-def _token(lora: LoraFile, claim: Claim) -> SecretStr | None:
-    """Return the request's token, which opens what the request names and nothing that the server names."""
-    return None if lora in claim.spec.draft else claim.hf_token
 
 
 def _options(plan: ModelPlan) -> PipelineOptions:

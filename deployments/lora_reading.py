@@ -1,7 +1,8 @@
-"""Timeout for LoRA files: a render whose files never arrive fails instead of running forever.
+"""LoRA files for a render, held in a thread; a timeout, so that a render whose files never arrive fails.
 
 Example:
-    holding = asyncio.create_task(asyncio.to_thread(hold))
+    held = ExitStack()
+    holding = asyncio.create_task(asyncio.to_thread(hold_all, files, lacking, spec, hf_token, held))
     try:
         files = await finished(holding, attempt, limit_s)
     finally:
@@ -11,13 +12,34 @@ A thread that waits for a disk cannot be interrupted. So the attempt ends, and t
 """
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TypeVar
 
+from pydantic import SecretStr
+
 from deployments.attempt import Attempt
 from serve_app.errors import LoraNotFetched
+from serve_app.loras.files import LoraFiles, LoraOnDisk
+from serve_app.spec import LoraFile, RenderSpec
 
 Files = TypeVar("Files")
+
+
+def hold_all(
+    files: LoraFiles, lacking: Iterable[LoraFile], spec: RenderSpec, hf_token: SecretStr | None, held: ExitStack
+) -> dict[str, LoraOnDisk]:
+    """Fetch and check the `lacking` LoRAs of a render, by `LoraFile.content`, until `held` is closed. Blocking.
+
+    The request's token opens what the request names, and nothing that the server names. Raises what `LoraFiles.hold`
+    raises.
+    """
+    return {
+        lora.content: held.enter_context(
+            files.hold(lora, strict=spec.strict, token=None if lora in spec.draft else hf_token)
+        )
+        for lora in lacking
+    }
 
 
 async def finished(holding: "asyncio.Task[Files]", attempt: Attempt, limit_s: float) -> Files:

@@ -22,6 +22,7 @@ from deployments.dispatcher import Dispatcher
 from deployments.generator import Generator
 from deployments.ingress import Ingress
 from deployments.lora_access import lora_library
+from deployments.preparation import DispatcherForesight
 from serve_app.api.videos.aliases import check_aliases
 from serve_app.errors import ConfigurationInvalid
 from serve_app.jobs.schema import migrate
@@ -199,13 +200,13 @@ def _lines(model: ModelPlan) -> list[str]:
 
 
 def bind(plan: ServicePlan) -> Application:
-    """Return the Ingress, and for each model Dispatcher -> Generator, sized by the plan.
+    """Return the Ingress, and for each model Dispatcher <-> Generator, sized by the plan.
 
     Fractions of CPUs let all of them share one core. With several models, a name of theirs ends with the model's id.
     """
     dispatchers = [
-        _dispatcher(f"Dispatcher{suffix}", plan.settings).bind(
-            model, _generator(f"Generator{suffix}", model).bind(model)
+        _dispatcher(name := f"Dispatcher{suffix}", plan.settings).bind(
+            model, _generator(f"Generator{suffix}", model).bind(model, foresee=DispatcherForesight(name))
         )
         for model in plan.models
         for suffix in [f"-{model.card.id}" if len(plan.models) > 1 else ""]

@@ -21,6 +21,7 @@ instances, in its own process, and sends the signals of what happens there:
     started      Generator    an attempt begins
     read         Generator    LoRA files were read into memory
     step         Generator    a denoising step is done
+    prepared     Generator    LoRA files for a next render were fetched and checked, or the device was free first
     published    Generator    the output is stored, and the request says so
     ended        Generator    the attempt is over, whatever its end
     finished     all three    renders have ended in the store, by a transaction of this actor
@@ -121,6 +122,9 @@ class Observer:
     def step(self, claim: Claim, steps_done: int) -> None:
         """Hear that `steps_done` denoising steps of the attempt are done."""
 
+    def prepared(self, model: str, seconds: float) -> None:
+        """Hear for how long LoRA files of a next render were fetched and checked while the device was busy."""
+
     def published(self, claim: Claim, output: Output) -> None:
         """Hear that the video of a claim can be downloaded."""
 
@@ -179,6 +183,10 @@ class Observers(Observer):
     def step(self, claim: Claim, steps_done: int) -> None:
         """Send that a denoising step is done."""
         self._send("step", lambda observer: observer.step(claim, steps_done))
+
+    def prepared(self, model: str, seconds: float) -> None:
+        """Send for how long files of a next render were prepared."""
+        self._send("prepared", lambda observer: observer.prepared(model, seconds))
 
     def published(self, claim: Claim, output: Output) -> None:
         """Send that a video can be downloaded."""

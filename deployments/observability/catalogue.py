@@ -122,6 +122,12 @@ _ALL = (
         _SHORT,
     ),
     Metric(
+        "wan_prepared_seconds",
+        Kind.COUNTER,
+        ("model",),
+        "For which Generators fetched and checked the LoRA files of a next render while the current one ran.",
+    ),
+    Metric(
         "wan_lora_switches",
         Kind.COUNTER,
         ("model", "source"),

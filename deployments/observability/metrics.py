@@ -139,6 +139,7 @@ class RenderMetrics(Observer):
         self._bytes = _counter("wan_lora_bytes")
         self._downloads = _histogram("wan_lora_download_seconds")
         self._embeddings = _counter("wan_prompt_embeddings")
+        self._prepared = _counter("wan_prepared_seconds")
         self._free_since = monotonic()
 
     def started(self, claim: Claim) -> None:
@@ -161,6 +162,10 @@ class RenderMetrics(Observer):
         """Count a denoising step. Encoding and storing follow the last one, while the device takes the next render."""
         self._steps.inc(1, {"model": claim.spec.model})
         self._free_since = monotonic()
+
+    def prepared(self, model: str, seconds: float) -> None:
+        """Count the seconds."""
+        self._prepared.inc(seconds, {"model": model})
 
     def published(self, claim: Claim, output: Output) -> None:
         """Count the seconds of each phase."""

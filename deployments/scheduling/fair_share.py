@@ -40,6 +40,13 @@ class FairShare:
         self._system = max(self._system, min(turns.values(), default=self._system))
         return turns
 
+    def foreseen(self, tenants: Iterable[str]) -> dict[str, float]:
+        """Return what `turns` would return now, and change nothing."""
+        return {
+            tenant: self._turn(tenant) if tenant in self._waiting else max(self._turn(tenant), self._system)
+            for tenant in tenants
+        }
+
     def charge(self, tenant: str, cost_s: float) -> None:
         """Charge a tenant for a render that starts now and will take that many seconds, as predicted."""
         self._turns[tenant] = self._turn(tenant) + cost_s / self._weight(tenant)
@@ -55,7 +62,8 @@ class FairShare:
 
     def slack(self, replicas: int, tenants: Iterable[str], patience_s: float) -> float:
         """Return the virtual time that passes for these tenants while `replicas` work for `patience_s` seconds."""
-        return replicas * patience_s / sum(map(self._weight, tenants))
+        weights = sum(map(self._weight, tenants))
+        return replicas * patience_s / weights if weights else 0.0
 
     def _turn(self, tenant: str) -> float:
         return self._turns.get(tenant, self._system)

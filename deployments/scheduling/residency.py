@@ -33,6 +33,11 @@ class ResidentPairs:
         self._loras = {pair: loras for pair, loras in self._loras.items() if loras <= resident}
 
     @property
+    def contents(self) -> frozenset[str]:
+        """Return the content ids of all their LoRAs."""
+        return frozenset[str]().union(*self._loras.values())
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Return pair keys, the loaded one first, then by how recently they were rendered."""
         recent = [pair for pair in reversed(self._loras) if pair != self._loaded]
@@ -58,6 +63,10 @@ class FleetMemory:
     def size(self) -> int:
         """Return the number of replicas at the router's last update."""
         return len(self._alive)
+
+    def lives(self, replica_id: str) -> bool:
+        """Return whether the replica takes renders, as of the router's last update; a draining one does not."""
+        return replica_id in self._alive
 
     def resident(self, replica_id: str) -> tuple[str, ...]:
         """Return pairs that the replica has ready, the loaded one first; empty if nothing is known."""

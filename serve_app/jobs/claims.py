@@ -23,7 +23,7 @@ from serve_app.jobs.costs import Measurement, add_cost
 from serve_app.jobs.database import Database
 from serve_app.jobs.endings import Ending, Tell, write_end
 from serve_app.jobs.needs import add_need
-from serve_app.jobs.records import Claim, Output, Preview
+from serve_app.jobs.records import Claim, Foreseen, Output, Preview
 from serve_app.jobs.states import RenderEvent, RenderState
 from serve_app.jobs.tables import previews, render_costs, render_needs, renders, request_tokens, tenant_usage
 from serve_app.jobs.usage import add_use
@@ -62,7 +62,22 @@ class Claims:
 
         taken = await self._database.write(take)
         # Parsed after the commit: a spec that cannot be parsed uses up its attempts, instead of staying first forever.
-        return None if taken is None else _to_claim(*taken)
+        return None if taken is None else _to_claim(*taken, replica)
+
+    async def foresee(self, render_id: int) -> Foreseen | None:
+        """Read what a replica needs to prepare for a render, and change nothing; return None if it is not queued."""
+        columns = [renders.c.request_id, renders.c.spec]
+        query = select(*columns).where(renders.c.id == render_id, renders.c.state == RenderState.QUEUED)
+
+        def look(connection: Connection) -> tuple[Row[Any], SecretStr | None] | None:
+            row = connection.execute(query).one_or_none()
+            return None if row is None else (row, _read_token(connection, row.request_id))
+
+        found = await self._database.read(look)
+        if found is None:
+            return None
+        row, hf_token = found
+        return Foreseen(render_id=render_id, spec=RenderSpec.model_validate_json(row.spec), hf_token=hf_token)
 
     async def renew(self, claim: Claim, steps_done: int, lease_s: float, preview: Preview | None = None) -> bool | None:
         """Renew the lease (heartbeat), record progress, and show a new preview in place of the last one.
@@ -190,7 +205,7 @@ _CLAIMED = (
 )
 
 
-def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
+def _to_claim(row: Row[Any], hf_token: SecretStr | None, replica: str) -> Claim:
     columns = row._mapping
     return Claim(
         render_id=row.id,
@@ -199,6 +214,7 @@ def _to_claim(row: Row[Any], hf_token: SecretStr | None) -> Claim:
         attempt=row.attempt,
         token=row.lease_token,
         spec=RenderSpec.model_validate_json(row.spec),
+        replica=replica,
         tenant=row.tenant,
         cost_s=row.cost_s,
         priority=Priority.of_rank(row.priority),

@@ -135,6 +135,7 @@ class Claim:
     attempt: int  # from 1
     token: str
     spec: RenderSpec
+    replica: str = ""  # that holds it
     tenant: str = DEFAULT_TENANT
     cost_s: float = 0.0  # predicted seconds of one replica
     priority: Priority = Priority.NORMAL
@@ -142,6 +143,15 @@ class Claim:
     gpus: int = 1  # that its replica renders on; set there
     waited_s: float = 0.0  # from its POST to this claim
     traceparent: str | None = None  # W3C Trace Context of its POST
+    hf_token: SecretStr | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """A queued render that a busy replica would get if it were free now. Nobody has claimed it."""
+
+    render_id: int
+    spec: RenderSpec
     hf_token: SecretStr | None = None
 
 

@@ -137,6 +137,7 @@ class Settings(ModelArgs):
     lease_s: float = Field(15, gt=0)
     heartbeat_s: float = Field(0.5, gt=0)
     sweep_s: float = Field(2, gt=0)
+    prepare_ahead_s: float = Field(60, ge=0)  # before a render ends, the LoRA files of the next are fetched; 0: never
     # Who may call. Silent: everyone, as long as no key was made and the service listens on this machine alone.
     open: bool = False  # everyone, wherever it listens and whatever keys there are
     admin_key: AdminKey | None = Field(None, repr=False)  # an operator's, beside those in the job store; kept hashed

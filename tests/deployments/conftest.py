@@ -14,6 +14,7 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from deployments.generator import Generator
+from deployments.preparation import Foresee, nothing_foreseen
 from serve_app.jobs.endings import RenderEnd
 from serve_app.jobs.records import Claim, NewRequest, Output, RenderRecord
 from serve_app.jobs.store import JobStore
@@ -38,12 +39,16 @@ class Heard(Observer):
     outcomes: list[Outcome] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     ends: list[RenderEnd] = field(default_factory=list)
+    prepared_s: list[float] = field(default_factory=list)
 
     def started(self, claim: Claim) -> None:
         self.signals.append("started")
 
     def step(self, claim: Claim, steps_done: int) -> None:
         self.signals.append(f"step {steps_done}")
+
+    def prepared(self, model: str, seconds: float) -> None:
+        self.prepared_s.append(seconds)
 
     def published(self, claim: Claim, output: Output) -> None:
         self.signals.append("published")
@@ -81,10 +86,10 @@ class Bench:
         changed = self.plan.settings.model_copy(update=settings)
         self.plan = self.plan.model_copy(update={"settings": changed})
 
-    def replica(self) -> Replica:
+    def replica(self, foresee: Foresee = nothing_foreseen) -> Replica:
         """Start a Generator."""
         heard, left = Heard(), list[str]()
-        generator = Generator(self.plan, observers=Observers(heard), leave=left.append)
+        generator = Generator(self.plan, observers=Observers(heard), leave=left.append, foresee=foresee)
         started = Replica(generator, SmallPipeline.loaded[-1], heard, left)
         self.replicas.append(started)
         return started

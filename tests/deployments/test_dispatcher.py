@@ -136,6 +136,20 @@ async def test_no_more_slots_are_open_than_renders_wait(bench: Bench, dispatch: 
     await reaches(bench, running, RenderState.SUCCEEDED)
 
 
+async def test_a_busy_generator_is_told_what_it_gets_next(bench: Bench, dispatch: Dispatch) -> None:
+    dispatcher = dispatch(replicas(bench, 1))
+    await bench.submit(bench.spec(prompt=waits_after(1)))
+    pipeline = bench.replicas[0].pipeline
+    await until(pipeline.waiting.is_set)
+    assert await dispatcher.foresee("r0", ()) is None
+    following, _ = await bench.submit(bench.spec("mine")), await bench.submit(bench.spec("yours"))
+    coming = await dispatcher.foresee("r0", ())
+    assert coming is not None
+    assert coming.spec == following.specs[0]
+    pipeline.go.set()
+    await reaches(bench, following, RenderState.SUCCEEDED)
+
+
 async def test_a_cancel_reaches_a_render_that_runs(bench: Bench, dispatch: Dispatch) -> None:
     bench.tune(heartbeat_s=20.0, lease_s=60.0)
     dispatcher = dispatch(replicas(bench, 1))

@@ -30,6 +30,7 @@ SIGNALS: dict[str, tuple[Any, ...]] = {
     "started": (CLAIM,),
     "read": ("wan22_14b_t2v", ()),
     "step": (CLAIM, 3),
+    "prepared": ("wan22_14b_t2v", 0.7),
     "published": (CLAIM, make_output(CLAIM)),
     "ended": (CLAIM, Outcome(End.SUCCEEDED, replica_s=1.5)),
     "finished": ([RenderEnd("wan22_14b_t2v", RenderState.CANCELED, None)],),

@@ -154,6 +154,20 @@ class Store(RuleBasedStateMachine):
         claims = await asyncio.gather(*(self._store.claims.claim(render_id, f"{n}", LEASE_S) for n in range(rivals)))
         return [claim for claim in claims if claim is not None]
 
+    @rule(place=st.integers(0, 9))
+    def foresee(self, place: int) -> None:
+        """Look at a render in any state, as a replica does that prepares for it; the invariants say that it stays."""
+        places = self._render_ids()
+        if not places:
+            return
+        render_id, request_id, index = places[place % len(places)]
+        request = self._model.requests[request_id]
+        coming = self._run(self._store.claims.foresee(render_id))
+        assert (coming is not None) == (request.renders[index].state is RenderState.QUEUED)
+        if coming is not None:
+            told = (coming.render_id, coming.spec, coming.hf_token)
+            assert told == (render_id, request.new.specs[index], request.new.hf_token)
+
     @rule(claim=claims, steps=st.integers(0, 4), lapses=st.booleans())
     def renew(self, claim: Claim, steps: int, lapses: bool) -> None:
         held = self._model.held(claim)
