@@ -122,6 +122,13 @@ def wrong_class(place: Place) -> dict[str, Any]:
     return place.served()
 
 
+def no_such_class(place: Place) -> dict[str, Any]:
+    """Name a class that diffusers does not have."""
+    index = place.checkpoint() / "model_index.json"
+    index.write_text(index.read_text().replace('"AutoencoderKLWan"', '"AutoencoderKLVan"'))
+    return place.served()
+
+
 def another_model(place: Place) -> dict[str, Any]:
     """Serve the checkpoint of one model as another."""
     place.checkpoint()
@@ -133,13 +140,6 @@ def no_such_repository(place: Place) -> dict[str, Any]:
     place.checkpoint()
     place.environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{free_port()}", "HF_HOME": str(place.directory / "hub")}
     return {"base_model": str(place.directory / "checkpoint")}
-
-
-def replica_finds_no_class(place: Place) -> dict[str, Any]:
-    """Name a class that diffusers does not have."""
-    index = place.checkpoint() / "model_index.json"
-    index.write_text(index.read_text().replace('"AutoencoderKLWan"', '"AutoencoderKLVan"'))
-    return place.served()
 
 
 def replica_finds_no_pipeline(place: Place) -> dict[str, Any]:
@@ -182,9 +182,9 @@ FAULTS: tuple[Fault, ...] = (
     cut_off_expert,
     empty_vae,
     wrong_class,
+    no_such_class,
     another_model,
     no_such_repository,
-    replica_finds_no_class,
     replica_finds_no_pipeline,
     replica_type_error,
     replica_out_of_memory,

@@ -30,6 +30,11 @@ _WAN_PIPELINE = "deployments.wan.runtime:WanRuntime"  # of cards whose component
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _JSON_BYTES = 64 << 20
 _MODEL_INDEX = "model_index.json"
+_CLASSES = {
+    "text_encoder": ["transformers", "UMT5EncoderModel"],
+    "vae": ["diffusers", "AutoencoderKLWan"],
+    "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+}
 _DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model", "model"  # the names of their weight files
 
 _Read = TypeVar("_Read", bound=BaseModel)
@@ -46,7 +51,7 @@ def check_base(arg: str, checkpoint: Path, card: ModelCard) -> None:
         return
     named = _components(arg, checkpoint)
     if not _is_wan(card):
-        for part in named:
+        for part in sorted(named):
             read_weights(arg, _part(arg, checkpoint, part))
         return
     checks: dict[str, Callable[[str, Path, ModelCard], object]] = {
@@ -59,6 +64,11 @@ def check_base(arg: str, checkpoint: Path, card: ModelCard) -> None:
         if part not in named:
             raise ConfigurationInvalid(
                 f"{arg}: {checkpoint / _MODEL_INDEX} names no {part}; download the checkpoint again"
+            )
+        if named[part] != (classes := _CLASSES.get(part, named[part])):
+            raise ConfigurationInvalid(
+                f"{arg}: {checkpoint / _MODEL_INDEX} names another class for {part} than {classes}; it is of another "
+                "model, or damaged"
             )
         check(arg, _part(arg, checkpoint, part), card)
 
@@ -120,12 +130,12 @@ def _part(arg: str, checkpoint: Path, part: str) -> Path:
     return folder
 
 
-def _components(arg: str, checkpoint: Path) -> list[str]:
-    """Return the folders that model_index.json names, without experts, which come from elsewhere."""
+def _components(arg: str, checkpoint: Path) -> dict[str, list[Any]]:
+    """Return [library, class] of what model_index.json names, without experts, which come from elsewhere."""
     named = _object(arg, checkpoint / _MODEL_INDEX)
-    # [library, class]; [null, null] for a component that this checkpoint does without.
-    kept = {name for name, classes in named.items() if isinstance(classes, list) and None not in classes}
-    return sorted(kept - set(EXPERT_FOLDERS))
+    # [null, null] for a component that this checkpoint does without.
+    kept = {name: classes for name, classes in named.items() if isinstance(classes, list) and None not in classes}
+    return {name: classes for name, classes in kept.items() if name not in EXPERT_FOLDERS}
 
 
 def _check_expert(arg: str, folder: Path, card: ModelCard) -> WanArchitecture:

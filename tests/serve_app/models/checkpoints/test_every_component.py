@@ -274,6 +274,13 @@ def test_a_part_that_the_checkpoint_does_not_name(checkpoint: Path, part: str, c
     assert f"names no {part}" in refusal(checkpoint)
 
 
+@pytest.mark.parametrize("part", ["scheduler", "text_encoder", "vae"])
+@pytest.mark.parametrize("classes", [["diffusers", "NoSuchClass"], ["diffusers"], [], [{}, []], ["", ""]], ids=str)
+def test_a_part_for_which_the_checkpoint_names_another_class(checkpoint: Path, part: str, classes: object) -> None:
+    change(checkpoint / "model_index.json", **{part: classes})
+    assert f"names another class for {part}" in refusal(checkpoint)
+
+
 @pytest.mark.parametrize("model", [None, {}, {"vocab": []}, {"vocab": [["word", 0.0]] * 193}, "a"])
 def test_a_tokenizer_without_a_vocabulary_or_with_a_larger_one(checkpoint: Path, model: object) -> None:
     change(checkpoint / "tokenizer" / "tokenizer.json", model=model)
