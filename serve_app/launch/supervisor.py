@@ -178,8 +178,11 @@ def is_final(message: str) -> bool:
 
 
 def _with_advice(message: str) -> str:
-    own = _own_error(message)  # says itself what to do
-    return own or f"{told(message)}; the whole error is in the newest replica_*.log of {serve_logs()}"
+    if own := _own_error(message):  # says itself what to do
+        return own
+    died = "ActorDiedError" in message
+    what = "a replica's process ended by itself, as if killed (for want of memory?)" if died else told(message)
+    return f"{what}; the whole error is in the newest replica_*.log of {serve_logs()}"
 
 
 def _own_error(message: str) -> str | None:
