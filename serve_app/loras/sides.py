@@ -42,6 +42,21 @@ _OTHER_SENSES = frozenset(
         *("angle", "contrast", "key", "light", "motion", "detail", "detailed", "details", "def", "definition"),
         *("fps", "frame", "freq", "frequency", "poly", "polygon", "quality", "fidelity", "rank", "speed", "vram"),
         *("res", "resolution", "end", "fantasy", "fashion", "heels", "kick", "rise", "school", "waist"),
+        *(
+            "altitude",
+            "cut",
+            "fi",
+            "five",
+            "ground",
+            "hat",
+            "jump",
+            "neck",
+            "noon",
+            "saturation",
+            "sun",
+            "tech",
+            "tide",
+        ),
     }
 )
 # Words that may follow the side at the end of a name, beside numbers: training progress, and file format.

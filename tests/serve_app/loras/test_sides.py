@@ -139,6 +139,14 @@ H  heroes/HIGH/v2
 -  h_l
 -  high_hero_low_rider
 -  low_poly
+-  high_five
+-  high_noon_duel
+-  low_fi_beats
+-  high_altitude_drone
+-  low_cut_dress
+H  high_five_high_noise
+L  high_tide_L
+L  low_tide_low_noise
 -  HighRes
 -  low-rank64
 -  hero_H264
