@@ -16,14 +16,13 @@ BIN := $(VENV)/bin
 # Ray makes all its workers nice (15), the API among them. Here only generation on a CPU is: it makes itself so.
 NICENESS := 0
 
-# For two cores. One more than these where nothing else runs: some tests wait, for a disk or for time to pass.
-WORKERS := 3
-WORKERS_BESIDE_SERVICES := 2
+# For two cores. Tests with a service wait most of the time: for replicas that start, for leases that run out.
+WORKERS := 2
 
 # Where Python is told to keep no compiled files, pytest would compile all tests in each run again.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q
 
-.PHONY: install run test test-services test-rest test-browser test-cluster quick check format contract bench chaos soak docs
+.PHONY: install run test test-service test-own-services test-rest test-browser test-cluster quick check format contract bench chaos soak docs
 
 install: $(VENV)/installed
 
@@ -33,13 +32,16 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-services test-rest
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-own-services test-rest test-service
 
-test-services:
+test-service:
 	$(PYTEST) -m service
 
+test-own-services:
+	$(PYTEST) -m own_service -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
 test-rest:
-	$(PYTEST) -m "not service and not browser and not cluster" -n $(WORKERS_BESIDE_SERVICES) --dist loadfile
+	$(PYTEST) -m "not service and not own_service and not browser and not cluster" -n $(WORKERS) --dist loadfile
 
 test-browser: $(VENV)/installed-dev
 	@echo "==> running the tests of the page in chromium"

@@ -35,24 +35,31 @@ _CLUSTER = "tests/cluster"
 _HEAVY_FOLDERS = ("tests/integration", "tests/deployments/wan", _BROWSER, _CLUSTER)
 _HEAVY_PARAMETER = "postgresql"  # the name of a database kind in a test's id
 _HEAVY_IMPORT = re.compile(
-    r"^(import (subprocess|torch|uvicorn)\b"
+    r"^(import (openai|subprocess|torch|uvicorn)\b"
     r"|from (deployments\.wan|diffusers|moto|torch|uvicorn)\b"
     r"|from tests\.(fixtures\.(s3|web_server)|serve_app\.loras\.sources)\b"
     r"|from tests\.service_process import .*ServiceProcess)",
     re.MULTILINE,
 )
 
-# Tests that start a service of their own, or use the session's. They mostly wait, and want their clusters one at a
-# time: `make test` runs them one after another, and the rest beside them.
+# Tests that use the session's service. They mostly wait, so `make test` runs them beside others, as it does those that
+# start services of their own.
 _SERVICE_FIXTURES = frozenset({"service", "client"})
+_OWN_SERVICE_FOLDER = "tests/integration"
+# One of these is in the text of every such file, which `pytest_collection_modifyitems` checks.
+_SERVICE_TEXT = re.compile(r"\bServiceProcess\b|\b(service|client|lora_root): ")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave what holds no unit test alone in `make quick`: to import PyTorch takes longer than many a test."""
-    if config.option.markexpr != "unit":
-        return None
-    folders = [config.rootpath / folder for folder in _HEAVY_FOLDERS]
-    return True if collection_path in folders or _imports_more(collection_path) else None
+    """Leave files alone that hold no test that is asked for: to import PyTorch takes longer than many a test."""
+    match config.option.markexpr:
+        case "unit":
+            folders = [config.rootpath / folder for folder in _HEAVY_FOLDERS]
+            return True if collection_path in folders or _imports_more(collection_path) else None
+        case "service" | "own_service":
+            return None if _may_need_a_service(collection_path, config.rootpath) else True
+        case _:
+            return None
 
 
 @cache
@@ -61,9 +68,11 @@ def _imports_more(path: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they need: `unit`, nothing but this process; `service`, Ray; a `browser`; or a `cluster`."""
-    # The session's service comes last: a cluster that waits takes a seventh of a core from those of other tests.
-    items.sort(key=_uses_the_session_s_service)
+    """Mark tests by what they need.
+
+    `unit`, nothing but this process; `service`, the session's service; `own_service`, a service of their own; a
+    `browser`; or a `cluster`.
+    """
     for item in items:
         if item.nodeid.startswith(_BROWSER):
             item.add_marker(pytest.mark.browser)
@@ -73,8 +82,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         if not _is_heavy(item):
             item.add_marker(pytest.mark.unit)
-        if _needs_service(item):
-            item.add_marker(pytest.mark.service)
+        if _SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())):
+            _mark_service(item, "service")
+        elif item.nodeid.startswith(_OWN_SERVICE_FOLDER) or hasattr(getattr(item, "module", None), "ServiceProcess"):
+            _mark_service(item, "own_service")
 
 
 def pytest_collection_finish() -> None:
@@ -83,14 +94,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def _needs_service(item: pytest.Item) -> bool:
-    starts_one = hasattr(getattr(item, "module", None), "ServiceProcess")
-    in_folder = item.nodeid.startswith("tests/integration")
-    return starts_one or in_folder or _uses_the_session_s_service(item)
+def _may_need_a_service(path: Path, root: Path) -> bool:
+    if not (path.suffix == ".py" and path.name.startswith("test_")):
+        return True
+    return path.is_relative_to(root / _OWN_SERVICE_FOLDER) or bool(_SERVICE_TEXT.search(path.read_text()))
 
 
-def _uses_the_session_s_service(item: pytest.Item) -> bool:
-    return bool(_SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())))
+def _mark_service(item: pytest.Item, mark: str) -> None:
+    """Mark a test; of those with services of their own, one worker of xdist runs a folder's, which may share one."""
+    assert _may_need_a_service(item.path, item.config.rootpath), f"_SERVICE_TEXT does not find {item.path}"
+    item.add_marker(getattr(pytest.mark, mark))
+    shared = item.path.parent if item.path.parent.name == "several_models" else item.path
+    item.add_marker(pytest.mark.xdist_group(shared.name))
 
 
 def _is_heavy(item: pytest.Item) -> bool:

@@ -1,4 +1,7 @@
-"""A service that cannot start ends: with status 1, within half a minute, and a last line that says what to do."""
+"""A service that cannot start ends: with status 1, within half a minute, and a last line that says what to do.
+
+What only the arguments differ in starts in this process, with the function that the command calls.
+"""
 
 import json
 import os

@@ -4,13 +4,13 @@ import json
 import time
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.echo import ITEMS, bounded
 from tests.client import body, pair
 from tests.fixtures.api import Api
+from tests.fixtures.each import each
 
 LONGEST = 16_000  # bytes
 LONG = "x" * 3000
@@ -39,7 +39,7 @@ WRONG: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG)
+@each("kind", WRONG)
 async def test_a_refusal_is_short_and_quick(kind: str, api: Api) -> None:
     content = json.dumps(WRONG[kind])
     started = time.monotonic()
@@ -50,7 +50,7 @@ async def test_a_refusal_is_short_and_quick(kind: str, api: Api) -> None:
     api.must_be_untouched()
 
 
-@pytest.mark.parametrize("count", [1, 19, 20, 21, 500])
+@each("count", [1, 19, 20, 21, 500])
 async def test_the_first_twenty_problems_are_told_and_the_rest_counted(count: int, api: Api) -> None:
     problems = await api.invalid({**body(), "prompts": [{"prompt": "a fox", "width": 1}] * count})
     told = [problem for problem in problems if problem["type"] != "too_many_problems"]
@@ -62,14 +62,14 @@ async def test_the_first_twenty_problems_are_told_and_the_rest_counted(count: in
     )
 
 
-@pytest.mark.parametrize("kind", ["paths", "addresses", "name of a field"])
+@each("kind", ["paths", "addresses", "name of a field"])
 async def test_inspection_is_no_longer_than_that_either(kind: str, api: Api) -> None:
     loras = WRONG[kind]["loras"] if kind != "name of a field" else [{**pair()[0], "y" * 1_000_000: 1}]
     answer = await api.http.post("/v1/loras/inspect", json={"loras": loras})
     assert len(answer.content) < 4 * LONGEST
 
 
-@pytest.mark.parametrize("view", ["status", "result", "cancel", "outputs/0", "outputs/" + "9" * 4000, ""])
+@each("view", ["status", "result", "cancel", "outputs/0", "outputs/" + "9" * 4000, ""])
 async def test_a_long_id_is_not_repeated_in_full(view: str, api: Api) -> None:
     path = f"/v1/requests/{'a' * 60_000}/{view}".rstrip("/")
     for method in ("GET", "POST", "DELETE"):

@@ -6,12 +6,12 @@ import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.client import body
 from tests.fixtures.api import Api
+from tests.fixtures.each import each
 
 PATHS = ["/v1/inference", "/v1/loras/inspect"]
 TEXT = "Füchse 狐 🦊"
@@ -37,8 +37,8 @@ async def refused(api: Api, content: Any, path: str = "/v1/inference", *, status
     return error
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
+@each("path", PATHS)
+@each(
     "content_type",
     [
         "application/x-www-form-urlencoded",
@@ -61,13 +61,13 @@ async def test_another_type_is_refused_by_its_name(path: str, content_type: str,
     assert "Content-Type: application/json" in error["message"]
 
 
-@pytest.mark.parametrize("path", PATHS)
+@each("path", PATHS)
 async def test_no_type_is_refused(path: str, api: Api) -> None:
     error = await refused(api, PLAIN, path)
     assert "no Content-Type" in error["message"]
 
 
-@pytest.mark.parametrize(
+@each(
     "content_type",
     [
         JSON,
@@ -84,16 +84,16 @@ async def test_json_is_read_however_its_type_is_written(content_type: str, api: 
     assert answer.status_code == 200, answer.text
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("charset", ["latin-1", "iso-8859-1", "windows-1252", "utf-16", "utf-7", "shift_jis", "none"])
+@each("path", PATHS)
+@each("charset", ["latin-1", "iso-8859-1", "windows-1252", "utf-16", "utf-7", "shift_jis", "none"])
 async def test_another_charset_is_refused_by_its_name(path: str, charset: str, api: Api) -> None:
     error = await refused(api, b"{}", path, content_type=f"{JSON}; charset={charset}")
     assert error["code"] == "ENCODING_NOT_SUPPORTED"
     assert repr(charset) in error["message"]
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp437"])
+@each("path", PATHS)
+@each("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp437"])
 async def test_a_charset_that_is_not_announced_is_noticed(path: str, encoding: str, api: Api) -> None:
     content = json.dumps(body({"prompt": "Füchse"}), ensure_ascii=False).encode(encoding)
     error = await refused(api, content, path, content_type=JSON)
@@ -105,8 +105,8 @@ async def test_a_byte_order_mark_is_left_out(api: Api) -> None:
     assert (await post(api, b"\xef\xbb\xbf" + PLAIN, content_type=JSON)).status_code == 200
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize(
+@each("path", PATHS)
+@each(
     "encoding", ["br", "deflate", "zstd", "compress", "gzip, gzip", "gzip, br", "x", "*", "aes128gcm", "identity, br"]
 )
 async def test_another_compression_is_refused_by_its_name(path: str, encoding: str, api: Api) -> None:
@@ -116,8 +116,8 @@ async def test_another_compression_is_refused_by_its_name(path: str, encoding: s
     assert "gzip" in error["message"]
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", " gzip ", "identity, gzip", "gzip,"])
-@pytest.mark.parametrize("level", [0, 1, 9])
+@each("encoding", ["gzip", "GZIP", "x-gzip", " gzip ", "identity, gzip", "gzip,"])
+@each("level", [0, 1, 9])
 async def test_gzip_is_read(encoding: str, level: int, api: Api) -> None:
     answer = await post(api, gzip.compress(PLAIN, level), content_type=JSON, content_encoding=encoding)
     assert answer.status_code == 200, answer.text
@@ -125,7 +125,7 @@ async def test_gzip_is_read(encoding: str, level: int, api: Api) -> None:
     assert record.renders[0].spec.prompt == TEXT
 
 
-@pytest.mark.parametrize("encoding", ["", "identity", "IDENTITY"])
+@each("encoding", ["", "identity", "IDENTITY"])
 async def test_no_compression_may_be_announced(encoding: str, api: Api) -> None:
     assert (await post(api, PLAIN, content_type=JSON, content_encoding=encoding)).status_code == 200
 
@@ -160,10 +160,8 @@ async def test_damaged_gzip_is_refused_as_such(data: st.DataObject, api: Api) ->
         assert answer.status_code in (200, 422)  # where the bytes that were changed do not count
 
 
-@pytest.mark.parametrize(
-    "content", [b"{", b"[" * 10_000, b"9" * 5000, b'{"model": ' + b"9" * 5000 + b"}", b"not json", b"'x'", b"{}x"]
-)
-@pytest.mark.parametrize("path", PATHS)
+@each("content", [b"{", b"[" * 10_000, b"9" * 5000, b'{"model": ' + b"9" * 5000 + b"}", b"not json", b"'x'", b"{}x"])
+@each("path", PATHS)
 async def test_what_is_no_json_is_reported_with_its_place(path: str, content: bytes, api: Api) -> None:
     answer = await post(api, content, path, content_type=JSON)
     assert answer.status_code == 422
@@ -172,20 +170,20 @@ async def test_what_is_no_json_is_reported_with_its_place(path: str, content: by
     assert (problem["loc"][0], problem["type"]) == ("body", "json_invalid")
 
 
-@pytest.mark.parametrize("path", PATHS)
+@each("path", PATHS)
 async def test_no_body_at_all_is_a_missing_field(path: str, api: Api) -> None:
     answer = await api.http.post(path)
     assert answer.status_code == 422
     assert answer.json()["detail"] == [{"loc": ["body"], "msg": "Field required", "type": "missing"}]
 
 
-@pytest.mark.parametrize("length", ["abc", "-1", "+5", "5 5", "", "\u0664", "1_0", "0x5"])
+@each("length", ["abc", "-1", "+5", "5 5", "", "\u0664", "1_0", "0x5"])
 async def test_a_length_that_is_no_number_does_no_harm(length: str, api: Api) -> None:
     headers = [(b"Content-Type", JSON.encode()), (b"Content-Length", length.encode())]
     assert (await api.http.post("/v1/inference", content=PLAIN, headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize("path", PATHS)
+@each("path", PATHS)
 async def test_a_client_that_disconnects_in_the_middle_leaves_nothing(path: str, api: Api) -> None:
     messages = iter([{"type": "http.request", "body": PLAIN[:20], "more_body": True}, {"type": "http.disconnect"}])
     sent: list[Any] = []

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.client import body
 from tests.fixtures.api import UNKNOWN, Api
+from tests.fixtures.each import each
 
 VIDEO = bytes(range(256)) * 8
 METHODS = {
@@ -36,14 +36,14 @@ def must_be_documented(answer: Any, code: str) -> None:
     assert (error["code"], error.keys()) == (code, {"code", "message", "details"})
 
 
-@pytest.mark.parametrize("path", METHODS)
+@each("path", METHODS)
 async def test_options_lists_every_method(path: str, api: Api) -> None:
     answer = await api.http.options(path)
     assert (answer.status_code, answer.headers["allow"], answer.content) == (204, METHODS[path], b"")
 
 
-@pytest.mark.parametrize("path", METHODS)
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "HEAD", "BREW"])
+@each("path", METHODS)
+@each("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "HEAD", "BREW"])
 async def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(path: str, method: str, api: Api) -> None:
     answer = await api.http.request(method, path)
     if method in METHODS[path].split(", "):
@@ -54,7 +54,7 @@ async def test_a_method_that_a_path_has_not_is_refused_with_those_that_it_has(pa
         must_be_documented(answer, "METHOD_NOT_ALLOWED")
 
 
-@pytest.mark.parametrize("path", READABLE)
+@each("path", READABLE)
 async def test_head_answers_as_get_without_the_body(path: str, api: Api) -> None:
     head, get = await api.http.head(path), await api.http.get(path)
     assert head.content == b""
@@ -71,8 +71,8 @@ async def test_head_of_a_request_and_of_its_output(api: Api) -> None:
         assert (head.status_code, head.content, {**head.headers}) == (200, b"", {**get.headers})
 
 
-@pytest.mark.parametrize("path", ["/page", "/v1", "/v1/inferences", "/v2/models", "/favicon.ico", "/%00"])
-@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "DELETE"])
+@each("path", ["/page", "/v1", "/v1/inferences", "/v2/models", "/favicon.ico", "/%00"])
+@each("method", ["GET", "POST", "OPTIONS", "DELETE"])
 async def test_a_path_that_is_not_there(path: str, method: str, api: Api) -> None:
     answer = await api.http.request(method, path)
     assert answer.status_code == 404
@@ -127,7 +127,7 @@ async def test_a_range_beyond_the_end_is_refused_with_the_length(output: str, ap
         must_be_documented(answer, "RANGE_NOT_SATISFIABLE")
 
 
-@pytest.mark.parametrize("wanted", ["items=0-1", "seconds=1-2", "x=", "=0-1"])
+@each("wanted", ["items=0-1", "seconds=1-2", "x=", "=0-1"])
 async def test_a_range_in_another_unit_is_ignored(wanted: str, output: str, api: Api) -> None:
     answer = await api.http.get(output, headers={"Range": wanted})
     assert (answer.status_code, answer.content) == (200, VIDEO)

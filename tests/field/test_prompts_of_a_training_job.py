@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +11,7 @@ from serve_app.errors import PromptFlagRefused
 from serve_app.models import limits
 from tests.client import body, pair
 from tests.fixtures.api import Api
+from tests.fixtures.each import each
 
 PREVIEW = {"recipe": "preview"}
 TAKEN: dict[str, tuple[str, Any]] = {
@@ -30,7 +30,7 @@ def prompt(text: str, **fields: Any) -> dict[str, Any]:
     return {"prompt": text, **fields}
 
 
-@pytest.mark.parametrize("flag", TAKEN)
+@each("flag", TAKEN)
 async def test_a_flag_is_taken_where_the_field_is_omitted(flag: str, api: Api) -> None:
     (spec,) = await api.specs({**body(**PREVIEW), "prompts": [prompt(f"a fox {flag}")]})
     field, value = TAKEN[flag]
@@ -49,7 +49,7 @@ async def test_all_flags_in_any_order(api: Api) -> None:
         assert (spec.negative_prompt, spec.guidance_scale, spec.sample_steps) == ("blurry, low quality", 3.5, 9)
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "fields", "flag"),
     [
         ("a fox --seed 7", {"seed": 8}, "--seed"),
@@ -98,7 +98,7 @@ async def test_a_multiplier_against_that_of_a_lora_is_refused(api: Api) -> None:
     assert (await api.refused(request, "PROMPT_FLAG_REFUSED"))["details"]["flag"] == "--m"
 
 
-@pytest.mark.parametrize("text", ["a fox -- running", "a fox--seed 7", "a -seed 7", "a well--known fox", "--"])
+@each("text", ["a fox -- running", "a fox--seed 7", "a -seed 7", "a well--known fox", "--"])
 async def test_other_dashes_are_text(text: str, api: Api) -> None:
     (spec,) = await api.specs({**body(**PREVIEW), "prompts": [prompt(text)]})
     assert spec.prompt == text
@@ -117,10 +117,8 @@ async def test_name_is_replaced_like_trigger(api: Api) -> None:
     assert not any("trigger_word" in warning for warning in spec.warnings)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "placeholder"), [("preview", "[name]"), ("preview", "[trigger]"), ("reference", "[trigger]")]
-)
-@pytest.mark.parametrize("trigger_word", [None, ""])
+@each(("recipe", "placeholder"), [("preview", "[name]"), ("preview", "[trigger]"), ("reference", "[trigger]")])
+@each("trigger_word", [None, ""])
 async def test_a_placeholder_without_a_trigger_word_is_warned_of(
     recipe: str, placeholder: str, trigger_word: str | None, api: Api
 ) -> None:
@@ -141,16 +139,14 @@ def test_any_text_is_read_or_refused(text: str, flag: str, value: str) -> None:
     assert multiplier is None or limits.MULTIPLIER.least <= multiplier <= limits.MULTIPLIER.most
 
 
-@pytest.mark.parametrize(
-    "text", ["a fox \u2014 seed of all", "a fox -- seed 7", "well\u2014s 4", "a\u2014b", "--", "a --- b", "[x]"]
-)
+@each("text", ["a fox \u2014 seed of all", "a fox -- seed 7", "well\u2014s 4", "a\u2014b", "--", "a --- b", "[x]"])
 async def test_dashes_and_brackets_of_a_text_stay_text(text: str, api: Api) -> None:
     (spec,) = await api.specs({**body(**PREVIEW), "trigger_word": "sks", "prompts": [prompt(text)]})
     assert spec.prompt == text
     assert not any("left in the prompt" in warning for warning in spec.warnings)
 
 
-@pytest.mark.parametrize(
+@each(
     ("recipe", "text"),
     [("preview", "[Trigger]"), ("preview", "[ trigger ]"), ("reference", "[TRIGGER]"), ("reference", "[name]")],
 )

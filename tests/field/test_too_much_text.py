@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from serve_app.models import limits
 from tests.client import body, pair
 from tests.fixtures.api import Api, Json, ServeApi
+from tests.fixtures.each import each
 
 MIB = 1024**2
 PATHS = ["/v1/inference", "/v1/loras/inspect"]
@@ -36,8 +37,8 @@ async def must_be_too_large(api: Api, answer: Any, most: int = 4 * MIB) -> None:
     api.must_be_untouched()
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("length", [4 * MIB + 1, 20 * MIB, 2**70])
+@each("path", PATHS)
+@each("length", [4 * MIB + 1, 20 * MIB, 2**70])
 async def test_is_refused_by_its_announced_length_without_being_read(path: str, length: int, api: Api) -> None:
     async def never_read() -> AsyncIterator[bytes]:
         raise AssertionError("the body was read")
@@ -47,8 +48,8 @@ async def test_is_refused_by_its_announced_length_without_being_read(path: str, 
     await must_be_too_large(api, await api.http.post(path, content=never_read(), headers=headers))
 
 
-@pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("chunk", [1000, 64 * 1024, 5 * MIB])
+@each("path", PATHS)
+@each("chunk", [1000, 64 * 1024, 5 * MIB])
 async def test_is_refused_while_it_is_read_where_it_announces_none(path: str, chunk: int, api: Api) -> None:
     sent = 0
 
@@ -63,7 +64,7 @@ async def test_is_refused_while_it_is_read_where_it_announces_none(path: str, ch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PATHS)
+@each("path", PATHS)
 async def test_a_bomb_of_gzip_is_refused_while_it_is_inflated(path: str, api: Api) -> None:
     bomb = gzip.compress(b" " * (300 * MIB), 9)
     assert len(bomb) < MIB
@@ -85,7 +86,7 @@ async def test_a_large_request_within_the_limit_is_accepted(api: Api) -> None:
     await api.submit(body(*[{"prompt": "x" * 2000, "neg": "y" * 2000}] * 1000))
 
 
-@pytest.mark.parametrize("field", LENGTHS)
+@each("field", LENGTHS)
 async def test_a_longer_text_than_its_field_takes_is_refused_by_the_field_s_name(field: str, api: Api) -> None:
     most, request = LENGTHS[field]
     where = ["body", *(int(step) if step.isdigit() else step for step in field.split("."))]
@@ -95,7 +96,7 @@ async def test_a_longer_text_than_its_field_takes_is_refused_by_the_field_s_name
         assert f"at most {most} " in problem["msg"]
 
 
-@pytest.mark.parametrize("field", LENGTHS)
+@each("field", LENGTHS)
 async def test_the_longest_text_that_a_field_takes_is_taken(field: str, api: Api) -> None:
     most, request = LENGTHS[field]
     answer = await api.post(request("x" * most))
@@ -125,7 +126,7 @@ async def test_no_trigger_word_makes_more_of_a_prompt_than_a_prompt_may_have(
         assert len(record.renders[0].spec.prompt) <= limits.PROMPT_LENGTH
 
 
-@pytest.mark.parametrize("count", [17, 100, 10_000])
+@each("count", [17, 100, 10_000])
 async def test_more_loras_than_a_request_takes_are_refused(count: int, api: Api) -> None:
     (problem,) = await api.invalid(body(loras=[pair()[0]] * count))
     assert (problem["loc"], problem["type"]) == (["body", "loras"], "too_long")

@@ -7,6 +7,7 @@ import pytest
 
 from tests.client import body, pair
 from tests.fixtures.api import Api, Json, on_both_databases
+from tests.fixtures.each import each
 
 WHOLE = ["width", "height", "seed", "sample_steps", "num_frames", "fps"]
 NUMBERS = ["guidance_scale", "shift"]
@@ -21,36 +22,36 @@ async def must_be_named(api: Api, request: Any, *where: Any) -> None:
     assert {tuple(problem["loc"]) for problem in problems} == {("body", *where)}
 
 
-@pytest.mark.parametrize("field", [*WHOLE, *NUMBERS])
-@pytest.mark.parametrize("value", NO_NUMBER, ids=repr)
+@each("field", [*WHOLE, *NUMBERS])
+@each("value", NO_NUMBER)
 async def test_what_is_no_number(field: str, value: Any, api: Api) -> None:
     await must_be_named(api, body({field: value}), "prompts", 0, field)
 
 
-@pytest.mark.parametrize("value", NO_NUMBER, ids=repr)
+@each("value", NO_NUMBER)
 async def test_what_is_no_multiplier(value: Any, api: Api) -> None:
     await must_be_named(api, body(loras=[{**pair()[0], "network_multiplier": value}]), "loras", 0, "network_multiplier")
 
 
-@pytest.mark.parametrize("field", TEXTS)
-@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+@each("field", TEXTS)
+@each("value", NO_TEXT)
 async def test_what_is_no_text(field: str, value: Any, api: Api) -> None:
     await must_be_named(api, body({field: value}), "prompts", 0, field)
 
 
-@pytest.mark.parametrize("field", ["model", "trigger_word", "hf_token", "recipe", "priority"])
-@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+@each("field", ["model", "trigger_word", "hf_token", "recipe", "priority"])
+@each("value", NO_TEXT)
 async def test_what_is_no_text_of_the_request(field: str, value: Any, api: Api) -> None:
     await must_be_named(api, body(**{field: value}), field)
 
 
-@pytest.mark.parametrize("field", ["path", "transformer"])
-@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+@each("field", ["path", "transformer"])
+@each("value", NO_TEXT)
 async def test_what_is_no_text_of_a_lora(field: str, value: Any, api: Api) -> None:
     await must_be_named(api, body(loras=[{**pair()[0], field: value}]), "loras", 0, field)
 
 
-@pytest.mark.parametrize("value", NO_FLAG, ids=repr)
+@each("value", NO_FLAG)
 async def test_what_is_no_truth_value(value: Any, api: Api) -> None:
     await must_be_named(api, body(strict=value), "strict")
     answer = await api.http.post("/v1/loras/inspect", json={"loras": [pair()[0]], "norms": value})
@@ -58,26 +59,26 @@ async def test_what_is_no_truth_value(value: Any, api: Api) -> None:
     assert [problem["loc"] for problem in answer.json()["detail"]] == [["body", "norms"]]
 
 
-@pytest.mark.parametrize("field", ["loras", "prompts"])
-@pytest.mark.parametrize("value", [None, 1, True, "", "text", {}, {"0": {}}], ids=repr)
+@each("field", ["loras", "prompts"])
+@each("value", [None, 1, True, "", "text", {}, {"0": {}}])
 async def test_what_is_no_list(field: str, value: Any, api: Api) -> None:
     await must_be_named(api, {**body(), field: value}, field)
 
 
-@pytest.mark.parametrize("field", ["loras", "prompts"])
-@pytest.mark.parametrize("value", [None, 1, True, "text", [], [["prompt", "a fox"]]], ids=repr)
+@each("field", ["loras", "prompts"])
+@each("value", [None, 1, True, "text", [], [["prompt", "a fox"]]])
 async def test_what_is_no_object(field: str, value: Any, api: Api) -> None:
     await must_be_named(api, {**body(), field: [value]}, field, 0)
 
 
-@pytest.mark.parametrize("value", [64, 64.0, 6.4e1])
+@each("value", [64, 64.0, 6.4e1])
 async def test_a_whole_number_may_be_written_with_a_point(value: float, api: Api) -> None:
     (spec,) = await api.specs(body(dict.fromkeys(("width", "height", "seed", "sample_steps"), value)))
     assert (spec.width, spec.height, spec.seed, spec.sample_steps) == (64, 64, 64, 64)
     assert type(spec.seed) is int
 
 
-@pytest.mark.parametrize("value", [1, 1.0, 0])
+@each("value", [1, 1.0, 0])
 async def test_a_number_may_be_written_without_one(value: float, api: Api) -> None:
     (spec,) = await api.specs(body({"guidance_scale": value}))
     assert spec.guidance_scale == value
@@ -96,7 +97,7 @@ async def test_the_limits_of_a_number_in_the_description_are_those_that_hold(api
         await api.submit(body({field: int(limits["minimum"])}, {field: int(limits["maximum"])}))
 
 
-@pytest.mark.parametrize("index", ["+0", "-0", "00", "0.0", "%200", "0%20", "0_0", "1_0", "0x0", "٠", "１", "true", ""])
+@each("index", ["+0", "-0", "00", "0.0", "%200", "0%20", "0_0", "1_0", "0x0", "٠", "１", "true", ""])
 async def test_an_index_of_an_output_in_another_spelling(index: str, api: Api) -> None:
     request_id = await api.submit(body(*[{}] * 11))
     for _ in range(11):
@@ -106,7 +107,7 @@ async def test_an_index_of_an_output_in_another_spelling(index: str, api: Api) -
     assert answer.status_code in ((422,) if index else (404, 307)), answer.text
 
 
-@pytest.mark.parametrize("index", ["1", "-1", "999", "9" * 4000])
+@each("index", ["1", "-1", "999", "9" * 4000])
 async def test_an_index_that_is_none_is_not_found(index: str, api: Api) -> None:
     request_id = await api.submit(body())
     await api.finish(await api.claim())
@@ -115,7 +116,7 @@ async def test_an_index_that_is_none_is_not_found(index: str, api: Api) -> None:
     assert answer.json()["detail"]["error"]["code"] == "OUTPUT_NOT_FOUND"
 
 
-@pytest.mark.parametrize(
+@each(
     "spell",
     [
         lambda i: i.replace("-", ""),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.client import body
 from tests.fixtures.api import Api, ServeApi
+from tests.fixtures.each import each
 
 OURS = [
     "localhost",
@@ -66,19 +67,19 @@ async def links(api: Api, host: str) -> list[str]:
     return [answer["status_url"], answer["result_url"], answer["cancel_url"], video["url"]]
 
 
-@pytest.mark.parametrize("host", OURS)
+@each("host", OURS)
 async def test_a_host_of_this_network_is_named(host: str, api: Api) -> None:
     assert [link.partition("/v1/")[0] for link in await links(api, host)] == [f"http://{host}"] * 4
 
 
-@pytest.mark.parametrize("host", THEIRS)
+@each("host", THEIRS)
 async def test_a_stranger_is_not_named(host: str, api: Api) -> None:
     for link in await links(api, host):
         assert link.startswith("/v1/requests/")
 
 
-@pytest.mark.parametrize("host", [*OURS, *THEIRS])
-@pytest.mark.parametrize("path", ["/v1/models/", "/v1/inference/", "/health/?a=http://evil.example/"])
+@each("host", [*OURS, *THEIRS])
+@each("path", ["/v1/models/", "/v1/inference/", "/health/?a=http://evil.example/"])
 async def test_a_redirect_names_nobody(path: str, host: str, api: Api) -> None:
     for method in ("GET", "POST", "HEAD"):
         answer = await api.http.request(method, path, headers={"Host": host})

@@ -1,4 +1,8 @@
-"""Generators come with the work and go when there is none; none goes in the middle of a render."""
+"""Generators come with the work and go when there is none; none goes in the middle of a render.
+
+The made-up model renders: its Generators start fast, and its steps take the time that is set here, also on a busy
+machine.
+"""
 
 import json
 import threading
@@ -6,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -14,16 +18,18 @@ from sqlalchemy import select
 
 from serve_app.jobs.states import RenderState
 from serve_app.jobs.tables import renders
-from tests.client import Client, body
+from tests.client import Client
 from tests.fixtures.store import connect
+from tests.lantern import CARD, ENVIRONMENT, STEP_VARIABLE
+from tests.lantern.loras import save_lora
 from tests.service_process import OPEN_DASHBOARD, ServiceProcess
 
 MOST = 3
-SHORT = {"sample_steps": 50}  # a second
-# Far longer than it takes until idle Generators go.
-LONG = {"sample_steps": 150, "width": 256, "height": 256, "num_frames": 13}
-SAMPLE_S = 0.1
+STEP_S = 0.1
+SHORT, LONG = 10, 150  # steps: a second; far longer than it takes until idle Generators go
+SAMPLE_S = 0.25
 WITHIN_S = 60
+LORA = "lantern.safetensors"
 
 
 class Watch:
@@ -79,18 +85,26 @@ class Watch:
 @pytest.fixture
 def scaling(tmp_path: Path) -> Iterator[ServiceProcess]:
     """Yield a service that scales from none to three, and back sooner than by default."""
-    environment = {**OPEN_DASHBOARD, "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2 * MOST})}
+    resources = {"RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": 2 * MOST})}
     service = ServiceProcess(
         tmp_path,
-        environment,
+        {**OPEN_DASHBOARD, **ENVIRONMENT, **resources, STEP_VARIABLE: str(STEP_S)},
+        model=str(CARD),
         min_generators=0,
         max_generators=MOST,
         target_wait_s=2,
         downscale_delay_s=5,
     )
+    save_lora(tmp_path / "loras" / LORA)
     service.start()
     yield service
     service.kill()
+
+
+def request(*steps: int) -> dict[str, Any]:
+    """Return a request of one render for each number of steps."""
+    prompts = [{"prompt": f"lantern {number}", "sample_steps": each} for number, each in enumerate(steps)]
+    return {"model": "lantern_1b", "loras": [{"path": LORA}], "prompts": prompts}
 
 
 def attempts(client: Client, request_id: str) -> list[int]:
@@ -103,14 +117,14 @@ def test_generators_follow_the_work_from_none_to_the_most_and_back(scaling: Serv
         watch.wait_for(0)
 
         # At the end one renders alone, beside idle ones that go.
-        burst = client.submit(body(*({**SHORT, "seed": seed} for seed in range(8)), LONG))
+        burst = client.submit(request(*8 * [SHORT], LONG))
         watch.wait_for(MOST)
         assert attempts(client, burst) == [1] * 9
         watch.wait_for(0)
         assert max(watch.counts) == MOST
 
         watch.counts.clear()
-        assert attempts(client, client.submit(body(SHORT))) == [1]
+        assert attempts(client, client.submit(request(SHORT))) == [1]
         watch.wait_for(0)
         assert max(watch.counts) == 1
     assert watch.robbed == []

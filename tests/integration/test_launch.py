@@ -1,6 +1,6 @@
 """Starts that must not succeed: a fault that only a replica meets, and a service for others that has no key."""
 
-import signal
+import os
 import subprocess
 import sys
 import time
@@ -46,7 +46,7 @@ def test_wan_lora_serve_does_not_listen_for_others_without_a_key(tmp_path: Path)
 
 
 def test_serve_run_builds_no_application_for_others_without_a_key(tmp_path: Path) -> None:
-    service = ServiceProcess(tmp_path)
+    service = ServiceProcess(tmp_path, model=str(CARD))
     service.host = ANY_INTERFACE
     config = service.write_config()
     log = tmp_path / "serve_run.log"
@@ -54,7 +54,12 @@ def test_serve_run_builds_no_application_for_others_without_a_key(tmp_path: Path
     with (
         log.open("wb") as said,
         subprocess.Popen(
-            command, cwd=tmp_path, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=tmp_path,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **ENVIRONMENT},
         ) as process,
     ):
         try:
@@ -73,9 +78,10 @@ def wait_for(text: str, log: Path, process: "subprocess.Popen[bytes]") -> None:
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """Stop `serve run`, and the cluster that it has started."""
-    started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGINT)
-    psutil.wait_procs(started, timeout=30)
-    for left in [each for each in started if each.is_running()]:
-        left.kill()
+    """Kill `serve run`, and the cluster that it has started."""
+    alive = process.poll() is None
+    started = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)] if alive else []
+    for each in started:
+        if each.is_running():
+            each.kill()
+    psutil.wait_procs(started, timeout=5)  # orphans may stay zombies

@@ -8,6 +8,8 @@ CARD = Path(__file__).with_name("card.yaml")
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
 }
+# In the environment of a service: how long each step of its lanterns takes, in seconds; nothing if it is not set.
+STEP_VARIABLE = "LANTERN_STEP_S"
 
 
 def write_card(path: Path, model: str) -> Path:

@@ -1,7 +1,8 @@
 """The pipeline class of the made-up model: draws coloured noise, dimmed or lit by its LoRAs."""
 
+import os
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from serve_app.errors import ConfigurationInvalid
 from serve_app.models.card import ModelCard
 from serve_app.results import Application, AppliedLora, MadeWith, PipelineSeconds, Runtime, StartSeconds
 from serve_app.spec import LoraFile, RenderSpec
+from tests.lantern import STEP_VARIABLE
 
 
 class LanternPipeline:
@@ -19,6 +21,7 @@ class LanternPipeline:
 
     def __init__(self, card: ModelCard) -> None:
         self._card = card
+        self._step_s = float(os.environ.get(STEP_VARIABLE, "0"))
         self._light: dict[str, float] = {}  # by LoraFile.content
 
     @classmethod
@@ -45,6 +48,7 @@ class LanternPipeline:
             on_disk.check_unchanged()
         loaded = perf_counter()
         for step in range(spec.sample_steps):
+            sleep(self._step_s)
             on_step(step + 1)
         frames = self._draw(spec, inputs.image)
         seconds = PipelineSeconds(lora=loaded - started, text=0, denoise=perf_counter() - loaded, decode=0)

@@ -1,17 +1,17 @@
 """What a request's values become: defaults, trigger words, seeds, snapping."""
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.client import body, pair
 from tests.fixtures.api import Api
+from tests.fixtures.each import each
 from tests.fixtures.specs import MODEL
 
 HIGH, _ = pair()
 
 
-@pytest.mark.parametrize("omitted", [{}, dict.fromkeys(("width", "height", "seed", "sample_steps", "neg", "fps"))])
+@each("omitted", [{}, dict.fromkeys(("width", "height", "seed", "sample_steps", "neg", "fps"))])
 async def test_what_is_omitted_or_null_takes_the_models_defaults(api: Api, omitted: dict[str, None]) -> None:
     (spec,) = await api.specs({"model": MODEL, "loras": [HIGH], "prompts": [{"prompt": "a fox", **omitted}]})
     assert spec.model_dump(mode="json", exclude={"loras"}) == {
@@ -50,7 +50,7 @@ async def test_what_is_given_is_kept(api: Api) -> None:
     assert (spec.width, spec.height, spec.num_frames, spec.seed) == (128, 96, 9, 7)
 
 
-@pytest.mark.parametrize(
+@each(
     ("prompt", "request_word", "prompt_word", "text"),
     [
         ("[trigger] a fox", "sks", None, "sks a fox"),
@@ -82,7 +82,7 @@ async def test_omitted_seeds_count_up_from_42_by_the_prompts_index(api: Api) -> 
     assert [spec.seed for spec in specs] == [42, 7, 44, 45]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**64 - 1])
+@each("seed", [0, 1, 2**32, 2**64 - 1])
 async def test_a_given_seed_is_used_and_reported(api: Api, seed: int) -> None:
     request_id = await api.submit(body({"seed": seed}))
     await api.finish(await api.claim())
@@ -132,7 +132,7 @@ async def test_asking_for_the_effective_values_gives_the_same_video(api: Api, as
     assert again == first
 
 
-@pytest.mark.parametrize(
+@each(
     ("frames", "effective"),
     [(1, 1), (3, 1), (4, 5), (5, 5), (6, 5), (8, 9), (40, 41), (41, 41), (42, 41), (1000, 1001)],
 )

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import pytest
-
 from tests.client import body, pair
 from tests.fixtures.api import Api, Json
+from tests.fixtures.each import each
 
 INTEGERS = {
     "width": (64, 4096),
@@ -26,37 +25,35 @@ def told(problems: list[Json]) -> tuple[list[Any], str]:
     return problem["loc"][1:], problem["msg"]
 
 
-@pytest.mark.parametrize(("field", "edge"), LOWEST + HIGHEST)
+@each(("field", "edge"), LOWEST + HIGHEST)
 async def test_the_edges_of_a_limit_are_accepted(api: Api, field: str, edge: int) -> None:
     await api.submit(body({field: edge}))
 
 
-@pytest.mark.parametrize(("field", "low"), LOWEST)
-@pytest.mark.parametrize("below", [1, 10**30])
+@each(("field", "low"), LOWEST)
+@each("below", [1, 10**30])
 async def test_a_value_below_its_limit_is_refused_with_the_limit(api: Api, field: str, low: int, below: int) -> None:
     where, what = told(await api.invalid(body({}, {field: low - below})))
     assert where == ["prompts", 1, field]
     assert what == f"Input should be greater than or equal to {low}"
 
 
-@pytest.mark.parametrize(("field", "high"), HIGHEST)
-@pytest.mark.parametrize("above", [1, 10**30])
+@each(("field", "high"), HIGHEST)
+@each("above", [1, 10**30])
 async def test_a_value_above_its_limit_is_refused_with_the_limit(api: Api, field: str, high: int, above: int) -> None:
     where, what = told(await api.invalid(body({field: high + above})))
     assert where == ["prompts", 0, field]
     assert what == f"Input should be less than or equal to {high}"
 
 
-@pytest.mark.parametrize(("value", "limit"), [(-0.001, "greater than or equal to 0"), (20.001, "equal to 20")])
+@each(("value", "limit"), [(-0.001, "greater than or equal to 0"), (20.001, "equal to 20")])
 async def test_guidance_has_limits_between_whole_numbers_too(api: Api, value: float, limit: str) -> None:
     where, what = told(await api.invalid(body({"guidance_scale": value})))
     assert where == ["prompts", 0, "guidance_scale"]
     assert limit in what
 
 
-@pytest.mark.parametrize(
-    ("value", "limit"), [(-2.01, "greater than or equal to -2"), (2.01, "less than or equal to 2")]
-)
+@each(("value", "limit"), [(-2.01, "greater than or equal to -2"), (2.01, "less than or equal to 2")])
 async def test_a_multiplier_beyond_its_limit_is_refused_with_the_limit(api: Api, value: float, limit: str) -> None:
     high, low = pair()
     where, what = told(await api.invalid(body(loras=[high, {**low, "network_multiplier": value}])))
@@ -64,21 +61,21 @@ async def test_a_multiplier_beyond_its_limit_is_refused_with_the_limit(api: Api,
     assert limit in what
 
 
-@pytest.mark.parametrize("field", [*INTEGERS, "guidance_scale"])
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), "many", []])
+@each("field", [*INTEGERS, "guidance_scale"])
+@each("value", [float("nan"), float("inf"), "many", []])
 async def test_what_is_no_finite_number_is_refused(api: Api, field: str, value: Any) -> None:
     assert {tuple(problem["loc"]) for problem in await api.invalid(body({field: value}))} == {
         ("body", "prompts", 0, field)
     }
 
 
-@pytest.mark.parametrize("field", INTEGERS)
+@each("field", INTEGERS)
 async def test_a_count_that_is_no_whole_number_is_refused(api: Api, field: str) -> None:
     where, _ = told(await api.invalid(body({field: INTEGERS[field][0] + 0.5})))
     assert where == ["prompts", 0, field]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@each("value", [float("nan"), float("inf"), float("-inf")])
 async def test_a_multiplier_that_is_not_finite_is_refused(api: Api, value: float) -> None:
     where, _ = told(await api.invalid(body(loras=[{**pair()[0], "network_multiplier": value}])))
     assert where == ["loras", 0, "network_multiplier"]

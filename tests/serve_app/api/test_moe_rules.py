@@ -2,16 +2,15 @@
 
 from typing import Any
 
-import pytest
-
 from tests.client import body, pair
 from tests.fixtures.api import Api
+from tests.fixtures.each import each
 from tests.fixtures.specs import MODEL
 
 HIGH, LOW = pair()
 
 
-@pytest.mark.parametrize("loras", [[HIGH], [LOW], [HIGH, LOW], [LOW, HIGH]])
+@each("loras", [[HIGH], [LOW], [HIGH, LOW], [LOW, HIGH]])
 async def test_a_pair_is_one_high_or_one_low_or_one_of_each_in_any_order(api: Api, loras: list[dict[str, Any]]) -> None:
     (spec,) = await api.specs(body(loras=loras))
     assert {lora.expert.value: lora.reference for lora in spec.loras} == {
@@ -23,8 +22,8 @@ async def test_a_request_without_loras_is_refused(api: Api) -> None:
     assert (await api.refused(body(loras=[]), "LORA_FILE_REQUIRED"))["details"] == {"loras": []}
 
 
-@pytest.mark.parametrize("side", [{}, {"transformer": None}])
-@pytest.mark.parametrize("others", [[], [LOW], [LOW, HIGH]])
+@each("side", [{}, {"transformer": None}])
+@each("others", [[], [LOW], [LOW, HIGH]])
 async def test_a_lora_that_does_not_name_its_expert_is_refused(
     api: Api, side: dict[str, Any], others: list[dict[str, Any]]
 ) -> None:
@@ -34,15 +33,13 @@ async def test_a_lora_that_does_not_name_its_expert_is_refused(
     assert error["details"]["loras"][0]["path"] == HIGH["path"]
 
 
-@pytest.mark.parametrize(
-    "loras", [[HIGH, HIGH], [LOW, LOW], [HIGH, {**LOW, "transformer": "high"}], [HIGH, LOW, HIGH], [LOW, HIGH, LOW]]
-)
+@each("loras", [[HIGH, HIGH], [LOW, LOW], [HIGH, {**LOW, "transformer": "high"}], [HIGH, LOW, HIGH], [LOW, HIGH, LOW]])
 async def test_more_than_one_lora_for_an_expert_is_refused(api: Api, loras: list[dict[str, Any]]) -> None:
     error = await api.refused(body(loras=loras), "SINGLE_MOE_CONFIG_ONLY")
     assert [lora["path"] for lora in error["details"]["loras"]] == [lora["path"] for lora in loras]
 
 
-@pytest.mark.parametrize("model", ["wan21_14b", "", "WAN22_14B_T2V"])
+@each("model", ["wan21_14b", "", "WAN22_14B_T2V"])
 async def test_a_model_that_this_service_does_not_run_is_refused_with_the_one_it_does(api: Api, model: str) -> None:
     error = await api.refused(body(model=model), "MODEL_NOT_FOUND")
     assert MODEL in error["message"]
@@ -53,7 +50,7 @@ async def test_the_model_is_checked_before_its_loras(api: Api) -> None:
     await api.refused(body(model="other", loras=[]), "MODEL_NOT_FOUND")
 
 
-@pytest.mark.parametrize("field", ["ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3"])
+@each("field", ["ctrl_img", "ctrl_img_1", "ctrl_img_2", "ctrl_img_3"])
 async def test_a_control_image_is_refused_not_ignored(api: Api, field: str) -> None:
     error = await api.refused(body({}, {field: "https://example.com/x.png"}), "CONTROL_IMAGE_NOT_SUPPORTED")
     assert field in error["message"]
@@ -64,7 +61,7 @@ async def test_control_images_that_are_null_are_accepted(api: Api) -> None:
     await api.submit(body({"ctrl_img": None, "ctrl_img_1": None, "ctrl_img_2": None, "ctrl_img_3": None}))
 
 
-@pytest.mark.parametrize("multiplier", [-2, -0.5, 0, 1.25, 2])
+@each("multiplier", [-2, -0.5, 0, 1.25, 2])
 async def test_each_side_gets_its_own_multiplier(api: Api, multiplier: float) -> None:
     (spec,) = await api.specs(body(loras=[{**HIGH, "network_multiplier": multiplier}, LOW]))
     assert {lora.expert.value: lora.multiplier for lora in spec.loras} == {"high": multiplier, "low": 1.0}
