@@ -1,6 +1,6 @@
 """A service that cannot start ends: with status 1, within half a minute, and a last line that says what to do.
 
-What only the arguments differ in starts in this process, with the function that the command calls.
+One start is the command's; the others call in this process what the command calls.
 """
 
 import json
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import ray
 
+from serve_app.launch import supervisor
 from tests.service_process import free_port
 
 if TYPE_CHECKING:
@@ -27,12 +29,12 @@ ENOUGH_S = 30.0
 
 @dataclass(frozen=True)
 class Ended:
-    """How a start ended. `last` is the last line that a person sees."""
+    """How a start ended. `last` is the last line that a person sees; `seconds` do not count what Python imports."""
 
     status: int
     last: str
     everything: str
-    seconds: float
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,26 +43,42 @@ class Starter:
 
     directory: Path
     port: int
+    capfd: pytest.CaptureFixture[str]
 
     def start(self, **args: Any) -> Ended:
-        """Start the service with these args, and wait until it has ended."""
+        """Start the service in this process with these args, which must end before Ray starts."""
+        config = self._write(args)
+        started = time.monotonic()
+        status = supervisor.serve(config)
+        seconds = time.monotonic() - started
+        said = self.capfd.readouterr()
+        assert not ray.is_initialized()
+        return _ended(status, said.out, said.err, seconds)
+
+    def run_command(self, **args: Any) -> Ended:
+        """Start the service with its command, and wait until that has ended."""
+        command = [str(Path(sys.executable).with_name("wan-lora")), "serve", str(self._write(args))]
+        done = subprocess.run(
+            command, cwd=self.directory, capture_output=True, text=True, timeout=600, check=False, env=os.environ
+        )
+        return _ended(done.returncode, done.stdout, done.stderr)
+
+    def _write(self, args: dict[str, Any]) -> Path:
         config = self.directory / "serve_config.json"
         application = {"name": "wan", "route_prefix": "/", "import_path": "serve_app:build", "args": args}
         http = {"host": "127.0.0.1", "port": self.port}
         config.write_text(json.dumps({"http_options": http, "applications": [application]}))
-        started = time.monotonic()
-        command = [str(Path(sys.executable).with_name("wan-lora")), "serve", str(config)]
-        # Longer than a start may take, so that a slow one fails by its figure and not by a killed process.
-        done = subprocess.run(
-            command, cwd=self.directory, capture_output=True, text=True, timeout=150, check=False, env=os.environ
-        )
-        everything = done.stdout + done.stderr
-        return Ended(done.returncode, done.stderr.strip().splitlines()[-1], everything, time.monotonic() - started)
+        return config
+
+
+def _ended(status: int, out: str, err: str, seconds: float = 0.0) -> Ended:
+    return Ended(status, err.strip().splitlines()[-1], out + err, seconds)
 
 
 @pytest.fixture
-def starter(tmp_path: Path) -> Starter:
-    return Starter(tmp_path, free_port())
+def starter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Starter:
+    monkeypatch.chdir(tmp_path)
+    return Starter(tmp_path, free_port(), capfd)
 
 
 @pytest.fixture
@@ -77,6 +95,10 @@ def must_end(ended: Ended, *parts: str) -> None:
     assert all(part in ended.last for part in parts), ended.last
     assert "Traceback" not in ended.everything
     assert ended.seconds < ENOUGH_S
+
+
+def test_the_command_ends_with_a_status_and_a_last_line(starter: Starter) -> None:
+    must_end(starter.run_command(profile="cpu", nonsense=1), "nonsense")
 
 
 @pytest.mark.parametrize(
