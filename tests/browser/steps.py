@@ -21,6 +21,12 @@ async def fill(page: Page, prompt: str, **settings: Any) -> None:
         await page.locator(f".make [name={name}]").fill(str(value))
 
 
+async def answered(page: Page) -> None:
+    """Wait for what the service says of the settings: it comes above fields, and moves them."""
+    await expect(page.locator(".make .inspection")).not_to_be_empty()
+    await expect(page.locator(".make [name=cost]")).to_contain_text("to render")
+
+
 async def make(page: Page) -> None:
     """Press the button, once the page has said what it will cost."""
     await expect(page.locator(".make [name=cost]")).to_contain_text("to render")

@@ -5,7 +5,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from tests.browser.conftest import DESKTOP, PHONE, Visits
-from tests.browser.steps import drop, fill, make
+from tests.browser.steps import answered, drop, fill, make
 from tests.client import pair
 from tests.fixtures.api import Api, ServeApi
 from tests.fixtures.keys import ADMIN_KEY
@@ -111,6 +111,7 @@ async def test_a_draft_has_its_own_steps_and_gives_back_those_of_before(visits: 
         page = visit.page
         await visit.go()
         await fill(page, "a fox", sample_steps=7)
+        await answered(page)
         steps, guidance = (page.locator(f".make [name={name}]") for name in ("sample_steps", "guidance_scale"))
         await page.get_by_role("radio", name="Draft").check(force=True)
         await expect(steps).to_have_value("5")
