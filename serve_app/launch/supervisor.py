@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.launch.connections import ENVIRONMENT
 from serve_app.launch.console import keep_quiet, ray_log_level, say, say_ready, without_chatter
 from serve_app.launch.preflight import ServeConfig, check, read_config
+from serve_app.launch.ray_processes import RayProcesses
 from serve_app.launch.secrets import MaskedConfig, without_secrets
 
 FAILED = 1
@@ -61,9 +63,14 @@ def serve(path: Path, *, dashboard: bool = False) -> int:
         config = read_config(path)
         check(config)
         with without_secrets(path) as masked:
-            return _Supervisor(config, masked, dashboard=dashboard).run()
+            supervisor = _Supervisor(config, masked, dashboard=dashboard)
+            status = supervisor.run()
     except ConfigurationInvalid as error:
         return _ended(f"the service cannot start: {error}")
+    if supervisor.lost_ray:
+        sys.stderr.flush()
+        os._exit(status)  # what Ray does at the end of a process would wait for what is gone
+    return status
 
 
 class _Supervisor:
@@ -76,9 +83,16 @@ class _Supervisor:
         self._dashboard = dashboard
         self._dashboard_url = ""
         self._failure: str | None = None
+        self._gone: str | None = None  # the process of Ray that has ended
+        self._ray = RayProcesses([])
         self._interrupts = 0
         self._main = threading.get_ident()
         self._over = threading.Event()
+
+    @property
+    def lost_ray(self) -> bool:
+        """Return whether the cluster has ended by itself."""
+        return self._gone is not None
 
     def run(self) -> int:
         """Run until the service ends; return the exit status."""
@@ -87,6 +101,7 @@ class _Supervisor:
         keep_quiet()
         context = ray.init(namespace=_SERVE_NAMESPACE, logging_level=ray_log_level(), include_dashboard=self._dashboard)
         self._dashboard_url = context.dashboard_url or ""
+        self._ray = RayProcesses.of_this_process()
         self._masked.check_workers()
         signal.signal(signal.SIGINT, self._interrupted)
         signal.signal(signal.SIGTERM, self._interrupted)
@@ -94,7 +109,7 @@ class _Supervisor:
         try:
             with suppress(SystemExit), without_chatter():
                 cli.main(["run", str(self._masked.path)], standalone_mode=False)
-        except _StartFailed:
+        except _ClusterEnds:
             at_once = False
         except (KeyboardInterrupt, click.Abort):
             at_once = True
@@ -104,12 +119,20 @@ class _Supervisor:
         # Ends the cluster if this process has started it, and with it the lines that its workers still have to say.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        ray.shutdown()
+        if self.lost_ray:
+            self._ray.kill()
+        else:
+            ray.shutdown()
         return self._outcome(at_once=at_once)
 
     def _outcome(self, *, at_once: bool) -> int:
         if at_once:
             return _ended("stopped at once; what was running starts anew at the next start", INTERRUPTED)
+        if self._gone is not None:
+            return _ended(
+                f"the service has ended: Ray's process {self._gone} is gone. This machine may have been out of memory "
+                "or of CPU time. What was accepted is kept, and goes on at the next start"
+            )
         if self._failure is not None:
             return _ended(f"the service could not start: {self._failure}")
         if not self._interrupts:
@@ -127,6 +150,7 @@ class _Supervisor:
             state, message = status
             if state == "RUNNING":
                 say_ready(self._config, serve_logs(), self._dashboard_url)
+                self._watch_ray()
                 return
             # Serve tries a constructor three times, and each time PyTorch is imported anew.
             if state == "DEPLOY_FAILED" or is_final(message):
@@ -139,20 +163,29 @@ class _Supervisor:
                 waited = 0.0
                 say(f"still starting: {told(message) or state}")
 
+    def _watch_ray(self) -> None:
+        """End the service if a process of Ray ends, without which nobody answers."""
+        while not self._over.wait(_POLL_S):
+            if (gone := self._ray.gone()) is not None and not self._interrupts:
+                self._gone = gone
+                signal.pthread_kill(self._main, signal.SIGINT)
+                return
+
     def _interrupted(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._failure is not None and _RAY_ADDRESS not in os.environ:
-            raise _StartFailed
+        if self._gone is not None or (self._failure is not None and _RAY_ADDRESS not in os.environ):
+            raise _ClusterEnds
         self._interrupts += 1
         if self._failure is None and self._interrupts == 1:
             say(_what_ctrl_c_does(self._config))
         raise KeyboardInterrupt
 
 
-class _StartFailed(BaseException):
-    """The start has failed, in a cluster of this process' own, which simply ends.
+class _ClusterEnds(BaseException):
+    """The start has failed in a cluster of this process' own, which simply ends; or that cluster has ended by itself.
 
-    `serve run` would catch a KeyboardInterrupt or an Exception, and wait half a minute for a replica that Serve has
-    begun to start again. On a cluster of others, Serve has to take the application away.
+    `serve run` would catch a KeyboardInterrupt or an Exception, and wait for Serve: for half a minute if Serve has
+    begun to start a replica again, and in vain if it is gone. On a cluster of others, Serve has to take the
+    application away.
     """
 
 

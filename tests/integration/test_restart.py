@@ -111,8 +111,11 @@ def test_everything_accepted_survives_the_death_of_the_whole_cluster(
         ids = [client.submit(body({"sample_steps": 20}, {"seed": 7})) for _ in range(6)]
         heard = events(expendable, ids[0])
         last = first_output(heard)
-        expendable.kill()
+        (raylet,) = [process for process in expendable.processes() if process.name() == "raylet"]
+        raylet.kill()  # and with it every process of Ray's node
         cut_off(heard)
+        assert expendable.ended() == 1
+        assert "Ray's process raylet is gone" in expendable.said()[-1]
         expendable.environment |= behind_haproxy(haproxy_place)
         expendable.start()
         assert outputs_and_end(events(expendable, ids[0], last)) == [("output", 1), ("done", None)]
