@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from deployments.heap import HeapTrimmer
 from deployments.pipeline import Pipeline, Rendered, RenderInputs
 from serve_app.results import Runtime, StartSeconds
 from serve_app.spec import LoraFile, RenderSpec
@@ -35,6 +36,7 @@ class Device:
     def __init__(self, load: Callable[[], Pipeline], thread: ThreadPoolExecutor) -> None:
         """Load the pipeline in the thread, and wait for it: minutes with real weights."""
         self._thread = thread
+        self._heap = HeapTrimmer()
         self._pipeline = thread.submit(load).result()
 
     @property
@@ -54,7 +56,13 @@ class Device:
     async def render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
         """Render in the thread, with the files of the LoRAs that were lacking; raise what the pipeline raises."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._pipeline.render, spec, inputs, on_step)
+        return await loop.run_in_executor(self._thread, self._render, spec, inputs, on_step)
+
+    def _render(self, spec: RenderSpec, inputs: RenderInputs, on_step: Callable[[int], None]) -> Rendered:
+        try:
+            return self._pipeline.render(spec, inputs, on_step)
+        finally:
+            self._heap.trim()
 
     async def works(self) -> bool:
         """Probe the device; a failure is logged."""

@@ -115,11 +115,15 @@ class CompareView extends HTMLElement {
     const model = service.model(base.model);
     this.form.querySelector("[type=submit]").textContent = `Render ${count(cells.length, "video")}`;
     const body = bodyOf(cells[0].values, model);
+    this.asked?.abort();
+    this.asked = new AbortController();
+    const { signal } = this.asked;
     try {
       const prompts = cells.map(({ values }) => bodyOf(values, model).prompts[0]);
-      const { seconds } = await call("POST", "v1/forecast", { ...body, prompts });
+      const { seconds } = await call("POST", "v1/forecast", { ...body, prompts }, { signal });
       cost.value = `${count(cells.length, "video")}, ${duration(seconds)} of rendering`;
     } catch (error) {
+      if (signal.aborted) return;
       cost.value = "";
       showProblems(this.form, problemsOf(error, body), this.problem, { focus: false });
     }

@@ -29,7 +29,13 @@ def test_a_scrape_finds_every_metric_of_the_catalogue(client: Client, lora_hub: 
     loras = [{"path": f"hf://me/pair/{name}", "transformer": "high"}]
     with web_server() as server:
         receiver = server.pages["/hook"] = Receiver()
-        client.render(body({"seed": 5}, loras=loras, hf_token=HUB_TOKEN, webhook_url=f"{server.url}/hook"))
+        at_work = client.submit(body({"sample_steps": 150, "width": 256, "height": 256}))
+        next_one = client.submit(body({"seed": 5}, loras=loras, hf_token=HUB_TOKEN, webhook_url=f"{server.url}/hook"))
+        read = len(lora_hub.cdn.requests)  # its header, for the POST
+        wait_until(lambda: len(lora_hub.cdn.requests) > read)
+        assert client.status(at_work)["status"] == "in_progress"  # so the file came before its render
+        client.http.post(f"/v1/requests/{at_work}/cancel").raise_for_status()
+        client.wait(next_one, "succeeded")
         wait_until(lambda: bool(receiver.messages))
     refused = client.http.post("/v1/inference", json=body({}, loras=[]))
     assert refused.status_code == httpx.codes.BAD_REQUEST
