@@ -32,7 +32,7 @@ run: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	@echo "==> running the tests"
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target test-own-services test-rest test-service
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-service test-rest test-own-services
 
 test-service:
 	$(PYTEST) -m service
