@@ -153,7 +153,7 @@ def store_away(bench: Bench) -> Iterator[None]:
         connection.execute(text("ALTER TABLE away RENAME TO renders"))
 
 
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], within_s: float = 10) -> None:
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], within_s: float = 60) -> None:
     """Wait until `condition` holds."""
     deadline = time.monotonic() + within_s
     while True:

@@ -37,9 +37,11 @@ def a_file_for_the_directory(root: Path) -> Iterator[None]:
     aside = root.with_name("aside")
     shutil.move(root, aside)
     root.touch()
-    yield
-    root.unlink()
-    shutil.move(aside, root)
+    try:
+        yield
+    finally:
+        root.unlink()
+        shutil.move(aside, root)
 
 
 @contextmanager
@@ -47,8 +49,10 @@ def no_room(_root: Path) -> Iterator[None]:
     """No file may grow beyond a size, for root neither: as a disk or a quota that is nearly full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
