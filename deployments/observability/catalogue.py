@@ -139,7 +139,8 @@ _ALL = (
         "wan_lora_download_seconds",
         Kind.HISTOGRAM,
         ("model",),
-        "Of each LoRA file that was downloaded for a render, until it lay on the Generator's disk.",
+        "Of each LoRA file whose download a render waited for, until it lay on the Generator's disk; the others are in "
+        "wan_prepared_seconds.",
         _SHORT,
     ),
     Metric(

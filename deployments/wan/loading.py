@@ -147,8 +147,8 @@ def _local_file(checkpoint: str, folder: str, name: str) -> Path | None:
 def _from_pretrained(cls: Any, arg: str, checkpoint: str, **options: Any) -> Any:
     try:
         return cls.from_pretrained(checkpoint, **options)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # no fault of the checkpoint
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # no fault of the checkpoint: another try, or another GPU, may do
     except Exception as error:  # each library, and each file, has errors of its own for what is absent or malformed
         reason = " ".join(str(error).split())[:_REASON] or type(error).__name__
         raise ConfigurationInvalid(f"{arg}: cannot load '{checkpoint}': {reason}") from error

@@ -42,7 +42,8 @@ from tests.fixtures.web_server import File, web_server
 from tests.service_process import ServiceProcess
 
 STEPS = 10
-SWITCH_STEPS = 60  # a render must take longer than the download for the next one
+# A render must take longer than the download for the next one, with which it shares the cores here.
+SWITCHING: dict[str, Any] = {"sample_steps": 150, "width": 128, "height": 128}
 AHEAD_S = 60  # the default of prepare_ahead_s
 
 
@@ -122,7 +123,7 @@ def measure_switches(client: Client, database_url: str, address: str, count: int
     ids = [
         client.submit(
             body(
-                {"sample_steps": SWITCH_STEPS, "seed": number},
+                {**SWITCHING, "seed": number},
                 loras=[{"path": f"{address}/{number}.safetensors", "transformer": "high"}],
                 strict=False,
             )
