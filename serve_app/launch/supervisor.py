@@ -25,7 +25,7 @@ from serve_app.jobs.store import JobStore
 from serve_app.launch.connections import ENVIRONMENT
 from serve_app.launch.console import keep_quiet, ray_log_level, say, say_ready, without_chatter
 from serve_app.launch.preflight import ServeConfig, check, read_config
-from serve_app.launch.ray_processes import RayProcesses
+from serve_app.launch.ray_processes import RayProcesses, adopt_orphans
 from serve_app.launch.secrets import MaskedConfig, without_secrets
 
 FAILED = 1
@@ -99,6 +99,7 @@ class _Supervisor:
         # As `serve run` does, but before it: Ray takes SIGTERM for itself when it starts.
         os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
         keep_quiet()
+        adopt_orphans()
         context = ray.init(namespace=_SERVE_NAMESPACE, logging_level=ray_log_level(), include_dashboard=self._dashboard)
         self._dashboard_url = context.dashboard_url or ""
         self._ray = RayProcesses.of_this_process()
