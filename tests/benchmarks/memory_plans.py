@@ -98,9 +98,11 @@ def rows_of(pipe: Any, card: ModelCard, cap_gib: int, args: argparse.Namespace, 
     weights = weight_bytes(pipe, [COMPONENTS[side] for side in card.experts])
     measured = free_memory(device)
     free = FreeMemory(measured.gpu, measured.host + weights.total)  # as before the weights were made
+    if device.type == "cuda":
+        card_bytes = torch.cuda.mem_get_info(device)[1]
+        torch.cuda.set_per_process_memory_fraction(cap_gib * _GIB / card_bytes if cap_gib else 1.0)
     if cap_gib:
         free = FreeMemory(cap_gib * _GIB, free.host)
-        torch.cuda.set_per_process_memory_fraction(cap_gib * _GIB / torch.cuda.mem_get_info(device)[1])
     demand = Demand(OffloadMode.AUTO, PristineMode.AUTO, lora_host_bytes=2**33, weights=weights, free=free)
     dtype = pipe.transformer.dtype
     runtime = WanRuntime(pipe, card, demand, device=device, dtype=dtype, files=lambda _: {}, team=Team())
@@ -112,6 +114,7 @@ def rows_of(pipe: Any, card: ModelCard, cap_gib: int, args: argparse.Namespace, 
         for size in args.sizes:
             rows.append(_render(runtime, size, Speed(speed), args.steps, cap_gib))
             print(rows[-1], flush=True)
+    runtime._placement._unhook()  # the next plan has hooks of its own
     return rows
 
 

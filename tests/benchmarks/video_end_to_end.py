@@ -1,7 +1,7 @@
 """Videos through the whole service at full size: seconds of each part, and the share of the time that the GPU works.
 
     python -m tests.benchmarks.video_end_to_end DIRECTORY [--size 1024x1024x41] [--steps 25] [--speed exact]
-                                                [--model wan22_14b_t2v]
+                                                [--output-format mp4] [--model wan22_14b_t2v]
 
 Writes a checkpoint of the real sizes with random weights and two LoRAs of rank 32 (pairs, where the model has two
 experts) to DIRECTORY, a folder for each model, which takes 70 GB and is used again if it is there; then starts
@@ -80,6 +80,7 @@ def request(card: ModelCard, args: argparse.Namespace, number: int) -> dict[str,
         "num_frames": frames,
         "sample_steps": args.steps,
         "seed": number,
+        "output_format": args.output_format,
     }
     if (image := noise_image(card, width, height)) is not None:
         file = BytesIO()
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--size", default="1024x1024x41")
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--speed", default="exact")
+    parser.add_argument("--output-format", default="mp4")
     parser.add_argument("--layers", type=int, help="silent: the model's")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -184,6 +186,7 @@ def main() -> None:
         "size": args.size,
         "steps": args.steps,
         "speed": args.speed,
+        "output_format": args.output_format,
     }
     print(json.dumps({"benchmark": "video_end_to_end", "setting": setting, **found}))
 
