@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from serve_app.errors import first_problem
 from serve_app.files import NotRegular
+from serve_app.problems import first_problem
 
 
 class PathForbidden(Exception):

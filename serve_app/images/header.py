@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from serve_app.errors import first_problem
+from serve_app.problems import first_problem
 
 _MIB = 2**20
 

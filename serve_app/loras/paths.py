@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError, first_problem
+from serve_app.errors import LoraNotFound, LoraPathRefused, RequestError
 from serve_app.loras.tree import DEEPEST
 from serve_app.paths import PathForbidden, PathMissing, Root
 from serve_app.paths import unreadable as fault_of
+from serve_app.problems import first_problem
 from serve_app.tenant_folders import Found, TenantFolders
 
 ENDING = ".safetensors"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, cast
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from serve_app.errors import first_problem
 from serve_app.net.guard import Forbidden, HostForbidden, NetPolicy
 from serve_app.net.pace import SpeedFloor
 from serve_app.net.retry import Deadline
+from serve_app.problems import first_problem
 
 if TYPE_CHECKING:
     from obstore import GetResult

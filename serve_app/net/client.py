@@ -21,9 +21,9 @@ from typing import Self
 import httpcore2
 import httpx2
 
-from serve_app.errors import first_problem
 from serve_app.net.guard import Forbidden, GuardedBackend, HostForbidden, NetPolicy, checked_addresses, port_of
 from serve_app.net.retry import Deadline, Transient
+from serve_app.problems import first_problem
 
 # At INFO the library logs the URL of every request, and a URL may contain a signature.
 logging.getLogger("httpx2").setLevel(logging.WARNING)

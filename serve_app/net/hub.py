@@ -8,8 +8,8 @@ from urllib.parse import quote, unquote
 import httpx2
 from pydantic import SecretStr
 
-from serve_app.errors import first_problem
 from serve_app.net.guard import Forbidden, NetPolicy
+from serve_app.problems import first_problem
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
