@@ -1,16 +1,23 @@
-"""The error hierarchy: codes, the drawing in its docstring, pickling, the reference's body."""
+"""The error hierarchy: codes, the drawing of its branches, where errors are imported from, pickling, the body."""
 
 import pickle
-
-import pytest
+import re
+from pathlib import Path
 
 from serve_app import errors
-from serve_app.errors import LoraNotFound, ServiceError
+from serve_app.errors import ClientError, LoraNotFound, ServiceError
+
+# A line of the drawing: the class, its file, and in parentheses its status, if it is sent over HTTP.
+_BRANCH = re.compile(r"^    [├└]── (\w+) +(\w+)\.py .*?(?:\((\d+)\))?$", re.MULTILINE)
 
 
 def concrete(base: type[ServiceError]) -> list[type[ServiceError]]:
     below = [found for child in base.__subclasses__() for found in concrete(child)]
     return below or [base]
+
+
+def branch(base: type[ServiceError]) -> list[type[ServiceError]]:
+    return [base, *(found for child in base.__subclasses__() for found in branch(child))]
 
 
 # Clients compare with these texts, so a class that is renamed must not change one unnoticed.
@@ -101,9 +108,25 @@ def test_every_code_belongs_to_one_error() -> None:
     assert sorted(error.code for error in concrete(ServiceError)) == sorted(CODES)
 
 
-@pytest.mark.parametrize("name", sorted(error.__name__ for error in concrete(ServiceError)))
-def test_the_drawing_of_the_tree_is_complete(name: str) -> None:
-    assert name in (errors.__doc__ or "")
+def test_the_drawing_has_every_branch_with_its_file_and_its_status() -> None:
+    drawn = {
+        (name, f"serve_app.errors.{file}", int(status or 500))
+        for name, file, status in _BRANCH.findall(errors.__doc__ or "")
+    }
+    assert drawn == {(child.__name__, child.__module__, child.status) for child in ServiceError.__subclasses__()}
+
+
+def test_a_branch_lies_in_one_file_and_has_one_status() -> None:
+    for child in ServiceError.__subclasses__():
+        assert {found.__module__ for found in branch(child)} == {child.__module__}
+        if child is not ClientError:  # whose FieldsInvalid stands for an answer of the service
+            assert {found.status for found in branch(child)} == {child.status}
+
+
+def test_every_error_of_every_file_is_imported_from_the_package() -> None:
+    files = {path.stem for path in Path(errors.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {found.__module__.rpartition(".")[2] for found in branch(ServiceError)} == files
+    assert sorted(errors.__all__) == sorted(found.__name__ for found in branch(ServiceError))
 
 
 def test_an_error_survives_the_way_between_processes() -> None:
