@@ -11,6 +11,7 @@ from rich.table import Table
 
 from serve_app.errors import ServiceError, SingleLoraOnly
 from serve_app.loras.adapter_files import beside_path
+from serve_app.loras.formats import check_file
 from serve_app.loras.formats.adapter_config import ADAPTER_FILE
 from serve_app.loras.formats.norms import NormSummary
 from serve_app.loras.inspection import inspect_file, warnings_of_pair
@@ -34,7 +35,10 @@ def inspect(
         Path | None, typer.Option(help="A checkpoint directory whose experts have other sizes than the card says.")
     ] = None,
 ) -> None:
-    """Show what a pair holds, which side each file looks like, and which recipe shows it as its previews did."""
+    """Show what a pair holds, which side each file looks like, and which recipe shows it as its previews did.
+
+    All values are read, and NaN among them is an error.
+    """
     sides = [(Expert.HIGH, high), (Expert.LOW, low)] if low else [(None, high)]
     try:
         card = _card(model, experts, len(sides))
@@ -52,6 +56,8 @@ def inspect(
 
 def _inspect(path: Path, card: ModelCard, expert: Expert | None, *, norms: bool) -> FileReport:
     beside = beside_path(path.with_name(ADAPTER_FILE), path.name, str(path))
+    # A report comes from the header, which knows of no NaN.
+    check_file(path, card.architecture, str(path), strict=False, beside=beside)
     return inspect_file(path, str(path), card, expert=expert, strict=False, norms=norms, beside=beside)
 
 

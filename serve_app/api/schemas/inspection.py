@@ -25,7 +25,8 @@ class InspectionRequest(Body):
     hf_token: Token | None = Field(None, description="For private or gated Hugging Face repositories; not kept.")
     norms: Flag = Field(
         False,
-        description="Also how strongly each layer is changed. Reads the whole file; only for files in `lora_root`.",
+        description="Also how strongly each layer is changed. Reads the values, of files in `lora_root` only; without "
+        "it, NaN in them is not seen here, and refused when a request uses the file.",
     )
 
 

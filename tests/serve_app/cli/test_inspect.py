@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -71,6 +72,15 @@ def test_a_lora_for_another_model_is_an_error_that_says_what_it_looks_like(tmp_p
     result = run(save(tmp_path / "a.safetensors", full()))  # against the 14B model's sizes
     assert result.exit_code == 1
     assert "wrong shape" in result.output
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--norms"]])
+def test_values_that_a_service_refuses_are_an_error(options: list[str], tmp_path: Path, experts: Path) -> None:
+    diverged = full() | {"diffusion_model.blocks.0.ffn.0.lora_A.weight": np.full((4, 24), np.nan)}
+    result = run(save(tmp_path / "a.safetensors", diverged), "--experts", experts, *options)
+    assert result.exit_code == 1
+    assert "NaN" in result.output
+    assert "blocks.0.ffn.0.lora_A.weight" in result.output
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
