@@ -17,8 +17,9 @@ const AT_ONCE = 3; // submissions under way
 const WIDTHS = { least: 80, first: 340, most: 640 }; // pixels of a column
 const HEADING = 150; // pixels of the headings of rows
 const GAP = 12; // pixels between columns
+const NO_LINK = "This grid is too long for a link; with shorter or fewer prompts it has one. It is gone once this tab is closed or loaded again; its videos stay in the Gallery.";
 
-/** <video-grid>: `start(grid)` shows {base, columns, rows, ids} and renders what has no id; fires "link" with its text. */
+/** <video-grid>: `start(grid)` shows {base, columns, rows, ids} and renders what has no id; fires "link" with its text, or null. */
 class VideoGrid extends HTMLElement {
   #last = null; // the cell that was opened last
   #reference = null; // {label, clip} of a training preview
@@ -119,11 +120,13 @@ class VideoGrid extends HTMLElement {
     this.size = h("input", { type: "range", min: WIDTHS.least, max: WIDTHS.most, "aria-label": "Size of the videos", oninput: resize });
     this.progress = h("p", { className: "hint", role: "status" });
     this.cancelAll = h("button", { type: "button", hidden: true, onclick: () => this.#cancel() }, "Cancel the rest");
-    const link = h("button", { type: "button", onclick: async () => (await copy(location.href), (link.textContent = "Copied"), announce("Copied")) }, "Copy link");
+    const copyLink = async () => (await copy(location.href), (this.copyLink.textContent = "Copied"), announce("Copied"));
+    this.copyLink = h("button", { type: "button", onclick: copyLink }, "Copy link");
+    this.noLink = h("p", { className: "field-problem", role: "alert" });
     const file = h("input", { type: "file", accept: "video/*,image/webp", hidden: true, onchange: () => file.files[0] && this.refer(file.files[0]) });
     const refer = h("button", { type: "button", onclick: () => file.click() }, "Add your training preview");
     this.problem = h("p", { className: "field-problem", role: "alert" });
-    return h("div", { className: "tools" }, this.conductor.bar, h("label", { className: "size" }, "Size", this.size), this.progress, this.cancelAll, refer, file, link, this.problem);
+    return h("div", { className: "tools" }, this.conductor.bar, h("label", { className: "size" }, "Size", this.size), this.progress, this.cancelAll, refer, file, this.copyLink, this.noLink, this.problem);
   }
 
   /** Give the videos a width with which all columns fit, where they can, and the training preview beside them. */
@@ -137,6 +140,8 @@ class VideoGrid extends HTMLElement {
   async #link() {
     const { base, columns, rows, cells } = this.grid;
     const text = await written({ base, columns, rows, ids: cells.map(({ id }) => id) });
+    this.copyLink.hidden = text === null;
+    this.noLink.textContent = text === null ? NO_LINK : "";
     this.dispatchEvent(new CustomEvent("link", { bubbles: true, detail: text }));
   }
 

@@ -6,10 +6,11 @@ const VERSION = 1;
 const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LONGEST = 20_000; // characters of an address; a browser's own limit is above that
 
-/** Return a grid {base, columns, rows, ids} as text for an address. The image stays with the requests. */
+/** Return a grid {base, columns, rows, ids} as text for an address; null if `read` would refuse it. The image stays with the requests. */
 export async function written({ base, columns, rows, ids }) {
   const json = JSON.stringify({ v: VERSION, base: { ...base, ctrl_img: "" }, columns, rows, ids });
-  return toText(await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(json)));
+  const text = toText(await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(json)));
+  return text.length > LONGEST ? null : text;
 }
 
 /** Read such a text. Raise an Error that says what is wrong with it. */

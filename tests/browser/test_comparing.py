@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import zlib
 from pathlib import Path
 
@@ -148,6 +149,28 @@ async def test_a_link_to_a_grid_of_a_model_that_is_not_served_says_so(visit: Vis
     await expect(visit.page.get_by_role("alert")).to_contain_text(
         ["the model another_model, which this service does not"]
     )
+
+
+async def test_a_grid_that_is_too_long_for_a_link_says_so_and_writes_none(visit: Visit) -> None:
+    page = visit.page
+    await visit.go()
+    await fill(page, "".join(random.Random(7).choices([chr(code) for code in range(0x4E00, 0x9FA5)], k=9_000)))
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await page.locator("[data-axis=columns] [name=values]").fill("1")
+    await page.locator("[data-axis=rows]").get_by_role("combobox").select_option("none")
+    await page.get_by_role("button", name="Render 1 video").click()
+    said = page.locator(".tools").get_by_text("too long for a link")
+    await expect(said).to_be_visible()
+    await expect(page.get_by_role("button", name="Copy link")).to_be_hidden()
+    assert await page.evaluate("location.hash") == "#/compare"
+
+    await page.locator(".axes [name=prompt]").fill("a short one")
+    await page.get_by_role("button", name="Render 1 video").click()
+    await expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+    await expect(said).to_be_hidden()
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(1)
+    await page.reload()
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(1)
 
 
 @pytest.mark.parametrize("place", ["#/compare/AAAA", "#/compare/%F0%9F", "#/nowhere", "#/watch/no-such-request"])
