@@ -146,7 +146,7 @@ class CompareView extends HTMLElement {
 
   #showLink(text) {
     this.link = text;
-    history.replaceState(null, "", text ? `#/compare/${text}` : "#/compare");
+    if (!this.hidden) history.replaceState(null, "", text ? `#/compare/${text}` : "#/compare");
   }
 
   /** Play while the view is shown. */

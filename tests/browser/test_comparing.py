@@ -1,5 +1,6 @@
 """A grid fills, plays in step, survives a reload, and two of its videos are compared."""
 
+import asyncio
 import base64
 import json
 import random
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import Image
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import Visit
 from tests.browser.steps import fill, times
@@ -171,6 +172,29 @@ async def test_a_grid_that_is_too_long_for_a_link_says_so_and_writes_none(visit:
     await expect(page.locator("[data-state=succeeded] video")).to_have_count(1)
     await page.reload()
     await expect(page.locator("[data-state=succeeded] video")).to_have_count(1)
+
+
+async def test_a_grid_that_goes_on_elsewhere_leaves_the_address_alone(visit: Visit) -> None:
+    page = visit.page
+
+    async def later(route: Route) -> None:
+        await asyncio.sleep(1)
+        await route.continue_()
+
+    await page.route("**/v1/inference", later)  # the answers, which change the link, come when the gallery is open
+    await visit.go()
+    await fill(page, "a grid that is left")
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await page.locator("[data-axis=rows]").get_by_role("combobox").select_option("none")
+    await page.get_by_role("button", name="Render 3 videos").click()
+    await page.get_by_role("link", name="Gallery").click()
+    await expect(page.locator("gallery-view")).to_be_visible()
+    await expect(page.locator("gallery-card").filter(has_text="a grid that is left")).to_have_count(3)
+    await page.wait_for_timeout(500)  # the last answer may be younger than the gallery's list
+    assert await page.evaluate("location.hash") == "#/gallery"
+    await page.get_by_role("link", name="Compare", exact=True).click()
+    await expect(page.locator("[data-state=succeeded] video")).to_have_count(3)
+    assert (await page.evaluate("location.hash")).startswith("#/compare/")
 
 
 @pytest.mark.parametrize("place", ["#/compare/AAAA", "#/compare/%F0%9F", "#/nowhere", "#/watch/no-such-request"])
