@@ -26,6 +26,10 @@ _GIB = 2**30
 # On the GPU a LoRA saves its 6 ms over the bus at each switch; six rank 32 LoRAs of Wan A14B are worth no more.
 _GPU_LORA_BYTES = 2 * _GIB
 
+# What must be left free beside originals on the GPU. Where 2.2 GiB were left by prediction, an H200 ran out of memory in
+# one of four renders of 1024x1024x41. That costs a whole attempt, and originals on the GPU save a second of a switch.
+_BESIDE_ORIGINALS = 4 * _GIB
+
 FROM_FASTEST = (
     OffloadMode.NONE,
     OffloadMode.TEXT,
@@ -214,9 +218,12 @@ def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPl
     # Where not even one expert stays on the GPU, what is free there is not for copies.
     no_copies = gpu is None or barred.copies or mode in (OffloadMode.SEQUENTIAL, OffloadMode.GROUPS)
     spare = 0 if gpu is None or no_copies else max(0, gpu - placed)
-    originals = _place_originals(demand.pristine, weights.of_experts, gpu=spare, host=host, has_gpu=gpu is not None)
+    gpu_for_originals = spare - _BESIDE_ORIGINALS
+    originals = _place_originals(
+        demand.pristine, weights.of_experts, gpu=gpu_for_originals, host=host, has_gpu=gpu is not None
+    )
     if originals is PristineMode.GPU:
-        spare -= weights.of_experts
+        spare = gpu_for_originals - weights.of_experts
     plan = MemoryPlan(
         offload=mode,
         reason=reason,
@@ -244,7 +251,7 @@ def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred(
     gpu = demand.free.gpu
     if gpu is None or plan.offload is demand.offload:
         return True
-    copies = demand.weights.of_experts if plan.originals is PristineMode.GPU else 0
+    copies = demand.weights.of_experts + _BESIDE_ORIGINALS if plan.originals is PristineMode.GPU else 0
     return demand.weights.on_gpu(plan.offload) + copies + need.total <= gpu
 
 

@@ -95,9 +95,9 @@ def test_ranks_that_share_a_render_keep_the_experts_on_their_gpus_and_share_the_
 @pytest.mark.parametrize(
     ("free_gib", "host_gib", "offload", "originals", "lora_gpu_bytes"),
     [
-        (139, 512, OffloadMode.NONE, PristineMode.GPU, 2 * _GIB),  # an H200
-        (134, 512, OffloadMode.NONE, PristineMode.GPU, 134 * _GIB - _WAN.total - _WAN.of_experts - 16 * _GIB),
-        (133, 512, OffloadMode.NONE, PristineMode.HOST, 2 * _GIB),
+        (140, 512, OffloadMode.NONE, PristineMode.GPU, 2 * _GIB),
+        (138, 512, OffloadMode.NONE, PristineMode.GPU, 138 * _GIB - _WAN.total - _WAN.of_experts - 20 * _GIB),
+        (137, 512, OffloadMode.NONE, PristineMode.HOST, 2 * _GIB),
         (133, 66, OffloadMode.NONE, PristineMode.CHECKPOINT, 2 * _GIB),
         (81, 512, OffloadMode.NONE, PristineMode.HOST, 81 * _GIB - _WAN.total - 16 * _GIB),
         (79, 512, OffloadMode.TEXT, PristineMode.HOST, 2 * _GIB),  # an H100
@@ -208,7 +208,7 @@ def _originals(mode: PristineMode, gpu_gib: int, host_gib: int) -> PristineMode:
 
 @pytest.mark.parametrize(
     ("gpu", "host", "chosen"),
-    [(54, 0, PristineMode.GPU), (53, 68, PristineMode.HOST), (53, 67, PristineMode.CHECKPOINT)],
+    [(58, 0, PristineMode.GPU), (57, 68, PristineMode.HOST), (57, 67, PristineMode.CHECKPOINT)],
 )
 def test_originals_go_to_the_fastest_place_with_room(gpu: int, host: int, chosen: PristineMode) -> None:
     assert _originals(PristineMode.AUTO, gpu, host) is chosen
