@@ -9,13 +9,16 @@ the proxy's process before it starts to listen:
     WAN_LORA_READ_TIMEOUT_S=60
 
 The last is for a client that takes nothing of an answer: without it, the connection and its place last as long as the
-client likes. `wan-lora serve` sets the first. HAProxy in its place has a timeout of its own,
-`RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`, which is an hour by default. Bodies are timed by the application itself, with the
-arg `body_timeout_s`.
+client likes. What a client sends of a body behind the answer to it (413, say) is read slowly: uvicorn reads all of it,
+for nobody, at the cost of other clients. `wan-lora serve` sets the first.
+
+HAProxy in its place has a timeout of its own, `RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S`, which is an hour by default. Bodies
+are timed by the application itself, with the arg `body_timeout_s`.
 """
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -31,6 +34,7 @@ _VARIABLE = "WAN_LORA_HEAD_TIMEOUT_S"
 _DEFAULT_S = 15.0
 _UNREAD_VARIABLE = "WAN_LORA_READ_TIMEOUT_S"
 _UNREAD_DEFAULT_S = 60.0  # as HAProxy's above
+_DISCARDED_BYTES_PER_S = 64 * 2**20  # of all connections together: some percent of a core
 
 
 def limit_heads() -> list[Middleware]:
@@ -39,13 +43,28 @@ def limit_heads() -> list[Middleware]:
     return []
 
 
+class Discarding:
+    """Says when the next bytes that nobody needs may be read; all connections of the process take turns."""
+
+    def __init__(self) -> None:
+        self._free_at = 0.0
+
+    def wait_s(self, size: int) -> float:
+        """Return for how long not to read after `size` bytes."""
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + size / _DISCARDED_BYTES_PER_S
+        return self._free_at - now
+
+
 class TimedHeads(HttpToolsProtocol):
     """uvicorn's protocol, which closes the connection if a head is not complete in time, counted from its first byte.
 
     The first head of a connection is counted from its start. It also ends a connection whose client reads nothing while
-    an answer waits to be sent.
+    an answer waits to be sent, and reads slowly what arrives of a body that is answered already.
     """
 
+    _discarding = Discarding()
+    _resting: asyncio.TimerHandle | None = None
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
@@ -64,6 +83,13 @@ class TimedHeads(HttpToolsProtocol):
         self._stop()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body. If its answer is complete, read nothing more for a while."""
+        super().on_body(body)
+        if self.cycle.response_complete and self._resting is None:
+            self.flow.pause_reading()
+            self._resting = self.loop.call_later(self._discarding.wait_s(len(body)), self._read_on)
+
     def pause_writing(self) -> None:
         """Begin to wait for the client to read: asyncio holds all that it may hold of the answer."""
         super().pause_writing()
@@ -77,6 +103,8 @@ class TimedHeads(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End all waits."""
         self._stop()
+        if self._resting is not None:
+            self._resting.cancel()
         self._read()
         super().connection_lost(exc)
 
@@ -102,6 +130,11 @@ class TimedHeads(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+    def _read_on(self) -> None:
+        self._resting = None
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _close(self) -> None:
         transport: Any = self.transport

@@ -18,7 +18,7 @@ from ray.serve.config import HTTPOptions
 from uvicorn.protocols.http import auto
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from serve_app.launch.connections import ENVIRONMENT, limit_heads
+from serve_app.launch.connections import ENVIRONMENT, Discarding, limit_heads
 from tests.client import body
 from tests.fixtures.api import ServeApi
 from tests.service_process import free_port
@@ -26,6 +26,7 @@ from tests.service_process import free_port
 HEAD_S = 0.5
 IDLE_S = 1
 PROMPT_S = 5  # on a busy machine
+MUCH = b"x" * (4 << 20)
 HALF_HEADS = [b"", b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b", b"POST / HTTP/1.1\r\n"]
 
 
@@ -60,6 +61,7 @@ async def serving(app: FastAPI) -> AsyncIterator[int]:
 async def port(timed: None) -> AsyncIterator[int]:
     app = FastAPI()
     app.get("/")(lambda: {})
+    app.post("/")(lambda: {})  # answers without its body
     async for port in serving(app):
         yield port
 
@@ -186,6 +188,38 @@ async def haproxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int
     await proxy.start()
     yield port
     await proxy.stop()
+
+
+def answered_early(connection: socket.socket) -> None:
+    connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(MUCH))
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_is_answered_before_its_end_may_be_sent_whole_and_the_connection_serves_on(port: int) -> None:
+    def served_on() -> bytes:
+        with connected(port) as connection:
+            answered_early(connection)
+            connection.sendall(MUCH + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return until_closed(connection)
+
+    assert (await asyncio.to_thread(served_on)).startswith(b"HTTP/1.1 200")
+
+
+async def test_whoever_leaves_within_an_answered_body_does_no_harm(port: int) -> None:
+    def left() -> None:
+        with connected(port) as connection:
+            answered_early(connection)
+            connection.sendall(MUCH[: len(MUCH) // 2])
+
+    await asyncio.to_thread(left)
+    answer, _ = await asyncio.to_thread(send_and_wait, port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_connections_that_send_answered_bodies_wait_for_each_other() -> None:
+    discarding = Discarding()
+    first, second = discarding.wait_s(1 << 30), discarding.wait_s(1 << 30)
+    assert first < second
 
 
 async def test_haproxy_closes_connections_that_say_nothing(haproxy: int) -> None:
