@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 from tests.benchmarks.attackers import NAMES, NORMAL, Row
 from tests.benchmarks.http_load import milliseconds
@@ -88,14 +89,23 @@ class Setting:
 def attackers(service: ServiceProcess, setting: Setting, *names: str) -> Iterator[Answers]:
     """Have the block run while the service is attacked, in all ways or in those; the answers are there at its end."""
     answers: Answers = {}
-    nice = ["nice", "-n", str(setting.niceness)]
     module = [sys.executable, "-m", "tests.benchmarks.attackers"]
     arguments = [service.url, str(service.directory / "loras"), str(setting.seconds + _MARGIN_S), *names]
-    with subprocess.Popen([*nice, *module, *arguments], stdout=subprocess.PIPE, text=True) as process:
+    command = [*module, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        be_nice(process.pid, setting.niceness)
         assert process.stdout is not None
         process.stdout.readline()
         yield answers
         answers |= json.loads(process.stdout.read())
+
+
+def be_nice(pid: int, niceness: int) -> None:
+    """Set the niceness of a process that leads a session, among all others of this machine."""
+    psutil.Process(pid).nice(niceness)
+    group = Path(f"/proc/{pid}/autogroup")  # where Linux has it, niceness counts within a session only
+    if group.exists():
+        group.write_text(str(niceness))
 
 
 class Used:
