@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from serve_app.api.dependencies import SenderDep, ServicesDep
 from serve_app.api.lora_files import CatalogDep, file_answer
+from serve_app.api.query import KNOWN_ONLY
 from serve_app.api.schemas.errors import Responses, refusal
 from serve_app.api.schemas.loras import LoraFile
 from serve_app.errors import (
@@ -85,7 +86,9 @@ class Uploads:
             self._running -= 1
 
 
-@router.put("/v1/loras/{path:lora}", status_code=201, responses=_REFUSALS, openapi_extra=_BODY)
+@router.put(
+    "/v1/loras/{path:lora}", status_code=201, responses=_REFUSALS, openapi_extra=_BODY, dependencies=[KNOWN_ONLY]
+)
 async def upload(
     path: Annotated[
         str,

@@ -14,6 +14,7 @@ from serve_app.api.dependencies import SenderDep, ServicesDep
 from serve_app.api.effective import effective_request, is_whole
 from serve_app.api.links import OutputLinksDep
 from serve_app.api.paging import FilterDep, PagingDep
+from serve_app.api.query import KNOWN_ONLY
 from serve_app.api.schemas.answers import Deleted, RequestResult, RequestStatus
 from serve_app.api.schemas.errors import NO_SUCH_REQUEST, OUTPUTS_UNAVAILABLE, UNAVAILABLE, WRONG_HEADER, refusal
 from serve_app.api.schemas.listing import RequestDetails, RequestList
@@ -31,7 +32,11 @@ _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE |
 RequestId = Annotated[str, Path(description="Id from the answer to the POST.")]
 
 
-@router.get("/v1/requests", responses=refusal(400, "`after` or a header has a value that it cannot have."))
+@router.get(
+    "/v1/requests",
+    responses=refusal(400, "`after` or a header has a value that it cannot have."),
+    dependencies=[KNOWN_ONLY],
+)
 async def list_requests(
     services: ServicesDep, sender: SenderDep, links: OutputLinksDep, wanted: FilterDep, paging: PagingDep
 ) -> RequestList:

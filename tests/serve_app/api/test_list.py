@@ -141,3 +141,13 @@ async def test_a_list_holds_the_own_requests_only(serve_api: ServeApi) -> None:
         mine: dict[str, Any] = (await api.http.get("/v1/requests", headers={"X-Tenant": "mine"})).json()
         assert [each["request_id"] for each in mine["requests"]] == [answer.json()["request_id"]]
         assert (await api.http.get("/v1/requests")).json()["requests"] == []
+
+
+async def test_a_filter_that_does_not_exist_is_refused_by_name(api: Api) -> None:
+    answer = await api.http.get("/v1/requests?state=failed&limit=2&limit=3&stat=")
+    assert answer.status_code == 422
+    assert [(each["loc"], each["type"]) for each in answer.json()["detail"]] == [
+        (["query", "state"], "extra_forbidden"),
+        (["query", "stat"], "extra_forbidden"),
+    ]
+    assert "after, limit, model, pair, status, text" in answer.json()["detail"][0]["msg"]
