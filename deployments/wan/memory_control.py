@@ -78,7 +78,7 @@ class MemoryControl:
         """Go over to the memory plan for a render, if that is another one; `needs` are measured peaks, in bytes."""
         before = self._plans.current
         self._plans.learn(needs)
-        plan = self._plans.before(NeedKey.of(spec), self._beside(spec))
+        plan = self._plans.before(NeedKey.of(spec), *self._beside(spec))
         if not plan.lies_as(before):
             self._plans.take(before)  # until it is carried out
             self._go_over_to(plan)
@@ -97,7 +97,7 @@ class MemoryControl:
         Raises:
             OutOfMemory: as many plans were tried as a render may try, or there is no leaner one.
         """
-        leaner = self._plans.ran_out(NeedKey.of(spec), self._beside(spec))
+        leaner = self._plans.ran_out(NeedKey.of(spec), *self._beside(spec))
         if len(tried) == _PLANS_TRIED or leaner is None:
             largest = largest_size(spec, self._card.size_divisors[spec.recipe], self._plans.fits)
             raise out_of_memory(self.device_name, spec, tried, largest, str(error)) from None
@@ -158,9 +158,9 @@ class MemoryControl:
                 plan.predicted_bytes / _GIB,
             )
 
-    def _beside(self, spec: RenderSpec) -> int:
-        """Return the bytes of what acts beside the weights: adapters, and copies in FP8."""
-        return adapter_bytes(spec) + self._accelerator.copies_bytes(spec.speed)
+    def _beside(self, spec: RenderSpec) -> tuple[int, int]:
+        """Return the bytes of the adapters that act beside the weights, and of copies in FP8."""
+        return adapter_bytes(spec), self._accelerator.copies_bytes(spec.speed)
 
     def _go_over_to(self, plan: MemoryPlan) -> None:
         with self._team.doing(ChangePlan(plan)):

@@ -26,7 +26,7 @@ from deployments.wan.memory.chooser import PlanChooser
 from deployments.wan.memory.measuring import free_memory, weight_bytes
 from deployments.wan.memory.needs import Needs
 from deployments.wan.memory.offload import Placement
-from deployments.wan.memory.planner import Demand
+from deployments.wan.memory.planner import IN_PLACE, Demand
 from deployments.wan.memory_control import MemoryControl
 from deployments.wan.parallel.team import Leader, Rank, Team
 from deployments.wan.parallel.work import Probe, Render
@@ -42,8 +42,6 @@ from serve_app.settings import OffloadMode
 from serve_app.spec import Expert, LoraFile, RenderSpec, Speed
 
 _PROBE_SIZE = 8
-# Where the weights of an expert stay in one place while it runs: copies of its layers could stand for them.
-_IN_PLACE = frozenset({OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL})
 
 
 class WanRuntime:
@@ -270,7 +268,7 @@ class WanRuntime:
             with self._accelerator.running(
                 spec.speed,
                 compilable=not self._layers_are_hooked and mix.is_even(self._tokens(spec)),
-                in_place=self.memory.plan.offload in _IN_PLACE,
+                in_place=self.memory.plan.offload in IN_PLACE,
                 step_cache=spec.step_cache,
             ) as running:
                 sampled = self._sampler.sample(

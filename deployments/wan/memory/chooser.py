@@ -2,8 +2,8 @@
 
 Example:
     chooser = PlanChooser(demand, needs, first=key)
-    plan = chooser.before(key, beside=0)       # the plan to render under
-    leaner = chooser.ran_out(key, beside=0)    # after it ran out of memory; None: there is no other
+    plan = chooser.before(key)       # the plan to render under
+    leaner = chooser.ran_out(key)    # after it ran out of memory; None: there is no other
 """
 
 from collections.abc import Mapping
@@ -37,14 +37,15 @@ class PlanChooser:
         for key, peak in measured.items():
             self._measured[key] = max(peak, self._measured.get(key, 0))
 
-    def before(self, key: NeedKey, beside: int = 0) -> MemoryPlan:
+    def before(self, key: NeedKey, adapters: int = 0, float8: int = 0) -> MemoryPlan:
         """Return the plan for a render, which is in effect from now on.
 
         Args:
             key: of the render.
-            beside: bytes of what acts beside the weights: adapters, and copies of weights in FP8.
+            adapters: bytes of those that act beside the weights.
+            float8: bytes of the copies of weights that a render with this key may make.
         """
-        need, barred = self._need(key, beside), self._barred(key)
+        need, barred = self._need(key, adapters, float8), self._barred(key)
         best = make_plan(self._demand, need, barred)
         if not holds(self._demand, self.current, need, barred):
             self._could_be_faster = 0
@@ -69,7 +70,7 @@ class PlanChooser:
         self._could_be_faster = 0
         self.current = self.current.without_copies(originals)
 
-    def ran_out(self, key: NeedKey, beside: int = 0) -> MemoryPlan | None:
+    def ran_out(self, key: NeedKey, adapters: int = 0, float8: int = 0) -> MemoryPlan | None:
         """Return the plan to go to when the current one ran out of memory for a render; None if none is leaner.
 
         From now on the mode counts as too small for this size and for larger ones.
@@ -77,7 +78,7 @@ class PlanChooser:
         before = self.current
         self._ran_out.append((before.offload, key))
         self._could_be_faster = 0
-        leaner = make_plan(self._demand, self._need(key, beside), self._barred(key))
+        leaner = make_plan(self._demand, self._need(key, adapters, float8), self._barred(key))
         slower = FROM_FASTEST.index(leaner.offload) > FROM_FASTEST.index(before.offload)
         if self._demand.free.gpu is None or not slower:
             return None
@@ -86,12 +87,12 @@ class PlanChooser:
     def fits(self, key: NeedKey) -> bool:
         """Return whether some plan probably holds a render of that key; False if nothing tells."""
         gpu = self._demand.free.gpu
-        need, barred = self._need(key, 0).total, self._barred(key).modes
+        need, barred = self._need(key), self._barred(key).modes
         left = [mode for mode in self._demand.candidates if mode not in barred]
-        return gpu is not None and any(self._demand.weights.on_gpu(mode) + need <= gpu for mode in left)
+        return gpu is not None and any(self._demand.weights.on_gpu(mode) + need.under(mode) <= gpu for mode in left)
 
-    def _need(self, key: NeedKey, beside: int) -> Need:
-        return Need(self._needs.bytes(key, self._measured), beside)
+    def _need(self, key: NeedKey, adapters: int = 0, float8: int = 0) -> Need:
+        return Need(self._needs.bytes(key, self._measured), adapters, float8)
 
     def _barred(self, key: NeedKey) -> Barred:
         """Return what ran out of memory for a render of the same or a smaller need, by the formula alone."""

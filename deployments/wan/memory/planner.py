@@ -9,7 +9,7 @@ Every decision about memory is made here, from sizes and amounts of free memory 
         weights=WeightBytes({"text_encoder": 11_361_000_000, "transformer": 28_579_000_000, ...}, experts=(...), ...),
         free=FreeMemory(gpu=148_000_000_000, host=500_000_000_000),
     )
-    plan = make_plan(demand, Need(activations=17_000_000_000, beside=0))
+    plan = make_plan(demand, Need(activations=17_000_000_000))
     plan.offload, plan.originals  # (OffloadMode.NONE, PristineMode.GPU)
 
 `needs` says what a render needs, and `chooser` which plan follows another.
@@ -44,6 +44,9 @@ _OF_RANKS = (OffloadMode.NONE, OffloadMode.TEXT)
 
 # Under these, the experts' weights wait in host memory, from where they are copied over and over.
 FROM_HOST = (OffloadMode.SWAP, OffloadMode.GROUPS)
+
+# Under these, the weights of an expert stay where they are while it runs, so that FP8 copies can stand for them.
+IN_PLACE = frozenset({OffloadMode.NONE, OffloadMode.TEXT, OffloadMode.MODEL})
 
 TEXT_ENCODER = "text_encoder"  # works once a prompt, for a fraction of a second
 STREAM_SLOTS = 2  # blocks of an expert on the GPU under GROUPS: one runs, the next one is copied
@@ -146,12 +149,12 @@ class Need:
     """Bytes of GPU memory that a render needs besides weights."""
 
     activations: int  # with what the allocator keeps
-    beside: int = 0  # what acts beside the weights: adapters, and copies of weights in FP8
+    adapters: int = 0  # they act beside the weights
+    float8: int = 0  # copies of weights, which are made under `IN_PLACE` only
 
-    @property
-    def total(self) -> int:
-        """Return both."""
-        return self.activations + self.beside
+    def under(self, mode: OffloadMode) -> int:
+        """Return the sum of what a render holds under `mode`."""
+        return self.activations + self.adapters + (self.float8 if mode in IN_PLACE else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ def make_plan(demand: Demand, need: Need, barred: Barred = Barred()) -> MemoryPl
     on_host = weights.total if gpu is None else weights.on_host(mode)
     # What is left of the host's memory for each rank, after weights and LoRAs.
     host = int(demand.free.host * _HOST_SHARE) // demand.ranks - on_host - demand.lora_host_bytes
-    placed = weights.on_gpu(mode) + need.total
+    placed = weights.on_gpu(mode) + need.under(mode)
     # Where not even one expert stays on the GPU, what is free there is not for copies.
     no_copies = gpu is None or barred.copies or mode in (OffloadMode.SEQUENTIAL, OffloadMode.GROUPS)
     spare = 0 if gpu is None or no_copies else max(0, gpu - placed)
@@ -240,7 +243,7 @@ def predicted(demand: Demand, plan: MemoryPlan, need: Need) -> MemoryPlan:
     if demand.free.gpu is None:
         return plan
     copies = demand.weights.of_experts if plan.originals is PristineMode.GPU else 0
-    held = demand.weights.on_gpu(plan.offload) + copies + plan.lora_gpu_bytes + need.total
+    held = demand.weights.on_gpu(plan.offload) + copies + plan.lora_gpu_bytes + need.under(plan.offload)
     return replace(plan, predicted_bytes=held)
 
 
@@ -252,7 +255,7 @@ def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred(
     if gpu is None or plan.offload is demand.offload:
         return True
     copies = demand.weights.of_experts + _BESIDE_ORIGINALS if plan.originals is PristineMode.GPU else 0
-    return demand.weights.on_gpu(plan.offload) + copies + need.total <= gpu
+    return demand.weights.on_gpu(plan.offload) + copies + need.under(plan.offload) <= gpu
 
 
 def originals_off_gpu(needed: int, free_host: int) -> PristineMode:
@@ -270,9 +273,9 @@ def _choose(demand: Demand, need: Need, barred: Collection[OffloadMode]) -> tupl
     if demand.offload in left:
         return demand.offload, "set by the operator"
     gpu, weights = demand.free.gpu, demand.weights
-    fitting = [mode for mode in left if weights.on_gpu(mode) + need.total <= gpu]
+    fitting = [mode for mode in left if weights.on_gpu(mode) + need.under(mode) <= gpu]
     mode = fitting[0] if fitting else left[-1]
-    room = f"{_gib(need.total)} for a render, {_gib(gpu)} free"
+    room = f"{_gib(need.under(mode))} for a render, {_gib(gpu)} free"
     if mode is OffloadMode.NONE:
         return mode, f"{before}all weights fit: {_gib(weights.total)} and {room}"
     words = f"{_WORDS[mode]} ({_gib(weights.on_gpu(mode))})"

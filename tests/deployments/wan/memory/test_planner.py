@@ -78,7 +78,14 @@ def test_every_card_gets_a_plan_that_holds_every_usual_size(
         plan = _plan(free_gib * _GIB, host_gib * _GIB, need)
         assert (plan.offload.value, plan.pinned) == (mode, pinned), size
         assert plan.predicted_bytes is not None
-        assert need.total < plan.predicted_bytes <= free_gib * _GIB
+        assert need.under(plan.offload) < plan.predicted_bytes <= free_gib * _GIB
+
+
+def test_copies_in_fp8_count_only_where_they_are_made() -> None:
+    need = Need(16 * _GIB, float8=10 * _GIB)
+    assert _plan(139 * _GIB, need=need).offload is OffloadMode.NONE
+    assert _plan(79 * _GIB, need=need).offload is OffloadMode.SWAP  # beside both experts there is no room for them
+    assert _plan(48 * _GIB, need=need).offload is OffloadMode.SWAP
 
 
 def test_ranks_that_share_a_render_keep_the_experts_on_their_gpus_and_share_the_host() -> None:
@@ -194,9 +201,9 @@ def test_copies_that_ran_out_of_memory_are_not_made_again() -> None:
 
 
 def test_adapters_are_part_of_the_need() -> None:
-    exactly = _WAN.total + _USUAL.total
+    exactly = _WAN.total + _USUAL.under(OffloadMode.NONE)
     assert _plan(exactly).offload is OffloadMode.NONE
-    assert _plan(exactly, need=Need(16 * _GIB, beside=1)).offload is OffloadMode.TEXT
+    assert _plan(exactly, need=Need(16 * _GIB, adapters=1)).offload is OffloadMode.TEXT
 
 
 def _originals(mode: PristineMode, gpu_gib: int, host_gib: int) -> PristineMode:
