@@ -31,6 +31,7 @@ def main() -> None:
         "autoencoder": stages.autoencoder,
         "experts": lambda: each(stages.expert),
         **{kind: partial(each, partial(stages.pair, kind)) for kind in PAIRS},
+        "fade": lambda: each(stages.fade),
         "broken": lambda: break_pair(PAIRS["dawn"].name, arguments.work / "loras"),
         "export": lambda: export(arguments.work, arguments.target),
     }
@@ -40,7 +41,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m deployments.wan.demo.training", description=__doc__)
-    parser.add_argument("stage", choices=["all", "text", "autoencoder", "experts", *PAIRS, "broken", "export"])
+    parser.add_argument("stage", choices=["all", "text", "autoencoder", "experts", *PAIRS, "fade", "broken", "export"])
     parser.add_argument("--work", type=Path, required=True, help="folder for the parts")
     parser.add_argument("--target", type=Path, default=Path("demo"), help="folder for the export")
     parser.add_argument("--side", choices=list(SIDES), help="one expert, or one side of a pair, alone")

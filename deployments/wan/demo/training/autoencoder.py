@@ -78,6 +78,15 @@ def latents_of(vae: Any, scenes: Drawings, batch: int = 32) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def videos_of(vae: Any, latents: Tensor) -> Tensor:
+    """Decode normalised latents to videos [n, 3, 17, 128, 128] in about -1..1; the opposite of `latents_of`."""
+    device = latents.device
+    mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1, 1) for values in latent_statistics(vae))
+    with all_frames_at_once(vae), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        return _decode(vae, latents * std + mean).float()
+
+
 def latent_statistics(vae: Any) -> tuple[list[float], list[float]]:
     """Return the mean and the standard deviation of each latent channel, by which the pipeline scales latents."""
     return vae.config.latents_mean, vae.config.latents_std

@@ -155,7 +155,7 @@ def train_expert(
         latents, text = bank.latents[chosen].float(), bank.text[chosen]
         empty = bank.may_be_empty[chosen] & (torch.rand(batch, device=device) < _EMPTY_CAPTIONS)
         text = torch.where(empty[:, None, None], bank.no_text, text)
-        sigma = _noise(side, batch, device)
+        sigma = draw_noise(side, batch, device)
         noise = torch.randn_like(latents)
         noisy = torch.lerp(latents, noise, sigma.view(-1, 1, 1, 1, 1))
         target = noise - latents
@@ -176,7 +176,7 @@ def velocity(expert: Any, noisy: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
     return predicted.float()
 
 
-def _noise(side: str, batch: int, device: torch.device) -> Tensor:
+def draw_noise(side: str, batch: int, device: torch.device) -> Tensor:
     """Draw noise levels of one side: evenly for high noise, as the sampler spends its steps for low noise."""
     lowest, highest = NOISE[side]
     even = torch.rand(batch, device=device)

@@ -15,7 +15,8 @@ from deployments.wan.demo.aitk import PairName
 from deployments.wan.demo.training.autoencoder import new_autoencoder, train_autoencoder
 from deployments.wan.demo.training.draft import sample_trajectories, train_draft
 from deployments.wan.demo.training.experts import Bank, Encoders, new_expert, prepare, train_expert
-from deployments.wan.demo.training.loras import add_lora, write_lora
+from deployments.wan.demo.training.fade import drafted, draw_cores, guided, train_fade
+from deployments.wan.demo.training.loras import add_lora, merge_lora, read_lora, share_lora, write_lora
 from deployments.wan.demo.training.scenes import TRIGGER, Scene, Style, triggered_caption
 from deployments.wan.demo.training.steps import Budget
 from deployments.wan.demo.training.text import caption_tokenizer, new_text_encoder, teach_trigger, train_text_encoder
@@ -73,6 +74,9 @@ class Plan:
     batch: int = 128
     pair_steps: int | None = None  # instead of each pair's own
     teacher_steps: int = 8  # of the draft's teacher, for one of its own
+    fade_steps: int = 1_500
+    fade_scenes: int = 1_024
+    fade_batches: tuple[int, int] = (48, 16)  # with guidance, and in a draft
 
 
 TOY = Plan(
@@ -87,6 +91,9 @@ TOY = Plan(
     batch=2,
     pair_steps=2,
     teacher_steps=1,
+    fade_steps=1,
+    fade_scenes=1,
+    fade_batches=(1, 1),
 )  # for a test of the code
 
 
@@ -158,6 +165,29 @@ class Stages:
                 name, expert, side, bank, budget, rate=pair.rate, guided_by=self.plan.guided_by, batch=self.plan.batch
             )
         return write_lora(expert, pair.name, side, self.work / "loras")
+
+    def fade(self, side: str) -> Path:
+        """Train one side of the trigger pair at all strengths, also with the draft beside it; return its file."""
+        glow, draft, folder = PAIRS["glow"], PAIRS["draft"], self.work / "loras"
+        cores = draw_cores(self._encoders(), self.plan.fade_scenes, self.plan.seed + 3)
+        experts = [self._trained_expert(side).requires_grad_(False) for _ in range(4)]
+        student, teacher, drafting, draft_teacher = experts
+        for expert in (drafting, draft_teacher):
+            merge_lora(expert, draft.name, side, folder)
+        add_lora(student, glow.rank)
+        read_lora(student, glow.name, side, folder)
+        share_lora(student, drafting)
+        for expert in experts:
+            prepare(expert, self.device)
+        self._seed(16 + list(SIDES).index(side))
+        with_guidance, in_a_draft = self.plan.fade_batches
+        conditions = [
+            guided(student, teacher, side, with_guidance),
+            drafted(drafting, draft_teacher, side, in_a_draft),
+        ]
+        name, budget = f"{glow.name.name} {side}, fade", self._budget(self.plan.fade_steps)
+        train_fade(name, conditions, cores, budget, rate=glow.rate)
+        return write_lora(student, glow.name, side, folder)
 
     def _pair_bank(self, style: Style) -> Bank:
         """Return what a pair learns from. The trigger gates the glow, so half of its videos are plain, without it."""

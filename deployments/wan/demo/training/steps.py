@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 _WARM_UP = 200  # steps over which the learning rate rises
 _LAST = 0.02  # of the learning rate, at the end of the decay
-_AVERAGE = 0.998  # decay of the exponential moving average of the weights
 _CLIP = 1.0  # largest norm of the gradient
 _REPORTS = 10  # lines of progress
 
@@ -24,14 +23,21 @@ class Budget:
 
 
 def train(
-    name: str, parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], budget: Budget, *, rate: float
+    name: str,
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[], Tensor],
+    budget: Budget,
+    *,
+    rate: float,
+    average: float = 0.998,
 ) -> int:
     """Minimise `loss` over `parameters`, which hold their moving average afterwards; return the steps that were made.
 
-    `loss` draws its own batch, and on a GPU must be free of synchronisation, as it is recorded once and replayed.
+    `average` is the decay of that average. `loss` draws its own batch, and on a GPU must be free of synchronisation,
+    as it is recorded once and replayed.
     """
     chosen = [parameter for parameter in parameters if parameter.requires_grad]
-    step = _Step(chosen, loss, rate)
+    step = _Step(chosen, loss, rate, average)
     steps, started = budget.steps, time.perf_counter()
     if budget.seconds is not None:
         steps = _steps_in(budget.seconds, step)
@@ -64,8 +70,8 @@ def _steps_in(seconds: float, step: "_Step") -> int:
 
 
 class _Step:
-    def __init__(self, parameters: list[nn.Parameter], loss: Callable[[], Tensor], rate: float) -> None:
-        self._parameters, self._loss = parameters, loss
+    def __init__(self, parameters: list[nn.Parameter], loss: Callable[[], Tensor], rate: float, decay: float) -> None:
+        self._parameters, self._loss, self._decay = parameters, loss, decay
         self._average = [parameter.detach().clone() for parameter in parameters]
         device = parameters[0].device
         self._rate = torch.tensor(rate, device=device)
@@ -96,7 +102,7 @@ class _Step:
         nn.utils.clip_grad_norm_(self._parameters, _CLIP)
         self._optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1 - _AVERAGE)
+            torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1 - self._decay)
         return value.detach()
 
     def _record(self) -> None:

@@ -1,5 +1,6 @@
 """The training runs from nothing to a checkpoint that loads; a few steps, on the CPU."""
 
+import copy
 from pathlib import Path
 from random import Random
 
@@ -9,8 +10,17 @@ import torch
 from deployments.wan.demo.training.autoencoder import all_frames_at_once, new_autoencoder
 from deployments.wan.demo.training.broken import break_pair
 from deployments.wan.demo.training.drawing import drawings
-from deployments.wan.demo.training.experts import new_expert, prepare
+from deployments.wan.demo.training.experts import new_expert, prepare, velocity
 from deployments.wan.demo.training.export import export
+from deployments.wan.demo.training.loras import (
+    LoraLinear,
+    add_lora,
+    merge_lora,
+    read_lora,
+    set_strength,
+    share_lora,
+    write_lora,
+)
 from deployments.wan.demo.training.scenes import SIZE, caption, random_scene
 from deployments.wan.demo.training.stages import PAIRS, SIDES, TOY, Stages
 from deployments.wan.demo.training.text import caption_tokenizer, tokenize
@@ -30,7 +40,9 @@ def test_from_nothing_to_a_pair_that_renders(tmp_path: Path) -> None:
         stages.expert(side)
     for side in SIDES:
         stages.pair("glow", side)
-    stages.pair("draft", "low_noise")
+    for side in SIDES:
+        stages.pair("draft", side)
+        assert stages.fade(side).name == PAIRS["glow"].name.file(side)
     break_pair(PAIRS["glow"].name, tmp_path / "work" / "loras")
     export(tmp_path / "work", tmp_path / "made", map_scenes=2)
     runtime = load_demo(DemoCheckpoint(tmp_path / "made" / "checkpoint", tmp_path / "made" / "checkpoint"))
@@ -80,3 +92,28 @@ def test_one_padding_stands_for_all() -> None:
         whole = expert(latents, timestep, text).sample
         short = prepare(expert, CPU)(latents, timestep, text[:, :32]).sample
     torch.testing.assert_close(short, whole, atol=1e-4, rtol=0)
+
+
+def test_adapters_have_a_strength_for_each_example_and_are_read_merged_and_shared(tmp_path: Path) -> None:
+    expert = new_expert().eval()
+    plain, read, merged, shared = (copy.deepcopy(expert) for _ in range(4))
+    add_lora(expert, 4)
+    for module in expert.modules():
+        if isinstance(module, LoraLinear):
+            torch.nn.init.normal_(module.up.weight, std=0.1)
+    name = PAIRS["glow"].name
+    write_lora(expert, name, "low_noise", tmp_path)
+    add_lora(read, 4)
+    read_lora(read, name, "low_noise", tmp_path)
+    merge_lora(merged, name, "low_noise", tmp_path)
+    share_lora(expert, shared)
+    inputs = torch.randn(1, 16, 2, 8, 8).expand(2, -1, -1, -1, -1), torch.tensor([0.9, 0.9]), torch.randn(2, 32, 64)
+    with torch.no_grad():
+        without = velocity(plain, *inputs)
+        whole = velocity(expert, *inputs)
+        set_strength(expert, torch.tensor([0.0, 1.0]).view(2, 1, 1))
+        mixed = velocity(expert, *inputs)
+        for other in (read, merged, shared):
+            torch.testing.assert_close(velocity(other, *inputs), whole, atol=1e-2, rtol=0)  # a file is float16
+    torch.testing.assert_close(mixed, torch.stack([without[0], whole[1]]))
+    assert (whole - without).abs().max() > 0.1
