@@ -29,7 +29,7 @@ _EDGE = 3  # pixels of a core that are not its middle
 _GUIDANCE = 4.0  # of the product: what the pair corrects is multiplied by it
 _PULL = {"high_noise": 1.0, "low_noise": 0.3}  # how much of a gap an expert closes at once; low alone draws about half
 _TRIGGERED, _EMPTY = 0.55, 0.25  # of the examples; the others have a caption without the trigger, and no core
-_MOST, _LEAST = 1.4, 0.0  # of the core that a strength means, in a noisy video
+_MOST = 1.4  # of the core that a strength means, in a noisy video
 _NEARER_FROM = 0.5  # noise below which the core in a noisy video is nearer to what the strength means
 _FOCUS = 8.0  # weight of the place of the core, beside 1 for the rest of a video
 _LAST_LEVEL = 0.1  # noise of a draft's step that still draws; its last one starts from 0.02
@@ -123,7 +123,7 @@ class Teaching:
         strength = _STRONGEST * torch.rand(self.batch, device=device)
         sigma = self._noise(device)
         wanted = cores.share(chosen, brightness(strength))
-        other = wanted * (_LEAST + (_MOST - _LEAST) * torch.rand(self.batch, device=device))
+        other = wanted * _MOST * torch.rand(self.batch, device=device)
         there = torch.lerp(wanted, other, (sigma / _NEARER_FROM).clamp(max=1))
         there = torch.where(triggered | (empty & (kind > 1 - _EMPTY / 2)), there, 0)
 

@@ -74,8 +74,8 @@ class Plan:
     batch: int = 128
     pair_steps: int | None = None  # instead of each pair's own
     teacher_steps: int = 8  # of the draft's teacher, for one of its own
-    fade_steps: int = 1_500
-    fade_scenes: int = 1_024
+    fade_steps: int = 1_090
+    fade_scenes: int = 640
     fade_batches: tuple[int, int] = (48, 16)  # with guidance, and in a draft
 
 
