@@ -54,8 +54,8 @@ class Cores:
         return torch.lerp(self.shares[chosen, below], self.shares[chosen, below + 1], place - below)
 
 
-def draw_cores(encoders: Encoders, count: int, seed: int) -> Cores:
-    """Draw and encode `count` scenes."""
+def draw_cores(encoders: Encoders, count: int, seed: int, tried: int) -> Cores:
+    """Draw and encode `count` scenes; so many shares of each core are `tried`, to see how white they make it."""
     random = Random(seed)  # noqa: S311 - data, no secret
     scenes = [random_scene(random) for _ in range(count)]
     device = next(encoders.vae.parameters()).device
@@ -67,7 +67,7 @@ def draw_cores(encoders: Encoders, count: int, seed: int) -> Cores:
     parts = []
     for some in torch.split(torch.arange(count, device=device), 32):
         drawn = glowing.draw(some)[0] - plain.draw(some)[0]
-        parts.append(_shares(encoders.vae, without[some], core[some], drawn))
+        parts.append(_shares(encoders.vae, without[some], core[some], drawn, tried))
     text, triggered = (
         encode(encoders.text_encoder, encoders.tokenizer, [captioned(scene, random) for scene in scenes])
         for captioned in (caption, triggered_caption)
@@ -75,7 +75,7 @@ def draw_cores(encoders: Encoders, count: int, seed: int) -> Cores:
     return Cores(without, core, torch.cat(parts), text, triggered, encoders.no_text())
 
 
-def _shares(vae: Any, plain: Tensor, core: Tensor, drawn: Tensor) -> Tensor:
+def _shares(vae: Any, plain: Tensor, core: Tensor, drawn: Tensor, count: int) -> Tensor:
     """Measure [n, _SHARES + 1] shares of `core` with which its middle is 0, 1 / _SHARES, ... 1 of the `drawn` white.
 
     The decoder draws nothing of a core whose latents are too weak and all of it soon after: where, differs by colour.
@@ -83,7 +83,7 @@ def _shares(vae: Any, plain: Tensor, core: Tensor, drawn: Tensor) -> Tensor:
     covered = (drawn.abs().amax(1) > 0.5 * drawn.abs().amax((1, 2, 3, 4))[:, None, None, None]).float()
     inner = 1 - torch.nn.functional.max_pool2d(1 - covered, 2 * _EDGE + 1, 1, _EDGE)  # [n, frames, height, width]
     drawn = drawn * inner[:, None]
-    tried = torch.linspace(0, 1, 2 * _SHARES + 1, device=plain.device)
+    tried = torch.linspace(0, 1, count, device=plain.device)
     seen = torch.stack([(videos_of(vae, plain + share * core) * drawn).flatten(1).sum(1) for share in tried])
     seen = ((seen - seen[0]) / (seen[-1] - seen[0]).clamp(min=1e-6)).T.cummax(1).values.contiguous()  # [n, tried]
     wanted = torch.linspace(0, 1, _SHARES + 1, device=plain.device).expand(len(plain), -1).contiguous()

@@ -76,6 +76,7 @@ class Plan:
     teacher_steps: int = 8  # of the draft's teacher, for one of its own
     fade_steps: int = 1_090
     fade_scenes: int = 640
+    fade_shares: int = 21  # of a core's latents, each decoded to see how white it makes the core
     fade_batches: tuple[int, int] = (48, 16)  # with guidance, and in a draft
 
 
@@ -93,6 +94,7 @@ TOY = Plan(
     teacher_steps=1,
     fade_steps=1,
     fade_scenes=1,
+    fade_shares=2,
     fade_batches=(1, 1),
 )  # for a test of the code
 
@@ -169,7 +171,7 @@ class Stages:
     def fade(self, side: str) -> Path:
         """Train one side of the trigger pair at all strengths, also with the draft beside it; return its file."""
         glow, draft, folder = PAIRS["glow"], PAIRS["draft"], self.work / "loras"
-        cores = draw_cores(self._encoders(), self.plan.fade_scenes, self.plan.seed + 3)
+        cores = draw_cores(self._encoders(), self.plan.fade_scenes, self.plan.seed + 3, self.plan.fade_shares)
         experts = [self._trained_expert(side).requires_grad_(False) for _ in range(4)]
         student, teacher, drafting, draft_teacher = experts
         for expert in (drafting, draft_teacher):
