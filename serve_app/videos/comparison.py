@@ -5,8 +5,8 @@ Example:
     difference.mean_psnr, difference.shift  # 43.1, 0
 
 PSNR is 10 log10(255^2 / MSE) over RGB. The two thresholds are measured on the demo checkpoint (128x128, 17 frames, 8
-prompts and seeds) against an MP4: the same frames as WebP or lossless have 38.8 dB and more, one changed setting has 17
-to 46 dB (medians 21 to 29), another seed or prompt 10 to 23 dB (medians 15 and 17). docs/cli.md has the table, which
+prompts and seeds) against an MP4: the same frames as WebP or lossless have 39.4 dB and more, one changed setting has 17
+to 41 dB (medians 23 to 38), another seed or prompt 11 to 29 dB (medians 16 and 18). docs/cli.md has the table, which
 tests/benchmarks/compare_thresholds.py prints.
 """
 
