@@ -126,7 +126,7 @@ def _findings(gpus: tuple[Gpu, ...]) -> Iterator[Finding]:
     yield Finding(
         name="FP8",
         found=gpus[0].capability >= ADA,
-        gives="`speed: turbo`, where `speeds` allows it; it changes pictures, and its gain was not measured",
+        gives="`speed: turbo`, where `speeds` allows it: faster than `fast`, and it changes pictures",
         missing="this GPU is older than Ada; a server whose `speeds` names turbo does not start on it",
     )
     if newest == HOPPER:  # the kernel is written for it alone

@@ -64,6 +64,7 @@ class TimedHeads(HttpToolsProtocol):
     """
 
     _discarding = Discarding()
+    _needless = False  # whether a part of what has just arrived belongs to a body that is answered
     _resting: asyncio.TimerHandle | None = None
     _late: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -83,12 +84,23 @@ class TimedHeads(HttpToolsProtocol):
         self._stop()
         super().on_headers_complete()
 
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of the body. If its answer is complete, read nothing more for a while."""
-        super().on_body(body)
-        if self.cycle.response_complete and self._resting is None:
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived. If a part of it belongs to a body that is answered, read nothing more for a while."""
+        self._needless = False
+        super().data_received(data)
+        if self._needless and self._resting is None:
             self.flow.pause_reading()
-            self._resting = self.loop.call_later(self._discarding.wait_s(len(body)), self._read_on)
+            self._resting = self.loop.call_later(self._discarding.wait_s(len(data)), self._read_on)
+        if self._needless and self._late is None and self.cycle.response_complete:
+            # uvicorn has ended its wait for the next request with these bytes, and would wait for the rest forever.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body, and note whether its answer is complete."""
+        super().on_body(body)
+        self._needless = self._needless or self.cycle.response_complete
 
     def pause_writing(self) -> None:
         """Begin to wait for the client to read: asyncio holds all that it may hold of the answer."""

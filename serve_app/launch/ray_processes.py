@@ -27,13 +27,12 @@ _POLL_S = 0.05
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every process whose own parent ends, if a child of this one has started it (Linux only).
+    """Become the parent of every descendant whose own parent ends (Linux only).
 
     Ray's workers are children of the raylet. Once it is dead, nothing else would tell which processes were its own.
 
     Raises:
         OSError: Linux refuses it.
-
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)

@@ -192,6 +192,10 @@ async def haproxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int
 
 def answered_early(connection: socket.socket) -> None:
     connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(MUCH))
+    until_answered(connection)
+
+
+def until_answered(connection: socket.socket) -> None:
     answer = b""
     while not answer.endswith(b"{}"):  # head and body may come one after the other
         piece = connection.recv(65536)
@@ -205,6 +209,30 @@ async def test_a_body_that_is_answered_before_its_end_may_be_sent_whole_and_the_
         with connected(port) as connection:
             answered_early(connection)
             connection.sendall(MUCH + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            return until_closed(connection)
+
+    assert (await asyncio.to_thread(served_on)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_stops_behind_its_answer_is_not_waited_for(port: int) -> None:
+    def stopped() -> float:
+        with connected(port) as connection:
+            answered_early(connection)
+            started = time.monotonic()
+            connection.sendall(b"x")
+            assert until_closed(connection) == b""
+            return time.monotonic() - started
+
+    assert await asyncio.to_thread(stopped) < PROMPT_S
+
+
+async def test_small_chunks_of_an_answered_body_are_read_and_the_connection_serves_on(port: int) -> None:
+    def served_on() -> bytes:
+        with connected(port) as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            until_answered(connection)
+            chunks = b"1\r\nx\r\n" * 50_000 + b"0\r\n\r\n"
+            connection.sendall(chunks + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             return until_closed(connection)
 
     assert (await asyncio.to_thread(served_on)).startswith(b"HTTP/1.1 200")

@@ -254,7 +254,9 @@ def holds(demand: Demand, plan: MemoryPlan, need: Need, barred: Barred = Barred(
     gpu = demand.free.gpu
     if gpu is None or plan.offload is demand.offload:
         return True
-    copies = demand.weights.of_experts + _BESIDE_ORIGINALS if plan.originals is PristineMode.GPU else 0
+    copies = 0
+    if plan.originals is PristineMode.GPU:
+        copies = demand.weights.of_experts + plan.lora_gpu_bytes + _BESIDE_ORIGINALS
     return demand.weights.on_gpu(plan.offload) + copies + need.under(plan.offload) <= gpu
 
 

@@ -78,7 +78,8 @@ def draw_cores(encoders: Encoders, count: int, seed: int, tried: int) -> Cores:
 def _shares(vae: Any, plain: Tensor, core: Tensor, drawn: Tensor, count: int) -> Tensor:
     """Measure [n, _SHARES + 1] shares of `core` with which its middle is 0, 1 / _SHARES, ... 1 of the `drawn` white.
 
-    The decoder draws nothing of a core whose latents are too weak and all of it soon after: where, differs by colour.
+    The decoder draws nothing of a core whose latents are weak, and all of it where they are a little stronger. At
+    which share that happens depends on the colour.
     """
     covered = (drawn.abs().amax(1) > 0.5 * drawn.abs().amax((1, 2, 3, 4))[:, None, None, None]).float()
     inner = 1 - torch.nn.functional.max_pool2d(1 - covered, 2 * _EDGE + 1, 1, _EDGE)  # [n, frames, height, width]
@@ -121,7 +122,7 @@ class Teaching:
         text = torch.where(_wide(empty, 3), cores.no_text, text)
 
         strength = _STRONGEST * torch.rand(self.batch, device=device)
-        sigma = self._noise(device)
+        sigma = self._noise(device).clamp(min=1e-6)  # it divides the correction
         wanted = cores.share(chosen, brightness(strength))
         other = wanted * _MOST * torch.rand(self.batch, device=device)
         there = torch.lerp(wanted, other, (sigma / _NEARER_FROM).clamp(max=1))

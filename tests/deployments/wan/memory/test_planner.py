@@ -81,6 +81,15 @@ def test_every_card_gets_a_plan_that_holds_every_usual_size(
         assert need.under(plan.offload) < plan.predicted_bytes <= free_gib * _GIB
 
 
+def test_originals_on_the_gpu_leave_room_for_larger_renders_or_leave_it() -> None:
+    demand = _demand(140 * _GIB)
+    plan = make_plan(demand, Need(12 * _GIB))
+    assert (plan.originals, plan.lora_gpu_bytes) == (PristineMode.GPU, 2 * _GIB)
+    left = 140 * _GIB - _WAN.total - _WAN.of_experts - plan.lora_gpu_bytes
+    assert holds(demand, plan, Need(left - 4 * _GIB))
+    assert not holds(demand, plan, Need(left - 4 * _GIB + 1))
+
+
 def test_copies_in_fp8_count_only_where_they_are_made() -> None:
     need = Need(16 * _GIB, float8=10 * _GIB)
     assert _plan(139 * _GIB, need=need).offload is OffloadMode.NONE
