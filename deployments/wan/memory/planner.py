@@ -26,8 +26,9 @@ _GIB = 2**30
 # On the GPU a LoRA saves its 6 ms over the bus at each switch; six rank 32 LoRAs of Wan A14B are worth no more.
 _GPU_LORA_BYTES = 2 * _GIB
 
-# What must be left free beside originals on the GPU. With 2.2 GiB left by prediction, an H200 gave them up in one of four
-# renders of 1024x1024x41, as it does when memory runs out. That costs a whole attempt, and they save a second of a switch.
+# What must be left free beside originals on the GPU. With 2.2 GiB left by prediction, an H200 gave them up in one of
+# four renders of 1024x1024x41, as it does when memory runs out. That costs a whole attempt, and originals there save a
+# second of a switch.
 _BESIDE_ORIGINALS = 4 * _GIB
 
 FROM_FASTEST = (
